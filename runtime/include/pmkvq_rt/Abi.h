@@ -1,0 +1,231 @@
+//===- Abi.h - What compiled code and the runtime pass each other -*- C++ -*-===//
+//
+// Structs, entry points and hooks between generated code and the runtime.  The
+// compiler includes this header to address fields by `offsetof`, the runtime to
+// fill them: a signature is written once.  Neighbours: Geometry.h (sizes).
+//
+// Mental model.  A *program* is compiled code: entry points that the runtime
+// looks up by name.  `pmkvq_describe` tells the runtime the geometry; the
+// runtime allocates pools and tables accordingly.  A *step* runs the model over
+// a ragged batch of rows (a row is one token of one sequence): before it, the
+// runtime flushes full windows and lowers pages by calling the program's page
+// kernels; in it, generated code appends the rows' keys and values to the fixed
+// areas and attends over fixed areas and pages, through `pmkvq_rt_launch`.
+// The runtime never looks into a code, a parameter or an activation.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_RT_ABI_H
+#define PMKVQ_RT_ABI_H
+
+#include "pmkvq_rt/Geometry.h"
+
+#include <cstddef>
+#include <cstdint>
+
+namespace pmkvq::rt {
+
+/// Changes whenever a struct or signature below does.
+inline constexpr int32_t kAbiVersion = 1;
+
+//===----------------------------------------------------------------------===//
+// The cache as kernels see it
+//===----------------------------------------------------------------------===//
+
+/// One page of one layer, sequence and kv head.
+struct PageEntry {
+  /// Block ids, [part][block]; the first blocksAtLevel(level[part]) are valid.
+  uint32_t blocks[kParts][kMaxBlocksPerPart];
+  /// Slot in the parameter pool, taken when the page is made.
+  uint32_t slot;
+  /// Bits a code, per part.
+  uint8_t level[kParts];
+  uint16_t reserved;
+};
+static_assert(sizeof(PageEntry) == 72);
+
+/// The cache of one layer, all sequences.
+struct CacheView {
+  /// Block pool: block i starts at blocks + i * blockBytes(headDim).
+  uint8_t *blocks;
+  /// Parameter pool: slot i starts at parameters + i * (keyParameterBytes +
+  /// valueParameterBytes); the key's parameters come first.
+  uint8_t *parameters;
+  /// Page tables, [sequence][kvHead][maxPages].
+  PageEntry *pages;
+  /// Fixed areas, [sequence][kvHead][part][sinkTokens + 128][headDim], bf16.
+  uint16_t *fixed;
+  /// Stride of `pages` in entries.
+  int64_t maxPages;
+};
+
+//===----------------------------------------------------------------------===//
+// A step
+//===----------------------------------------------------------------------===//
+
+/// Where a row's key and value go: token `fixedIndex` of the fixed area of
+/// `sequence` (0 .. sinkTokens-1: sink; from sinkTokens on: window).
+struct Row {
+  int32_t sequence;
+  int32_t fixedIndex;
+};
+
+/// Attention of up to `rowsPerTask` consecutive rows of one sequence, one kv
+/// head, over a range of pages and, in one part only, over the fixed area.
+struct AttendTask {
+  int32_t sequence;
+  int32_t head;
+  /// First row of the step, and how many.
+  int32_t row;
+  int32_t rows;
+  /// Pages [pageBegin, pageEnd).
+  int32_t pageBegin;
+  int32_t pageEnd;
+  /// Index in the fixed area of the first row's own token; -1 if this part
+  /// leaves the fixed area out.  Row i sees fixed tokens 0 .. fixedIndex + i.
+  int32_t fixedIndex;
+  /// Index of the partial result that this task writes.
+  int32_t part;
+};
+
+/// Combines the partial results `firstPart .. firstPart + parts - 1`, in this
+/// order, into rows `row .. row + rows - 1` of kv head `head`.
+struct MergeTask {
+  int32_t head;
+  int32_t row;
+  int32_t rows;
+  int32_t firstPart;
+  int32_t parts;
+};
+
+/// Rows that one attention task may hold in a step with several rows a
+/// sequence; a step with one row a sequence uses 1.
+inline constexpr int32_t kRowsPerPrefillTask = 8;
+
+/// Pages that one attention task covers at most.  Fixed, so that results do not
+/// depend on the number of threads.
+inline constexpr int32_t kPagesPerTask = 16;
+
+/// Floats of one partial result: maximum, sum and output per query.
+constexpr int64_t partialFloats(int64_t queries, int64_t headDim) {
+  return queries * (headDim + 2);
+}
+
+struct StepArgs {
+  /// The runtime's own state, handed back to the hooks.
+  void *runtime;
+  /// The program's weights, in the order of its weight table.
+  const void *const *weights;
+  /// [layers]
+  CacheView *caches;
+
+  /// Per row: token id, position, place.  [rowCount]
+  const int32_t *tokens;
+  const int32_t *positions;
+  const Row *rows;
+  int64_t rowCount;
+
+  /// Rows whose logits are wanted, and where these go.
+  /// outputs: [outputCount]; logits: [outputCount][vocab], f32.
+  const int32_t *outputs;
+  int64_t outputCount;
+  float *logits;
+
+  /// The work list of attention, the same for every layer.
+  const AttendTask *attendTasks;
+  int64_t attendTaskCount;
+  const MergeTask *mergeTasks;
+  int64_t mergeTaskCount;
+  /// 1 or kRowsPerPrefillTask.
+  int64_t rowsPerTask;
+  /// [parts][partialFloats(groupSize * rowsPerTask, headDim)]
+  float *partials;
+};
+
+//===----------------------------------------------------------------------===//
+// Page kernels: flush and requantize
+//===----------------------------------------------------------------------===//
+
+/// One part of one page.  A flush kernel reads the window of (sequence, head)
+/// and writes the blocks and parameters of the page's entry; a requantize
+/// kernel rewrites the page's blocks in place.  The entry's block ids and slot
+/// must be set before; its levels are the runtime's to change afterwards.
+struct PageTask {
+  int32_t layer;
+  int32_t sequence;
+  int32_t head;
+  int32_t page;
+};
+
+/// What a kernel returns.
+enum KernelStatus : int32_t {
+  kKernelOk = 0,
+  /// A value is not finite, or a parameter lies outside fp16; nothing of this
+  /// task was written.
+  kKernelNotRepresentable = 1,
+};
+
+/// Every kernel: operands as its launch lists them, and the task's index.
+using KernelFn = int32_t (*)(void *const *operands, int64_t task);
+
+//===----------------------------------------------------------------------===//
+// Entry points of a program
+//===----------------------------------------------------------------------===//
+
+enum ScheduleKind : int32_t { kScheduleNone = 0, kSchedulePage = 1 };
+
+/// What a program says of itself.
+struct ProgramInfo {
+  int32_t abiVersion;
+  int32_t layers;
+  int32_t kvHeads;
+  int32_t queryHeads;
+  int32_t headDim;
+  int32_t sinkTokens;
+  /// Bytes of parameters a page part takes; the formats' choice.
+  int32_t parameterBytes[kParts];
+  int32_t vocabSize;
+  /// Tokens that a sequence may have.
+  int32_t maxPositions;
+  int32_t schedule; // ScheduleKind
+  /// Lowest level per part; under kScheduleNone the level of every page.
+  int32_t floor[kParts];
+  /// Bytes that the caches of all sequences may take together; 0: no limit.
+  int64_t budgetBytes;
+};
+
+/// Names of the entry points that a program exports:
+///   void    pmkvq_describe(ProgramInfo *)
+///   int32_t pmkvq_step(StepArgs *)                          (KernelStatus)
+///   KernelFn pmkvq_flush_{key,value}_{16,8,4,2}             (by target level)
+///   KernelFn pmkvq_requantize_{key,value}_{16_8,8_4,4_2}
+/// Operands of the page kernels: {CacheView *caches, const PageTask *tasks}.
+struct ProgramEntries {
+  void (*describe)(ProgramInfo *);
+  int32_t (*step)(StepArgs *);
+  /// [part][ladderIndex(to)]; null for levels that the program never writes.
+  KernelFn flush[kParts][4];
+  /// [part][ladderIndex(from)]: from -> from / 2; null where never used.
+  KernelFn requantize[kParts][3];
+};
+
+} // namespace pmkvq::rt
+
+//===----------------------------------------------------------------------===//
+// Hooks that generated code calls
+//===----------------------------------------------------------------------===//
+
+extern "C" {
+
+/// Runs kernel(operands, task) for task = 0 .. tasks-1 on the runtime's
+/// threads and waits.  Returns the first KernelStatus that is not kKernelOk.
+int32_t pmkvq_rt_launch(void *runtime, pmkvq::rt::KernelFn kernel,
+                        void *const *operands, int64_t tasks);
+
+/// y += x * w^T.
+/// Shapes: x [m, k] f32, w [n, k] bf16 bits, y [m, n] f32, all contiguous.
+void pmkvq_rt_linear(void *runtime, const float *x, const uint16_t *w, float *y,
+                     int64_t m, int64_t n, int64_t k);
+}
+
+#endif // PMKVQ_RT_ABI_H
