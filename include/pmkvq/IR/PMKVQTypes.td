@@ -1,0 +1,141 @@
+//===- PMKVQTypes.td - Caches, pages, tiles ----------------*- tablegen -*-===//
+//
+// Types of both floors of the dialect.
+// Neighbours: PMKVQAttrs.td (formats), pmkvq_rt/Geometry.h (sizes).
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_TYPES_TD
+#define PMKVQ_TYPES_TD
+
+include "pmkvq/IR/PMKVQAttrs.td"
+
+class PMKVQ_Type<string name, string typeMnemonic> : TypeDef<PMKVQ_Dialect, name> {
+  let mnemonic = typeMnemonic;
+}
+
+def PMKVQ_CacheType : PMKVQ_Type<"Cache", "cache"> {
+  let summary = "the key-value cache of one layer, all sequences";
+  let description = [{
+    `key` and `value` are the formats of the two parts; a cache without formats
+    is one whose formats have not been chosen yet.  `ladder` lists the levels
+    (bits a code) that a page may be at, `sink` is the number of first tokens
+    that stay bf16.  A page is 128 tokens.
+
+    (C1) `kv_heads` is positive.
+    (C2) `head_dim` is 64 or 128.
+    (C3) `ladder` is a strictly falling run of 16, 8, 4, 2, without a gap.
+    (C4) `sink` lies in 0 .. 16.
+    (C5) `key` and `value` are both there or both missing.
+
+    Example:
+    ```mlir
+    !pmkvq.cache<kv_heads = 2, head_dim = 128,
+                 key = <per_channel, hadamard, clip = 0.8>,
+                 value = <per_token, hadamard, clip = 0.8>,
+                 ladder = [16, 8, 4, 2], sink = 1>
+    ```
+  }];
+  let parameters = (ins "int64_t":$kv_heads, "int64_t":$head_dim,
+                        OptionalParameter<"FormatAttr">:$key,
+                        OptionalParameter<"FormatAttr">:$value,
+                        ArrayRefParameter<"int64_t">:$ladder,
+                        "int64_t":$sink);
+  let hasCustomAssemblyFormat = 1;
+  let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    bool isPlanned() const { return static_cast<bool>(getKey()); }
+    FormatAttr getFormat(Part part) const {
+      return part == Part::Key ? getKey() : getValue();
+    }
+    bool hasLevel(int64_t bits) const {
+      return ::llvm::is_contained(getLadder(), bits);
+    }
+    /// Bytes that the parameters of one part of a page take.
+    int64_t getParameterBytes(Part part) const;
+  }];
+}
+
+def PMKVQ_BatchType : PMKVQ_Type<"Batch", "batch"> {
+  let summary = "the ragged batch of rows that a step works on";
+  let description = [{
+    A row is one token of one sequence.  The batch knows each row's sequence and
+    place in the cache, and the work list of attention.
+  }];
+}
+
+def PMKVQ_PagesType : PMKVQ_Type<"Pages", "pages"> {
+  let summary = "a list of pages to work on: layer, sequence, head, page";
+}
+
+def PMKVQ_PageType : PMKVQ_Type<"Page", "page"> {
+  let summary = "one page of one kv head, at levels known at run time";
+  let parameters = (ins "CacheType":$cache);
+  let assemblyFormat = "`<` $cache `>`";
+}
+
+def PMKVQ_TileType : PMKVQ_Type<"Tile", "tile"> {
+  let summary = "codes and parameters of up to `tokens` tokens of one part";
+  let description = [{
+    A value: codes at `level` bits, [tokens, head_dim], and the parameters by
+    which `format` decodes them.  At level 16 the codes are bf16 values and there
+    are no parameters.  A tile of a fixed area holds a run-time number of tokens,
+    at most `tokens`.
+
+    (C1) `level` is 16, 8, 4 or 2.
+    (C2) Below level 16 a tile is a whole page: 128 tokens.
+
+    Example: `!pmkvq.tile<key, 4, 128, 128, <per_channel, hadamard, clip = 0.8>>`
+  }];
+  let parameters = (ins EnumParameter<PMKVQ_Part>:$part, "int64_t":$level,
+                        "int64_t":$tokens, "int64_t":$head_dim,
+                        "FormatAttr":$format);
+  let assemblyFormat = [{
+    `<` $part `,` $level `,` $tokens `,` $head_dim `,` $format `>`
+  }];
+  let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    /// The elements that a product with this tile sums over: head dims for keys,
+    /// tokens for values.  The other axis is the product's width.
+    int64_t getReduction() const {
+      return getPart() == Part::Key ? getHeadDim() : getTokens();
+    }
+    int64_t getWidth() const {
+      return getPart() == Part::Key ? getTokens() : getHeadDim();
+    }
+    /// Number of parameter groups: head dims or tokens, as the format says.
+    int64_t getGroups() const;
+    /// Whether groups lie along the summed axis.
+    bool groupsAlongReduction() const;
+    TileType withLevel(int64_t level) const {
+      return TileType::get(getContext(), getPart(), level, getTokens(),
+                           getHeadDim(), getFormat());
+    }
+  }];
+}
+
+def PMKVQ_RowsType : PMKVQ_Type<"Rows", "rows"> {
+  let summary = "a small f32 matrix: one row a query";
+  let description = [{
+    Queries [queries, head_dim], scores and probabilities [queries, tokens], or
+    outputs [queries, head_dim]; where the elements lie is the target's choice.
+
+    (C1) Both sizes are positive.
+  }];
+  let parameters = (ins "int64_t":$queries, "int64_t":$width);
+  let assemblyFormat = "`<` $queries `,` $width `>`";
+  let genVerifyDecl = 1;
+}
+
+def PMKVQ_SoftmaxType : PMKVQ_Type<"Softmax", "softmax"> {
+  let summary = "running state of an online softmax over values";
+  let description = [{
+    Per query: the maximum m and the sum l of 2^(x - m), and the sum of
+    2^(x - m) * value, [queries, head_dim].  A state is used once: every op on
+    it gives the next state.
+  }];
+  let parameters = (ins "int64_t":$queries, "int64_t":$head_dim);
+  let assemblyFormat = "`<` $queries `,` $head_dim `>`";
+}
+
+#endif // PMKVQ_TYPES_TD

@@ -1,0 +1,64 @@
+//===- Pipelines.h - The stages from model to host code ---------*- C++ -*-===//
+//
+// Names the compiler's stages and runs them; every stage can also be run alone
+// with pmkvq-opt.  Neighbours: Passes.td (the passes), HostProgram.h (what runs
+// the result), tools/pmkvq-run (who calls).
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_PIPELINES_PIPELINES_H
+#define PMKVQ_PIPELINES_PIPELINES_H
+
+#include "mlir/Support/LLVM.h"
+#include "llvm/ADT/ArrayRef.h"
+#include "llvm/ADT/StringRef.h"
+#include <string>
+
+namespace mlir {
+class DialectRegistry;
+class ModuleOp;
+class OpPassManager;
+namespace pmkvq {
+
+/// What the user decides about a program's caches.
+struct PlanOptions {
+  /// Format attributes as text, without `#pmkvq.format`.
+  std::string keyFormat = "<per_channel, hadamard>";
+  std::string valueFormat = "<per_token, hadamard>";
+  /// "page" or "none".
+  std::string schedule = "page";
+  /// Lowest level per part, in bits; under "none" the level of every page.
+  int64_t keyFloor = 2;
+  int64_t valueFloor = 2;
+  /// Bytes that all caches may take together; 0: no limit.
+  int64_t budgetBytes = 0;
+};
+
+/// One stage of the way from an imported model to host code.
+struct Stage {
+  /// Kebab-case; `pmkvq-opt --pmkvq-stage-NAME` runs it.
+  llvm::StringRef name;
+  /// What a reader finds in the module after it.
+  llvm::StringRef summary;
+  void (*build)(OpPassManager &, const PlanOptions &);
+};
+
+/// All stages, in order.
+llvm::ArrayRef<Stage> getStages();
+
+/// Runs every stage on an imported module.  If `dumpFolder` is not empty, the
+/// module before the first stage and after each is written to it as
+/// NN-NAME.mlir.  Errors are diagnostics on the offending op.
+LogicalResult runStages(ModuleOp module, const PlanOptions &options,
+                        llvm::StringRef dumpFolder = "");
+
+/// Registers `--pmkvq-stage-NAME` for each stage.
+void registerStagePipelines();
+
+/// Every dialect, format, interface and translation the stages need.
+void registerAllForStages(DialectRegistry &registry);
+
+} // namespace pmkvq
+} // namespace mlir
+
+#endif // PMKVQ_PIPELINES_PIPELINES_H

@@ -1,0 +1,143 @@
+//===- Quantize.h - The uniform format, and lowering by shifts --*- C++ -*-===//
+//
+// What a page part's codes and parameters are, bit for bit, and what they
+// decode to.  Neighbours: Bits.h (conversions), Cache.h (who lowers what and
+// when), Paper.h (the paper's own form).
+//
+// Mental model.  A part is 128 tokens of one layer and kv head, key or value.
+// At level 16 it is raw bf16.  Lowered to 8 bits, each group of values gets two
+// fp16 parameters, minimum and range, and each value a code 0..255 that counts
+// 255ths of the range.  Every lower level rewrites the codes alone, by a shift;
+// the parameters never change, the level says what divides them.
+//
+// Example, one group with minimum -1 and range 3: the value 0.5 is in the
+// middle, code8 = rint(1.5 * 255 / 3) = rint(127.5) = 128 (ties to even),
+// code4 = (241 * (128 + 8)) >> 12 = 8 = round(128 / 17), decoded as
+// -1 + 3 * 8 / 15 = 0.6, and code2 = 8 >> 2 = 2, decoded with clip 0.8 as
+// -1 + 3 * (0.1 + 0.8 * 2 / 3) = 0.9.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_REFERENCE_QUANTIZE_H
+#define PMKVQ_REFERENCE_QUANTIZE_H
+
+#include "pmkvq_rt/Geometry.h"
+#include "pmkvq_rt/Status.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace pmkvq::reference {
+
+//===----------------------------------------------------------------------===//
+// Shifts of single codes
+//===----------------------------------------------------------------------===//
+
+/// Lowers one code from `fromBits` = 2b to b bits: code -> round(code / (2^b +
+/// 1)), computed as ((2^2b - 2^b + 1) * (code + 2^(b-1))) >> 3b.
+///
+/// Units:  fromBits is 16, 8 or 4; code < 2^fromBits.
+/// Source: PM-KVQ (arXiv 2505.18610), equation 3.
+uint32_t equivalentShift(uint32_t code, int32_t fromBits);
+
+/// The product before the shift of `equivalentShift`; it fits `2 * fromBits`
+/// unsigned bits.
+uint64_t equivalentShiftIntermediate(uint32_t code, int32_t fromBits);
+
+/// The last step 4 -> 2 of a clipped format: code >> 2, the nearest level of
+/// the clipped decoder for every clip in (0.7, 0.9).
+uint32_t clippedShift(uint32_t code);
+
+//===----------------------------------------------------------------------===//
+// The format
+//===----------------------------------------------------------------------===//
+
+/// What shares one minimum and range.
+enum class Axis {
+  /// The 128 tokens of a page, for each channel.
+  PerChannel,
+  /// The channels of a token.
+  PerToken,
+};
+
+/// An asymmetric uniform format.
+struct UniformFormat {
+  Axis axis = Axis::PerToken;
+  /// Head vectors are rotated before they are stored.  The functions of this
+  /// header work on stored values and ignore it; Cache and Attention heed it.
+  bool hadamard = false;
+  /// The middle part of the range that the 2-bit levels span.  In (0.7, 0.9)
+  /// the last step is `clippedShift`; exactly 1 is the paper's: the equivalent
+  /// shift, and levels that reach both ends.
+  double clip = 0.8;
+};
+
+/// Errors: InvalidArgument unless the clip is 1 or in (0.7, 0.9).
+rt::Status validateFormat(const UniformFormat &format);
+
+/// Groups of a part: headDim per channel, 128 per token.
+int64_t groupCount(const UniformFormat &format, int64_t headDim);
+
+/// Bytes of a part's parameters: an fp16 minimum and range a group.
+int64_t parameterBytes(const UniformFormat &format, int64_t headDim);
+
+/// Group of the element at (token, channel).
+int64_t groupOf(const UniformFormat &format, int64_t token, int64_t channel);
+
+/// Lowers one code of this format from `fromBits` to `fromBits / 2`.
+/// Units: fromBits is 8 or 4.
+uint32_t lowerCode(const UniformFormat &format, uint32_t code,
+                   int32_t fromBits);
+
+/// Decodes one code: minimum + range * code / (2^bits - 1), and at 2 bits
+/// minimum + range * ((1 - clip) / 2 + clip * code / 3).
+/// Units: bits is 8, 4 or 2.
+double decodeCode(const UniformFormat &format, double minimum, double range,
+                  uint32_t code, int32_t bits);
+
+//===----------------------------------------------------------------------===//
+// Parts of pages
+//===----------------------------------------------------------------------===//
+
+/// One part of one page, at any level.
+struct PagePart {
+  int32_t level = 16;
+  /// bf16, [128][headDim]; at level 16 only.
+  std::vector<uint16_t> values;
+  /// [128][headDim], not packed; below level 16 only.
+  std::vector<uint8_t> codes;
+  /// fp16, [groups]; below level 16 only, the same at every level.
+  std::vector<uint16_t> minimum;
+  std::vector<uint16_t> range;
+};
+
+/// Quantizes a part to 8 bits.
+///
+/// In IEEE single precision, each operation rounded by itself, ties to even:
+/// minimum = the group's minimum rounded down to fp16 (a zero is +0), range =
+/// (maximum - minimum) rounded up to fp16, code = rint(((x - minimum) * 255) /
+/// range) clamped to 0..255; range 0 gives codes 0.
+///
+/// Shapes: values [128][headDim], bf16 patterns.
+/// Errors: NotRepresentable if a value is not finite or a parameter, after its
+///         rounding, is not a finite fp16; `part` is then untouched.
+/// Source: the design of pmkvq; the axes are KIVI's and the paper's.
+rt::Status quantizePart(const UniformFormat &format, int64_t headDim,
+                        const uint16_t *values, PagePart &part);
+
+/// Lowers a part to `level`, always by way of 8 bits and every level between.
+///
+/// Units:  level in bits, at most the part's level; equal: nothing happens.
+/// Errors: InvalidArgument for any other level, NotRepresentable as for
+///         `quantizePart`; `part` is then untouched.
+rt::Status lowerPart(const UniformFormat &format, int64_t headDim,
+                     int32_t level, PagePart &part);
+
+/// Decodes a part in double precision; level 16 is exact.
+/// Shapes: result [128][headDim].
+std::vector<double> decodePart(const UniformFormat &format, int64_t headDim,
+                               const PagePart &part);
+
+} // namespace pmkvq::reference
+
+#endif // PMKVQ_REFERENCE_QUANTIZE_H

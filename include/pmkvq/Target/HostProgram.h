@@ -1,0 +1,63 @@
+//===- HostProgram.h - Lowered modules as code in memory --------*- C++ -*-===//
+//
+// Compiles a module that has passed every stage for this machine's CPU and
+// finds the runtime's entry points in it.  Neighbours: Pipelines.h (the
+// stages), pmkvq_rt/Abi.h (the entry points).
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_TARGET_HOSTPROGRAM_H
+#define PMKVQ_TARGET_HOSTPROGRAM_H
+
+#include "mlir/Support/LLVM.h"
+#include "pmkvq_rt/Abi.h"
+#include "llvm/Support/Error.h"
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace llvm::orc {
+class LLJIT;
+}
+
+namespace mlir {
+class ModuleOp;
+namespace pmkvq {
+
+/// One entry of a program's weight table: a tensor of the checkpoint and what
+/// is to be done to it.
+struct WeightSpec {
+  struct Rotation {
+    /// Dimension that is cut into blocks of `block` elements, each multiplied
+    /// by the normalized Walsh-Hadamard matrix.
+    int64_t dim;
+    int64_t block;
+  };
+  std::string source;
+  std::vector<int64_t> shape;
+  std::vector<Rotation> rotations;
+};
+
+/// Code in memory; lives as long as this object.
+class HostProgram {
+public:
+  /// Compiles `module`, in the LLVM dialect.  The module is consumed.
+  static llvm::Expected<std::unique_ptr<HostProgram>> compile(ModuleOp module);
+  ~HostProgram();
+
+  const ::pmkvq::rt::ProgramEntries &entries() const { return programEntries; }
+
+  /// The weight table's order.
+  const std::vector<WeightSpec> &weights() const { return weightSpecs; }
+
+private:
+  HostProgram();
+  std::unique_ptr<llvm::orc::LLJIT> jit;
+  ::pmkvq::rt::ProgramEntries programEntries = {};
+  std::vector<WeightSpec> weightSpecs;
+};
+
+} // namespace pmkvq
+} // namespace mlir
+
+#endif // PMKVQ_TARGET_HOSTPROGRAM_H

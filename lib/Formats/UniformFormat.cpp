@@ -1,0 +1,139 @@
+//===- UniformFormat.cpp - Asymmetric uniform quantization ----------------===//
+//
+// Emits the algebra of UniformFormat.h on vectors.  Neighbours: PerChannel.cpp
+// and PerToken.cpp, which choose the axis.
+//
+//===----------------------------------------------------------------------===//
+
+#include "pmkvq/Formats/UniformFormat.h"
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/IR/BuiltinTypes.h"
+#include "pmkvq/IR/PMKVQ.h"
+
+using namespace mlir;
+using namespace mlir::pmkvq;
+
+FormatModel::~FormatModel() = default;
+
+Value FormatModel::emitGrid(ImplicitLocOpBuilder &b, FormatAttr, Value codes,
+                            int64_t) const {
+  auto type = cast<VectorType>(codes.getType()).clone(b.getF32Type());
+  return arith::SIToFPOp::create(b, type, codes);
+}
+
+namespace {
+
+Value splat(ImplicitLocOpBuilder &b, Type type, double value) {
+  auto vector = cast<VectorType>(type);
+  auto element =
+      b.getFloatAttr(cast<FloatType>(vector.getElementType()), value);
+  return arith::ConstantOp::create(b, DenseElementsAttr::get(vector, element));
+}
+
+Value splatInt(ImplicitLocOpBuilder &b, Type type, int64_t value) {
+  auto vector = cast<VectorType>(type);
+  auto element = b.getIntegerAttr(vector.getElementType(), value);
+  return arith::ConstantOp::create(b, DenseElementsAttr::get(vector, element));
+}
+
+/// fp16 nearest to `x`, moved one step down (or up) where rounding went the
+/// other way.  Arithmetic on the bits: fp16 values of one sign are ordered as
+/// their bits are.
+Value roundToHalf(ImplicitLocOpBuilder &b, Value x, bool up) {
+  auto f32 = cast<VectorType>(x.getType());
+  auto f16 = f32.clone(b.getF16Type());
+  auto i16 = f32.clone(b.getI16Type());
+  Value half = arith::TruncFOp::create(b, f16, x);
+  Value back = arith::ExtFOp::create(b, f32, half);
+  Value wrong = arith::CmpFOp::create(
+      b, up ? arith::CmpFPredicate::OLT : arith::CmpFPredicate::OGT, back, x);
+
+  Value bits = arith::BitcastOp::create(b, i16, half);
+  Value zero = splatInt(b, i16, 0);
+  Value negative =
+      arith::CmpIOp::create(b, arith::CmpIPredicate::slt, bits, zero);
+  // Away from zero is bits + 1, towards zero bits - 1; from either zero the
+  // step leads to the smallest denormal of the wanted sign.
+  Value away = arith::AddIOp::create(b, bits, splatInt(b, i16, 1));
+  Value towards = arith::SubIOp::create(b, bits, splatInt(b, i16, 1));
+  Value stepped = up ? arith::SelectOp::create(b, negative, towards, away)
+                     : arith::SelectOp::create(b, negative, away, towards);
+  Value magnitude = arith::AndIOp::create(b, bits, splatInt(b, i16, 0x7fff));
+  Value isZero =
+      arith::CmpIOp::create(b, arith::CmpIPredicate::eq, magnitude, zero);
+  Value smallest = splatInt(b, i16, up ? 0x0001 : -0x7fff);
+  stepped = arith::SelectOp::create(b, isZero, smallest, stepped);
+  Value result = arith::SelectOp::create(b, wrong, stepped, bits);
+  return arith::BitcastOp::create(b, f16, result);
+}
+
+/// i1 vector: |half| is neither infinite nor NaN.
+Value isFiniteHalf(ImplicitLocOpBuilder &b, Value half) {
+  auto i16 = cast<VectorType>(half.getType()).clone(b.getI16Type());
+  Value bits = arith::BitcastOp::create(b, i16, half);
+  Value magnitude = arith::AndIOp::create(b, bits, splatInt(b, i16, 0x7fff));
+  return arith::CmpIOp::create(b, arith::CmpIPredicate::ult, magnitude,
+                               splatInt(b, i16, 0x7c00));
+}
+
+} // namespace
+
+FormatModel::Parameters
+UniformFormat::emitParameters(ImplicitLocOpBuilder &b, FormatAttr, Value min,
+                              Value max) const {
+  Value minHalf = roundToHalf(b, min, /*up=*/false);
+  Value minBack = arith::ExtFOp::create(b, max.getType(), minHalf);
+  Value rangeHalf =
+      roundToHalf(b, arith::SubFOp::create(b, max, minBack), /*up=*/true);
+  // A non-finite element makes the minimum or the range non-finite.
+  Value representable = arith::AndIOp::create(b, isFiniteHalf(b, minHalf),
+                                              isFiniteHalf(b, rangeHalf));
+  return {{minHalf, rangeHalf}, representable};
+}
+
+Value UniformFormat::emitCode(ImplicitLocOpBuilder &b, FormatAttr, Value x,
+                              ValueRange parameters) const {
+  Type f32 = x.getType();
+  Type i32 = cast<VectorType>(f32).clone(b.getI32Type());
+  Value min = parameters[0], range = parameters[1];
+  Value zero = splat(b, f32, 0.0);
+  Value scaled = arith::MulFOp::create(b, arith::SubFOp::create(b, x, min),
+                                       splat(b, f32, 255.0));
+  Value code =
+      math::RoundEvenOp::create(b, arith::DivFOp::create(b, scaled, range));
+  // Range 0: x equals min, the quotient is NaN, the code 0.
+  Value flat =
+      arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, range, zero);
+  code = arith::SelectOp::create(b, flat, zero, code);
+  code = arith::MaxNumFOp::create(b, code, zero);
+  code = arith::MinNumFOp::create(b, code, splat(b, f32, 255.0));
+  return arith::FPToSIOp::create(b, i32, code);
+}
+
+Value UniformFormat::emitShift(ImplicitLocOpBuilder &b, FormatAttr, Value codes,
+                               int64_t from) const {
+  Type type = codes.getType();
+  if (from == 4)
+    return arith::ShRUIOp::create(b, codes, splatInt(b, type, 2));
+  // The largest intermediate, 241 * 263 = 63,383, fits unsigned 16 bits.
+  Value shifted = arith::AddIOp::create(b, codes, splatInt(b, type, 8));
+  Value product = arith::MulIOp::create(b, shifted, splatInt(b, type, 241));
+  return arith::ShRUIOp::create(b, product, splatInt(b, type, 12));
+}
+
+FormatModel::Affine UniformFormat::emitAffine(ImplicitLocOpBuilder &b,
+                                              FormatAttr format,
+                                              ValueRange parameters,
+                                              int64_t level) const {
+  Value min = parameters[0], range = parameters[1];
+  Type type = range.getType();
+  double clip = level == 2 ? format.getClip() : 1.0;
+  double codes = static_cast<double>((1 << level) - 1);
+  Value step = arith::MulFOp::create(b, range, splat(b, type, clip / codes));
+  if (clip == 1.0)
+    return {min, step};
+  Value margin =
+      arith::MulFOp::create(b, range, splat(b, type, (1.0 - clip) / 2));
+  return {arith::AddFOp::create(b, min, margin), step};
+}

@@ -1,0 +1,131 @@
+//===- PMKVQOps.cpp - Ops on whole caches ---------------------------------===//
+//
+// Verification of the upper floor.
+// Neighbours: PMKVQOps.td (the constraints cited here), PMKVQTileOps.cpp.
+//
+//===----------------------------------------------------------------------===//
+
+#include "mlir/IR/Builders.h"
+#include "pmkvq/IR/PMKVQ.h"
+
+using namespace mlir;
+using namespace mlir::pmkvq;
+
+//===----------------------------------------------------------------------===//
+// Weights
+//===----------------------------------------------------------------------===//
+
+LogicalResult WeightOp::verify() {
+  auto type = dyn_cast<RankedTensorType>(getType());
+  if (!type || !type.hasStaticShape() || !type.getElementType().isBF16())
+    return emitOpError("(C1) expected a static bf16 tensor, got ") << getType();
+  if (!getRotations())
+    return success();
+  for (auto rotation : getRotations()->getAsRange<RotationAttr>()) {
+    if (rotation.getDim() >= type.getRank())
+      return emitOpError("(C2) rotation of dimension ")
+             << rotation.getDim() << ", but the weight has rank "
+             << type.getRank();
+    int64_t size = type.getDimSize(rotation.getDim());
+    if (size % rotation.getBlock())
+      return emitOpError("(C2) expected a rotation block that divides ")
+             << size << ", got " << rotation.getBlock();
+  }
+  return success();
+}
+
+LogicalResult GetWeightOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  auto weight = symbols.lookupNearestSymbolFrom<WeightOp>(*this,
+                                                          getWeightAttr());
+  if (!weight)
+    return emitOpError("(C1) expected a pmkvq.weight named '")
+           << getWeight() << "', there is none";
+  auto declared = cast<ShapedType>(weight.getType());
+  auto used = cast<ShapedType>(getResult().getType());
+  if (declared.getShape() != used.getShape() ||
+      declared.getElementType() != used.getElementType())
+    return emitOpError("(C1) expected the weight's type ")
+           << declared << ", got " << used;
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Caches
+//===----------------------------------------------------------------------===//
+
+LogicalResult CreateOp::verify() {
+  if (static_cast<int64_t>(getLayer()) < 0)
+    return emitOpError("(C1) expected a layer of at least 0, got ")
+           << static_cast<int64_t>(getLayer());
+  if (static_cast<int64_t>(getMaxTokens()) <= 0)
+    return emitOpError("(C1) expected max_tokens of at least 1, got ")
+           << static_cast<int64_t>(getMaxTokens());
+  if (getBudget() && static_cast<int64_t>(*getBudget()) <= 0)
+    return emitOpError("(C2) expected a budget of at least 1 byte, got ")
+           << static_cast<int64_t>(*getBudget());
+  if (auto schedule = getSchedule())
+    for (Part part : {Part::Key, Part::Value})
+      if (!getCache().getType().hasLevel(schedule->getFloor(part)))
+        return emitOpError("(C3) the ladder does not hold the ")
+               << stringifyPart(part) << " floor " << schedule->getFloor(part);
+  if (getCache().getType().isPlanned() && !getSchedule())
+    return emitOpError("(C4) expected a schedule for a planned cache");
+  return success();
+}
+
+/// Whether `type` is [any, heads, head_dim] in f32.
+static bool isHeads(ShapedType type, int64_t headDim) {
+  return type.getRank() == 3 && type.getElementType().isF32() &&
+         type.getDimSize(2) == headDim;
+}
+
+LogicalResult AppendOp::verify() {
+  CacheType cache = getCache().getType();
+  auto key = cast<ShapedType>(getKey().getType());
+  if (!isHeads(key, cache.getHeadDim()) ||
+      key.getDimSize(1) != cache.getKvHeads())
+    return emitOpError("(C1) expected keys and values of [rows, ")
+           << cache.getKvHeads() << ", " << cache.getHeadDim()
+           << "] in f32, got " << key;
+  return success();
+}
+
+LogicalResult AttendOp::verify() {
+  CacheType cache = getCache().getType();
+  auto query = cast<ShapedType>(getQuery().getType());
+  if (!isHeads(query, cache.getHeadDim()))
+    return emitOpError("(C1) expected queries of [rows, query_heads, ")
+           << cache.getHeadDim() << "] in f32, got " << query;
+  int64_t heads = query.getDimSize(1);
+  constexpr int64_t maxGroup = 16;
+  if (heads <= 0 || heads % cache.getKvHeads() ||
+      heads / cache.getKvHeads() > maxGroup)
+    return emitOpError("(C2) expected 1 to ")
+           << maxGroup << " query heads for each of " << cache.getKvHeads()
+           << " kv heads, got " << heads << " query heads";
+  return success();
+}
+
+LogicalResult FlushOp::verify() {
+  CacheType cache = getCaches().getType();
+  if (!cache.hasLevel(getTo()))
+    return emitOpError("(C1) the ladder does not hold level ")
+           << static_cast<int64_t>(getTo());
+  if (!cache.isPlanned())
+    return emitOpError("(C2) expected a cache with formats");
+  return success();
+}
+
+LogicalResult RequantizeOp::verify() {
+  CacheType cache = getCaches().getType();
+  int64_t from = getFrom(), to = getTo();
+  if (to * 2 != from)
+    return emitOpError("(C1) expected a level of half of ")
+           << from << ", got " << to;
+  for (int64_t level : {from, to})
+    if (!cache.hasLevel(level))
+      return emitOpError("(C2) the ladder does not hold level ") << level;
+  if (!cache.isPlanned())
+    return emitOpError("(C3) expected a cache with formats");
+  return success();
+}

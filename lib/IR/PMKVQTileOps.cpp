@@ -1,0 +1,371 @@
+//===- PMKVQTileOps.cpp - Ops on tiles ------------------------------------===//
+//
+// Verification, parsing and effects of the lower floor.
+// Neighbours: PMKVQTileOps.td (the constraints cited here).
+//
+//===----------------------------------------------------------------------===//
+
+#include "mlir/IR/Builders.h"
+#include "mlir/Interfaces/FunctionImplementation.h"
+#include "pmkvq/IR/PMKVQ.h"
+#include "pmkvq_rt/Geometry.h"
+
+using namespace mlir;
+using namespace mlir::pmkvq;
+namespace rt = ::pmkvq::rt;
+
+#define GET_OP_CLASSES
+#include "pmkvq/IR/PMKVQOps.cpp.inc"
+
+void PMKVQDialect::registerOps() {
+  addOperations<
+#define GET_OP_LIST
+#include "pmkvq/IR/PMKVQOps.cpp.inc"
+      >();
+}
+
+//===----------------------------------------------------------------------===//
+// Kernels
+//===----------------------------------------------------------------------===//
+
+ParseResult KernelOp::parse(OpAsmParser &parser, OperationState &result) {
+  auto buildType = [](Builder &b, ArrayRef<Type> inputs,
+                      ArrayRef<Type> results,
+                      function_interface_impl::VariadicFlag,
+                      std::string &) -> Type {
+    return b.getFunctionType(inputs, results);
+  };
+  return function_interface_impl::parseFunctionOp(
+      parser, result, /*allowVariadic=*/false,
+      getFunctionTypeAttrName(result.name), buildType,
+      getArgAttrsAttrName(result.name), getResAttrsAttrName(result.name));
+}
+
+void KernelOp::print(OpAsmPrinter &printer) {
+  function_interface_impl::printFunctionOp(
+      printer, *this, /*isVariadic=*/false, getFunctionTypeAttrName(),
+      getArgAttrsAttrName(), getResAttrsAttrName());
+}
+
+LogicalResult KernelOp::verify() {
+  FunctionType type = getFunctionType();
+  if (type.getNumInputs() == 0 || !type.getInputs().back().isIndex())
+    return emitOpError("(C1) expected the task's index as last argument");
+  if (type.getNumResults() != 1 || !type.getResult(0).isInteger(1))
+    return emitOpError("(C1) expected one result, an i1");
+  return success();
+}
+
+/// The types of a kernel's operands, in its order.
+static SmallVector<Type> kernelOperandTypes(LaunchOp launch) {
+  SmallVector<Type> types;
+  if (launch.getCache())
+    types.push_back(launch.getCache().getType());
+  types.push_back(launch.getBatch().getType());
+  llvm::append_range(types, launch.getInputs().getTypes());
+  llvm::append_range(types, launch.getOutputs().getTypes());
+  return types;
+}
+
+/// Tensors become memrefs in kernels; all else stays what it is.
+static bool fits(Type operand, Type argument) {
+  auto tensor = dyn_cast<RankedTensorType>(operand);
+  auto memref = dyn_cast<MemRefType>(argument);
+  if (tensor && memref)
+    return tensor.getShape() == memref.getShape() &&
+           tensor.getElementType() == memref.getElementType();
+  return operand == argument;
+}
+
+LogicalResult LaunchOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  auto kernel =
+      symbols.lookupNearestSymbolFrom<KernelOp>(*this, getKernelAttr());
+  if (!kernel)
+    return emitOpError("(C1) expected a pmkvq.kernel named '")
+           << getKernel() << "', there is none";
+  ArrayRef<Type> arguments = kernel.getArgumentTypes().drop_back();
+  SmallVector<Type> operands = kernelOperandTypes(*this);
+  if (operands.size() != arguments.size())
+    return emitOpError("(C1) kernel '")
+           << getKernel() << "' takes " << arguments.size()
+           << " operands, got " << operands.size();
+  for (auto [i, operand, argument] : llvm::enumerate(operands, arguments))
+    if (!fits(operand, argument))
+      return emitOpError("(C1) operand ")
+             << i << " of kernel '" << getKernel() << "' is " << argument
+             << ", got " << operand;
+  return success();
+}
+
+void LaunchOp::getEffects(
+    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
+        &effects) {
+  // A kernel reads and writes caches behind their handles, so launches keep
+  // their order among themselves.
+  effects.emplace_back(MemoryEffects::Read::get());
+  effects.emplace_back(MemoryEffects::Write::get());
+  for (OpOperand &input : getInputsMutable())
+    if (isa<MemRefType>(input.get().getType()))
+      effects.emplace_back(MemoryEffects::Read::get(), &input);
+  for (OpOperand &output : getOutputsMutable())
+    if (isa<MemRefType>(output.get().getType()))
+      effects.emplace_back(MemoryEffects::Write::get(), &output);
+}
+
+//===----------------------------------------------------------------------===//
+// Tiles
+//===----------------------------------------------------------------------===//
+
+/// The tile that is `part` of a page of `cache` at `level`.
+static TileType wholePart(CacheType cache, Part part, int64_t level) {
+  return TileType::get(cache.getContext(), part, level, rt::kPageTokens,
+                       cache.getHeadDim(), cache.getFormat(part));
+}
+
+static LogicalResult verifyWholePart(Operation *op, TileType tile,
+                                     PageType page) {
+  CacheType cache = page.getCache();
+  if (!cache.isPlanned() ||
+      tile != wholePart(cache, tile.getPart(), tile.getLevel()))
+    return op->emitOpError("(C1) expected a whole part of a page of ")
+           << cache << ", got " << tile;
+  return success();
+}
+
+LogicalResult TakeOp::verify() {
+  TileType tile = getTile().getType();
+  CacheType cache = getPage().getType().getCache();
+  if (failed(verifyWholePart(*this, tile, getPage().getType())))
+    return failure();
+  if (!cache.hasLevel(tile.getLevel()))
+    return emitOpError("(C2) the ladder does not hold level ")
+           << tile.getLevel();
+  return success();
+}
+
+LogicalResult ByLevelOp::verify() {
+  CacheType cache = getPage().getType().getCache();
+  if (!cache.isPlanned())
+    return emitOpError("(C2) expected a page of a cache with formats");
+  if (getLevels().size() != cache.getLadder().size())
+    return emitOpError("(C1) expected ")
+           << cache.getLadder().size() << " regions, one a level, got "
+           << getLevels().size();
+  for (auto [level, region] : llvm::zip(cache.getLadder(), getLevels())) {
+    TileType tile = wholePart(cache, getPart(), level);
+    Block &block = region.front();
+    if (block.getNumArguments() != 1 || block.getArgument(0).getType() != tile)
+      return emitOpError("(C2) expected the region of level ")
+             << level << " to take " << tile;
+    auto yield = dyn_cast<YieldOp>(block.getTerminator());
+    if (!yield || yield.getOperandTypes() != getResultTypes())
+      return emitOpError("(C3) expected the region of level ")
+             << level << " to yield " << getResultTypes();
+  }
+  return success();
+}
+
+LogicalResult FetchFixedOp::verify() {
+  CacheType cache = getCache().getType();
+  TileType tile = getTile().getType();
+  if (tile.getLevel() != 16 || tile.getHeadDim() != cache.getHeadDim() ||
+      tile.getFormat() != cache.getFormat(tile.getPart()))
+    return emitOpError("(C1) expected a tile at level 16 with the cache's "
+                       "head_dim and format, got ")
+           << tile;
+  return success();
+}
+
+LogicalResult StoreFixedOp::verify() {
+  RowsType rows = getRows().getType();
+  int64_t headDim = getCache().getType().getHeadDim();
+  if (rows.getQueries() != 1 || rows.getWidth() != headDim)
+    return emitOpError("(C1) expected one row of ")
+           << headDim << " elements, got " << rows;
+  return success();
+}
+
+LogicalResult QuantizeOp::verify() {
+  TileType source = getSource().getType();
+  if (source.getLevel() != 16 || getResult().getType() != source.withLevel(8))
+    return emitOpError("(C1) expected a tile from level 16 to 8, got ")
+           << source << " to " << getResult().getType();
+  return success();
+}
+
+LogicalResult ShiftOp::verify() {
+  TileType source = getSource().getType();
+  int64_t level = source.getLevel();
+  if ((level != 8 && level != 4) ||
+      getResult().getType() != source.withLevel(level / 2))
+    return emitOpError("(C1) expected a tile from level 8 to 4 or 4 to 2, got ")
+           << source << " to " << getResult().getType();
+  return success();
+}
+
+LogicalResult StoreOp::verify() {
+  return verifyWholePart(*this, getTile().getType(), getPage().getType());
+}
+
+//===----------------------------------------------------------------------===//
+// Rows
+//===----------------------------------------------------------------------===//
+
+static LogicalResult verifyHeads(Operation *op, Type type, RowsType rows,
+                                 int64_t group) {
+  auto heads = cast<ShapedType>(type);
+  if (!heads.hasRank() || heads.getRank() != 3 ||
+      !heads.getElementType().isF32() ||
+      heads.getDimSize(2) != rows.getWidth())
+    return op->emitOpError("(C1) expected [rows, heads, ")
+           << rows.getWidth() << "] in f32, got " << type;
+  if (group <= 0 || rows.getQueries() % group)
+    return op->emitOpError("(C1) expected a group that divides ")
+           << rows.getQueries() << " queries, got " << group;
+  return success();
+}
+
+LogicalResult LoadRowsOp::verify() {
+  return verifyHeads(*this, getSource().getType(), getResult().getType(),
+                     getGroup());
+}
+
+LogicalResult StoreRowsOp::verify() {
+  return verifyHeads(*this, getDest().getType(), getRows().getType(),
+                     getGroup());
+}
+
+LogicalResult LoadParametersOp::verify() {
+  TileType tile = getTile().getType();
+  if (tile.getLevel() == 16)
+    return emitOpError("(C2) expected a tile below level 16");
+  unsigned count = tile.getFormat().getModel().getNumParameters();
+  auto vector = VectorType::get({tile.getGroups()},
+                                Float32Type::get(getContext()));
+  if (getParameters().size() != count ||
+      llvm::any_of(getParameters().getTypes(),
+                   [&](Type type) { return type != vector; }))
+    return emitOpError("(C1) expected ")
+           << count << " results of " << vector;
+  return success();
+}
+
+static LogicalResult verifyLength(Operation *op, Value vector, int64_t length) {
+  int64_t actual = cast<VectorType>(vector.getType()).getNumElements();
+  if (actual != length)
+    return op->emitOpError("(C1) expected a vector of ")
+           << length << " elements, got " << actual;
+  return success();
+}
+
+LogicalResult ScaleOp::verify() {
+  return verifyLength(*this, getBy(), getRows().getType().getWidth());
+}
+
+LogicalResult ReduceOp::verify() {
+  RowsType rows = getRows().getType();
+  return success(succeeded(verifyLength(*this, getBy(), rows.getWidth())) &&
+                 succeeded(verifyLength(*this, getResult(), rows.getQueries())));
+}
+
+LogicalResult AddOuterOp::verify() {
+  RowsType rows = getRows().getType();
+  return success(succeeded(verifyLength(*this, getLeft(), rows.getQueries())) &&
+                 succeeded(verifyLength(*this, getRight(), rows.getWidth())));
+}
+
+static LogicalResult verifyProduct(Operation *op, RowsType rows, TileType tile,
+                                   RowsType result) {
+  auto expected = RowsType::get(op->getContext(), rows.getQueries(),
+                                tile.getWidth());
+  if (rows.getWidth() != tile.getReduction())
+    return op->emitOpError("(C1) expected rows of ")
+           << tile.getReduction() << " elements, got " << rows;
+  if (result != expected)
+    return op->emitOpError("(C1) expected a result of ")
+           << expected << ", got " << result;
+  return success();
+}
+
+LogicalResult ContractOp::verify() {
+  return verifyProduct(*this, getRows().getType(), getTile().getType(),
+                       getResult().getType());
+}
+
+//===----------------------------------------------------------------------===//
+// Attention
+//===----------------------------------------------------------------------===//
+
+LogicalResult ScoresOp::verify() {
+  TileType tile = getKeys().getType();
+  if (tile.getPart() != Part::Key)
+    return emitOpError("(C1) expected a tile of keys, got ") << tile;
+  return verifyProduct(*this, getQueries().getType(), tile,
+                       getResult().getType());
+}
+
+static LogicalResult verifyQueries(Operation *op, SoftmaxType state,
+                                   RowsType rows) {
+  if (state.getQueries() != rows.getQueries())
+    return op->emitOpError("(C1) expected ")
+           << state.getQueries() << " rows, got " << rows;
+  return success();
+}
+
+/// States are updated in place by targets that keep them in memory, so only one
+/// op may take a state: one op, or one in each region of one `by_level`.
+static LogicalResult verifySingleUse(Operation *op, Value state) {
+  llvm::SmallPtrSet<Region *, 4> regions;
+  bool single = state.hasOneUse();
+  bool exclusive = true;
+  for (Operation *user : state.getUsers())
+    exclusive &= isa<ByLevelOp>(user->getParentOp()) &&
+                 user->getParentOp() == op->getParentOp() &&
+                 regions.insert(user->getParentRegion()).second;
+  if (!single && !exclusive)
+    return op->emitOpError("(C2) expected the state to have no other use");
+  return success();
+}
+
+LogicalResult SoftmaxUpdateOp::verify() {
+  if (failed(verifySingleUse(*this, getState())))
+    return failure();
+  return verifyQueries(*this, getState().getType(), getScores().getType());
+}
+
+LogicalResult AccumulateOp::verify() {
+  TileType tile = getValues().getType();
+  SoftmaxType state = getState().getType();
+  if (tile.getPart() != Part::Value)
+    return emitOpError("(C1) expected a tile of values, got ") << tile;
+  if (failed(verifySingleUse(*this, getState())) ||
+      failed(verifyQueries(*this, state, getWeights().getType())))
+    return failure();
+  return verifyProduct(
+      *this, getWeights().getType(), tile,
+      RowsType::get(getContext(), state.getQueries(), state.getHeadDim()));
+}
+
+static LogicalResult verifyOutputs(Operation *op, SoftmaxType state,
+                                   RowsType rows) {
+  if (rows.getQueries() != state.getQueries() ||
+      rows.getWidth() != state.getHeadDim())
+    return op->emitOpError("(C1) expected rows of ")
+           << state.getQueries() << " x " << state.getHeadDim() << ", got "
+           << rows;
+  return success();
+}
+
+LogicalResult SoftmaxAddOp::verify() {
+  if (failed(verifySingleUse(*this, getState())))
+    return failure();
+  return verifyOutputs(*this, getState().getType(), getRows().getType());
+}
+
+LogicalResult SoftmaxFinishOp::verify() {
+  return verifyOutputs(*this, getState().getType(), getResult().getType());
+}
+
+LogicalResult MergePartialOp::verify() {
+  return verifySingleUse(*this, getState());
+}

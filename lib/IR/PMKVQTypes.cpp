@@ -1,0 +1,204 @@
+//===- PMKVQTypes.cpp - Caches, pages, tiles ------------------------------===//
+//
+// Parsing, printing and verification of types.
+// Neighbours: PMKVQTypes.td (the constraints cited here).
+//
+//===----------------------------------------------------------------------===//
+
+#include "mlir/IR/DialectImplementation.h"
+#include "pmkvq/IR/PMKVQ.h"
+#include "pmkvq_rt/Geometry.h"
+#include "llvm/ADT/TypeSwitch.h"
+
+using namespace mlir;
+using namespace mlir::pmkvq;
+namespace rt = ::pmkvq::rt;
+
+#define GET_TYPEDEF_CLASSES
+#include "pmkvq/IR/PMKVQTypes.cpp.inc"
+
+void PMKVQDialect::registerTypes() {
+  addTypes<
+#define GET_TYPEDEF_LIST
+#include "pmkvq/IR/PMKVQTypes.cpp.inc"
+      >();
+}
+
+/// Groups of a part of `tokens` tokens.
+static int64_t countGroups(FormatAttr format, int64_t tokens, int64_t headDim) {
+  return format.getModel().getGroupAxis() == GroupAxis::HeadDim ? headDim
+                                                                : tokens;
+}
+
+//===----------------------------------------------------------------------===//
+// CacheType
+//===----------------------------------------------------------------------===//
+
+int64_t CacheType::getParameterBytes(Part part) const {
+  FormatAttr format = getFormat(part);
+  constexpr int64_t halfBytes = 2;
+  return format.getModel().getNumParameters() * halfBytes *
+         countGroups(format, rt::kPageTokens, getHeadDim());
+}
+
+namespace {
+/// The pieces of a cache type as they are parsed.
+struct CacheParameters {
+  int64_t kvHeads = 0;
+  int64_t headDim = 0;
+  FormatAttr key, value;
+  SmallVector<int64_t> ladder{rt::kLadder.begin(), rt::kLadder.end()};
+  int64_t sink = 1;
+};
+
+ParseResult parseFormat(AsmParser &parser, FormatAttr &format) {
+  // Accepts the short form `<...>` and the full `#pmkvq.format<...>`.
+  Attribute attribute;
+  OptionalParseResult full = parser.parseOptionalAttribute(attribute);
+  if (full.has_value()) {
+    if (failed(*full))
+      return failure();
+    format = dyn_cast<FormatAttr>(attribute);
+    if (!format)
+      return parser.emitError(parser.getCurrentLocation(),
+                              "expected a #pmkvq.format");
+    return success();
+  }
+  format = dyn_cast_or_null<FormatAttr>(FormatAttr::parse(parser, {}));
+  return success(static_cast<bool>(format));
+}
+
+ParseResult parseLadder(AsmParser &parser, SmallVectorImpl<int64_t> &ladder) {
+  ladder.clear();
+  return parser.parseCommaSeparatedList(
+      AsmParser::Delimiter::Square,
+      [&] { return parser.parseInteger(ladder.emplace_back()); });
+}
+
+ParseResult parseCacheField(AsmParser &parser, CacheParameters &fields) {
+  StringRef name;
+  SMLoc loc = parser.getCurrentLocation();
+  if (parser.parseKeyword(&name) || parser.parseEqual())
+    return failure();
+  if (name == "kv_heads")
+    return parser.parseInteger(fields.kvHeads);
+  if (name == "head_dim")
+    return parser.parseInteger(fields.headDim);
+  if (name == "key")
+    return parseFormat(parser, fields.key);
+  if (name == "value")
+    return parseFormat(parser, fields.value);
+  if (name == "ladder")
+    return parseLadder(parser, fields.ladder);
+  if (name == "sink")
+    return parser.parseInteger(fields.sink);
+  return parser.emitError(loc, "unknown field '")
+         << name
+         << "', expected kv_heads, head_dim, key, value, ladder or sink";
+}
+} // namespace
+
+Type CacheType::parse(AsmParser &parser) {
+  CacheParameters fields;
+  if (parser.parseCommaSeparatedList(
+          AsmParser::Delimiter::LessGreater,
+          [&] { return parseCacheField(parser, fields); }))
+    return {};
+  return parser.getChecked<CacheType>(parser.getContext(), fields.kvHeads,
+                                      fields.headDim, fields.key, fields.value,
+                                      fields.ladder, fields.sink);
+}
+
+void CacheType::print(AsmPrinter &printer) const {
+  printer << "<kv_heads = " << getKvHeads() << ", head_dim = " << getHeadDim();
+  if (isPlanned()) {
+    printer << ", key = ";
+    getKey().print(printer);
+    printer << ", value = ";
+    getValue().print(printer);
+  }
+  if (getLadder() != ArrayRef<int64_t>(CacheParameters().ladder)) {
+    printer << ", ladder = [";
+    llvm::interleaveComma(getLadder(), printer.getStream());
+    printer << ']';
+  }
+  if (getSink() != CacheParameters().sink)
+    printer << ", sink = " << getSink();
+  printer << '>';
+}
+
+static LogicalResult verifyLadder(function_ref<InFlightDiagnostic()> emitError,
+                                  ArrayRef<int64_t> ladder) {
+  if (ladder.empty())
+    return emitError() << "(C3) expected at least one level";
+  for (auto [i, level] : llvm::enumerate(ladder)) {
+    if (!rt::isLevel(level))
+      return emitError() << "(C3) expected levels of 16, 8, 4 or 2, got "
+                         << level;
+    if (i > 0 && level * 2 != ladder[i - 1])
+      return emitError() << "(C3) expected each level to be half of the one "
+                            "before, got "
+                         << level << " after " << ladder[i - 1];
+  }
+  return success();
+}
+
+LogicalResult CacheType::verify(function_ref<InFlightDiagnostic()> emitError,
+                                int64_t kvHeads, int64_t headDim,
+                                FormatAttr key, FormatAttr value,
+                                ArrayRef<int64_t> ladder, int64_t sink) {
+  if (kvHeads <= 0)
+    return emitError() << "(C1) expected kv_heads of at least 1, got "
+                       << kvHeads;
+  if (headDim != 64 && headDim != 128)
+    return emitError() << "(C2) expected a head_dim of 64 or 128, got "
+                       << headDim;
+  if (failed(verifyLadder(emitError, ladder)))
+    return failure();
+  constexpr int64_t maxSink = 16;
+  if (sink < 0 || sink > maxSink)
+    return emitError() << "(C4) expected a sink of 0 to " << maxSink
+                       << " tokens, got " << sink;
+  if (static_cast<bool>(key) != static_cast<bool>(value))
+    return emitError() << "(C5) expected formats for key and value, or for "
+                          "neither; only "
+                       << (key ? "key" : "value") << " has one";
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// TileType
+//===----------------------------------------------------------------------===//
+
+int64_t TileType::getGroups() const {
+  return countGroups(getFormat(), getTokens(), getHeadDim());
+}
+
+bool TileType::groupsAlongReduction() const {
+  GroupAxis summed =
+      getPart() == Part::Key ? GroupAxis::HeadDim : GroupAxis::Token;
+  return getFormat().getModel().getGroupAxis() == summed;
+}
+
+LogicalResult TileType::verify(function_ref<InFlightDiagnostic()> emitError,
+                               Part, int64_t level, int64_t tokens,
+                               int64_t headDim, FormatAttr) {
+  if (!rt::isLevel(level))
+    return emitError() << "(C1) expected a level of 16, 8, 4 or 2, got "
+                       << level;
+  if (tokens <= 0 || headDim <= 0)
+    return emitError() << "expected positive sizes, got " << tokens << " x "
+                       << headDim;
+  if (level < 16 && tokens != rt::kPageTokens)
+    return emitError() << "(C2) expected " << rt::kPageTokens
+                       << " tokens below level 16, got " << tokens;
+  return success();
+}
+
+LogicalResult RowsType::verify(function_ref<InFlightDiagnostic()> emitError,
+                               int64_t queries, int64_t width) {
+  if (queries <= 0 || width <= 0)
+    return emitError() << "(C1) expected positive sizes, got " << queries
+                       << " x " << width;
+  return success();
+}
