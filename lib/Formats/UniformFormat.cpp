@@ -82,6 +82,8 @@ Value isFiniteHalf(ImplicitLocOpBuilder &b, Value half) {
 FormatModel::Parameters
 UniformFormat::emitParameters(ImplicitLocOpBuilder &b, FormatAttr, Value min,
                               Value max) const {
+  // Adding 0 turns -0 into 0, so that equal parameters have equal bits.
+  min = arith::AddFOp::create(b, min, splat(b, min.getType(), 0.0));
   Value minHalf = roundToHalf(b, min, /*up=*/false);
   Value minBack = arith::ExtFOp::create(b, max.getType(), minHalf);
   Value rangeHalf =

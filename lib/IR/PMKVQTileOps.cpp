@@ -78,11 +78,16 @@ static bool fits(Type operand, Type argument) {
 }
 
 LogicalResult LaunchOp::verifySymbolUses(SymbolTableCollection &symbols) {
-  auto kernel =
-      symbols.lookupNearestSymbolFrom<KernelOp>(*this, getKernelAttr());
-  if (!kernel)
+  Operation *symbol =
+      symbols.lookupNearestSymbolFrom(*this, getKernelAttr());
+  auto kernel = dyn_cast_or_null<KernelOp>(symbol);
+  if (!kernel) {
+    // A lowered kernel is a function whose operands lie in memory.
+    if (isa_and_nonnull<FunctionOpInterface>(symbol))
+      return success();
     return emitOpError("(C1) expected a pmkvq.kernel named '")
            << getKernel() << "', there is none";
+  }
   ArrayRef<Type> arguments = kernel.getArgumentTypes().drop_back();
   SmallVector<Type> operands = kernelOperandTypes(*this);
   if (operands.size() != arguments.size())
@@ -313,14 +318,13 @@ static LogicalResult verifyQueries(Operation *op, SoftmaxType state,
 }
 
 /// States are updated in place by targets that keep them in memory, so only one
-/// op may take a state: one op, or one in each region of one `by_level`.
+/// op may take a state: one op, or one in each of an op's exclusive regions.
 static LogicalResult verifySingleUse(Operation *op, Value state) {
   llvm::SmallPtrSet<Region *, 4> regions;
   bool single = state.hasOneUse();
   bool exclusive = true;
   for (Operation *user : state.getUsers())
-    exclusive &= isa<ByLevelOp>(user->getParentOp()) &&
-                 user->getParentOp() == op->getParentOp() &&
+    exclusive &= user->getParentOp() == op->getParentOp() &&
                  regions.insert(user->getParentRegion()).second;
   if (!single && !exclusive)
     return op->emitOpError("(C2) expected the state to have no other use");

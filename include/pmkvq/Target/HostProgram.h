@@ -11,6 +11,7 @@
 
 #include "mlir/Support/LLVM.h"
 #include "pmkvq_rt/Abi.h"
+#include "llvm/ADT/StringSet.h"
 #include "llvm/Support/Error.h"
 #include <memory>
 #include <string>
@@ -45,7 +46,11 @@ public:
   static llvm::Expected<std::unique_ptr<HostProgram>> compile(ModuleOp module);
   ~HostProgram();
 
-  const ::pmkvq::rt::ProgramEntries &entries() const { return programEntries; }
+  /// Address of an exported function, or null if there is none.
+  void *lookUp(llvm::StringRef name) const;
+
+  /// The entry points that the runtime needs; an error names a missing one.
+  llvm::Expected<::pmkvq::rt::ProgramEntries> entries() const;
 
   /// The weight table's order.
   const std::vector<WeightSpec> &weights() const { return weightSpecs; }
@@ -53,7 +58,7 @@ public:
 private:
   HostProgram();
   std::unique_ptr<llvm::orc::LLJIT> jit;
-  ::pmkvq::rt::ProgramEntries programEntries = {};
+  llvm::StringSet<> defined;
   std::vector<WeightSpec> weightSpecs;
 };
 

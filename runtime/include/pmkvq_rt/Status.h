@@ -8,6 +8,7 @@
 #ifndef PMKVQ_RT_STATUS_H
 #define PMKVQ_RT_STATUS_H
 
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -52,6 +53,26 @@ private:
   std::string message_;
   const char *file_ = "";
   int line_ = 0;
+};
+
+/// A value, or the Status that says why there is none.  `*result` and
+/// `result->` require ok().
+template <typename T> class [[nodiscard]] Result {
+public:
+  Result(T value) : value_(std::move(value)) {}
+  Result(Status status) : status_(std::move(status)) {}
+
+  bool ok() const { return value_.has_value(); }
+  const Status &status() const { return status_; }
+
+  T &operator*() { return *value_; }
+  const T &operator*() const { return *value_; }
+  T *operator->() { return &*value_; }
+  const T *operator->() const { return &*value_; }
+
+private:
+  Status status_;
+  std::optional<T> value_;
 };
 
 } // namespace pmkvq::rt

@@ -1,0 +1,192 @@
+//===- Passes.td - Every pass, in pipeline order -----------*- tablegen -*-===//
+//
+// Neighbours: lib/Transforms (pmkvq to pmkvq), lib/Conversion (pmkvq to
+// elsewhere), lib/Pipelines/Stages.cpp (the stages made of them).
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_PASSES_TD
+#define PMKVQ_PASSES_TD
+
+include "mlir/Pass/PassBase.td"
+
+//===----------------------------------------------------------------------===//
+// Planning: whole caches
+//===----------------------------------------------------------------------===//
+
+def SetSchedule : Pass<"pmkvq-set-schedule", "::mlir::ModuleOp"> {
+  let summary = "Set schedule, floors and budget of all caches";
+  let description = [{
+    Sets the attributes of every `pmkvq.create` and narrows the ladder of every
+    cache type to the levels that can occur under the schedule: from 16 to the
+    lower floor under `page`, the floors alone under `none`.
+
+    Before: `pmkvq.create layer 0 max_tokens 8192 : !kv`
+    After:  `pmkvq.create layer 0 max_tokens 8192
+             schedule <page, key_floor = 4, value_floor = 2> : !kv`
+  }];
+  let options = [
+    Option<"schedule", "schedule", "std::string", "\"page\"",
+           "When pages are lowered: page or none">,
+    Option<"keyFloor", "key-floor", "int64_t", "2",
+           "Lowest level of keys, bits">,
+    Option<"valueFloor", "value-floor", "int64_t", "2",
+           "Lowest level of values, bits">,
+    Option<"budget", "budget", "int64_t", "0",
+           "Bytes for all caches together; 0 is no limit">];
+  let dependentDialects = ["::mlir::pmkvq::PMKVQDialect"];
+}
+
+def SetFormats : Pass<"pmkvq-set-formats", "::mlir::ModuleOp"> {
+  let summary = "Choose the formats of all caches";
+  let description = [{
+    Rewrites every cache type of the module to one with the given formats.
+
+    Precondition: every `pmkvq.create` has a schedule.
+    Postcondition: every cache is planned with these formats.
+
+    Before: `!pmkvq.cache<kv_heads = 2, head_dim = 128>`
+    After:  `!pmkvq.cache<kv_heads = 2, head_dim = 128,
+             key = <per_channel, hadamard>, value = <per_token, hadamard>>`
+  }];
+  let options = [
+    Option<"key", "key", "std::string", "\"<per_channel, hadamard>\"",
+           "Format of keys, as in #pmkvq.format">,
+    Option<"value", "value", "std::string", "\"<per_token, hadamard>\"",
+           "Format of values, as in #pmkvq.format">];
+  let dependentDialects = ["::mlir::pmkvq::PMKVQDialect"];
+}
+
+def FoldValueRotation : Pass<"pmkvq-fold-value-rotation", "::mlir::ModuleOp"> {
+  let summary = "Fold the rotation of values into the weights around them";
+  let description = [{
+    Where values come from a linear layer (and a bias) and the attention result
+    goes into one, their weights take the rotation, and `append` and `attend`
+    say that it is done.  Attention stays the same in exact arithmetic: the
+    transform is its own inverse.
+
+    Precondition: value formats say `hadamard`; weights have one use each.
+    Postcondition: `values_rotated` and `result_rotated` where it was possible.
+  }];
+  let dependentDialects = ["::mlir::pmkvq::PMKVQDialect"];
+  let statistics = [
+    Statistic<"numAppends", "appends", "Appends whose values come rotated">,
+    Statistic<"numAttends", "attends", "Attends whose results stay rotated">];
+}
+
+def AddPageFunctions : Pass<"pmkvq-add-page-functions", "::mlir::ModuleOp"> {
+  let summary = "Add the functions that flush and requantize pages";
+  let description = [{
+    Adds one function for each part and level that a flush may write, and for
+    each part and step of the ladder.
+
+    Precondition: all caches have one type, with formats and a schedule.
+
+    ```mlir
+    func.func @requantize_key_8_4(%caches: !kv, %pages: !pmkvq.pages) -> !kv {
+      %0 = pmkvq.requantize key %caches, %pages from 8 to 4 : !kv
+      return %0 : !kv
+    }
+    ```
+  }];
+  let dependentDialects = ["::mlir::pmkvq::PMKVQDialect",
+                           "::mlir::func::FuncDialect"];
+}
+
+//===----------------------------------------------------------------------===//
+// Tile form
+//===----------------------------------------------------------------------===//
+
+def ConvertPMKVQToTile : Pass<"convert-pmkvq-to-tile", "::mlir::ModuleOp"> {
+  let summary = "Lower ops on caches to kernels in tile form";
+  let description = [{
+    `append` and `attend` become launches of kernels, one kernel for all layers
+    that share type and flags; functions that `flush` or `requantize` become
+    kernels; `create` becomes the program's description of itself.
+
+    Precondition: caches are planned and of one type.
+    Postcondition: no op on whole caches is left.
+  }];
+  let dependentDialects = [
+    "::mlir::LLVM::LLVMDialect", "::mlir::arith::ArithDialect",
+    "::mlir::func::FuncDialect", "::mlir::pmkvq::PMKVQDialect",
+    "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect"];
+}
+
+def FoldParameters : Pass<"pmkvq-fold-parameters", "::mlir::pmkvq::KernelOp"> {
+  let summary = "Fold formats' parameters out of products with tiles";
+  let description = [{
+    An element decodes as offset + step * code.  Where groups lie along the
+    summed axis, step scales the rows before the product and offset adds one
+    number a row; where they lie along the other axis, step scales the product
+    and offset adds an outer product.  The format says what offset and step are.
+
+    Before: `%x = pmkvq.scores %q, %k`
+    After (per channel):
+    ```mlir
+    %min, %range = pmkvq.load_parameters %k
+    %step = arith.mulf %range, %c        // by the format
+    %qs = pmkvq.scale %q, %step
+    %b = pmkvq.reduce %q, %min
+    %y = pmkvq.contract %qs, %k
+    %x = pmkvq.add_outer %y, %b, %ones
+    ```
+    Postcondition: no `scores` or `accumulate` is left.
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::math::MathDialect",
+                           "::mlir::pmkvq::PMKVQDialect"];
+  let statistics = [Statistic<"numFolded", "folded", "Products folded">];
+}
+
+def ConvertTileToVector : Pass<"convert-pmkvq-tile-to-vector",
+                               "::mlir::ModuleOp"> {
+  let summary = "Lower kernels in tile form to vector code for the CPU";
+  let description = [{
+    Rows and softmax states become memory that fits the first-level cache, tiles
+    become addresses of blocks and parameters; work is done on vectors of 8
+    lanes, in the order of CodeLayout.h.
+
+    Precondition: `pmkvq-fold-parameters` ran.
+    Postcondition: no kernel is left; each is a function KernelFn.
+  }];
+  let dependentDialects = [
+    "::mlir::LLVM::LLVMDialect", "::mlir::arith::ArithDialect",
+    "::mlir::func::FuncDialect", "::mlir::math::MathDialect",
+    "::mlir::scf::SCFDialect", "::mlir::vector::VectorDialect"];
+}
+
+//===----------------------------------------------------------------------===//
+// Host code
+//===----------------------------------------------------------------------===//
+
+def LowerLinears : Pass<"pmkvq-lower-linears", "::mlir::func::FuncOp"> {
+  let summary = "Lower linear layers to calls of the runtime";
+  let description = [{
+    A `linalg.matmul` on memrefs, f32 [m, k] times bf16 [n, k] transposed,
+    becomes a call of pmkvq_rt_linear.
+
+    Precondition: bufferized.
+    Postcondition: no such product is left.
+  }];
+  let dependentDialects = [
+    "::mlir::LLVM::LLVMDialect", "::mlir::arith::ArithDialect",
+    "::mlir::func::FuncDialect", "::mlir::memref::MemRefDialect"];
+}
+
+def LowerHost : Pass<"pmkvq-lower-host", "::mlir::ModuleOp"> {
+  let summary = "Give the step its entry point and call the runtime's hooks";
+  let description = [{
+    `@step` becomes `pmkvq_step(StepArgs *)`: arguments and weights are read
+    from the struct, launches become calls of pmkvq_rt_launch, and the result
+    is the worst status of all launches.
+
+    Precondition: bufferized; linear layers lowered.
+    Postcondition: pmkvq ops are left in kernels only.
+  }];
+  let dependentDialects = [
+    "::mlir::LLVM::LLVMDialect", "::mlir::arith::ArithDialect",
+    "::mlir::func::FuncDialect", "::mlir::memref::MemRefDialect"];
+}
+
+#endif // PMKVQ_PASSES_TD

@@ -1,0 +1,250 @@
+//===- PMKVQToTile.cpp - Ops on caches to kernels in tile form ------------===//
+//
+// Replaces append and attend by launches, functions over page lists by kernels,
+// and create by the program's description.  Neighbours: TileKernels.h (the
+// kernels), pmkvq_rt/Abi.h (names and the description's struct).
+//
+//===----------------------------------------------------------------------===//
+
+#include "TileKernels.h"
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "pmkvq/Passes.h"
+#include "pmkvq_rt/Abi.h"
+#include <map>
+
+namespace mlir::pmkvq {
+#define GEN_PASS_DEF_CONVERTPMKVQTOTILE
+#include "pmkvq/Passes.h.inc"
+} // namespace mlir::pmkvq
+
+using namespace mlir;
+using namespace mlir::pmkvq;
+namespace rt = ::pmkvq::rt;
+
+namespace {
+class ConvertPMKVQToTilePass
+    : public mlir::pmkvq::impl::ConvertPMKVQToTileBase<ConvertPMKVQToTilePass> {
+public:
+  void runOnOperation() override {
+    ModuleOp module = getOperation();
+    SmallVector<AppendOp> appends;
+    SmallVector<AttendOp> attends;
+    SmallVector<CreateOp> creates;
+    SmallVector<func::FuncOp> pageFunctions;
+    module.walk([&](Operation *op) {
+      if (auto append = dyn_cast<AppendOp>(op))
+        appends.push_back(append);
+      else if (auto attend = dyn_cast<AttendOp>(op))
+        attends.push_back(attend);
+      else if (auto create = dyn_cast<CreateOp>(op))
+        creates.push_back(create);
+      else if (isa<FlushOp, RequantizeOp>(op))
+        pageFunctions.push_back(op->getParentOfType<func::FuncOp>());
+    });
+    if (failed(verifyPlanned(appends, attends)))
+      return signalPassFailure();
+    if (!creates.empty())
+      describe(creates, attends);
+    for (AppendOp append : appends)
+      lowerAppend(append);
+    for (AttendOp attend : attends)
+      lowerAttend(attend);
+    for (func::FuncOp function : pageFunctions)
+      if (failed(lowerPageFunction(function)))
+        return signalPassFailure();
+  }
+
+private:
+  LogicalResult verifyPlanned(ArrayRef<AppendOp> appends,
+                              ArrayRef<AttendOp> attends) {
+    auto check = [](Operation *op, CacheType cache) -> LogicalResult {
+      if (cache.isPlanned())
+        return success();
+      return op->emitOpError("expected a cache with formats; run "
+                             "pmkvq-set-formats first");
+    };
+    for (AppendOp append : appends)
+      if (failed(check(append, append.getCache().getType())))
+        return failure();
+    for (AttendOp attend : attends)
+      if (failed(check(attend, attend.getCache().getType())))
+        return failure();
+    return success();
+  }
+
+  //===--------------------------------------------------------------------===//
+  // Launches
+  //===--------------------------------------------------------------------===//
+
+  /// The kernel that `build` makes, made once for each `key`.
+  KernelOp getKernel(StringRef prefix, Attribute key, Location loc,
+                     function_ref<KernelOp(ImplicitLocOpBuilder &, StringRef)>
+                         build) {
+    auto [it, inserted] = kernels.try_emplace({prefix.str(), key});
+    if (inserted) {
+      ImplicitLocOpBuilder b(loc, &getContext());
+      b.setInsertionPointToEnd(getOperation().getBody());
+      std::string name =
+          prefix.str() + "_" + std::to_string(counts[prefix.str()]++);
+      it->second = build(b, name);
+    }
+    return it->second;
+  }
+
+  void lowerAppend(AppendOp append) {
+    CacheType cache = append.getCache().getType();
+    bool rotated = append.getValuesRotated();
+    ImplicitLocOpBuilder b(append.getLoc(), append);
+    auto key = b.getArrayAttr({TypeAttr::get(cache), b.getBoolAttr(rotated)});
+    KernelOp kernel = getKernel(
+        "append", key, append.getLoc(),
+        [&](ImplicitLocOpBuilder &builder, StringRef name) {
+          return buildAppendKernel(builder, name, cache, rotated);
+        });
+    LaunchOp::create(b, TypeRange{}, kernel.getSymName(), WorkList::Rows,
+                     append.getCache(), append.getBatch(),
+                     ValueRange{append.getKey(), append.getValue()},
+                     ValueRange{});
+    append.getResult().replaceAllUsesWith(append.getCache());
+    append.erase();
+  }
+
+  void lowerAttend(AttendOp attend) {
+    auto query = cast<RankedTensorType>(attend.getQuery().getType());
+    AttentionShape shape{attend.getCache().getType(), query.getDimSize(1),
+                         attend.getScale().convertToFloat(),
+                         attend.getResultRotated()};
+    ImplicitLocOpBuilder b(attend.getLoc(), attend);
+    auto key = b.getArrayAttr(
+        {TypeAttr::get(shape.cache), b.getI64IntegerAttr(shape.queryHeads),
+         attend.getScaleAttr(), b.getBoolAttr(shape.resultRotated)});
+    KernelOp worker = getKernel(
+        "attend", key, attend.getLoc(),
+        [&](ImplicitLocOpBuilder &builder, StringRef name) {
+          return buildAttendKernel(builder, name, shape);
+        });
+    KernelOp merge = getKernel(
+        "merge", key, attend.getLoc(),
+        [&](ImplicitLocOpBuilder &builder, StringRef name) {
+          return buildMergeKernel(builder, name, shape);
+        });
+    LaunchOp::create(b, TypeRange{}, worker.getSymName(), WorkList::Attend,
+                     attend.getCache(), attend.getBatch(),
+                     ValueRange{attend.getQuery()}, ValueRange{});
+    Value rows = tensor::DimOp::create(b, attend.getQuery(), 0);
+    Value out = tensor::EmptyOp::create(b, query.getShape(),
+                                        query.getElementType(),
+                                        ValueRange{rows});
+    auto launch = LaunchOp::create(
+        b, TypeRange{query}, merge.getSymName(), WorkList::Merge, Value(),
+        attend.getBatch(), ValueRange{}, ValueRange{out});
+    attend.replaceAllUsesWith(launch.getResult(0));
+    attend.erase();
+  }
+
+  //===--------------------------------------------------------------------===//
+  // Page functions
+  //===--------------------------------------------------------------------===//
+
+  /// A function that holds one flush or requantize becomes the kernel
+  /// pmkvq_NAME.
+  LogicalResult lowerPageFunction(func::FuncOp function) {
+    Operation &op = function.getBody().front().front();
+    ImplicitLocOpBuilder b(op.getLoc(), &getContext());
+    b.setInsertionPointToEnd(getOperation().getBody());
+    std::string name = ("pmkvq_" + function.getName()).str();
+    if (auto flush = dyn_cast<FlushOp>(op)) {
+      buildFlushKernel(b, name, flush.getCaches().getType(), flush.getPart(),
+                       flush.getTo());
+    } else if (auto requantize = dyn_cast<RequantizeOp>(op)) {
+      buildRequantizeKernel(b, name, requantize.getCaches().getType(),
+                            requantize.getPart(), requantize.getFrom());
+    } else {
+      return function.emitOpError("expected nothing before the flush or "
+                                  "requantize of a page function");
+    }
+    function.erase();
+    return success();
+  }
+
+  //===--------------------------------------------------------------------===//
+  // Description
+  //===--------------------------------------------------------------------===//
+
+  /// `pmkvq_describe(ProgramInfo *)` in place of the function of creates.
+  void describe(ArrayRef<CreateOp> creates, ArrayRef<AttendOp> attends) {
+    CreateOp create = creates.front();
+    CacheType cache = create.getCache().getType();
+    ScheduleAttr schedule = create.getScheduleAttr();
+    ImplicitLocOpBuilder b(create.getLoc(), &getContext());
+    b.setInsertionPointToEnd(getOperation().getBody());
+    auto pointer = LLVM::LLVMPointerType::get(&getContext());
+    auto function = func::FuncOp::create(b, "pmkvq_describe",
+                                         b.getFunctionType({pointer}, {}));
+    Block *entry = function.addEntryBlock();
+    b.setInsertionPointToStart(entry);
+    auto store = [&](size_t offset, int64_t value, unsigned width) {
+      Value address = LLVM::GEPOp::create(
+          b, pointer, b.getI8Type(), entry->getArgument(0),
+          ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(offset)});
+      Value constant = LLVM::ConstantOp::create(
+          b, b.getIntegerType(width),
+          b.getIntegerAttr(b.getIntegerType(width), value));
+      LLVM::StoreOp::create(b, constant, address);
+    };
+#define PMKVQ_STORE(field, value)                                              \
+  store(offsetof(rt::ProgramInfo, field), value,                               \
+        8 * sizeof(rt::ProgramInfo::field))
+    PMKVQ_STORE(abiVersion, rt::kAbiVersion);
+    PMKVQ_STORE(layers, creates.size());
+    PMKVQ_STORE(kvHeads, cache.getKvHeads());
+    PMKVQ_STORE(queryHeads, queryHeads(attends, cache));
+    PMKVQ_STORE(headDim, cache.getHeadDim());
+    PMKVQ_STORE(sinkTokens, cache.getSink());
+    PMKVQ_STORE(vocabSize, vocabSize());
+    PMKVQ_STORE(maxPositions, create.getMaxTokens());
+    PMKVQ_STORE(schedule, static_cast<int64_t>(schedule.getKind()));
+    PMKVQ_STORE(budgetBytes, create.getBudget().value_or(0));
+#undef PMKVQ_STORE
+    for (Part part : {Part::Key, Part::Value}) {
+      size_t index = static_cast<size_t>(part) * sizeof(int32_t);
+      store(offsetof(rt::ProgramInfo, parameterBytes) + index,
+            cache.getParameterBytes(part), 32);
+      store(offsetof(rt::ProgramInfo, floor) + index,
+            schedule.getFloor(part), 32);
+    }
+    func::ReturnOp::create(b);
+    create->getParentOfType<func::FuncOp>().erase();
+  }
+
+  static int64_t queryHeads(ArrayRef<AttendOp> attends, CacheType cache) {
+    if (attends.empty())
+      return cache.getKvHeads();
+    AttendOp attend = attends.front();
+    return cast<ShapedType>(attend.getQuery().getType()).getDimSize(1);
+  }
+
+  /// Columns of the step's first result, the logits; 0 without a step.
+  int64_t vocabSize() {
+    auto step = getOperation().lookupSymbol<func::FuncOp>("step");
+    if (!step || step.getNumResults() == 0)
+      return 0;
+    auto logits = dyn_cast<RankedTensorType>(step.getResultTypes().front());
+    return logits && logits.getRank() == 2 ? logits.getDimSize(1) : 0;
+  }
+
+  struct KeyLess {
+    bool operator()(const std::pair<std::string, Attribute> &a,
+                    const std::pair<std::string, Attribute> &b) const {
+      return std::make_pair(a.first, a.second.getAsOpaquePointer()) <
+             std::make_pair(b.first, b.second.getAsOpaquePointer());
+    }
+  };
+  std::map<std::pair<std::string, Attribute>, KernelOp, KeyLess> kernels;
+  std::map<std::string, int> counts;
+};
+} // namespace

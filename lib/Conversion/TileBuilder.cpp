@@ -1,0 +1,289 @@
+//===- TileBuilder.cpp - Memory and vectors of lowered tiles --------------===//
+//
+// See TileBuilder.h.
+//
+//===----------------------------------------------------------------------===//
+
+#include "TileBuilder.h"
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "mlir/IR/BuiltinOps.h"
+#include "pmkvq_rt/Geometry.h"
+
+using namespace mlir;
+using namespace mlir::pmkvq;
+namespace rt = ::pmkvq::rt;
+
+LLVM::LLVMStructType TileBuilder::tileStruct(MLIRContext *context) {
+  Type pointer = LLVM::LLVMPointerType::get(context);
+  return LLVM::LLVMStructType::getLiteral(
+      context, {pointer, pointer, pointer, IntegerType::get(context, 64)});
+}
+
+LLVM::LLVMStructType TileBuilder::pageStruct(MLIRContext *context) {
+  Type pointer = LLVM::LLVMPointerType::get(context);
+  return LLVM::LLVMStructType::getLiteral(context, {pointer, pointer});
+}
+
+//===----------------------------------------------------------------------===//
+// Constants and arithmetic
+//===----------------------------------------------------------------------===//
+
+Value TileBuilder::constI64(int64_t value) {
+  return arith::ConstantOp::create(*this, getI64IntegerAttr(value));
+}
+
+Value TileBuilder::constF32(double value) {
+  return arith::ConstantOp::create(*this, getF32FloatAttr(value));
+}
+
+Value TileBuilder::splat(Type type, double value) {
+  Type element = getElementTypeOrSelf(type);
+  TypedAttr attr = getFloatAttr(cast<FloatType>(element), value);
+  if (auto vector = dyn_cast<VectorType>(type))
+    attr = DenseElementsAttr::get(vector, static_cast<Attribute>(attr));
+  return arith::ConstantOp::create(*this, attr);
+}
+
+Value TileBuilder::splatInt(Type type, int64_t value) {
+  TypedAttr attr = getIntegerAttr(getElementTypeOrSelf(type), value);
+  if (auto vector = dyn_cast<VectorType>(type))
+    attr = DenseElementsAttr::get(vector, static_cast<Attribute>(attr));
+  return arith::ConstantOp::create(*this, attr);
+}
+
+Value TileBuilder::toI64(Value index) {
+  return arith::IndexCastOp::create(*this, getI64Type(), index);
+}
+
+Value TileBuilder::toIndex(Value value) {
+  return arith::IndexCastOp::create(*this, getIndexType(), value);
+}
+
+Value TileBuilder::add(Value a, Value b) {
+  return arith::AddIOp::create(*this, a, b);
+}
+
+Value TileBuilder::mul(Value a, Value b) {
+  return arith::MulIOp::create(*this, a, b);
+}
+
+Value TileBuilder::divide(Value a, int64_t b) {
+  return b == 1 ? a : arith::DivUIOp::create(*this, a, constI64(b)).getResult();
+}
+
+Value TileBuilder::remainder(Value a, int64_t b) {
+  return arith::RemUIOp::create(*this, a, constI64(b));
+}
+
+//===----------------------------------------------------------------------===//
+// Memory
+//===----------------------------------------------------------------------===//
+
+Value TileBuilder::scratch(int64_t bytes) {
+  auto function =
+      getInsertionBlock()->getParentOp()->getParentOfType<func::FuncOp>();
+  if (!function)
+    function = cast<func::FuncOp>(getInsertionBlock()->getParentOp());
+  InsertionGuard guard(*this);
+  setInsertionPointToStart(&function.getBody().front());
+  constexpr unsigned cacheLine = 64;
+  return LLVM::AllocaOp::create(*this, ptrType(), getI8Type(), constI64(bytes),
+                                cacheLine);
+}
+
+Value TileBuilder::offset(Value base, Value bytes) {
+  return LLVM::GEPOp::create(*this, ptrType(), getI8Type(), base,
+                             ArrayRef<LLVM::GEPArg>{bytes});
+}
+
+Value TileBuilder::offset(Value base, int64_t bytes) {
+  if (bytes == 0)
+    return base;
+  return LLVM::GEPOp::create(
+      *this, ptrType(), getI8Type(), base,
+      ArrayRef<LLVM::GEPArg>{static_cast<int32_t>(bytes)});
+}
+
+Value TileBuilder::load(Type type, Value address, unsigned alignment) {
+  return LLVM::LoadOp::create(*this, type, address, alignment);
+}
+
+void TileBuilder::store(Value value, Value address, unsigned alignment) {
+  LLVM::StoreOp::create(*this, value, address, alignment);
+}
+
+Value TileBuilder::loadBf16Lanes(Value address) {
+  // bf16 is the upper half of f32.
+  auto i16 = VectorType::get({CodeLayout::kLanes}, getI16Type());
+  Value bits = load(i16, address, 2);
+  Value wide = arith::ExtUIOp::create(*this, i32Vector(), bits);
+  Value shifted =
+      arith::ShLIOp::create(*this, wide, splatInt(i32Vector(), 16));
+  return arith::BitcastOp::create(*this, f32Vector(), shifted);
+}
+
+void TileBuilder::copy(Value to, Value from, int64_t bytes) {
+  LLVM::MemcpyOp::create(*this, to, from, constI64(bytes),
+                         /*isVolatile=*/false);
+}
+
+Value TileBuilder::loadPtrField(Value base, int64_t byteOffset) {
+  return load(ptrType(), offset(base, byteOffset));
+}
+
+Value TileBuilder::loadI64Field(Value base, int64_t byteOffset,
+                                unsigned width) {
+  Value value = load(getIntegerType(width), offset(base, byteOffset));
+  if (width == 64)
+    return value;
+  // Ids and levels are unsigned, indices that may be -1 are 32 bits wide.
+  if (width == 32)
+    return arith::ExtSIOp::create(*this, getI64Type(), value);
+  return arith::ExtUIOp::create(*this, getI64Type(), value);
+}
+
+Value TileBuilder::spill(Value vector) {
+  auto type = cast<VectorType>(vector.getType());
+  Value memory =
+      scratch(type.getNumElements() * type.getElementTypeBitWidth() / 8);
+  store(vector, memory, 4);
+  return memory;
+}
+
+Value TileBuilder::identityIds() {
+  constexpr StringLiteral name = "pmkvq_identity_ids";
+  auto module = getInsertionBlock()->getParentOp()->getParentOfType<ModuleOp>();
+  if (!module.lookupSymbol(name)) {
+    InsertionGuard guard(*this);
+    setInsertionPointToStart(module.getBody());
+    SmallVector<int32_t> ids(32);
+    for (auto [i, id] : llvm::enumerate(ids))
+      id = static_cast<int32_t>(i);
+    auto type = LLVM::LLVMArrayType::get(getI32Type(), ids.size());
+    LLVM::GlobalOp::create(*this, type, /*isConstant=*/true,
+                           LLVM::Linkage::Internal, name,
+                           getI32TensorAttr(ids));
+  }
+  return LLVM::AddressOfOp::create(*this, ptrType(), name);
+}
+
+//===----------------------------------------------------------------------===//
+// Loops and vectors
+//===----------------------------------------------------------------------===//
+
+SmallVector<Value> TileBuilder::loop(Value end, int64_t step, ValueRange init,
+                                     LoopBody body) {
+  auto op = scf::ForOp::create(*this, constI64(0), end, constI64(step), init);
+  {
+    InsertionGuard guard(*this);
+    setInsertionPointToStart(op.getBody());
+    SmallVector<Value> next = body(op.getInductionVar(), op.getRegionIterArgs());
+    if (!init.empty())
+      scf::YieldOp::create(*this, next);
+  }
+  return SmallVector<Value>(op.getResults());
+}
+
+void TileBuilder::forEach(Value end, llvm::function_ref<void(Value)> body,
+                          int64_t step) {
+  loop(end, step, {}, [&](Value iv, ValueRange) -> SmallVector<Value> {
+    body(iv);
+    return {};
+  });
+}
+
+Value TileBuilder::broadcast(Value scalar, VectorType type) {
+  return vector::BroadcastOp::create(*this, type, scalar);
+}
+
+Value TileBuilder::fma(Value a, Value b, Value c) {
+  return math::FmaOp::create(*this, a, b, c);
+}
+
+Value TileBuilder::exp2(Value x) {
+  // 2^x = 2^n * 2^f with n the nearest integer, |f| <= 1/2.  2^f is its Taylor
+  // series to degree 7: the next term is below 2^f * 6e-9.
+  Type f32 = x.getType();
+  Type i32 = cast<VectorType>(f32).clone(getI32Type());
+  constexpr double lowest = -126.0;
+  Value clamped = arith::MaxNumFOp::create(*this, x, splat(f32, lowest));
+  Value n = math::RoundEvenOp::create(*this, clamped);
+  Value f = arith::SubFOp::create(*this, clamped, n);
+  constexpr double ln2 = 0.693147180559945309417232;
+  double coefficients[8] = {1.0};
+  for (int i = 1; i < 8; ++i)
+    coefficients[i] = coefficients[i - 1] * ln2 / i;
+  Value result = splat(f32, coefficients[7]);
+  for (int i = 6; i >= 0; --i)
+    result = fma(result, f, splat(f32, coefficients[i]));
+  Value exponent = arith::FPToSIOp::create(*this, i32, n);
+  exponent = arith::AddIOp::create(*this, exponent, splatInt(i32, 127));
+  exponent = arith::ShLIOp::create(*this, exponent, splatInt(i32, 23));
+  Value power = arith::BitcastOp::create(*this, f32, exponent);
+  result = arith::MulFOp::create(*this, result, power);
+  Value tiny = arith::CmpFOp::create(*this, arith::CmpFPredicate::OLT, x,
+                                     splat(f32, lowest));
+  return arith::SelectOp::create(*this, tiny, splat(f32, 0.0), result);
+}
+
+//===----------------------------------------------------------------------===//
+// Tiles and states
+//===----------------------------------------------------------------------===//
+
+Value TileBuilder::packTile(const TileFields &fields) {
+  Value tile = LLVM::PoisonOp::create(*this, tileStruct(getContext()));
+  int64_t position = 0;
+  for (Value field :
+       {fields.base, fields.ids, fields.parameters, fields.count})
+    tile = LLVM::InsertValueOp::create(*this, tile, field,
+                                       ArrayRef<int64_t>{position++});
+  return tile;
+}
+
+TileFields TileBuilder::unpackTile(Value tile) {
+  auto field = [&](int64_t position) -> Value {
+    return LLVM::ExtractValueOp::create(*this, tile,
+                                        ArrayRef<int64_t>{position});
+  };
+  return {field(0), field(1), field(2), field(3)};
+}
+
+Value TileBuilder::packPage(Value entry, Value cache) {
+  Value page = LLVM::PoisonOp::create(*this, pageStruct(getContext()));
+  page = LLVM::InsertValueOp::create(*this, page, entry, ArrayRef<int64_t>{0});
+  return LLVM::InsertValueOp::create(*this, page, cache,
+                                     ArrayRef<int64_t>{1});
+}
+
+std::pair<Value, Value> TileBuilder::unpackPage(Value page) {
+  Value entry =
+      LLVM::ExtractValueOp::create(*this, page, ArrayRef<int64_t>{0});
+  Value cache =
+      LLVM::ExtractValueOp::create(*this, page, ArrayRef<int64_t>{1});
+  return {entry, cache};
+}
+
+Value TileBuilder::codeVector(const TileFields &tile, Value index,
+                              int64_t headDim) {
+  int64_t perBlock = rt::blockBytes(headDim) / CodeLayout::kVectorBytes;
+  Value id = loadI64Field(at(tile.ids, divide(index, perBlock)), 0, 32);
+  Value block = at(tile.base, id, rt::blockBytes(headDim));
+  return at(block, remainder(index, perBlock), CodeLayout::kVectorBytes);
+}
+
+Value TileBuilder::rawRow(const TileFields &tile, Value token,
+                          int64_t headDim) {
+  int64_t perBlock = rt::tokensPerBlock(16);
+  Value id = loadI64Field(at(tile.ids, divide(token, perBlock)), 0, 32);
+  Value block = at(tile.base, id, rt::blockBytes(headDim));
+  return at(block, remainder(token, perBlock), headDim * 2);
+}
+
+StateMemory TileBuilder::state(Value memory, SoftmaxType type) {
+  int64_t queryBytes = type.getQueries() * 4;
+  return {memory, offset(memory, queryBytes), offset(memory, 2 * queryBytes)};
+}

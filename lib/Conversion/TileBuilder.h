@@ -1,0 +1,160 @@
+//===- TileBuilder.h - Memory and vectors of lowered tiles ------*- C++ -*-===//
+//
+// A builder with the idioms that all lowerings of tile ops share: scratch
+// memory, addresses, vector loads, loops.  Neighbours: TileToVector.cpp (types),
+// Lower*.cpp (who uses it).  Private to lib/Conversion.
+//
+// What tile-level types become:
+//   cache, batch, pages   a pointer to the struct of pmkvq_rt/Abi.h
+//   page                  {PageEntry *, CacheView *}
+//   tile                  {base, block ids, parameters, token count}: block i is
+//                         at base + ids[i] * block bytes
+//   rows                  f32 memory, one row every rowStride(width) floats
+//   softmax               f32 memory: maxima, sums, outputs
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_LIB_CONVERSION_TILEBUILDER_H
+#define PMKVQ_LIB_CONVERSION_TILEBUILDER_H
+
+#include "CodeLayout.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/IR/ImplicitLocOpBuilder.h"
+#include "pmkvq/IR/PMKVQ.h"
+
+namespace mlir::pmkvq {
+
+/// The fields of a lowered tile.
+struct TileFields {
+  Value base, ids, parameters, count;
+};
+
+/// The parts of a softmax state in memory.
+struct StateMemory {
+  Value maxima, sums, outputs;
+};
+
+class TileBuilder : public ImplicitLocOpBuilder {
+public:
+  TileBuilder(Location loc, OpBuilder &builder)
+      : ImplicitLocOpBuilder(loc, builder) {}
+
+  static LLVM::LLVMStructType tileStruct(MLIRContext *context);
+  static LLVM::LLVMStructType pageStruct(MLIRContext *context);
+
+  /// Floats from one row to the next: whole vectors.
+  static int64_t rowStride(int64_t width) {
+    return (width + CodeLayout::kLanes - 1) / CodeLayout::kLanes *
+           CodeLayout::kLanes;
+  }
+
+  //===--------------------------------------------------------------------===//
+  // Types and constants
+  //===--------------------------------------------------------------------===//
+
+  Type ptrType() { return LLVM::LLVMPointerType::get(getContext()); }
+  VectorType f32Vector(int64_t size = CodeLayout::kLanes) {
+    return VectorType::get({size}, getF32Type());
+  }
+  VectorType i32Vector(int64_t size = CodeLayout::kLanes) {
+    return VectorType::get({size}, getI32Type());
+  }
+  Value constI64(int64_t value);
+  Value constF32(double value);
+  /// A vector or scalar constant of `type`.
+  Value splat(Type type, double value);
+  Value splatInt(Type type, int64_t value);
+  Value toI64(Value index);
+  Value toIndex(Value value);
+
+  //===--------------------------------------------------------------------===//
+  // i64 arithmetic
+  //===--------------------------------------------------------------------===//
+
+  Value add(Value a, Value b);
+  Value add(Value a, int64_t b) { return b ? add(a, constI64(b)) : a; }
+  Value mul(Value a, Value b);
+  Value mul(Value a, int64_t b) { return b == 1 ? a : mul(a, constI64(b)); }
+  Value divide(Value a, int64_t b);
+  Value remainder(Value a, int64_t b);
+
+  //===--------------------------------------------------------------------===//
+  // Memory
+  //===--------------------------------------------------------------------===//
+
+  /// `bytes` bytes of the kernel's stack, taken once a kernel.
+  Value scratch(int64_t bytes);
+  Value scratchFloats(int64_t count) { return scratch(count * 4); }
+
+  /// base + bytes.
+  Value offset(Value base, Value bytes);
+  Value offset(Value base, int64_t bytes);
+  /// base + elements * elementBytes.
+  Value at(Value base, Value elements, int64_t elementBytes = 4) {
+    return offset(base, mul(elements, elementBytes));
+  }
+
+  Value load(Type type, Value address, unsigned alignment = 0);
+  void store(Value value, Value address, unsigned alignment = 0);
+  /// 8 floats.
+  Value loadLanes(Value address) { return load(f32Vector(), address, 4); }
+  /// 8 bf16 values, as f32.
+  Value loadBf16Lanes(Value address);
+  void copy(Value to, Value from, int64_t bytes);
+
+  /// The field of an Abi struct, widened to i64 where it is a narrower integer.
+  Value loadPtrField(Value base, int64_t byteOffset);
+  Value loadI64Field(Value base, int64_t byteOffset, unsigned width);
+
+  /// Memory that holds the elements of `vector`.
+  Value spill(Value vector);
+
+  /// A constant table of block ids 0, 1, 2, ...
+  Value identityIds();
+
+  //===--------------------------------------------------------------------===//
+  // Loops and vectors
+  //===--------------------------------------------------------------------===//
+
+  using LoopBody = llvm::function_ref<SmallVector<Value>(Value iv, ValueRange)>;
+  /// for (i = 0; i < end; i += step), carrying values; gives the last ones.
+  SmallVector<Value> loop(Value end, int64_t step, ValueRange init,
+                          LoopBody body);
+  SmallVector<Value> loop(int64_t end, int64_t step, ValueRange init,
+                          LoopBody body) {
+    return loop(constI64(end), step, init, body);
+  }
+  /// The same, carrying nothing.
+  void forEach(Value end, llvm::function_ref<void(Value)> body,
+               int64_t step = 1);
+  void forEach(int64_t end, llvm::function_ref<void(Value)> body,
+               int64_t step = 1) {
+    forEach(constI64(end), body, step);
+  }
+
+  Value broadcast(Value scalar, VectorType type);
+  /// a * b + c.
+  Value fma(Value a, Value b, Value c);
+  /// 2^x for x <= 0, elementwise; 0 below 2^-126.
+  Value exp2(Value x);
+
+  //===--------------------------------------------------------------------===//
+  // Tiles and states
+  //===--------------------------------------------------------------------===//
+
+  Value packTile(const TileFields &fields);
+  TileFields unpackTile(Value tile);
+  Value packPage(Value entry, Value cache);
+  std::pair<Value, Value> unpackPage(Value page);
+
+  /// Address of vector `index` of a part's codes.
+  Value codeVector(const TileFields &tile, Value index, int64_t headDim);
+  /// Address of row `token` of a tile at level 16.
+  Value rawRow(const TileFields &tile, Value token, int64_t headDim);
+
+  StateMemory state(Value memory, SoftmaxType type);
+};
+
+} // namespace mlir::pmkvq
+
+#endif // PMKVQ_LIB_CONVERSION_TILEBUILDER_H

@@ -1,0 +1,141 @@
+//===- Planner.cpp - Bytes and levels under a budget ----------------------===//
+//
+// The plan as one scan a level.  Neighbours: Planner.h (the rule), Geometry.h
+// and Abi.h (sizes of blocks, areas and table entries).
+//
+//===----------------------------------------------------------------------===//
+
+#include "pmkvq/Reference/Planner.h"
+#include "pmkvq_rt/Abi.h"
+
+#include <algorithm>
+
+namespace pmkvq::reference {
+
+//===----------------------------------------------------------------------===//
+// Bytes
+//===----------------------------------------------------------------------===//
+
+int64_t pagesForTokens(int32_t sinkTokens, int64_t tokens) {
+  int64_t beyond = tokens - sinkTokens - rt::kPageTokens;
+  return beyond <= 0 ? 0 : (beyond + rt::kPageTokens - 1) / rt::kPageTokens;
+}
+
+int64_t fixedBytes(const CacheShape &shape) {
+  int64_t heads = int64_t(shape.layers) * shape.sequences * shape.kvHeads;
+  int64_t table = pagesForTokens(shape.sinkTokens, shape.maxTokens) *
+                  static_cast<int64_t>(sizeof(rt::PageEntry));
+  return heads *
+         (rt::fixedAreaBytes(shape.headDim, shape.sinkTokens) + table);
+}
+
+int64_t pageHeadBytes(const CacheShape &shape, const Schedule &schedule,
+                      int32_t level) {
+  int64_t bytes = 0;
+  for (int32_t part = 0; part < rt::kParts; ++part)
+    bytes += shape.parameterBytes[part] +
+             rt::blockBytes(shape.headDim) *
+                 rt::blocksAtLevel(partLevel(schedule, level, part));
+  return bytes;
+}
+
+int64_t totalBytes(const CacheShape &shape, const Schedule &schedule,
+                   const PageLevels &levels) {
+  int64_t bytes = fixedBytes(shape);
+  for (int32_t sequence = 0; sequence < levels.sequences(); ++sequence)
+    for (int64_t page = 0; page < levels.pages(sequence); ++page)
+      for (int32_t layer = 0; layer < levels.layers(); ++layer)
+        for (int32_t head = 0; head < levels.kvHeads(); ++head)
+          bytes += pageHeadBytes(shape, schedule,
+                                 levels.at(sequence, page, layer, head));
+  return bytes;
+}
+
+int64_t bytesAtFloor(const CacheShape &shape, const Schedule &schedule,
+                     const std::vector<int64_t> &tokens) {
+  int64_t pages = 0;
+  for (int64_t count : tokens)
+    pages += pagesForTokens(shape.sinkTokens, count);
+  return fixedBytes(shape) +
+         pages * shape.layers * shape.kvHeads *
+             pageHeadBytes(shape, schedule, lowestLevel(schedule));
+}
+
+//===----------------------------------------------------------------------===//
+// Levels
+//===----------------------------------------------------------------------===//
+
+int32_t partLevel(const Schedule &schedule, int32_t level, int32_t part) {
+  return std::max(level, schedule.floor[part]);
+}
+
+int32_t lowestLevel(const Schedule &schedule) {
+  return std::min(schedule.floor[rt::kKey], schedule.floor[rt::kValue]);
+}
+
+int32_t initialLevel(const Schedule &schedule) {
+  return schedule.kind == ScheduleKind::Page ? rt::kLadder[0]
+                                             : lowestLevel(schedule);
+}
+
+int64_t PageLevels::pages(int32_t sequence) const {
+  return static_cast<int64_t>(levels_[sequence].size()) /
+         (int64_t(layers_) * kvHeads_);
+}
+
+void PageLevels::addPage(int32_t sequence, int32_t level) {
+  std::vector<int32_t> &pages = levels_[sequence];
+  pages.insert(pages.end(), int64_t(layers_) * kvHeads_, level);
+}
+
+namespace {
+
+/// Halves page-heads at `from`, oldest page first, then sequence, layer, head,
+/// until `bytes` is within the budget or none is left.
+void lowerFrom(int32_t from, const CacheShape &shape, const Schedule &schedule,
+               PageLevels &levels, int64_t &bytes) {
+  int64_t saved = pageHeadBytes(shape, schedule, from) -
+                  pageHeadBytes(shape, schedule, from / 2);
+  int64_t lastPage = 0;
+  for (int32_t sequence = 0; sequence < levels.sequences(); ++sequence)
+    lastPage = std::max(lastPage, levels.pages(sequence));
+  for (int64_t page = 0; page < lastPage; ++page)
+    for (int32_t sequence = 0; sequence < levels.sequences(); ++sequence) {
+      if (page >= levels.pages(sequence))
+        continue;
+      for (int32_t layer = 0; layer < levels.layers(); ++layer)
+        for (int32_t head = 0; head < levels.kvHeads(); ++head) {
+          if (bytes <= schedule.budgetBytes)
+            return;
+          int32_t &level = levels.at(sequence, page, layer, head);
+          if (level != from)
+            continue;
+          level = from / 2;
+          bytes -= saved;
+        }
+    }
+}
+
+} // namespace
+
+PlanResult planLevels(const CacheShape &shape, const Schedule &schedule,
+                      PageLevels &levels) {
+  PlanResult result;
+  result.bytes = totalBytes(shape, schedule, levels);
+  if (schedule.budgetBytes == 0)
+    return result;
+  PageLevels lowered = levels;
+  // "Highest level first" is one scan a level: a halved page-head is below all
+  // that are still to be halved in the same scan.
+  if (schedule.kind == ScheduleKind::Page)
+    for (int32_t from = rt::kLadder[0]; from > lowestLevel(schedule);
+         from /= 2)
+      lowerFrom(from, shape, schedule, lowered, result.bytes);
+  result.missingBytes =
+      std::max<int64_t>(0, result.bytes - schedule.budgetBytes);
+  if (result.fits())
+    levels = std::move(lowered);
+  return result;
+}
+
+} // namespace pmkvq::reference

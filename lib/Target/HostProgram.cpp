@@ -1,0 +1,148 @@
+//===- HostProgram.cpp - Lowered modules as code in memory ----------------===//
+//
+// LLVM dialect to LLVM IR to code for this CPU, through ORC.  Neighbours:
+// HostProgram.h, pmkvq_rt/Abi.h (the entry points looked up here).
+//
+//===----------------------------------------------------------------------===//
+
+#include "pmkvq/Target/HostProgram.h"
+#include "mlir/ExecutionEngine/OptUtils.h"
+#include "mlir/IR/BuiltinOps.h"
+#include "mlir/Target/LLVMIR/Export.h"
+#include "pmkvq/IR/PMKVQ.h"
+#include "pmkvq_rt/Launch.h"
+#include "pmkvq_rt/Program.h"
+#include "llvm/ExecutionEngine/Orc/JITTargetMachineBuilder.h"
+#include "llvm/ExecutionEngine/Orc/LLJIT.h"
+#include "llvm/ExecutionEngine/Orc/ThreadSafeModule.h"
+#include "llvm/IR/LLVMContext.h"
+#include "llvm/IR/Module.h"
+#include "llvm/Support/TargetSelect.h"
+#include "llvm/Target/TargetMachine.h"
+
+using namespace mlir;
+using namespace mlir::pmkvq;
+namespace rt = ::pmkvq::rt;
+
+HostProgram::HostProgram() = default;
+HostProgram::~HostProgram() = default;
+
+/// Takes the weight ops out of `module`, in the order of the weight table.
+static std::vector<WeightSpec> takeWeights(ModuleOp module) {
+  std::vector<WeightSpec> specs;
+  for (WeightOp weight :
+       llvm::make_early_inc_range(module.getOps<WeightOp>())) {
+    WeightSpec spec;
+    spec.source = weight.getSource().str();
+    spec.shape = cast<ShapedType>(weight.getType()).getShape().vec();
+    if (auto rotations = weight.getRotations())
+      for (auto rotation : rotations->getAsRange<RotationAttr>())
+        spec.rotations.push_back({rotation.getDim(), rotation.getBlock()});
+    specs.push_back(std::move(spec));
+    weight.erase();
+  }
+  return specs;
+}
+
+static llvm::Error makeError(const llvm::Twine &message) {
+  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
+}
+
+/// LLVM IR optimized for `machine`.
+static llvm::Expected<std::unique_ptr<llvm::Module>>
+translate(ModuleOp module, llvm::LLVMContext &context,
+          llvm::TargetMachine &machine) {
+  auto ir = translateModuleToLLVMIR(module, context, "pmkvq");
+  if (!ir)
+    return makeError("cannot translate the module to LLVM IR");
+  ir->setTargetTriple(machine.getTargetTriple());
+  ir->setDataLayout(machine.createDataLayout());
+  for (llvm::Function &function : *ir) {
+    if (function.isDeclaration())
+      continue;
+    function.addFnAttr("target-cpu", machine.getTargetCPU());
+    function.addFnAttr("target-features", machine.getTargetFeatureString());
+  }
+  auto optimize = makeOptimizingTransformer(/*optLevel=*/3, /*sizeLevel=*/0,
+                                            &machine);
+  if (llvm::Error error = optimize(ir.get()))
+    return error;
+  return ir;
+}
+
+/// Hooks and the C library's functions that host code calls, from this process.
+static llvm::Error addHooks(llvm::orc::LLJIT &jit) {
+  llvm::orc::SymbolMap hooks;
+  for (const rt::HookSymbol &hook : rt::hookSymbols())
+    hooks[jit.mangleAndIntern(hook.name)] = {
+        llvm::orc::ExecutorAddr::fromPtr(hook.address),
+        llvm::JITSymbolFlags::Exported};
+  if (llvm::Error error = jit.getMainJITDylib().define(
+          llvm::orc::absoluteSymbols(std::move(hooks))))
+    return error;
+  auto process = llvm::orc::DynamicLibrarySearchGenerator::GetForCurrentProcess(
+      jit.getDataLayout().getGlobalPrefix());
+  if (!process)
+    return process.takeError();
+  jit.getMainJITDylib().addGenerator(std::move(*process));
+  return llvm::Error::success();
+}
+
+void *HostProgram::lookUp(StringRef name) const {
+  if (!defined.contains(name))
+    return nullptr;
+  auto symbol = jit->lookup(name);
+  if (!symbol) {
+    llvm::consumeError(symbol.takeError());
+    return nullptr;
+  }
+  return symbol->toPtr<void *>();
+}
+
+llvm::Expected<rt::ProgramEntries> HostProgram::entries() const {
+  auto entries =
+      rt::findEntries([&](const char *name) { return lookUp(name); });
+  if (!entries.ok())
+    return makeError(entries.status().message());
+  return *entries;
+}
+
+llvm::Expected<std::unique_ptr<HostProgram>>
+HostProgram::compile(ModuleOp module) {
+  static const bool initialized = [] {
+    llvm::InitializeNativeTarget();
+    llvm::InitializeNativeTargetAsmPrinter();
+    return true;
+  }();
+  (void)initialized;
+
+  std::unique_ptr<HostProgram> program(new HostProgram());
+  program->weightSpecs = takeWeights(module);
+  auto host = llvm::orc::JITTargetMachineBuilder::detectHost();
+  if (!host)
+    return host.takeError();
+  host->setCodeGenOptLevel(llvm::CodeGenOptLevel::Aggressive);
+  auto machine = host->createTargetMachine();
+  if (!machine)
+    return machine.takeError();
+  auto context = std::make_unique<llvm::LLVMContext>();
+  auto ir = translate(module, *context, **machine);
+  if (!ir)
+    return ir.takeError();
+  for (const llvm::Function &function : **ir)
+    if (!function.isDeclaration())
+      program->defined.insert(function.getName());
+
+  auto jit = llvm::orc::LLJITBuilder()
+                 .setJITTargetMachineBuilder(std::move(*host))
+                 .create();
+  if (!jit)
+    return jit.takeError();
+  if (llvm::Error error = addHooks(**jit))
+    return error;
+  if (llvm::Error error = (*jit)->addIRModule(llvm::orc::ThreadSafeModule(
+          std::move(*ir), std::move(context))))
+    return error;
+  program->jit = std::move(*jit);
+  return program;
+}

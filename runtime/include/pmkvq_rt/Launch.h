@@ -1,0 +1,48 @@
+//===- Launch.h - Kernels on the runtime's threads --------------*- C++ -*-===//
+//
+// Runs a kernel of a program over its tasks, and holds what the hooks of Abi.h
+// need.  Neighbours: ThreadPool.h, Abi.h, Session.h.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_RT_LAUNCH_H
+#define PMKVQ_RT_LAUNCH_H
+
+#include "pmkvq_rt/Abi.h"
+#include "pmkvq_rt/ThreadPool.h"
+
+#include <array>
+#include <memory>
+
+namespace pmkvq::rt {
+
+/// What `StepArgs::runtime` points to, and what every hook gets back.
+struct HookContext {
+  std::unique_ptr<ThreadPool> threads;
+};
+
+/// The outcome of a launch: the status of the first task, in the order of the
+/// tasks, that did not return kKernelOk; else {kKernelOk, -1}.
+struct LaunchResult {
+  int32_t status = kKernelOk;
+  int64_t task = -1;
+};
+
+/// Runs kernel(operands, task) for task = 0 .. tasks-1 and waits.  All tasks
+/// run, also after one failed, so the result does not depend on timing.
+LaunchResult launch(ThreadPool &threads, KernelFn kernel, void *const *operands,
+                    int64_t tasks);
+
+/// A hook of Abi.h as a JIT or a loader wants it.
+struct HookSymbol {
+  const char *name;
+  void *address;
+};
+
+/// All hooks that generated code may call.  Naming them here also keeps a
+/// linker from leaving them out of a tool that only generated code calls into.
+std::array<HookSymbol, 2> hookSymbols();
+
+} // namespace pmkvq::rt
+
+#endif // PMKVQ_RT_LAUNCH_H

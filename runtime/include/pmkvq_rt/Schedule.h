@@ -1,0 +1,89 @@
+//===- Schedule.h - Which page is at which level ----------------*- C++ -*-===//
+//
+// Policies that choose levels under a byte budget: plain data in and out.
+// Neighbours: Session.h, which carries a plan out; Abi.h (ScheduleKind).
+//
+// Mental model of `page`.  Nothing is lowered before the next page needs the
+// room, and then only as much as that takes: highest level first, then oldest
+// page, so the budget stays full and old tokens lose bits before new ones.
+//
+// Example: floor 2, two pages of one head at (8, 8), room for 16 blocks, one
+// new page.  It counts as (16, 16): 8 + 8 + 16 blocks are 16 too many.  The
+// new page is the highest: 16 -> 8 saves 8.  Of three pages at 8 the oldest
+// falls to 4 and saves 4, then the next does: 4 + 4 + 8 = 16 fit.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_RT_SCHEDULE_H
+#define PMKVQ_RT_SCHEDULE_H
+
+#include "pmkvq_rt/Abi.h"
+#include "pmkvq_rt/Status.h"
+
+#include <array>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <vector>
+
+namespace pmkvq::rt {
+
+/// One page: where it is, and the bits of its key and value part.
+struct PageState {
+  int32_t layer;
+  int32_t sequence;
+  int32_t head;
+  /// Index within the sequence; 0 is the oldest.
+  int32_t page;
+  std::array<uint8_t, kParts> level;
+};
+
+/// What a plan must keep to.
+struct ScheduleLimits {
+  /// Lowest level of each part, in bits.
+  std::array<int32_t, kParts> floor;
+  /// Bytes of one block.
+  int64_t blockBytes;
+  /// Bytes that the blocks of all pages may take together.
+  int64_t bytesAvailable;
+};
+
+/// `bytesAvailable` of a cache without a budget.
+inline constexpr int64_t kUnlimitedBytes = std::numeric_limits<int64_t>::max();
+
+class SchedulePolicy {
+public:
+  virtual ~SchedulePolicy() = default;
+
+  /// Rewrites the level of every page so that all fit.  A level never rises.
+  ///
+  /// Shapes: pages [existing + new]; pages[0 .. existing-1] are in the cache,
+  /// the others are about to be made and their level on input is ignored.
+  /// Errors: OutOfMemory, naming the bytes missing, if the pages do not fit at
+  /// the lowest levels that the policy may choose; `pages` is unchanged then.
+  virtual Status plan(std::vector<PageState> &pages, size_t existing,
+                      const ScheduleLimits &limits) const = 0;
+};
+
+/// The policy of a ScheduleKind.
+///
+/// none: every page is at the floor from the start.
+/// page: new pages count as level 16; while the pages take too many bytes, one
+///       page falls by one halving, both parts together except one that is at
+///       its floor.  Order: highest level first (of the higher part that is
+///       above its floor), then smallest page index, then sequence, layer,
+///       head.
+///
+/// Errors: Unimplemented for any other kind.
+Result<std::unique_ptr<SchedulePolicy>> makeSchedulePolicy(int32_t kind);
+
+/// Bytes of the blocks of one page.
+inline int64_t pageBlockBytes(const std::array<uint8_t, kParts> &level,
+                              int64_t blockBytes) {
+  return blockBytes *
+         (blocksAtLevel(level[kKey]) + blocksAtLevel(level[kValue]));
+}
+
+} // namespace pmkvq::rt
+
+#endif // PMKVQ_RT_SCHEDULE_H

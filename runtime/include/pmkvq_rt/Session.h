@@ -1,0 +1,334 @@
+//===- Session.h - A program with caches ------------------------*- C++ -*-===//
+//
+// Owns the caches of a batch of sequences and runs a program over them within a
+// byte budget.  Neighbours: Program.h (code), BlockPool.h (memory), Schedule.h
+// (levels), WorkList.h (attention as tasks), Runtime.h (the same in C).
+//
+// Mental model.  A token goes to a *fixed area* first: the first sinkTokens to
+// the sink, all others to the window of 128.  A window stays full until the
+// next token comes; then it is *flushed* and becomes a page of every layer and
+// kv head, after older pages have been lowered as far as the budget demands.
+//
+//   tokens cached                 pages   window
+//   sink + 128                    0       128
+//   sink + 129                    1       1
+//   sink + 128 + 128 n + m        n + 1   m         (1 <= m <= 128)
+//
+// Bytes against the budget, each counted whole: fixed areas and page tables of
+// all sequences (at open), a parameter slot a page, blocks.  At no moment are
+// they above the budget.  A Session is for one thread at a time.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_RT_SESSION_H
+#define PMKVQ_RT_SESSION_H
+
+#include "pmkvq_rt/Arena.h"
+#include "pmkvq_rt/BlockPool.h"
+#include "pmkvq_rt/Launch.h"
+#include "pmkvq_rt/Program.h"
+#include "pmkvq_rt/Schedule.h"
+#include "pmkvq_rt/WorkList.h"
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+namespace pmkvq::rt {
+
+//===----------------------------------------------------------------------===//
+// What a session is asked for
+//===----------------------------------------------------------------------===//
+
+/// What a sequence is to do: prompt tokens, then at most this many new ones.
+/// The last new token is never cached: promptTokens + maxNewTokens - 1 are.
+struct SequencePlan {
+  int32_t sequence;
+  int64_t promptTokens;
+  /// At least 1.
+  int64_t maxNewTokens;
+};
+
+struct SessionOptions {
+  int32_t maxSequences = 1;
+  /// Tokens that each sequence may have cached; 0: the program's maxPositions.
+  int64_t maxTokens = 0;
+  /// Bytes of all caches together; 0: the program's own budget; -1: no limit.
+  int64_t budgetBytes = 0;
+  /// Threads, the caller included; 0: one per core.
+  int32_t threads = 0;
+  /// If given, open refuses a budget that these sequences cannot keep to.
+  std::vector<SequencePlan> plans;
+};
+
+/// Which rows of a run give logits.
+enum class Outputs : int32_t { None = 0, Last = 1, All = 2 };
+
+/// Consecutive tokens that a step appends to one sequence.
+struct StepRun {
+  int32_t sequence;
+  const int32_t *tokens;
+  int32_t count;
+  Outputs outputs = Outputs::Last;
+};
+
+/// Logits of a step, in the order of the runs.
+struct StepLogits {
+  /// [rows][vocab], f32; valid until the next step.
+  const float *logits;
+  int64_t rows;
+};
+
+struct Prompt {
+  int32_t sequence;
+  std::vector<int32_t> tokens;
+};
+
+struct DecodeRequest {
+  int32_t sequence;
+  /// At least 1.
+  int64_t maxNewTokens;
+};
+
+/// A token that greedy decoding has chosen.
+struct TokenEvent {
+  int32_t sequence;
+  int32_t token;
+  /// 0 for the first new token of this call.
+  int64_t index;
+};
+
+struct DecodeOptions {
+  /// A sequence ends with the first of these; it is part of the result.
+  std::vector<int32_t> stopTokens;
+  /// Called for every token in the order chosen; false ends all sequences.
+  std::function<bool(const TokenEvent &)> onToken;
+};
+
+enum class FinishReason : int32_t { Length = 0, Stop = 1, Cancelled = 2 };
+
+struct Generated {
+  std::vector<int32_t> tokens;
+  FinishReason reason = FinishReason::Length;
+};
+
+/// Called after every prefill step with prompt tokens done and in total.
+using PrefillProgress = std::function<void(int64_t done, int64_t total)>;
+
+/// Bytes of the caches.
+struct CacheBytes {
+  int64_t fixedAreas = 0;
+  int64_t pageTables = 0;
+  int64_t parameterSlots = 0;
+  int64_t blocks = 0;
+  int64_t inUse = 0;
+  /// Most ever in use.
+  int64_t peak = 0;
+  /// 0: no limit.
+  int64_t budget = 0;
+  /// What the cached tokens would take as bf16, without pages and windows.
+  int64_t bf16Equivalent = 0;
+};
+
+/// Pages at each level, by ladderIndex: 16, 8, 4, 2.
+using LevelCounts = std::array<int64_t, kLadder.size()>;
+
+/// Pages of a sequence with `tokens` tokens cached.
+int64_t pagesForTokens(int64_t tokens, int64_t sinkTokens);
+
+/// The fewest bytes in which `plans` can run to their end: fixed areas and
+/// tables for options.maxSequences of options.maxTokens, pages at the floor.
+///
+/// Errors: InvalidArgument if a size is out of range or too large to count.
+Result<int64_t> minimumBytes(const Program &program,
+                             const SessionOptions &options,
+                             const std::vector<SequencePlan> &plans);
+
+//===----------------------------------------------------------------------===//
+// The session
+//===----------------------------------------------------------------------===//
+
+class Session {
+public:
+  /// Reserves caches and starts threads.  The program's code and weights must
+  /// outlive the session; `program.owner` is kept.
+  ///
+  /// Errors: InvalidArgument for options out of range; DataLoss if the program
+  /// lacks a page kernel; OutOfMemory, naming the bytes missing, if the budget
+  /// cannot hold fixed areas and tables, or the plans to their end.
+  static Result<std::unique_ptr<Session>> open(Program program,
+                                               SessionOptions options);
+
+  Session(const Session &) = delete;
+  Session &operator=(const Session &) = delete;
+
+  /// Checks, before the first token, that sequences can reach their end at the
+  /// floor, whatever the other sequences have cached by now.
+  ///
+  /// Errors: InvalidArgument if a plan exceeds maxTokens or maxPositions or
+  /// names a sequence twice; OutOfMemory, naming the bytes missing.
+  Status admit(const std::vector<SequencePlan> &plans) const;
+
+  /// Appends tokens and runs the program over them.
+  ///
+  /// Shapes: runs [any], each sequence at most once; tokens of a run at most
+  /// room(sequence).
+  /// Errors: InvalidArgument; OutOfMemory if the budget does not suffice;
+  /// nothing has happened then.  NotRepresentable if a kernel fails or a
+  /// logit is not finite; the session is not usable any more then.
+  Result<StepLogits> step(const std::vector<StepRun> &runs);
+
+  /// Tokens that the next step may append to a sequence: what is left of sink
+  /// and window, a full window counting as flushed; 0 for a bad sequence.
+  int32_t room(int32_t sequence) const;
+
+  /// Appends prompts in chunks, all sequences side by side, and chooses each
+  /// one's first new token (see nextToken).  A sequence that has tokens goes
+  /// on; after a decode, its last new token is not cached yet and must be the
+  /// first of the prompt.
+  ///
+  /// Errors: as admit and step; checked before the first token.
+  Status prefill(const std::vector<Prompt> &prompts,
+                 const PrefillProgress &progress = nullptr);
+
+  /// Decodes greedily, all sequences side by side; one that is done drops out.
+  /// Ties go to the smallest token id.  A further call goes on where this one
+  /// ended.
+  ///
+  /// Shapes: result [requests].
+  /// Errors: FailedPrecondition for a sequence without a prefill; else as
+  /// admit and step.
+  Result<std::vector<Generated>>
+  decode(const std::vector<DecodeRequest> &requests,
+         const DecodeOptions &options = {});
+
+  /// admit, prefill and decode.
+  ///
+  /// Shapes: prompts [n], maxNewTokens [n], result [n].
+  Result<std::vector<Generated>>
+  generate(const std::vector<Prompt> &prompts,
+           const std::vector<int64_t> &maxNewTokens,
+           const DecodeOptions &options = {},
+           const PrefillProgress &progress = nullptr);
+
+  /// Forgets a sequence and gives back its pages.
+  Status reset(int32_t sequence);
+
+  // Queries.
+  const Program &program() const { return program_; }
+  int32_t maxSequences() const { return maxSequences_; }
+  int64_t maxTokens() const { return maxTokens_; }
+  int32_t threads() const { return context_.threads->threads(); }
+  CacheBytes bytes() const;
+  /// Pages of all sequences in one layer; zeros for a bad layer.
+  LevelCounts levels(int32_t layer, Part part) const;
+  /// Tokens cached; 0 for a bad sequence.
+  int64_t tokens(int32_t sequence) const;
+  /// Pages a layer and kv head; 0 for a bad sequence.
+  int32_t pages(int32_t sequence) const;
+  /// The token that greedy decoding goes on with; -1 if there is none.
+  int32_t nextToken(int32_t sequence) const;
+  /// A page's entry; null if there is no such page.
+  const PageEntry *pageEntry(int32_t layer, int32_t sequence, int32_t head,
+                             int32_t page) const;
+  /// What kernels get.  [layers]
+  const std::vector<CacheView> &caches() const { return caches_; }
+  /// Ok, or why the session is not usable any more.
+  Status usable() const;
+
+private:
+  struct Sequence {
+    int64_t tokens = 0;
+    int32_t window = 0;
+    int32_t pages = 0;
+    /// Chosen, not cached; -1: none.
+    int32_t next = -1;
+    /// `next` was already part of a result.
+    bool nextEmitted = false;
+  };
+
+  Session() = default;
+
+  // Session.cpp
+  Status reserve(const SessionOptions &options);
+  Status reserveMemory(int64_t heads);
+  Status checkPlans(const std::vector<SequencePlan> &plans) const;
+  int64_t bytesInUse() const;
+  bool isSequence(int32_t sequence) const {
+    return sequence >= 0 && sequence < maxSequences_;
+  }
+  PageEntry &entry(const PageTask &place);
+  const PageEntry &entry(const PageTask &place) const;
+  Status breakSession(Status reason);
+
+  // SessionFlush.cpp
+  Status flush(const std::vector<int32_t> &sequences);
+  void collectPages(const std::vector<int32_t> &sequences);
+  Status lowerPages(size_t existing);
+  Status lowerPart(int32_t part, int32_t from);
+  Status makePage(const PageState &state);
+  Status writePages(size_t existing);
+  Status runPageKernel(KernelFn kernel, const char *what, int32_t part,
+                       int32_t level);
+
+  // SessionStep.cpp
+  Status checkRuns(const std::vector<StepRun> &runs) const;
+  void fillRows(const std::vector<StepRun> &runs);
+  Status runStep();
+  Status checkLogits() const;
+
+  // Generate.cpp
+  Status checkPrompts(const std::vector<Prompt> &prompts) const;
+  Status checkRequests(const std::vector<DecodeRequest> &requests) const;
+  bool emitTokens(const std::vector<DecodeRequest> &requests,
+                  const DecodeOptions &options, std::vector<size_t> &active,
+                  std::vector<Generated> &results);
+  void nextPrefillStep(const std::vector<Prompt> &prompts,
+                       const std::vector<int64_t> &done, size_t &cursor,
+                       std::vector<StepRun> &runs,
+                       std::vector<size_t> &members) const;
+  void chooseNext(const std::vector<StepRun> &runs, const StepLogits &logits);
+
+  Program program_;
+  int32_t maxSequences_ = 0;
+  int64_t maxTokens_ = 0;
+  int64_t maxPages_ = 0;
+  /// kUnlimitedBytes: none.
+  int64_t budget_ = kUnlimitedBytes;
+  int64_t peak_ = 0;
+  int64_t fixedBytes_ = 0;
+  int64_t tableBytes_ = 0;
+  Status broken_;
+
+  HookContext context_;
+  std::unique_ptr<SchedulePolicy> policy_;
+  Arena fixed_;
+  Arena tables_;
+  BlockPool blocks_;
+  BlockPool slots_;
+  std::vector<CacheView> caches_;
+  std::vector<Sequence> sequences_;
+
+  // Scratch of a flush: the plan, and the tasks of one launch.
+  std::vector<PageState> plan_;
+  std::vector<PageTask> pageTasks_;
+
+  // Scratch of a step.
+  std::vector<int32_t> tokens_;
+  std::vector<int32_t> positions_;
+  std::vector<Row> rows_;
+  std::vector<RowRun> rowRuns_;
+  std::vector<int32_t> outputs_;
+  std::vector<float> logits_;
+  std::vector<float> partials_;
+  WorkList workList_;
+};
+
+/// Index of the largest of `count` logits; the smallest of several.
+int32_t argmax(const float *logits, int64_t count);
+
+} // namespace pmkvq::rt
+
+#endif // PMKVQ_RT_SESSION_H

@@ -1,0 +1,40 @@
+//===- Launch.cpp - Kernels on the runtime's threads ----------------------===//
+//
+// A launch is a parallelFor that remembers its first failure.  Neighbours:
+// Launch.h, and Abi.h, which declares the hook for generated code.
+//
+//===----------------------------------------------------------------------===//
+
+#include "pmkvq_rt/Launch.h"
+
+#include <mutex>
+
+using namespace pmkvq::rt;
+
+LaunchResult pmkvq::rt::launch(ThreadPool &threads, KernelFn kernel,
+                               void *const *operands, int64_t tasks) {
+  LaunchResult result;
+  std::mutex mutex;
+  threads.parallelFor(tasks, [&](int64_t task) {
+    int32_t status = kernel(operands, task);
+    if (status == kKernelOk)
+      return;
+    std::lock_guard<std::mutex> lock(mutex);
+    if (result.task < 0 || task < result.task)
+      result = {status, task};
+  });
+  return result;
+}
+
+std::array<HookSymbol, 2> pmkvq::rt::hookSymbols() {
+  return {{
+      {"pmkvq_rt_launch", reinterpret_cast<void *>(&pmkvq_rt_launch)},
+      {"pmkvq_rt_linear", reinterpret_cast<void *>(&pmkvq_rt_linear)},
+  }};
+}
+
+extern "C" int32_t pmkvq_rt_launch(void *runtime, KernelFn kernel,
+                                   void *const *operands, int64_t tasks) {
+  auto *context = static_cast<HookContext *>(runtime);
+  return launch(*context->threads, kernel, operands, tasks).status;
+}

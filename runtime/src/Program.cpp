@@ -1,0 +1,145 @@
+//===- Program.cpp - Compiled code, checked -------------------------------===//
+//
+// Checks on what a program says of itself.  Neighbours: Program.h.
+//
+//===----------------------------------------------------------------------===//
+
+#include "pmkvq_rt/Program.h"
+
+using namespace pmkvq::rt;
+
+static const char *const kPartNames[kParts] = {"key", "value"};
+
+static std::string flushName(int32_t part, int32_t to) {
+  return std::string("pmkvq_flush_") + kPartNames[part] + "_" +
+         std::to_string(to);
+}
+
+static std::string requantizeName(int32_t part, int32_t from) {
+  return std::string("pmkvq_requantize_") + kPartNames[part] + "_" +
+         std::to_string(from) + "_" + std::to_string(from / 2);
+}
+
+template <typename Fn>
+static Fn find(const std::function<void *(const char *)> &lookUp,
+               const std::string &name) {
+  return reinterpret_cast<Fn>(lookUp(name.c_str()));
+}
+
+Result<ProgramEntries>
+pmkvq::rt::findEntries(const std::function<void *(const char *)> &lookUp) {
+  ProgramEntries entries = {};
+  entries.describe = find<decltype(entries.describe)>(lookUp, "pmkvq_describe");
+  entries.step = find<decltype(entries.step)>(lookUp, "pmkvq_step");
+  if (!entries.describe || !entries.step)
+    return Status(StatusCode::DataLoss,
+                  std::string("the program does not export ") +
+                      (entries.describe ? "pmkvq_step" : "pmkvq_describe"));
+  for (int32_t part = 0; part < kParts; ++part)
+    for (int32_t level : kLadder) {
+      int32_t index = ladderIndex(level);
+      entries.flush[part][index] =
+          find<KernelFn>(lookUp, flushName(part, level));
+      if (level > kLadder.back())
+        entries.requantize[part][index] =
+            find<KernelFn>(lookUp, requantizeName(part, level));
+    }
+  return entries;
+}
+
+namespace {
+/// A number of ProgramInfo and the range it must lie in.  The upper bounds are
+/// far above any model; they keep products of sizes within 64 bits.
+struct Bound {
+  const char *name;
+  int64_t value;
+  int64_t low;
+  int64_t high;
+};
+} // namespace
+
+static Status damaged(const std::string &what) {
+  return Status(StatusCode::DataLoss,
+                "the program describes " + what + "; compile it again");
+}
+
+static Status checkInfo(const ProgramInfo &info) {
+  if (info.abiVersion != kAbiVersion)
+    return Status(StatusCode::DataLoss,
+                  "the program has ABI version " +
+                      std::to_string(info.abiVersion) + ", this runtime has " +
+                      std::to_string(kAbiVersion) + "; compile it again");
+  const Bound bounds[] = {
+      {"layers", info.layers, 1, 4096},
+      {"kv heads", info.kvHeads, 1, 1024},
+      {"query heads", info.queryHeads, 1, 16384},
+      {"head dim", info.headDim, 1, 1024},
+      {"sink tokens", info.sinkTokens, 0, 4096},
+      {"key parameter bytes", info.parameterBytes[kKey], 0, 1 << 20},
+      {"value parameter bytes", info.parameterBytes[kValue], 0, 1 << 20},
+      {"vocabulary", info.vocabSize, 1, 1 << 24},
+      {"positions", info.maxPositions, 1, 1 << 28},
+      {"budget bytes", info.budgetBytes, 0, int64_t(1) << 60},
+  };
+  for (const Bound &bound : bounds)
+    if (bound.value < bound.low || bound.value > bound.high)
+      return damaged(std::to_string(bound.value) + " " + bound.name +
+                     " (possible: " + std::to_string(bound.low) + " to " +
+                     std::to_string(bound.high) + ")");
+  if (info.queryHeads % info.kvHeads)
+    return damaged(std::to_string(info.queryHeads) + " query heads over " +
+                   std::to_string(info.kvHeads) + " kv heads");
+  for (int32_t part = 0; part < kParts; ++part)
+    if (!isLevel(info.floor[part]))
+      return damaged(std::string("a floor of ") +
+                     std::to_string(info.floor[part]) + " bits for the " +
+                     kPartNames[part]);
+  if (info.schedule != kScheduleNone && info.schedule != kSchedulePage)
+    return damaged("schedule " + std::to_string(info.schedule));
+  return Status();
+}
+
+Result<Program> pmkvq::rt::openProgram(const ProgramEntries &entries,
+                                       std::vector<const void *> weights,
+                                       std::shared_ptr<void> owner) {
+  if (!entries.describe || !entries.step)
+    return Status(StatusCode::InvalidArgument,
+                  "a program needs the entries describe and step");
+  for (size_t i = 0; i < weights.size(); ++i)
+    if (!weights[i])
+      return Status(StatusCode::InvalidArgument,
+                    "weight " + std::to_string(i) + " is null");
+  Program program;
+  program.entries = entries;
+  program.weights = std::move(weights);
+  program.owner = std::move(owner);
+  entries.describe(&program.info);
+  Status checked = checkInfo(program.info);
+  if (!checked.ok())
+    return checked;
+  return program;
+}
+
+Status pmkvq::rt::checkKernels(const Program &program, bool hasBudget) {
+  const ProgramInfo &info = program.info;
+  auto missing = [](const std::string &name) {
+    return Status(StatusCode::DataLoss,
+                  "the program does not export " + name +
+                      ", which its schedule needs; compile it for this budget");
+  };
+  for (int32_t part = 0; part < kParts; ++part) {
+    bool fixedLevel = info.schedule == kScheduleNone;
+    // Without a budget nothing ever falls below level 16.
+    int32_t lowest = fixedLevel || hasBudget ? info.floor[part] : 16;
+    for (int32_t level : kLadder) {
+      if (level < lowest || (fixedLevel && level != lowest))
+        continue;
+      if (!program.entries.flush[part][ladderIndex(level)])
+        return missing(flushName(part, level));
+      if (level > lowest &&
+          !program.entries.requantize[part][ladderIndex(level)])
+        return missing(requantizeName(part, level));
+    }
+  }
+  return Status();
+}

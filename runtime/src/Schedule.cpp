@@ -1,0 +1,156 @@
+//===- Schedule.cpp - Which page is at which level ------------------------===//
+//
+// The policies `none` and `page`.  Neighbours: Schedule.h defines them.
+//
+//===----------------------------------------------------------------------===//
+
+#include "pmkvq_rt/Schedule.h"
+
+#include <algorithm>
+#include <new>
+#include <tuple>
+
+using namespace pmkvq::rt;
+
+using Levels = std::array<uint8_t, kParts>;
+
+static Levels floorLevels(const ScheduleLimits &limits) {
+  return {static_cast<uint8_t>(limits.floor[kKey]),
+          static_cast<uint8_t>(limits.floor[kValue])};
+}
+
+static Levels atMost(const Levels &a, const Levels &b) {
+  return {std::min(a[kKey], b[kKey]), std::min(a[kValue], b[kValue])};
+}
+
+/// Errors: OutOfMemory unless existing pages, lowered to `floor` where
+/// `mayLower`, and new pages at `floor` fit.
+static Status checkFits(const std::vector<PageState> &pages, size_t existing,
+                        const ScheduleLimits &limits, bool mayLower) {
+  Levels floor = floorLevels(limits);
+  int64_t bytes = 0;
+  for (size_t i = 0; i < pages.size(); ++i) {
+    Levels level = floor;
+    if (i < existing)
+      level = mayLower ? atMost(pages[i].level, floor) : pages[i].level;
+    bytes += pageBlockBytes(level, limits.blockBytes);
+  }
+  if (bytes <= limits.bytesAvailable)
+    return Status();
+  return Status(StatusCode::OutOfMemory,
+                std::to_string(bytes - limits.bytesAvailable) +
+                    " bytes are missing: " + std::to_string(pages.size()) +
+                    " pages at their lowest levels take " +
+                    std::to_string(bytes) + " bytes, " +
+                    std::to_string(limits.bytesAvailable) +
+                    " are left for them; raise the budget, lower the floor, "
+                    "or ask for fewer tokens");
+}
+
+namespace {
+class NoneSchedule final : public SchedulePolicy {
+public:
+  Status plan(std::vector<PageState> &pages, size_t existing,
+              const ScheduleLimits &limits) const override {
+    Status fits = checkFits(pages, existing, limits, /*mayLower=*/false);
+    if (!fits.ok())
+      return fits;
+    for (size_t i = existing; i < pages.size(); ++i)
+      pages[i].level = floorLevels(limits);
+    return Status();
+  }
+};
+
+class PageSchedule final : public SchedulePolicy {
+public:
+  Status plan(std::vector<PageState> &pages, size_t existing,
+              const ScheduleLimits &limits) const override;
+};
+} // namespace
+
+/// Halves the parts that are above their floor.
+static void lowerOnce(Levels &level, const Levels &floor) {
+  for (int32_t part = 0; part < kParts; ++part)
+    if (level[part] > floor[part])
+      level[part] /= 2;
+}
+
+static bool isAtFloor(const Levels &level, const Levels &floor) {
+  return level[kKey] <= floor[kKey] && level[kValue] <= floor[kValue];
+}
+
+/// The level by which a page waits its turn: that of its highest part above
+/// its floor.  A part that cannot fall does not count, or a page with a high
+/// floor for keys would lose all bits of its values before any other page.
+static int32_t rank(const Levels &level, const Levels &floor) {
+  int32_t highest = 0;
+  for (int32_t part = 0; part < kParts; ++part)
+    if (level[part] > floor[part])
+      highest = std::max<int32_t>(highest, level[part]);
+  return highest;
+}
+
+Status PageSchedule::plan(std::vector<PageState> &pages, size_t existing,
+                          const ScheduleLimits &limits) const {
+  Status fits = checkFits(pages, existing, limits, /*mayLower=*/true);
+  if (!fits.ok())
+    return fits;
+
+  // One bucket a level, so that a halving does not look at all pages; a bucket
+  // becomes a heap when its turn comes, and only as many pages are taken from
+  // it as must fall.
+  Levels floor = floorLevels(limits);
+  std::array<std::vector<PageState *>, kLadder.size()> buckets;
+  int64_t bytes = 0;
+  try {
+    for (auto &bucket : buckets)
+      bucket.reserve(pages.size());
+  } catch (const std::bad_alloc &) {
+    return Status(StatusCode::OutOfMemory, "no memory to plan levels");
+  }
+  for (size_t i = 0; i < pages.size(); ++i) {
+    if (i >= existing)
+      pages[i].level = {16, 16};
+    bytes += pageBlockBytes(pages[i].level, limits.blockBytes);
+    if (!isAtFloor(pages[i].level, floor))
+      buckets[ladderIndex(rank(pages[i].level, floor))].push_back(&pages[i]);
+  }
+
+  auto later = [](const PageState *a, const PageState *b) {
+    return std::tie(a->page, a->sequence, a->layer, a->head) >
+           std::tie(b->page, b->sequence, b->layer, b->head);
+  };
+  for (size_t index = 0;
+       index < buckets.size() && bytes > limits.bytesAvailable; ++index) {
+    std::vector<PageState *> &bucket = buckets[index];
+    std::make_heap(bucket.begin(), bucket.end(), later);
+    while (!bucket.empty() && bytes > limits.bytesAvailable) {
+      std::pop_heap(bucket.begin(), bucket.end(), later);
+      Levels &level = bucket.back()->level;
+      bytes -= pageBlockBytes(level, limits.blockBytes);
+      lowerOnce(level, floor);
+      bytes += pageBlockBytes(level, limits.blockBytes);
+      // Its rank has fallen, so it never returns to this bucket.
+      if (!isAtFloor(level, floor))
+        buckets[ladderIndex(rank(level, floor))].push_back(bucket.back());
+      bucket.pop_back();
+    }
+  }
+  return Status();
+}
+
+Result<std::unique_ptr<SchedulePolicy>>
+pmkvq::rt::makeSchedulePolicy(int32_t kind) {
+  SchedulePolicy *policy = nullptr;
+  if (kind == kScheduleNone)
+    policy = new (std::nothrow) NoneSchedule();
+  else if (kind == kSchedulePage)
+    policy = new (std::nothrow) PageSchedule();
+  else
+    return Status(StatusCode::Unimplemented,
+                  "schedule " + std::to_string(kind) +
+                      " is not built; 0 (none) and 1 (page) are");
+  if (!policy)
+    return Status(StatusCode::OutOfMemory, "no memory for a schedule");
+  return std::unique_ptr<SchedulePolicy>(policy);
+}

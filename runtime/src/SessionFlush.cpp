@@ -1,0 +1,183 @@
+//===- SessionFlush.cpp - From full windows to pages ----------------------===//
+//
+// Plans levels for all windows of a step that are full, lowers the pages that
+// must give way, then writes the new ones.  Neighbours: Schedule.h decides,
+// SessionStep.cpp calls.
+//
+// The order keeps bytes within the budget at every moment: blocks are freed by
+// lowering before the first block of a new page is taken.
+//
+//===----------------------------------------------------------------------===//
+
+#include "pmkvq_rt/Session.h"
+
+#include <algorithm>
+
+using namespace pmkvq::rt;
+
+static const char *const kPartNames[kParts] = {"key", "value"};
+
+static PageTask placeOf(const PageState &state) {
+  return {state.layer, state.sequence, state.head, state.page};
+}
+
+Status Session::flush(const std::vector<int32_t> &sequences) {
+  if (sequences.empty())
+    return Status();
+  const ProgramInfo &info = program_.info;
+  collectPages(sequences);
+  size_t made = sequences.size() * info.layers * info.kvHeads;
+  size_t existing = plan_.size() - made;
+
+  ScheduleLimits limits;
+  limits.floor = {info.floor[kKey], info.floor[kValue]};
+  limits.blockBytes = blockBytes(info.headDim);
+  limits.bytesAvailable = budget_;
+  if (budget_ != kUnlimitedBytes)
+    limits.bytesAvailable -=
+        fixedBytes_ + tableBytes_ +
+        (slots_.inUse() + static_cast<int64_t>(made)) * program_.slotBytes();
+  if (Status s = policy_->plan(plan_, existing, limits); !s.ok())
+    return s;
+
+  // From here on a failure leaves pages half lowered.
+  if (Status s = lowerPages(existing); !s.ok())
+    return breakSession(s);
+  for (size_t i = existing; i < plan_.size(); ++i)
+    if (Status s = makePage(plan_[i]); !s.ok())
+      return breakSession(s);
+  peak_ = std::max(peak_, bytesInUse());
+  if (Status s = writePages(existing); !s.ok())
+    return breakSession(s);
+  for (int32_t sequence : sequences) {
+    ++sequences_[sequence].pages;
+    sequences_[sequence].window = 0;
+  }
+  return Status();
+}
+
+/// Fills plan_: every existing page at its level, then one new page of each
+/// layer and kv head for each of `sequences`.
+void Session::collectPages(const std::vector<int32_t> &sequences) {
+  const ProgramInfo &info = program_.info;
+  plan_.clear();
+  for (int32_t layer = 0; layer < info.layers; ++layer)
+    for (int32_t sequence = 0; sequence < maxSequences_; ++sequence)
+      for (int32_t head = 0; head < info.kvHeads; ++head)
+        for (int32_t page = 0; page < sequences_[sequence].pages; ++page) {
+          const PageEntry &old = entry({layer, sequence, head, page});
+          plan_.push_back({layer,
+                           sequence,
+                           head,
+                           page,
+                           {old.level[kKey], old.level[kValue]}});
+        }
+  for (int32_t layer = 0; layer < info.layers; ++layer)
+    for (int32_t sequence : sequences)
+      for (int32_t head = 0; head < info.kvHeads; ++head)
+        plan_.push_back(
+            {layer, sequence, head, sequences_[sequence].pages, {0, 0}});
+  // All that a flush needs: once pages change, no allocation may fail.
+  pageTasks_.reserve(plan_.size());
+}
+
+/// Lowers the pages that exist to their planned levels, one launch a part and
+/// step of the ladder.
+Status Session::lowerPages(size_t existing) {
+  for (int32_t from : kLadder) {
+    if (from == kLadder.back())
+      break;
+    for (int32_t part = 0; part < kParts; ++part) {
+      pageTasks_.clear();
+      for (size_t i = 0; i < existing; ++i) {
+        PageTask place = placeOf(plan_[i]);
+        if (entry(place).level[part] == from && plan_[i].level[part] < from)
+          pageTasks_.push_back(place);
+      }
+      if (Status s = lowerPart(part, from); !s.ok())
+        return s;
+    }
+  }
+  return Status();
+}
+
+/// Lowers one part of the pages in pageTasks_ from `from` to half of it.
+Status Session::lowerPart(int32_t part, int32_t from) {
+  if (pageTasks_.empty())
+    return Status();
+  KernelFn kernel = program_.entries.requantize[part][ladderIndex(from)];
+  if (Status s = runPageKernel(kernel, "lowering", part, from / 2); !s.ok())
+    return s;
+  int32_t kept = blocksAtLevel(from / 2);
+  for (const PageTask &place : pageTasks_) {
+    PageEntry &page = entry(place);
+    page.level[part] = static_cast<uint8_t>(from / 2);
+    if (Status s = blocks_.free(page.blocks[part] + kept, kept); !s.ok())
+      return s;
+  }
+  return Status();
+}
+
+/// Takes slot and blocks of a new page; key and value side by side if it can.
+Status Session::makePage(const PageState &state) {
+  PageEntry &page = entry(placeOf(state));
+  page = PageEntry();
+  if (Status s = slots_.allocate(1, &page.slot); !s.ok())
+    return Status(StatusCode::Internal, "after planning: " + s.message());
+  uint32_t ids[kParts * kMaxBlocksPerPart];
+  int32_t keyBlocks = blocksAtLevel(state.level[kKey]);
+  int32_t valueBlocks = blocksAtLevel(state.level[kValue]);
+  if (Status s = blocks_.allocate(keyBlocks + valueBlocks, ids); !s.ok())
+    return Status(StatusCode::Internal, "after planning: " + s.message());
+  std::copy(ids, ids + keyBlocks, page.blocks[kKey]);
+  std::copy(ids + keyBlocks, ids + keyBlocks + valueBlocks,
+            page.blocks[kValue]);
+  return Status();
+}
+
+/// Writes the new pages from their windows, one launch a part and level.
+Status Session::writePages(size_t existing) {
+  for (int32_t level : kLadder)
+    for (int32_t part = 0; part < kParts; ++part) {
+      pageTasks_.clear();
+      for (size_t i = existing; i < plan_.size(); ++i)
+        if (plan_[i].level[part] == level)
+          pageTasks_.push_back(placeOf(plan_[i]));
+      KernelFn kernel = program_.entries.flush[part][ladderIndex(level)];
+      if (Status s = runPageKernel(kernel, "writing", part, level); !s.ok())
+        return s;
+      for (const PageTask &place : pageTasks_)
+        entry(place).level[part] = static_cast<uint8_t>(level);
+    }
+  return Status();
+}
+
+/// Launches a page kernel over pageTasks_.
+///
+/// Errors: Internal if there is no such kernel; NotRepresentable, naming the
+/// page, if it fails.
+Status Session::runPageKernel(KernelFn kernel, const char *what, int32_t part,
+                              int32_t level) {
+  if (pageTasks_.empty())
+    return Status();
+  if (!kernel)
+    return Status(StatusCode::Internal, std::string("no kernel for ") + what +
+                                            " a " + kPartNames[part] + " at " +
+                                            std::to_string(level) + " bits");
+  void *operands[] = {caches_.data(), pageTasks_.data()};
+  LaunchResult result = launch(*context_.threads, kernel, operands,
+                               static_cast<int64_t>(pageTasks_.size()));
+  if (result.status == kKernelOk)
+    return Status();
+  const PageTask &page = pageTasks_[result.task];
+  return Status(StatusCode::NotRepresentable,
+                std::string(what) + " the " + kPartNames[part] + " part at " +
+                    std::to_string(level) + " bits of layer " +
+                    std::to_string(page.layer) + ", sequence " +
+                    std::to_string(page.sequence) + ", kv head " +
+                    std::to_string(page.head) + ", page " +
+                    std::to_string(page.page) +
+                    ": a value is not finite or outside the format's range "
+                    "(kernel status " +
+                    std::to_string(result.status) + ")");
+}

@@ -1,0 +1,169 @@
+//===- SessionStep.cpp - One step of a batch ------------------------------===//
+//
+// Checks what is asked, flushes full windows, and calls the program with rows
+// and work lists.  Neighbours: SessionFlush.cpp, WorkList.h, Abi.h (StepArgs).
+//
+//===----------------------------------------------------------------------===//
+
+#include "Guard.h"
+#include "pmkvq_rt/Session.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+using namespace pmkvq::rt;
+
+Result<StepLogits> Session::step(const std::vector<StepRun> &runs) {
+  return guarded([&]() -> Result<StepLogits> {
+    if (Status s = usable(); !s.ok())
+      return s;
+    if (Status s = checkRuns(runs); !s.ok())
+      return s;
+    std::vector<int32_t> full;
+    for (const StepRun &run : runs)
+      if (sequences_[run.sequence].window == kPageTokens)
+        full.push_back(run.sequence);
+    if (Status s = flush(full); !s.ok())
+      return s;
+    fillRows(runs);
+    if (Status s = runStep(); !s.ok())
+      return breakSession(s);
+    for (const StepRun &run : runs) {
+      Sequence &sequence = sequences_[run.sequence];
+      int64_t sinkLeft =
+          std::max<int64_t>(0, program_.info.sinkTokens - sequence.tokens);
+      sequence.tokens += run.count;
+      sequence.window +=
+          static_cast<int32_t>(std::max<int64_t>(0, run.count - sinkLeft));
+      sequence.next = -1;
+    }
+    if (Status s = checkLogits(); !s.ok())
+      return breakSession(s);
+    return StepLogits{logits_.data(), static_cast<int64_t>(outputs_.size())};
+  });
+}
+
+int32_t Session::room(int32_t sequence) const {
+  if (!isSequence(sequence))
+    return 0;
+  const Sequence &state = sequences_[sequence];
+  int64_t sink = std::max<int64_t>(0, program_.info.sinkTokens - state.tokens);
+  int32_t window = state.window == kPageTokens ? 0 : state.window;
+  return static_cast<int32_t>(
+      std::min(sink + kPageTokens - window, maxTokens_ - state.tokens));
+}
+
+Status Session::checkRuns(const std::vector<StepRun> &runs) const {
+  if (runs.empty())
+    return Status(StatusCode::InvalidArgument, "a step without tokens");
+  std::vector<bool> seen(maxSequences_, false);
+  int64_t rows = 0;
+  for (const StepRun &run : runs) {
+    std::string name = "sequence " + std::to_string(run.sequence);
+    if (!isSequence(run.sequence))
+      return Status(StatusCode::InvalidArgument,
+                    name + "; there are " + std::to_string(maxSequences_));
+    if (seen[run.sequence])
+      return Status(StatusCode::InvalidArgument, name + " occurs twice");
+    seen[run.sequence] = true;
+    if (!run.tokens || run.count < 1)
+      return Status(StatusCode::InvalidArgument, name + " has no tokens");
+    if (run.count > room(run.sequence))
+      return Status(StatusCode::InvalidArgument,
+                    name + ": " + std::to_string(run.count) +
+                        " tokens, there is room for " +
+                        std::to_string(room(run.sequence)) + " in this step (" +
+                        std::to_string(maxTokens_) + " in all)");
+    for (int32_t i = 0; i < run.count; ++i)
+      if (run.tokens[i] < 0 || run.tokens[i] >= program_.info.vocabSize)
+        return Status(StatusCode::InvalidArgument,
+                      name + ": token id " + std::to_string(run.tokens[i]) +
+                          "; the vocabulary has " +
+                          std::to_string(program_.info.vocabSize));
+    rows += run.count;
+  }
+  if (rows > std::numeric_limits<int32_t>::max())
+    return Status(StatusCode::InvalidArgument,
+                  std::to_string(rows) + " rows in one step");
+  return Status();
+}
+
+/// Fills the lists of a step from its runs, after the flush.
+void Session::fillRows(const std::vector<StepRun> &runs) {
+  const ProgramInfo &info = program_.info;
+  tokens_.clear();
+  positions_.clear();
+  rows_.clear();
+  rowRuns_.clear();
+  outputs_.clear();
+  for (const StepRun &run : runs) {
+    const Sequence &sequence = sequences_[run.sequence];
+    int32_t firstRow = static_cast<int32_t>(rows_.size());
+    // Pages exist only once the sink is full, so the tokens that are not in
+    // pages are exactly those of the fixed area, in order.
+    int32_t fixedIndex = static_cast<int32_t>(
+        sequence.tokens - int64_t(sequence.pages) * kPageTokens);
+    for (int32_t i = 0; i < run.count; ++i) {
+      tokens_.push_back(run.tokens[i]);
+      positions_.push_back(static_cast<int32_t>(sequence.tokens + i));
+      rows_.push_back({run.sequence, fixedIndex + i});
+      bool last = i == run.count - 1;
+      if (run.outputs == Outputs::All || (run.outputs == Outputs::Last && last))
+        outputs_.push_back(firstRow + i);
+    }
+    rowRuns_.push_back(
+        {run.sequence, firstRow, run.count, fixedIndex, sequence.pages});
+  }
+  buildWorkList(rowRuns_, info.kvHeads, workList_);
+  logits_.resize(outputs_.size() * info.vocabSize);
+  // Only ever grows: clearing it anew each step would cost more than reading
+  // a short cache.
+  size_t floats =
+      workList_.parts *
+      partialFloats(int64_t(program_.groupSize()) * workList_.rowsPerTask,
+                    info.headDim);
+  if (partials_.size() < floats)
+    partials_.resize(floats);
+}
+
+Status Session::runStep() {
+  StepArgs args = {};
+  args.runtime = &context_;
+  args.weights = program_.weights.data();
+  args.caches = caches_.data();
+  args.tokens = tokens_.data();
+  args.positions = positions_.data();
+  args.rows = rows_.data();
+  args.rowCount = static_cast<int64_t>(rows_.size());
+  args.outputs = outputs_.data();
+  args.outputCount = static_cast<int64_t>(outputs_.size());
+  args.logits = logits_.data();
+  args.attendTasks = workList_.attendTasks.data();
+  args.attendTaskCount = static_cast<int64_t>(workList_.attendTasks.size());
+  args.mergeTasks = workList_.mergeTasks.data();
+  args.mergeTaskCount = static_cast<int64_t>(workList_.mergeTasks.size());
+  args.rowsPerTask = workList_.rowsPerTask;
+  args.partials = partials_.data();
+  int32_t status = program_.entries.step(&args);
+  if (status == kKernelOk)
+    return Status();
+  return Status(StatusCode::NotRepresentable,
+                "the program's step ended with kernel status " +
+                    std::to_string(status) +
+                    ": a value is not finite or outside its format");
+}
+
+Status Session::checkLogits() const {
+  int64_t vocab = program_.info.vocabSize;
+  for (size_t i = 0; i < logits_.size(); ++i)
+    if (!std::isfinite(logits_[i])) {
+      int64_t row = outputs_[i / vocab];
+      return Status(StatusCode::NotRepresentable,
+                    "the logit of token id " + std::to_string(i % vocab) +
+                        " at position " + std::to_string(positions_[row]) +
+                        " of sequence " + std::to_string(rows_[row].sequence) +
+                        " is not finite");
+    }
+  return Status();
+}

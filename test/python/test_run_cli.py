@@ -1,0 +1,262 @@
+"""pmkvq-run on good input: tokens, budgets, threads, text, stages."""
+
+import re
+
+import pytest
+
+from pmkvq_run import generate, ids, programs, run, tool, write_prompts
+
+# The reasoner's geometry and the cache's, from the design, not from the code.
+LAYERS, KV_HEADS, HEAD_DIM = 6, 2, 128
+SINK, PAGE = 1, 128
+PAGE_HEADS = LAYERS * KV_HEADS
+LEVELS = ("16", "8", "4", "2")
+ANSWER_END = 2
+
+# A page table entry holds at least its blocks' ids; 128 bytes are ample.
+MIN_TABLE_BYTES, MAX_TABLE_BYTES = 1, 128
+
+
+def fixed_bytes(sequences):
+    """Sinks and whole windows, keys and values, bf16."""
+    return sequences * PAGE_HEADS * 2 * (SINK + PAGE) * HEAD_DIM * 2
+
+
+def page_bytes(bits_key, bits_value):
+    """Codes of a page of one head, and a minimum and a range in fp16 a group."""
+    codes = PAGE * HEAD_DIM * (bits_key + bits_value) // 8
+    return codes + (HEAD_DIM + PAGE) * 2 * 2
+
+
+def pages(tokens):
+    """Pages of a sequence with `tokens` cached tokens; the window may be full."""
+    return max(0, -(-(tokens - SINK - PAGE) // PAGE))
+
+
+def counted_bytes(summary, sequences):
+    """Bytes of codes, parameters, sinks and windows at the end, from the levels."""
+    levels = summary["levels"]
+    count = sum(levels["key"].values())
+    assert count == sum(levels["value"].values())
+    codes = sum(number * int(bits) for part in ("key", "value") for bits, number in levels[part].items())
+    return (codes * PAGE * HEAD_DIM // 8 + count * (HEAD_DIM + PAGE) * 2 * 2 + fixed_bytes(sequences),
+            count)
+
+
+def check_budget(summary, sequences):
+    """Never a byte over, recounted from outside."""
+    assert summary["kv_bytes_peak"] <= summary["kv_budget_bytes"]
+    recounted, count = counted_bytes(summary, sequences)
+    assert recounted + count * MIN_TABLE_BYTES <= summary["kv_bytes_peak"]
+
+
+def wrong(outputs, answers):
+    """Indices of the programs that are not exactly right."""
+    return [i for i, (found, answer) in enumerate(zip(outputs, answers, strict=True)) if found != answer]
+
+
+@pytest.fixture(scope="module")
+def batch(tmp_path_factory):
+    """Path of a prompts file and the answers: (lines, how many) to both."""
+    folder = tmp_path_factory.mktemp("prompts")
+
+    def make(lines, count):
+        chosen = programs(lines)[:count]
+        path = write_prompts(folder / f"{lines}-{count}.jsonl", [p["prompt"] for p in chosen])
+        return path, [p["answer"] for p in chosen]
+
+    return make
+
+
+class TestReasoner:
+    def test_16_lines_in_bf16(self, reasoner, batch):
+        prompts, answers = batch(16, 16)
+        output = generate(reasoner, f"--prompts={prompts}", f"--max-tokens={len(answers[0])}")
+        assert wrong(output.tokens, answers) == []
+        assert {bits for bits in LEVELS if output.summary["levels"]["key"][bits]} == {"16"}
+        assert not output.summary["kv_budget_bytes"]
+
+    def test_64_lines_at_2_bits(self, reasoner):
+        program = programs(64)[0]
+        output = generate(reasoner, f"--prompt-tokens={ids(program['prompt'])}",
+                          f"--max-tokens={len(program['answer'])}", "--kv-bits=2.25")
+        assert output.tokens == [program["answer"]]
+        check_budget(output.summary, 1)
+        count = pages(len(program["prompt"]) + len(program["answer"]) - 1) * PAGE_HEADS
+        for part in ("key", "value"):
+            assert output.summary["levels"][part] == {"16": 0, "8": 0, "4": 0, "2": count}
+        # The budget is what 2.25 bits an element mean, and tables on top.
+        pages_budget = count * PAGE * HEAD_DIM * 2 * 2.25 / 8
+        tables = output.summary["kv_budget_bytes"] - pages_budget - fixed_bytes(1)
+        assert count * MIN_TABLE_BYTES <= tables <= count * MAX_TABLE_BYTES
+
+    @pytest.mark.slow
+    def test_64_lines_at_2_bits_in_a_batch(self, reasoner, batch):
+        prompts, answers = batch(64, 8)
+        output = generate(reasoner, f"--prompts={prompts}", f"--max-tokens={len(answers[0])}", "--kv-bits=2.25")
+        assert wrong(output.tokens, answers) == []
+        check_budget(output.summary, len(answers))
+
+    @pytest.mark.slow
+    def test_64_lines_in_bf16(self, reasoner, batch):
+        prompts, answers = batch(64, 4)
+        output = generate(reasoner, f"--prompts={prompts}", f"--max-tokens={len(answers[0])}")
+        assert wrong(output.tokens, answers) == []
+
+
+class TestBudget:
+    LINES = 64
+
+    def options(self):
+        program = programs(self.LINES)[0]
+        return (f"--prompt-tokens={ids(program['prompt'])}", f"--max-tokens={len(program['answer'])}")
+
+    @pytest.mark.parametrize("size", ["1500KiB", "2MiB", "3MB"])
+    def test_never_a_byte_over(self, reasoner, size):
+        number, unit = re.fullmatch(r"(\d+)(\D+)", size).groups()
+        budget = int(number) * {"KiB": 1 << 10, "MiB": 1 << 20, "MB": 10**6}[unit]
+        output = generate(reasoner, *self.options(), f"--kv-budget={size}")
+        assert output.summary["kv_budget_bytes"] == budget
+        check_budget(output.summary, 1)
+        # And it is used: one more page-head at the next level would not have fitted.
+        recounted, count = counted_bytes(output.summary, 1)
+        dearest_step = page_bytes(16, 16) - page_bytes(8, 8)
+        assert recounted > budget - dearest_step - count * MAX_TABLE_BYTES
+
+    def test_plain_number_is_bytes(self, reasoner):
+        output = generate(reasoner, *self.options(), "--kv-budget=2000000")
+        assert output.summary["kv_budget_bytes"] == 2000000
+
+    def test_layers_add_up(self, reasoner):
+        levels = generate(reasoner, *self.options(), "--kv-budget=2MiB").summary["levels"]
+        assert len(levels["layers"]) == LAYERS
+        for part in ("key", "value"):
+            for bits in LEVELS:
+                assert levels[part][bits] == sum(layer[part][bits] for layer in levels["layers"])
+
+    def test_floor_holds(self, reasoner):
+        levels = generate(reasoner, *self.options(), "--kv-bits=4.25", "--floor=4").summary["levels"]
+        assert levels["key"]["2"] == levels["value"]["2"] == 0
+        assert levels["key"]["4"] > 0
+
+    @pytest.mark.parametrize("bits", [8, 4, 2])
+    def test_no_schedule_writes_every_page_at_the_floor(self, reasoner, bits):
+        output = generate(reasoner, *self.options(), "--schedule=none", f"--floor={bits}")
+        count = pages(sum(len(programs(self.LINES)[0][part]) for part in ("prompt", "answer")) - 1)
+        for part in ("key", "value"):
+            assert output.summary["levels"][part][str(bits)] == count * PAGE_HEADS
+
+    def test_bytes_in_bf16_for_comparison(self, reasoner):
+        output = generate(reasoner, *self.options(), "--kv-bits=2.25")
+        tokens = sum(len(programs(self.LINES)[0][part]) for part in ("prompt", "answer")) - 1
+        assert output.summary["kv_bytes_bf16"] >= tokens * PAGE_HEADS * 2 * HEAD_DIM * 2
+
+
+class TestOutput:
+    def test_summary(self, reasoner):
+        summary = generate(reasoner, "--prompt-tokens=0,319,650", "--max-tokens=3").summary
+        assert {"tokens_per_second", "prefill_tokens_per_second", "kv_bytes_peak", "kv_budget_bytes",
+                "kv_bytes_bf16", "levels"} <= summary.keys()
+        assert summary["tokens_per_second"] > 0 and summary["prefill_tokens_per_second"] > 0
+        for levels in (summary["levels"], *summary["levels"]["layers"]):
+            for part in ("key", "value"):
+                assert levels[part] == dict.fromkeys(LEVELS, 0)
+
+    def test_stop_token_ends_a_sequence_and_is_printed(self, reasoner):
+        program = programs(16)[0]
+        output = generate(reasoner, f"--prompt-tokens={ids(program['prompt'])}", "--max-tokens=400")
+        assert output.tokens == [program["answer"]]
+        assert output.tokens[0][-1] == ANSWER_END
+
+    def test_max_tokens_counts_generated_tokens(self, reasoner):
+        program = programs(16)[0]
+        output = generate(reasoner, f"--prompt-tokens={ids(program['prompt'])}", "--max-tokens=5")
+        assert output.tokens == [program["answer"][:5]]
+
+    def test_one_token(self, reasoner):
+        program = programs(16)[0]
+        output = generate(reasoner, f"--prompt-tokens={ids(program['prompt'])}", "--max-tokens=1")
+        assert output.tokens == [program["answer"][:1]]
+
+    def test_token_ids_need_no_python(self, reasoner):
+        program = programs(16)[0]
+        output = generate(reasoner, f"--prompt-tokens={ids(program['prompt'])}", "--max-tokens=2",
+                          PMKVQ_PYTHON="/nonexistent/python")
+        assert output.tokens == [program["answer"][:2]]
+
+
+class TestSameTokens:
+    """What must not change a token."""
+
+    @pytest.mark.parametrize("options", [(), ("--schedule=none", "--floor=2")])
+    def test_alone_or_in_a_ragged_batch(self, reasoner, tmp_path, options):
+        chosen = [programs(16)[0], programs(64)[1], programs(16)[2]]
+        prompts = write_prompts(tmp_path / "p.jsonl", [p["prompt"] for p in chosen])
+        together = generate(reasoner, f"--prompts={prompts}", "--max-tokens=150", *options)
+        for program, tokens in zip(chosen, together.tokens, strict=True):
+            alone = generate(reasoner, f"--prompt-tokens={ids(program['prompt'])}", "--max-tokens=150", *options)
+            assert alone.tokens == [tokens]
+
+    @pytest.mark.parametrize("options", [(), ("--kv-bits=3",)])
+    def test_threads(self, reasoner, batch, options):
+        prompts, _ = batch(64, 2)
+        runs = [generate(reasoner, f"--prompts={prompts}", "--max-tokens=100", f"--threads={threads}", *options)
+                for threads in (1, 2, 3)]
+        assert runs[0].tokens == runs[1].tokens == runs[2].tokens
+        assert runs[0].summary["levels"] == runs[1].summary["levels"]
+
+    def test_again(self, reasoner, batch):
+        prompts, _ = batch(16, 4)
+        arguments = (reasoner, f"--prompts={prompts}", "--max-tokens=112", "--kv-bits=2.25")
+        assert generate(*arguments).tokens == generate(*arguments).tokens
+
+
+class TestText:
+    @pytest.fixture
+    def words(self, reasoner):
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_file(str(reasoner / "tokenizer.json"))
+        return lambda tokens: " ".join(tokenizer.id_to_token(token) for token in tokens)
+
+    def test_prompt_and_answer(self, reasoner, words):
+        program = programs(16)[0]
+        result = run(reasoner, f"--prompt={words(program['prompt'])}", "--max-tokens=112", "--output=text")
+        assert result.returncode == 0, result.stderr
+        # The end of the answer is a special token and not shown.
+        assert words(program["answer"][:-1]) in result.stdout
+
+    def test_prompts_file_may_mix_text_and_ids(self, reasoner, words, tmp_path):
+        first, second = programs(16)[:2]
+        prompts = write_prompts(tmp_path / "p.jsonl", [words(first["prompt"]), second["prompt"]])
+        output = generate(reasoner, f"--prompts={prompts}", "--max-tokens=112")
+        assert output.tokens == [first["answer"], second["answer"]]
+
+
+def test_dumped_stages_show_the_way(reasoner, tmp_path):
+    """Attention over the cache in pmkvq ops, then in tile ops, then in neither."""
+    generate(reasoner, "--prompt-tokens=0,319,650", "--max-tokens=1", f"--dump-stages={tmp_path / 'stages'}")
+    stages = [path.read_text() for path in sorted((tmp_path / "stages").iterdir()) if path.suffix == ".mlir"]
+    assert len(stages) >= 4
+
+    def first(op):
+        holders = [i for i, stage in enumerate(stages) if op in stage]
+        assert holders, op
+        return holders[0], holders[-1]
+
+    attend, tile, vector = first("pmkvq.attend "), first("pmkvq.softmax_update "), first("vector.")
+    assert attend[0] < tile[0] < vector[0]
+    assert attend[1] < tile[1] < len(stages) - 1
+    assert "pmkvq.softmax_update " not in stages[-1]
+
+
+def test_help_names_every_option():
+    result = run("--help")
+    assert result.returncode == 0
+    for option in ("prompt", "prompt-tokens", "prompts", "max-tokens", "kv-budget", "kv-bits", "schedule",
+                   "floor", "device", "threads", "output", "dump-stages"):
+        assert f"--{option}" in result.stdout
+
+
+def test_tool_is_a_program():
+    assert tool().stat().st_mode & 0o111

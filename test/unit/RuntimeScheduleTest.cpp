@@ -1,0 +1,193 @@
+//===- RuntimeScheduleTest.cpp - Tests of level policies ------------------===//
+//
+// The policies against their definition, written down the slow way.
+//
+//===----------------------------------------------------------------------===//
+
+#include "pmkvq_rt/Schedule.h"
+
+#include "gtest/gtest.h"
+
+#include <algorithm>
+#include <chrono>
+#include <random>
+#include <tuple>
+
+using namespace pmkvq::rt;
+
+static std::unique_ptr<SchedulePolicy> makePolicy(ScheduleKind kind) {
+  Result<std::unique_ptr<SchedulePolicy>> policy = makeSchedulePolicy(kind);
+  EXPECT_TRUE(policy.ok());
+  return std::move(*policy);
+}
+
+static int64_t totalBytes(const std::vector<PageState> &pages,
+                          int64_t blockBytes) {
+  int64_t bytes = 0;
+  for (const PageState &page : pages)
+    bytes += pageBlockBytes(page.level, blockBytes);
+  return bytes;
+}
+
+/// Schedule.h's definition of `page`, one search over all pages a halving.
+/// Returns false if they do not fit.
+static bool planSlowly(std::vector<PageState> &pages, size_t existing,
+                       const ScheduleLimits &limits) {
+  for (size_t i = existing; i < pages.size(); ++i)
+    pages[i].level = {16, 16};
+  while (totalBytes(pages, limits.blockBytes) > limits.bytesAvailable) {
+    PageState *first = nullptr;
+    auto key = [&](const PageState &page) {
+      int32_t highest = 0;
+      for (int32_t part = 0; part < kParts; ++part)
+        if (page.level[part] > limits.floor[part])
+          highest = std::max<int32_t>(highest, page.level[part]);
+      return std::make_tuple(-highest, page.page, page.sequence, page.layer,
+                             page.head);
+    };
+    for (PageState &page : pages)
+      if ((page.level[0] > limits.floor[0] ||
+           page.level[1] > limits.floor[1]) &&
+          (!first || key(page) < key(*first)))
+        first = &page;
+    if (!first)
+      return false;
+    for (int32_t part = 0; part < kParts; ++part)
+      if (first->level[part] > limits.floor[part])
+        first->level[part] /= 2;
+  }
+  return true;
+}
+
+static bool sameLevels(const std::vector<PageState> &a,
+                       const std::vector<PageState> &b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const PageState &x, const PageState &y) {
+                      return x.level == y.level;
+                    });
+}
+
+TEST(PageSchedule, DoesTheExampleOfTheHeader) {
+  std::vector<PageState> pages = {
+      {0, 0, 0, 0, {8, 8}}, {0, 0, 0, 1, {8, 8}}, {0, 0, 0, 2, {0, 0}}};
+  ASSERT_TRUE(makePolicy(kSchedulePage)
+                  ->plan(pages, 2, {{2, 2}, 1000, 16 * 1000})
+                  .ok());
+  EXPECT_EQ(pages[0].level[kKey], 4);
+  EXPECT_EQ(pages[1].level[kValue], 4);
+  EXPECT_EQ(pages[2].level[kKey], 8);
+}
+
+TEST(PageSchedule, LowersNothingThatFits) {
+  std::vector<PageState> pages = {{0, 0, 0, 0, {16, 16}}, {0, 0, 0, 1, {}}};
+  ASSERT_TRUE(makePolicy(kSchedulePage)->plan(pages, 1, {{2, 2}, 1, 32}).ok());
+  EXPECT_EQ(pages[0].level[kKey], 16);
+  EXPECT_EQ(pages[1].level[kValue], 16);
+}
+
+TEST(PageSchedule, APartStaysAtItsFloor) {
+  std::vector<PageState> pages = {{0, 0, 0, 0, {16, 16}}, {0, 0, 0, 1, {}}};
+  ASSERT_TRUE(makePolicy(kSchedulePage)->plan(pages, 1, {{8, 2}, 1, 10}).ok());
+  for (const PageState &page : pages) {
+    EXPECT_EQ(page.level[kKey], 8);
+    EXPECT_EQ(page.level[kValue], 2);
+  }
+}
+
+TEST(PageSchedule, APartAtItsFloorDoesNotPullTheOtherDown) {
+  std::vector<PageState> pages = {{0, 0, 0, 0, {8, 8}}, {0, 0, 0, 1, {8, 8}}};
+  ASSERT_TRUE(makePolicy(kSchedulePage)->plan(pages, 2, {{8, 2}, 1, 12}).ok());
+  EXPECT_EQ(pages[0].level[kValue], 4);
+  EXPECT_EQ(pages[1].level[kValue], 4);
+}
+
+TEST(PageSchedule, NamesMissingBytesAndChangesNothing) {
+  std::vector<PageState> pages = {{0, 0, 0, 0, {16, 8}}, {0, 0, 0, 1, {}}};
+  std::vector<PageState> before = pages;
+  Status status = makePolicy(kSchedulePage)->plan(pages, 1, {{4, 2}, 100, 599});
+  EXPECT_EQ(status.code(), StatusCode::OutOfMemory);
+  EXPECT_EQ(status.message().rfind("1 bytes are missing", 0), 0u)
+      << status.message();
+  EXPECT_TRUE(sameLevels(pages, before));
+}
+
+/// A cache as a run of plans leaves it, and new pages.
+static std::vector<PageState> randomPages(std::mt19937 &random,
+                                          size_t &existing,
+                                          const ScheduleLimits &limits) {
+  std::vector<PageState> pages;
+  int32_t layers = 1 + random() % 3, heads = 1 + random() % 3,
+          sequences = 1 + random() % 3;
+  std::vector<int32_t> counts(sequences);
+  for (int32_t &count : counts)
+    count = random() % 6;
+  for (int32_t layer = 0; layer < layers; ++layer)
+    for (int32_t sequence = 0; sequence < sequences; ++sequence)
+      for (int32_t head = 0; head < heads; ++head)
+        for (int32_t page = 0; page < counts[sequence]; ++page) {
+          PageState state{layer, sequence, head, page, {16, 16}};
+          for (int32_t halving = random() % 4; halving > 0; --halving)
+            for (int32_t part = 0; part < kParts; ++part)
+              if (state.level[part] > limits.floor[part])
+                state.level[part] /= 2;
+          pages.push_back(state);
+        }
+  existing = pages.size();
+  for (int32_t layer = 0; layer < layers; ++layer)
+    for (int32_t head = 0; head < heads; ++head)
+      pages.push_back({layer, 0, head, counts[0], {}});
+  std::shuffle(pages.begin(), pages.begin() + existing, random);
+  return pages;
+}
+
+TEST(PageSchedule, EqualsItsDefinition) {
+  std::mt19937 random(2);
+  auto policy = makePolicy(kSchedulePage);
+  int fitting = 0;
+  for (int round = 0; round < 3000; ++round) {
+    ScheduleLimits limits{
+        {kLadder[random() % 4], kLadder[random() % 4]}, 512, 0};
+    size_t existing;
+    std::vector<PageState> pages = randomPages(random, existing, limits);
+    limits.bytesAvailable = random() % (pages.size() * 16 * 512 + 1);
+    std::vector<PageState> expected = pages;
+    bool fits = planSlowly(expected, existing, limits);
+    std::vector<PageState> before = pages;
+    Status status = policy->plan(pages, existing, limits);
+    ASSERT_EQ(status.ok(), fits) << status.message();
+    ASSERT_TRUE(sameLevels(pages, fits ? expected : before)) << round;
+    fitting += fits;
+  }
+  EXPECT_GT(fitting, 500);
+}
+
+TEST(PageSchedule, ManyPagesTakeLittleTime) {
+  std::vector<PageState> pages;
+  for (int32_t page = 0; page < 500; ++page)
+    for (int32_t head = 0; head < 400; ++head)
+      pages.push_back({head / 8, 0, head % 8, page, {16, 16}});
+  size_t count = pages.size();
+  auto start = std::chrono::steady_clock::now();
+  // Each page at least at 4 bits: about 400,000 halvings.
+  ASSERT_TRUE(makePolicy(kSchedulePage)
+                  ->plan(pages, count, {{2, 2}, 1, int64_t(count) * 4})
+                  .ok());
+  std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+  EXPECT_EQ(totalBytes(pages, 1), int64_t(count) * 4);
+  // Far above what it takes, far below a search over all pages a halving.
+  EXPECT_LT(time.count(), 5.0);
+}
+
+TEST(NoneSchedule, WritesAtTheFloorOrRefuses) {
+  auto policy = makePolicy(kScheduleNone);
+  std::vector<PageState> pages = {{0, 0, 0, 0, {4, 2}}, {0, 0, 0, 1, {}}};
+  ASSERT_TRUE(policy->plan(pages, 1, {{4, 2}, 1, 6}).ok());
+  EXPECT_EQ(pages[1].level[kKey], 4);
+  EXPECT_EQ(pages[1].level[kValue], 2);
+  Status status = policy->plan(pages, 1, {{4, 2}, 1, 5});
+  EXPECT_EQ(status.code(), StatusCode::OutOfMemory);
+}
+
+TEST(SchedulePolicy, RefusesUnknownKinds) {
+  EXPECT_EQ(makeSchedulePolicy(7).status().code(), StatusCode::Unimplemented);
+}
