@@ -32,8 +32,8 @@ public:
   ///
   /// Errors: a tensor that is missing, of another shape or of a type other than
   /// bf16, f16, f32; a rotation that does not fit.
-  static llvm::Expected<WeightStore>
-  create(Checkpoint checkpoint, llvm::ArrayRef<WeightSpec> specs);
+  static llvm::Expected<WeightStore> create(Checkpoint checkpoint,
+                                            llvm::ArrayRef<WeightSpec> specs);
 
   /// bf16, in the order of the specs; valid while the store lives.
   const std::vector<const void *> &pointers() const { return table; }

@@ -1,0 +1,176 @@
+//===- CompilerImportConfigTest.cpp - Configs, and the tensors they ask for
+//===//
+//
+// What a config may say, and what contradicts it.  Neighbours:
+// lib/Import/ModelConfig.cpp, ModelTensors.cpp.
+//
+//===----------------------------------------------------------------------===//
+
+#include "CompilerImportFiles.h"
+#include "pmkvq/Import/ModelConfig.h"
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+using namespace mlir::pmkvq;
+using namespace pmkvq::test;
+using nlohmann::json;
+
+namespace {
+
+class Config : public testing::Test {
+protected:
+  /// The error of reading the config; empty if there is none.
+  std::string read() {
+    folder.write("config.json", fields.dump());
+    auto read = readModelConfig(folder.path(""));
+    if (!read)
+      return llvm::toString(read.takeError());
+    config = *read;
+    return "";
+  }
+
+  void writeTensors(const std::vector<TensorSpec> &specs) {
+    json header = json::object();
+    size_t end = 0;
+    for (const TensorSpec &spec : specs) {
+      size_t begin = end, elements = 1;
+      for (int64_t size : spec.shape)
+        elements *= size;
+      end += elements * 2;
+      header[spec.name] = {
+          {"dtype", "BF16"},
+          {"shape", std::vector<int64_t>(spec.shape.begin(), spec.shape.end())},
+          {"data_offsets", {begin, end}}};
+    }
+    folder.write("model.safetensors", safetensors(header.dump(), end));
+  }
+
+  std::vector<TensorSpec> allTensors() {
+    std::vector<TensorSpec> specs = getOuterTensors(config);
+    for (int64_t layer = 0; layer < config.layers; ++layer)
+      for (TensorSpec &spec : getLayerTensors(config, layer))
+        specs.push_back(spec);
+    return specs;
+  }
+
+  std::string check() {
+    Checkpoint checkpoint = llvm::cantFail(Checkpoint::open(folder.path("")));
+    return llvm::toString(checkTensors(config, checkpoint));
+  }
+
+  TemporaryFolder folder;
+  json fields = {
+      {"model_type", "llama"},    {"architectures", {"LlamaForCausalLM"}},
+      {"num_hidden_layers", 2},   {"hidden_size", 128},
+      {"intermediate_size", 16},  {"vocab_size", 10},
+      {"num_attention_heads", 2}, {"max_position_embeddings", 100},
+      {"rms_norm_eps", 1e-5}};
+  ModelConfig config;
+};
+
+#define EXPECT_CONTAINS(text, part)                                            \
+  EXPECT_NE((text).find(part), std::string::npos) << (text)
+
+TEST_F(Config, DefaultsAreThoseOfTheArchitectures) {
+  ASSERT_EQ(read(), "");
+  EXPECT_EQ(config.kvHeads, 2);
+  EXPECT_EQ(config.headDim, 64);
+  EXPECT_EQ(config.ropeTheta, 10000);
+  EXPECT_FALSE(config.tiedEmbeddings);
+  EXPECT_FALSE(config.qkvBias);
+  EXPECT_TRUE(config.stopTokens.empty());
+}
+
+TEST_F(Config, Qwen2HasBiasesAndLlamaOnlyIfItSaysSo) {
+  fields["attention_bias"] = true;
+  ASSERT_EQ(read(), "");
+  EXPECT_TRUE(config.qkvBias && config.outputBias);
+  fields["model_type"] = "qwen2";
+  fields["architectures"] = {"Qwen2ForCausalLM"};
+  ASSERT_EQ(read(), "");
+  EXPECT_TRUE(config.qkvBias && !config.outputBias);
+}
+
+TEST_F(Config, RopeThetaLiesInEitherPlace) {
+  fields["rope_theta"] = 5e5;
+  ASSERT_EQ(read(), "");
+  EXPECT_EQ(config.ropeTheta, 5e5);
+  fields.erase("rope_theta");
+  fields["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 1e6}};
+  ASSERT_EQ(read(), "");
+  EXPECT_EQ(config.ropeTheta, 1e6);
+}
+
+TEST_F(Config, StopTokensComeFromTheGenerationConfigFirst) {
+  fields["eos_token_id"] = 2;
+  ASSERT_EQ(read(), "");
+  EXPECT_EQ(config.stopTokens, std::vector<int32_t>({2}));
+  folder.write("generation_config.json", R"({"eos_token_id":[3,4]})");
+  ASSERT_EQ(read(), "");
+  EXPECT_EQ(config.stopTokens, std::vector<int32_t>({3, 4}));
+  folder.write("generation_config.json", R"({"eos_token_id":10})");
+  EXPECT_CONTAINS(read(), "eos_token_id: expected token ids from 0 to 9");
+}
+
+TEST_F(Config, RefusesWhatIsNotBuilt) {
+  const std::pair<const char *, json> changes[] = {
+      {"hidden_act", "gelu"},
+      {"mlp_bias", true},
+      {"head_dim", 96},
+      {"num_key_value_heads", 3},
+      {"rope_scaling", {{"rope_type", "llama3"}}},
+      {"rope_parameters", {{"rope_type", "yarn"}, {"rope_theta", 1e4}}},
+      {"quantization_config", {{"bits", 4}}},
+      {"model_type", "mistral"}};
+  json good = fields;
+  for (const auto &[field, value] : changes) {
+    fields = good;
+    fields[field] = value;
+    EXPECT_CONTAINS(read(), std::string("config.json: ") + field);
+  }
+}
+
+TEST_F(Config, RefusesValuesThatAreNone) {
+  json good = fields;
+  for (const json &value : {json(0), json(-1), json(1.5), json("8"), json(),
+                            json(1u << 31), json::array(), json(true)}) {
+    fields["hidden_size"] = value;
+    EXPECT_CONTAINS(read(), "hidden_size: expected a whole number");
+  }
+  fields = good;
+  fields["rms_norm_eps"] = 0;
+  EXPECT_CONTAINS(read(), "rms_norm_eps: expected a positive number, got 0");
+}
+
+TEST_F(Config, AcceptsExactlyItsTensors) {
+  ASSERT_EQ(read(), "");
+  writeTensors(allTensors());
+  EXPECT_EQ(check(), "");
+}
+
+TEST_F(Config, NamesTheTensorThatContradicts) {
+  ASSERT_EQ(read(), "");
+  std::vector<TensorSpec> specs = allTensors();
+  for (TensorSpec &spec : specs)
+    if (spec.name == "model.layers.1.mlp.up_proj.weight")
+      spec.shape = {17, 128};
+  writeTensors(specs);
+  std::string error = check();
+  for (const char *part : {"model.layers.1.mlp.up_proj.weight", "[16, 128]",
+                           "[17, 128]", "intermediate_size"})
+    EXPECT_CONTAINS(error, part);
+}
+
+TEST_F(Config, NoticesTensorsThatItWouldLeaveOut) {
+  ASSERT_EQ(read(), "");
+  std::vector<TensorSpec> specs = allTensors();
+  specs.push_back({"model.layers.0.self_attn.q_proj.bias", {128}, ""});
+  writeTensors(specs);
+  EXPECT_CONTAINS(check(), "attention_bias");
+  writeTensors(allTensors());
+  config.layers = 1;
+  EXPECT_CONTAINS(check(), "num_hidden_layers 1");
+}
+
+} // namespace

@@ -1,0 +1,155 @@
+//===- CachePlan.cpp - Formats, levels and bytes of a run -----------------===//
+//
+// Neighbours: CachePlan.h.
+//
+//===----------------------------------------------------------------------===//
+
+#include "CachePlan.h"
+#include "mlir/AsmParser/AsmParser.h"
+#include "mlir/IR/Diagnostics.h"
+#include "pmkvq/IR/PMKVQ.h"
+#include "pmkvq/Import/ImportModel.h"
+#include <cmath>
+
+using namespace pmkvq;
+using namespace pmkvq::run;
+using llvm::Error;
+using llvm::Expected;
+using llvm::StringRef;
+using mlir::pmkvq::CacheType;
+using mlir::pmkvq::FormatAttr;
+using mlir::pmkvq::ModelConfig;
+using mlir::pmkvq::PlanOptions;
+
+Error pmkvq::run::toError(const rt::Status &status) {
+  return llvm::createStringError(status.message());
+}
+
+/// The format that `text` stands for.
+static Expected<FormatAttr> readFormat(StringRef option, StringRef text,
+                                       mlir::MLIRContext &context) {
+  std::string message;
+  mlir::ScopedDiagnosticHandler handler(&context,
+                                        [&](mlir::Diagnostic &diagnostic) {
+                                          if (message.empty())
+                                            message = diagnostic.str();
+                                          return mlir::success();
+                                        });
+  auto attribute =
+      mlir::parseAttribute(("#pmkvq.format" + text).str(), &context);
+  if (auto format = llvm::dyn_cast_or_null<FormatAttr>(attribute))
+    return format;
+  // Constraints are numbered for readers of the IR.
+  StringRef reason = message;
+  if (reason.starts_with("("))
+    reason = reason.substr(reason.find(')') + 1).ltrim();
+  return llvm::createStringError("--" + option + ": " + reason);
+}
+
+/// The type of the planned caches.
+static Expected<CacheType> makeCacheType(const PlanOptions &plan,
+                                         const ModelConfig &config,
+                                         mlir::MLIRContext &context) {
+  context.loadDialect<mlir::pmkvq::PMKVQDialect>();
+  Expected<FormatAttr> key = readFormat("key-format", plan.keyFormat, context);
+  if (!key)
+    return key.takeError();
+  Expected<FormatAttr> value =
+      readFormat("value-format", plan.valueFormat, context);
+  if (!value)
+    return value.takeError();
+  llvm::SmallVector<int64_t> ladder(rt::kLadder.begin(), rt::kLadder.end());
+  return CacheType::get(&context, config.kvHeads, config.headDim, *key, *value,
+                        ladder, mlir::pmkvq::kImportedSink);
+}
+
+/// What the runtime must know of a program to count its bytes, before there is
+/// one.
+static rt::Program describe(const PlanOptions &plan, const ModelConfig &config,
+                            CacheType cache) {
+  rt::Program program;
+  rt::ProgramInfo &info = program.info;
+  info.abiVersion = rt::kAbiVersion;
+  info.layers = static_cast<int32_t>(config.layers);
+  info.kvHeads = static_cast<int32_t>(config.kvHeads);
+  info.queryHeads = static_cast<int32_t>(config.heads);
+  info.headDim = static_cast<int32_t>(config.headDim);
+  info.sinkTokens = static_cast<int32_t>(cache.getSink());
+  info.vocabSize = static_cast<int32_t>(config.vocabSize);
+  info.maxPositions = static_cast<int32_t>(config.maxPositions);
+  for (mlir::pmkvq::Part part :
+       {mlir::pmkvq::Part::Key, mlir::pmkvq::Part::Value})
+    info.parameterBytes[static_cast<int>(part)] =
+        static_cast<int32_t>(cache.getParameterBytes(part));
+  info.floor[rt::kKey] = static_cast<int32_t>(plan.keyFloor);
+  info.floor[rt::kValue] = static_cast<int32_t>(plan.valueFloor);
+  return program;
+}
+
+/// The fewest bytes of the batch, with its pages' codes and parameters taking
+/// `bits` bits an element instead of what they take at the floor.
+static Expected<int64_t> budgetForBits(double bits, const rt::Program &program,
+                                       const rt::SessionOptions &session) {
+  rt::Result<int64_t> minimum =
+      rt::minimumBytes(program, session, session.plans);
+  if (!minimum.ok())
+    return toError(minimum.status());
+  const rt::ProgramInfo &info = program.info;
+  int64_t pages = 0;
+  for (const rt::SequencePlan &plan : session.plans)
+    pages += rt::pagesForTokens(plan.promptTokens + plan.maxNewTokens - 1,
+                                info.sinkTokens);
+  pages *= int64_t(info.layers) * info.kvHeads;
+  int64_t floorBytes = program.slotBytes() +
+                       program.floorBlocks() * rt::blockBytes(info.headDim);
+  int64_t elements = int64_t(rt::kParts) * rt::kPageTokens * info.headDim;
+  double wanted = static_cast<double>(pages) * elements * bits / 8;
+  return *minimum - pages * floorBytes +
+         static_cast<int64_t>(std::floor(wanted));
+}
+
+static rt::SessionOptions
+makeSessionOptions(const Options &options,
+                   const std::vector<std::vector<int32_t>> &prompts) {
+  rt::SessionOptions session;
+  session.maxSequences = static_cast<int32_t>(prompts.size());
+  session.threads = options.threads;
+  session.budgetBytes = -1;
+  for (const std::vector<int32_t> &prompt : prompts) {
+    int64_t tokens = static_cast<int64_t>(prompt.size());
+    session.plans.push_back({static_cast<int32_t>(session.plans.size()), tokens,
+                             options.maxTokens});
+    session.maxTokens =
+        std::max(session.maxTokens, tokens + options.maxTokens - 1);
+  }
+  return session;
+}
+
+Expected<CachePlan>
+pmkvq::run::planCaches(const Options &options, const ModelConfig &config,
+                       const std::vector<std::vector<int32_t>> &prompts,
+                       mlir::MLIRContext &context) {
+  CachePlan plan;
+  if (!options.keyFormat.empty())
+    plan.compiler.keyFormat = options.keyFormat;
+  if (!options.valueFormat.empty())
+    plan.compiler.valueFormat = options.valueFormat;
+  plan.compiler.schedule = options.schedule;
+  plan.compiler.keyFloor = plan.compiler.valueFloor = options.floor;
+  plan.session = makeSessionOptions(options, prompts);
+  Expected<CacheType> cache = makeCacheType(plan.compiler, config, context);
+  if (!cache)
+    return cache.takeError();
+  std::optional<int64_t> budget = options.budgetBytes;
+  if (options.bitsPerElement) {
+    Expected<int64_t> bytes =
+        budgetForBits(*options.bitsPerElement,
+                      describe(plan.compiler, config, *cache), plan.session);
+    if (!bytes)
+      return bytes.takeError();
+    budget = *bytes;
+  }
+  if (budget)
+    plan.compiler.budgetBytes = plan.session.budgetBytes = *budget;
+  return plan;
+}

@@ -1,0 +1,39 @@
+//===- CachePlan.h - Formats, levels and bytes of a run ---------*- C++ -*-===//
+//
+// Turns options into what the compiler and the runtime want to know about the
+// caches.  Neighbours: Pipelines.h (PlanOptions), Session.h (SessionOptions).
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_TOOLS_RUN_CACHEPLAN_H
+#define PMKVQ_TOOLS_RUN_CACHEPLAN_H
+
+#include "Options.h"
+#include "mlir/IR/MLIRContext.h"
+#include "pmkvq/Import/ModelConfig.h"
+#include "pmkvq/Pipelines/Pipelines.h"
+#include "pmkvq_rt/Session.h"
+
+namespace pmkvq::run {
+
+struct CachePlan {
+  mlir::pmkvq::PlanOptions compiler;
+  rt::SessionOptions session;
+};
+
+/// Plans the caches of a batch.  With --kv-bits the budget follows from the
+/// prompts: all pages that the batch has at its full length, at that many bits
+/// an element, and everything else on top.
+///
+/// Errors: a format that does not exist; sizes too large to count.
+llvm::Expected<CachePlan>
+planCaches(const Options &options, const mlir::pmkvq::ModelConfig &config,
+           const std::vector<std::vector<int32_t>> &prompts,
+           mlir::MLIRContext &context);
+
+/// A runtime's status as an error; it must not be ok.
+llvm::Error toError(const rt::Status &status);
+
+} // namespace pmkvq::run
+
+#endif // PMKVQ_TOOLS_RUN_CACHEPLAN_H

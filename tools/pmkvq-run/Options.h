@@ -1,0 +1,67 @@
+//===- Options.h - pmkvq-run's command line ---------------------*- C++ -*-===//
+//
+// What the user asked for, checked as far as that needs no model.  Neighbours:
+// Prompts.h and CachePlan.h, which check the rest.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_TOOLS_RUN_OPTIONS_H
+#define PMKVQ_TOOLS_RUN_OPTIONS_H
+
+#include "llvm/ADT/StringRef.h"
+#include "llvm/Support/Error.h"
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace pmkvq::run {
+
+struct Options {
+  enum class Output { Text, JsonLines };
+
+  /// A folder or a GGUF file.
+  std::string model;
+
+  // One of these, unless only the module is asked for.
+  std::optional<std::string> prompt;
+  std::optional<std::vector<int64_t>> promptTokens;
+  std::optional<std::string> promptsFile;
+
+  int64_t maxTokens = 0;
+  /// At most one of the two; neither: no budget.
+  std::optional<int64_t> budgetBytes;
+  std::optional<double> bitsPerElement;
+
+  std::string schedule;
+  int64_t floor = 0;
+  /// Format attributes as text, without `#pmkvq.format`; empty: the default.
+  std::string keyFormat;
+  std::string valueFormat;
+
+  /// 0: one a core.
+  int32_t threads = 0;
+  Output output = Output::Text;
+  /// Empty: none.
+  std::string dumpFolder;
+  /// Print the imported module and stop.
+  bool emitImport = false;
+};
+
+/// Reads the command line; prints the help and exits on --help.
+///
+/// Errors: the option, what was expected and what was given.
+llvm::Expected<Options> parseOptions(int argc, char **argv);
+
+/// "512MiB" as bytes; none if `text` is not a size of at least one byte.
+std::optional<int64_t> parseSize(llvm::StringRef text);
+
+/// "per_token+plain+clip=0.8" as the text of a format attribute,
+/// "<per_token, clip = 0.8>".
+///
+/// Errors: what was expected; that the format exists is not checked.
+llvm::Expected<std::string> parseFormat(llvm::StringRef text);
+
+} // namespace pmkvq::run
+
+#endif // PMKVQ_TOOLS_RUN_OPTIONS_H

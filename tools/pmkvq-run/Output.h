@@ -1,0 +1,89 @@
+//===- Output.h - What pmkvq-run prints -------------------------*- C++ -*-===//
+//
+// Tokens or text on stdout, progress and the summary on stderr.  Neighbours:
+// pmkvq-run.cpp (who has something to print), Python.h (text).
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_TOOLS_RUN_OUTPUT_H
+#define PMKVQ_TOOLS_RUN_OUTPUT_H
+
+#include "Options.h"
+#include "Python.h"
+#include "pmkvq_rt/Session.h"
+#include "llvm/ADT/Twine.h"
+#include <chrono>
+
+namespace pmkvq::run {
+
+/// One line on stderr that says what takes so long; only if stderr is a
+/// terminal.  The destructor wipes it off.
+class Progress {
+public:
+  Progress();
+  ~Progress() { clear(); }
+  Progress(const Progress &) = delete;
+  Progress &operator=(const Progress &) = delete;
+
+  void show(const llvm::Twine &text);
+  /// The same, but at most ten times a second.
+  void update(const llvm::Twine &text);
+  void clear();
+
+private:
+  bool isTerminal;
+  bool isShown = false;
+  std::chrono::steady_clock::time_point last;
+};
+
+/// Writes to stdout at once.
+///
+/// Errors: nobody reads it, or the disk is full.
+llvm::Error printOut(llvm::StringRef text);
+
+/// What a run has taken.
+struct Timing {
+  double prefillSeconds = 0;
+  double decodeSeconds = 0;
+  int64_t promptTokens = 0;
+  int64_t newTokens = 0;
+  int64_t sequences = 0;
+
+  double prefillTokensPerSecond() const;
+  /// The first token of each sequence comes out of the prefill; only if there
+  /// are no others does it count.
+  double tokensPerSecond() const;
+};
+
+/// Prints generated tokens, as they come or at the end.
+class Printer {
+public:
+  Printer(Options::Output form, int32_t sequences, TextServer &text);
+
+  /// Finds out whether there can be text; to be called before the first token.
+  void prepare();
+
+  /// Takes one token.
+  ///
+  /// Errors: stdout is closed; the tokenizer fails.
+  llvm::Error token(const rt::TokenEvent &event);
+
+  /// Prints whatever has not been printed, and the summary.
+  llvm::Error finish(const std::vector<rt::Generated> &results,
+                     const rt::Session &session, const Timing &timing);
+
+private:
+  llvm::Error printJsonLines(const std::vector<rt::Generated> &results,
+                             const rt::Session &session, const Timing &timing);
+  llvm::Error printTexts(const std::vector<rt::Generated> &results);
+
+  Options::Output form;
+  int32_t sequences;
+  TextServer &text;
+  /// Text rather than token ids.
+  bool asText = false;
+};
+
+} // namespace pmkvq::run
+
+#endif // PMKVQ_TOOLS_RUN_OUTPUT_H
