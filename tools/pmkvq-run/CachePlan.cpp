@@ -86,14 +86,10 @@ static rt::Program describe(const PlanOptions &plan, const ModelConfig &config,
   return program;
 }
 
-/// The fewest bytes of the batch, with its pages' codes and parameters taking
-/// `bits` bits an element instead of what they take at the floor.
-static Expected<int64_t> budgetForBits(double bits, const rt::Program &program,
-                                       const rt::SessionOptions &session) {
-  rt::Result<int64_t> minimum =
-      rt::minimumBytes(program, session, session.plans);
-  if (!minimum.ok())
-    return toError(minimum.status());
+/// By how much all pages of the batch at its full length take more bytes at
+/// `bits` bits an element, codes and parameters, than at the floor.
+static int64_t bytesAboveFloor(double bits, const rt::Program &program,
+                               const rt::SessionOptions &session) {
   const rt::ProgramInfo &info = program.info;
   int64_t pages = 0;
   for (const rt::SequencePlan &plan : session.plans)
@@ -104,8 +100,31 @@ static Expected<int64_t> budgetForBits(double bits, const rt::Program &program,
                        program.floorBlocks() * rt::blockBytes(info.headDim);
   int64_t elements = int64_t(rt::kParts) * rt::kPageTokens * info.headDim;
   double wanted = static_cast<double>(pages) * elements * bits / 8;
-  return *minimum - pages * floorBytes +
-         static_cast<int64_t>(std::floor(wanted));
+  return static_cast<int64_t>(std::floor(wanted)) - pages * floorBytes;
+}
+
+/// The budget in bytes, if there is one.  The runtime would refuse one that is
+/// too small as well, but only after the compiler's work.
+static Expected<std::optional<int64_t>>
+chooseBudget(const Options &options, const rt::Program &program,
+             const rt::SessionOptions &session) {
+  rt::Result<int64_t> minimum =
+      rt::minimumBytes(program, session, session.plans);
+  if (!minimum.ok())
+    return toError(minimum.status());
+  std::optional<int64_t> budget = options.budgetBytes;
+  if (options.bitsPerElement)
+    budget =
+        *minimum + bytesAboveFloor(*options.bitsPerElement, program, session);
+  if (budget && *budget < *minimum)
+    return llvm::createStringError(
+        (options.bitsPerElement ? "--kv-bits: " : "--kv-budget: ") +
+        llvm::Twine(*minimum - *budget) +
+        " bytes are missing: the sequences to their end take at least " +
+        llvm::Twine(*minimum) + " bytes with pages at " +
+        llvm::Twine(options.floor) + " bits (--floor), the budget is " +
+        llvm::Twine(*budget));
+  return budget;
 }
 
 static rt::SessionOptions
@@ -140,16 +159,11 @@ pmkvq::run::planCaches(const Options &options, const ModelConfig &config,
   Expected<CacheType> cache = makeCacheType(plan.compiler, config, context);
   if (!cache)
     return cache.takeError();
-  std::optional<int64_t> budget = options.budgetBytes;
-  if (options.bitsPerElement) {
-    Expected<int64_t> bytes =
-        budgetForBits(*options.bitsPerElement,
-                      describe(plan.compiler, config, *cache), plan.session);
-    if (!bytes)
-      return bytes.takeError();
-    budget = *bytes;
-  }
-  if (budget)
-    plan.compiler.budgetBytes = plan.session.budgetBytes = *budget;
+  Expected<std::optional<int64_t>> budget = chooseBudget(
+      options, describe(plan.compiler, config, *cache), plan.session);
+  if (!budget)
+    return budget.takeError();
+  if (*budget)
+    plan.compiler.budgetBytes = plan.session.budgetBytes = **budget;
   return plan;
 }

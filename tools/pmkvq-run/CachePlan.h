@@ -25,7 +25,8 @@ struct CachePlan {
 /// prompts: all pages that the batch has at its full length, at that many bits
 /// an element, and everything else on top.
 ///
-/// Errors: a format that does not exist; sizes too large to count.
+/// Errors: a format that does not exist; a budget that is too small, with the
+/// bytes missing; sizes too large to count.
 llvm::Expected<CachePlan>
 planCaches(const Options &options, const mlir::pmkvq::ModelConfig &config,
            const std::vector<std::vector<int32_t>> &prompts,

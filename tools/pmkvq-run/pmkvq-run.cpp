@@ -100,11 +100,9 @@ static Expected<rt::Program> loadProgram(Model &model, const CachePlan &plan,
   auto module = mlir::pmkvq::importModel(&context, model.config);
   if (!module)
     return module.takeError();
-  {
-    FirstError diagnostics(context);
-    if (failed(mlir::pmkvq::runStages(**module, plan.compiler, dumpFolder)))
-      return diagnostics.take("compiling");
-  }
+  FirstError diagnostics(context);
+  if (failed(mlir::pmkvq::runStages(**module, plan.compiler, dumpFolder)))
+    return diagnostics.take("compiling");
   Expected<std::unique_ptr<HostProgram>> code = HostProgram::compile(**module);
   if (!code)
     return code.takeError();

@@ -1,0 +1,18 @@
+// Every example in the dialect's descriptions parses and verifies.
+// RUN: python3 %S/Inputs/extract_examples.py %S/../../include/pmkvq/IR/*.td > %t
+// RUN: pmkvq-opt --split-input-file %t | FileCheck %s
+
+// CHECK-DAG: e = #pmkvq.format<
+// CHECK-DAG: e = #pmkvq.rotation<
+// CHECK-DAG: e = #pmkvq.schedule<
+// CHECK-DAG: e = !pmkvq.cache<
+// CHECK-DAG: e = !pmkvq.tile<
+// CHECK-DAG: pmkvq.weight @r0
+// CHECK-DAG: pmkvq.get_weight
+// CHECK-DAG: pmkvq.create
+// CHECK-DAG: pmkvq.append
+// CHECK-DAG: pmkvq.attend
+// CHECK-DAG: pmkvq.flush
+// CHECK-DAG: pmkvq.requantize
+// CHECK-DAG: pmkvq.kernel @nothing
+

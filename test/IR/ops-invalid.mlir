@@ -1,0 +1,116 @@
+// Every constraint of the ops on whole caches, violated once.
+// RUN: pmkvq-opt %s -split-input-file -verify-diagnostics
+
+// weight C1: dynamic, and not bf16.
+// expected-error @+1 {{(C1) expected a static bf16 tensor, got 'tensor<?x64xbf16>'}}
+pmkvq.weight @w : tensor<?x64xbf16> from "w"
+
+// -----
+
+// expected-error @+1 {{(C1) expected a static bf16 tensor, got 'tensor<64xf32>'}}
+pmkvq.weight @w : tensor<64xf32> from "w"
+
+// -----
+
+// weight C2: no such dimension, and a block that does not divide it.
+// expected-error @+1 {{(C2) rotation of dimension 1, but the weight has rank 1}}
+pmkvq.weight @w : tensor<64xbf16> from "w" rotate [#pmkvq.rotation<dim = 1, block = 2>]
+
+// -----
+
+// expected-error @+1 {{(C2) expected a rotation block that divides 96, got 64}}
+pmkvq.weight @w : tensor<96xbf16> from "w" rotate [#pmkvq.rotation<dim = 0, block = 64>]
+
+// -----
+
+// get_weight C1: no such weight, another symbol, another type.
+func.func @missing_weight() {
+  // expected-error @+1 {{(C1) expected a pmkvq.weight named 'w', there is none}}
+  %w = pmkvq.get_weight @w : tensor<64xbf16>
+  return
+}
+
+// -----
+
+func.func @not_a_weight() {
+  // expected-error @+1 {{(C1) expected a pmkvq.weight named 'not_a_weight', there is none}}
+  %w = pmkvq.get_weight @not_a_weight : tensor<64xbf16>
+  return
+}
+
+// -----
+
+pmkvq.weight @w : tensor<64xbf16> from "w"
+func.func @f() {
+  // expected-error @+1 {{(C1) expected the weight's type 'tensor<64xbf16>', got 'tensor<32xbf16>'}}
+  %w = pmkvq.get_weight @w : tensor<32xbf16>
+  return
+}
+
+// -----
+
+// create C1: layer and max_tokens.
+// expected-error @+1 {{(C1) expected a layer of at least 0, got -1}}
+%c = pmkvq.create layer -1 max_tokens 128 : !pmkvq.cache<kv_heads = 2, head_dim = 64>
+
+// -----
+
+// expected-error @+1 {{(C1) expected max_tokens of at least 1, got 0}}
+%c = pmkvq.create layer 0 max_tokens 0 : !pmkvq.cache<kv_heads = 2, head_dim = 64>
+
+// -----
+
+// create C2.
+// expected-error @+1 {{(C2) expected a budget of at least 1 byte, got -1}}
+%c = pmkvq.create layer 0 max_tokens 128 budget -1 : !pmkvq.cache<kv_heads = 2, head_dim = 64>
+
+// -----
+
+// create C3.
+// expected-error @+1 {{(C3) the ladder does not hold the value floor 2}}
+%c = pmkvq.create layer 0 max_tokens 128 schedule <page, key_floor = 4, value_floor = 2>
+  : !pmkvq.cache<kv_heads = 2, head_dim = 64, ladder = [16, 8, 4]>
+
+// -----
+
+// create C4.
+// expected-error @+1 {{(C4) expected a schedule for a planned cache}}
+%c = pmkvq.create layer 0 max_tokens 128
+  : !pmkvq.cache<kv_heads = 2, head_dim = 64, key = <per_token>, value = <per_token>>
+
+// -----
+
+// append C1: kv heads, head_dim, element type, rank.
+!kv = !pmkvq.cache<kv_heads = 2, head_dim = 64>
+func.func @heads(%c: !kv, %k: tensor<?x4x64xf32>, %b: !pmkvq.batch) {
+  // expected-error @+1 {{(C1) expected keys and values of [rows, 2, 64] in f32, got 'tensor<?x4x64xf32>'}}
+  %r = pmkvq.append %c, %k, %k, %b : !kv, tensor<?x4x64xf32>
+  return
+}
+
+// -----
+
+!kv = !pmkvq.cache<kv_heads = 2, head_dim = 64>
+func.func @head_dim(%c: !kv, %k: tensor<?x2x128xf32>, %b: !pmkvq.batch) {
+  // expected-error @+1 {{(C1) expected keys and values of [rows, 2, 64] in f32}}
+  %r = pmkvq.append %c, %k, %k, %b : !kv, tensor<?x2x128xf32>
+  return
+}
+
+// -----
+
+!kv = !pmkvq.cache<kv_heads = 2, head_dim = 64>
+func.func @element_type(%c: !kv, %k: tensor<?x2x64xbf16>, %b: !pmkvq.batch) {
+  // expected-error @+1 {{(C1) expected keys and values of [rows, 2, 64] in f32}}
+  %r = pmkvq.append %c, %k, %k, %b : !kv, tensor<?x2x64xbf16>
+  return
+}
+
+// -----
+
+!kv = !pmkvq.cache<kv_heads = 2, head_dim = 64>
+func.func @rank(%c: !kv, %k: tensor<?x128xf32>, %b: !pmkvq.batch) {
+  // expected-error @+1 {{(C1) expected keys and values of [rows, 2, 64] in f32}}
+  %r = pmkvq.append %c, %k, %k, %b : !kv, tensor<?x128xf32>
+  return
+}
