@@ -174,6 +174,19 @@ def LowerLinears : Pass<"pmkvq-lower-linears", "::mlir::func::FuncOp"> {
     "::mlir::func::FuncDialect", "::mlir::memref::MemRefDialect"];
 }
 
+def OutlineLoops : Pass<"pmkvq-outline-loops", "::mlir::ModuleOp"> {
+  let summary = "Give equal linalg ops of all layers one function";
+  let description = [{
+    Each linalg op on memrefs becomes a call; ops that differ only in their
+    operands call the same function.
+
+    Precondition: bufferized; linear layers lowered.
+    Postcondition: no linalg op is left outside functions of one op.
+  }];
+  let dependentDialects = ["::mlir::func::FuncDialect"];
+  let statistics = [Statistic<"numFunctions", "functions", "Functions made">];
+}
+
 def LowerHost : Pass<"pmkvq-lower-host", "::mlir::ModuleOp"> {
   let summary = "Give the step its entry point and call the runtime's hooks";
   let description = [{

@@ -80,6 +80,7 @@ static void buildBuffers(OpPassManager &pm, const PlanOptions &) {
 
 static void buildHost(OpPassManager &pm, const PlanOptions &) {
   pm.addNestedPass<func::FuncOp>(createLowerLinears());
+  pm.addPass(createOutlineLoops());
   pm.addPass(createLowerHost());
   pm.addNestedPass<func::FuncOp>(createConvertLinalgToLoopsPass());
 }
@@ -132,10 +133,9 @@ static LogicalResult dump(ModuleOp module, StringRef folder, size_t number,
   auto file = openOutputFile(path, &message);
   if (!file)
     return module.emitError() << message;
-  // Weights are external; the constants left are small, but RoPE's need not be
-  // read by anyone.
+  // Weights are external; constants of a head are read with the code.
   OpPrintingFlags flags;
-  flags.elideLargeElementsAttrs(16);
+  flags.elideLargeElementsAttrs(128);
   module.print(file->os(), flags);
   file->keep();
   return success();
