@@ -42,8 +42,8 @@ inline Value runtimePlaceholder(ImplicitLocOpBuilder &b) {
 inline Value pointerTo(ImplicitLocOpBuilder &b, Value memref) {
   Value index = memref::ExtractAlignedPointerAsIndexOp::create(b, memref);
   Value address = arith::IndexCastOp::create(b, b.getI64Type(), index);
-  return LLVM::IntToPtrOp::create(
-      b, LLVM::LLVMPointerType::get(b.getContext()), address);
+  return LLVM::IntToPtrOp::create(b, LLVM::LLVMPointerType::get(b.getContext()),
+                                  address);
 }
 
 inline Value sizeOf(ImplicitLocOpBuilder &b, Value memref, int64_t dim) {

@@ -64,11 +64,11 @@ private:
       b.forEach(
           headDim,
           [&](Value dim) {
-            auto found = b.loop(rt::kPageTokens, 1, {high, low},
-                                [&](Value token, ValueRange running) {
-                                  return takeIn(running,
-                                                loadElements(token, dim));
-                                });
+            auto found =
+                b.loop(rt::kPageTokens, 1, {high, low},
+                       [&](Value token, ValueRange running) {
+                         return takeIn(running, loadElements(token, dim));
+                       });
             b.store(found[0], b.at(extremes.min, dim), 4);
             b.store(found[1], b.at(extremes.max, dim), 4);
           },
@@ -139,8 +139,8 @@ private:
     Value run = b.divide(output, CodeLayout::kBundleOutputs);
     Value group =
         b.divide(b.remainder(output, CodeLayout::kBundleOutputs), kLanes);
-    Value bundle = b.add(b.mul(run, layout.outputStride),
-                         b.mul(quad, layout.quadStride));
+    Value bundle =
+        b.add(b.mul(run, layout.outputStride), b.mul(quad, layout.quadStride));
     Value index = b.add(b.mul(bundle, CodeLayout::kBundleGroups), group);
     return b.at(codes, index, CodeLayout::kVectorBytes);
   }
@@ -158,8 +158,7 @@ private:
     Value lane = b.remainder(token, kLanes);
     for (int64_t i : {0, 1}) {
       Value quad = b.add(b.divide(dim, CodeLayout::kQuad), i);
-      Value word =
-          vector::ExtractOp::create(b, words, ArrayRef<int64_t>{i});
+      Value word = vector::ExtractOp::create(b, words, ArrayRef<int64_t>{i});
       b.store(word, b.at(vectorAddress(codes, token, quad), lane));
     }
   }
@@ -206,13 +205,13 @@ static Value shiftVectors(TileBuilder &b, FormatAttr format, int64_t from,
     for (int64_t field = 0; field < CodeLayout::fields(from); ++field) {
       Value code = arith::ShRUIOp::create(
           b, wide, b.splatInt(i16, CodeLayout::bitOf(from, field)));
-      code = arith::AndIOp::create(b, code,
-                                   b.splatInt(i16, (1 << from) - 1));
+      code = arith::AndIOp::create(b, code, b.splatInt(i16, (1 << from) - 1));
       code = format.getModel().emitShift(b, format, code, from);
       code = arith::ShLIOp::create(
           b, code,
           b.splatInt(i16, CodeLayout::loweredBitOf(from, half, field)));
-      packed = packed ? arith::OrIOp::create(b, packed, code).getResult() : code;
+      packed =
+          packed ? arith::OrIOp::create(b, packed, code).getResult() : code;
     }
   }
   return arith::TruncIOp::create(b, i8, packed);
@@ -233,7 +232,8 @@ static Lowered lowerShift(TileBuilder &b, ShiftOp op, ShiftOp::Adaptor values) {
     Value packed = shiftVectors(b, from.getFormat(), from.getLevel(), halves);
     b.store(packed, b.at(codes, i, CodeLayout::kVectorBytes), 4);
   });
-  return {b.packTile({codes, b.identityIds(), source.parameters, source.count})};
+  return {
+      b.packTile({codes, b.identityIds(), source.parameters, source.count})};
 }
 
 static Lowered lowerLoadParameters(TileBuilder &b, LoadParametersOp op,

@@ -31,14 +31,15 @@ struct StepBuffer {
 };
 
 constexpr size_t kFirstBuffer = 1; // argument 0 is the batch
-constexpr StepBuffer kBuffers[] = {
-    {"tokens", offsetof(rt::StepArgs, tokens), offsetof(rt::StepArgs, rowCount)},
-    {"positions", offsetof(rt::StepArgs, positions),
-     offsetof(rt::StepArgs, rowCount)},
-    {"outputs", offsetof(rt::StepArgs, outputs),
-     offsetof(rt::StepArgs, outputCount)},
-    {"logits", offsetof(rt::StepArgs, logits),
-     offsetof(rt::StepArgs, outputCount)}};
+constexpr StepBuffer kBuffers[] = {{"tokens", offsetof(rt::StepArgs, tokens),
+                                    offsetof(rt::StepArgs, rowCount)},
+                                   {"positions",
+                                    offsetof(rt::StepArgs, positions),
+                                    offsetof(rt::StepArgs, rowCount)},
+                                   {"outputs", offsetof(rt::StepArgs, outputs),
+                                    offsetof(rt::StepArgs, outputCount)},
+                                   {"logits", offsetof(rt::StepArgs, logits),
+                                    offsetof(rt::StepArgs, outputCount)}};
 constexpr size_t kFirstCache = kFirstBuffer + std::size(kBuffers);
 
 class StepLowering {
@@ -48,7 +49,7 @@ public:
         pointer(LLVM::LLVMPointerType::get(step.getContext())) {}
 
   LogicalResult run() {
-    if (failed(verifySignature()))
+    if (failed(verifySignature()) || failed(verifyUses()))
       return failure();
     Block &entry = step.getBody().front();
     b.setInsertionPointToStart(&entry);
@@ -68,21 +69,90 @@ public:
 
 private:
   LogicalResult verifySignature() {
+    if (step.isExternal())
+      return step.emitOpError("expected a body");
     ArrayRef<Type> inputs = step.getArgumentTypes();
     if (inputs.size() < kFirstCache || !isa<BatchType>(inputs[0]))
       return step.emitOpError("expected (batch, tokens, positions, outputs, "
                               "logits, caches...)");
     for (auto [i, buffer] : llvm::enumerate(kBuffers)) {
-      auto memref = dyn_cast<MemRefType>(inputs[kFirstBuffer + i]);
-      if (!memref || !memref.getLayout().isIdentity())
+      Type type = inputs[kFirstBuffer + i];
+      bool isLogits = buffer.pointer == offsetof(rt::StepArgs, logits);
+      if (isLogits ? !isLogitsType(type) : type != indicesType())
         return step.emitOpError("expected argument '")
-               << buffer.name << "' to be a contiguous memref, got "
-               << inputs[kFirstBuffer + i];
+               << buffer.name << "' to be a contiguous memref of "
+               << (isLogits ? "?xVOCABxf32" : "?xi32") << ", got " << type;
     }
     for (Type type : inputs.drop_front(kFirstCache))
       if (!isa<CacheType>(type))
         return step.emitOpError("expected a cache after the logits, got ")
                << type;
+    return success();
+  }
+
+  Type indicesType() {
+    return MemRefType::get({ShapedType::kDynamic}, b.getI32Type());
+  }
+
+  bool isLogitsType(Type type) {
+    auto memref = dyn_cast<MemRefType>(type);
+    return memref && memref.getRank() == 2 && !memref.isDynamicDim(1) &&
+           type == MemRefType::get({ShapedType::kDynamic, memref.getDimSize(1)},
+                                   b.getF32Type());
+  }
+
+  /// Batch and caches become addresses, which launches alone can take.
+  LogicalResult verifyUses() {
+    Block &entry = step.getBody().front();
+    for (BlockArgument argument : entry.getArguments())
+      if (isa<BatchType, CacheType>(argument.getType()))
+        for (Operation *user : argument.getUsers())
+          if (!isa<LaunchOp, func::ReturnOp>(user))
+            return user->emitOpError("expected batch and caches of the step in "
+                                     "launches only");
+    auto module = step->getParentOfType<ModuleOp>();
+    if (!SymbolTable::symbolKnownUseEmpty(step, module))
+      return step.emitOpError("expected no use of the step in the program");
+    WalkResult result = step.walk([&](Operation *op) -> WalkResult {
+      if (auto launch = dyn_cast<LaunchOp>(op))
+        return verifyLaunch(launch);
+      if (auto weight = dyn_cast<GetWeightOp>(op);
+          weight && !isContiguous(weight.getResult().getType()))
+        return weight.emitOpError("expected a contiguous memref; bufferize "
+                                  "first");
+      return WalkResult::advance();
+    });
+    return failure(result.wasInterrupted());
+  }
+
+  static bool isContiguous(Type type) {
+    auto memref = dyn_cast<MemRefType>(type);
+    return memref && memref.getLayout().isIdentity();
+  }
+
+  LogicalResult verifyLaunch(LaunchOp launch) {
+    if (launch->getParentOp() != step)
+      return launch.emitOpError("expected a launch outside of loops");
+    auto isArgument = [&](Value value) {
+      return value.getParentBlock() == &step.getBody().front() &&
+             isa<BlockArgument>(value);
+    };
+    if (!isArgument(launch.getBatch()) ||
+        (launch.getCache() && !isArgument(launch.getCache())))
+      return launch.emitOpError("expected batch and cache to be arguments of "
+                                "the step");
+    for (ValueRange values : {launch.getInputs(), launch.getOutputs()})
+      for (Type type : values.getTypes())
+        if (!isContiguous(type))
+          return launch.emitOpError("expected contiguous memrefs, got ")
+                 << type;
+    auto kernel = SymbolTable::lookupNearestSymbolFrom<func::FuncOp>(
+        step, launch.getKernelAttr());
+    if (!kernel ||
+        kernel.getFunctionType() !=
+            b.getFunctionType({pointer, b.getI64Type()}, {b.getI32Type()}))
+      return launch.emitOpError("expected a lowered kernel; run "
+                                "convert-pmkvq-tile-to-vector first");
     return success();
   }
 
@@ -113,7 +183,8 @@ private:
     descriptor.setOffset(b, b.getLoc(), constant(0));
     int64_t stride = 1;
     for (int64_t dim = type.getRank() - 1; dim >= 0; --dim) {
-      Value size = type.isDynamicDim(dim) ? rows : constant(type.getDimSize(dim));
+      Value size =
+          type.isDynamicDim(dim) ? rows : constant(type.getDimSize(dim));
       descriptor.setSize(b, b.getLoc(), dim, size);
       descriptor.setStride(b, b.getLoc(), dim, constant(stride));
       stride *= type.isDynamicDim(dim) ? 1 : type.getDimSize(dim);
@@ -140,8 +211,7 @@ private:
 
   /// A weight's place in the table is its place in the module.
   void numberWeights() {
-    for (WeightOp weight :
-         step->getParentOfType<ModuleOp>().getOps<WeightOp>())
+    for (WeightOp weight : step->getParentOfType<ModuleOp>().getOps<WeightOp>())
       weightIndex.try_emplace(weight.getSymNameAttr(), weightIndex.size());
   }
 
@@ -172,8 +242,8 @@ private:
   void lowerWeight(GetWeightOp op) {
     Value table = field(pointer, offsetof(rt::StepArgs, weights));
     unsigned index = weightIndex.lookup(op.getWeightAttr().getAttr());
-    Value memory = LLVM::LoadOp::create(
-        b, pointer, address(table, index * sizeof(void *)));
+    Value memory = LLVM::LoadOp::create(b, pointer,
+                                        address(table, index * sizeof(void *)));
     op.getResult().replaceAllUsesWith(memrefOver(
         cast<MemRefType>(op.getResult().getType()), memory, Value()));
     op.erase();

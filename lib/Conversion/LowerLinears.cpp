@@ -59,10 +59,10 @@ private:
     ImplicitLocOpBuilder b(linear.getLoc(), linear);
     Value x = linear.getInputs()[0], w = linear.getInputs()[1];
     Value y = linear.getOutputs()[0];
-    SmallVector<Value> operands = {
-        runtimePlaceholder(b), pointerTo(b, x),    pointerTo(b, w),
-        pointerTo(b, y),       sizeOf(b, x, 0), sizeOf(b, w, 0),
-        sizeOf(b, x, 1)};
+    SmallVector<Value> operands = {runtimePlaceholder(b), pointerTo(b, x),
+                                   pointerTo(b, w),       pointerTo(b, y),
+                                   sizeOf(b, x, 0),       sizeOf(b, w, 0),
+                                   sizeOf(b, x, 1)};
     callHook(b, "pmkvq_rt_linear", operands, {});
     linear.erase();
   }

@@ -75,10 +75,10 @@ private:
   void storeBundle(Value out, Value first, ArrayRef<Value> sums) {
     for (int64_t group = 0; group < CodeLayout::kBundleGroups; ++group)
       for (int64_t q = 0; q < block; ++q)
-        b.store(sums[group * block + q],
-                b.offset(b.at(out, first),
-                         (q * outStride + group * kLanes) * 4),
-                4);
+        b.store(
+            sums[group * block + q],
+            b.offset(b.at(out, first), (q * outStride + group * kLanes) * 4),
+            4);
   }
 
   //===--------------------------------------------------------------------===//
@@ -88,13 +88,13 @@ private:
   void contractCodes(Value in, Value out) {
     CodeLayout layout(type);
     b.forEach(layout.outputs, [&](Value run) {
-      auto sums = b.loop(
-          layout.quads, 1, zeros(CodeLayout::kBundleGroups * block),
-          [&](Value quad, ValueRange sums) {
-            Value bundle = b.add(b.mul(run, layout.outputStride),
-                                 b.mul(quad, layout.quadStride));
-            return addBundle(in, bundle, quad, sums);
-          });
+      auto sums =
+          b.loop(layout.quads, 1, zeros(CodeLayout::kBundleGroups * block),
+                 [&](Value quad, ValueRange sums) {
+                   Value bundle = b.add(b.mul(run, layout.outputStride),
+                                        b.mul(quad, layout.quadStride));
+                   return addBundle(in, bundle, quad, sums);
+                 });
       storeBundle(out, b.mul(run, CodeLayout::kBundleOutputs), sums);
     });
   }
@@ -111,8 +111,8 @@ private:
     Value first = b.codeVector(tile, b.mul(bundle, vectors), type.getHeadDim());
     for (int64_t v = 0; v < vectors; ++v) {
       // A bundle does not cross a block: blocks hold whole bundles.
-      Value words = b.load(
-          b.i32Vector(), b.offset(first, v * CodeLayout::kVectorBytes), 4);
+      Value words = b.load(b.i32Vector(),
+                           b.offset(first, v * CodeLayout::kVectorBytes), 4);
       for (int64_t field = 0; field < CodeLayout::fields(level); ++field)
         for (int64_t i = 0; i < CodeLayout::kQuad; ++i) {
           Value code = gridValue(words, field, i);
@@ -129,8 +129,7 @@ private:
   /// Grid value of element `i` of a quad, from `field` of each lane.
   Value gridValue(Value words, int64_t field, int64_t i) {
     int64_t level = type.getLevel();
-    int64_t bit =
-        8 * CodeLayout::kByteOf[i] + CodeLayout::bitOf(level, field);
+    int64_t bit = 8 * CodeLayout::kByteOf[i] + CodeLayout::bitOf(level, field);
     Value code = words;
     if (bit)
       code = arith::ShRUIOp::create(b, code, b.splatInt(code.getType(), bit));
@@ -152,9 +151,9 @@ private:
       for (int64_t dim = 0; dim < type.getHeadDim(); dim += kLanes) {
         Value key = b.loadBf16Lanes(b.offset(row, dim * 2));
         for (int64_t q = 0; q < block; ++q)
-          sums[q] = b.fma(
-              key, b.loadLanes(b.offset(in, (q * rowStride + dim) * 4)),
-              sums[q]);
+          sums[q] =
+              b.fma(key, b.loadLanes(b.offset(in, (q * rowStride + dim) * 4)),
+                    sums[q]);
       }
       for (int64_t q = 0; q < block; ++q)
         b.store(sum(sums[q]), b.offset(b.at(out, token), q * outStride * 4));
@@ -171,11 +170,11 @@ private:
     b.forEach(
         type.getHeadDim(),
         [&](Value dim) {
-          auto sums = b.loop(
-              tile.count, 1, zeros(CodeLayout::kBundleGroups * block),
-              [&](Value token, ValueRange running) {
-                return addRawRow(in, token, dim, running);
-              });
+          auto sums =
+              b.loop(tile.count, 1, zeros(CodeLayout::kBundleGroups * block),
+                     [&](Value token, ValueRange running) {
+                       return addRawRow(in, token, dim, running);
+                     });
           storeBundle(out, dim, sums);
         },
         CodeLayout::kBundleOutputs);
@@ -232,9 +231,9 @@ static Lowered lowerScale(TileBuilder &b, ScaleOp op, ScaleOp::Adaptor values) {
   Value result = b.scratchFloats(type.getQueries() *
                                  TileBuilder::rowStride(type.getWidth()));
   forEachLanes(b, type, [&](Value query, Value column) {
-    Value x = b.loadLanes(lanesAddress(b, type, values.getRows(), query, column));
-    Value scaled =
-        arith::MulFOp::create(b, x, b.loadLanes(b.at(by, column)));
+    Value x =
+        b.loadLanes(lanesAddress(b, type, values.getRows(), query, column));
+    Value scaled = arith::MulFOp::create(b, x, b.loadLanes(b.at(by, column)));
     b.store(scaled, lanesAddress(b, type, result, query, column), 4);
   });
   return {result};
@@ -246,16 +245,15 @@ static Lowered lowerReduce(TileBuilder &b, ReduceOp op,
   Value by = b.spill(values.getBy());
   Value sums = b.scratchFloats(type.getQueries());
   b.forEach(type.getQueries(), [&](Value query) {
-    auto sum = b.loop(
-        type.getWidth(), kLanes, {b.splat(b.f32Vector(), 0.0)},
-        [&](Value column, ValueRange running) -> SmallVector<Value> {
-          Value x = b.loadLanes(
-              lanesAddress(b, type, values.getRows(), query, column));
-          return {b.fma(x, b.loadLanes(b.at(by, column)), running[0])};
-        });
-    Value total = vector::ReductionOp::create(b, vector::CombiningKind::ADD,
-                                              sum[0],
-                                              arith::FastMathFlags::reassoc);
+    auto sum =
+        b.loop(type.getWidth(), kLanes, {b.splat(b.f32Vector(), 0.0)},
+               [&](Value column, ValueRange running) -> SmallVector<Value> {
+                 Value x = b.loadLanes(
+                     lanesAddress(b, type, values.getRows(), query, column));
+                 return {b.fma(x, b.loadLanes(b.at(by, column)), running[0])};
+               });
+    Value total = vector::ReductionOp::create(
+        b, vector::CombiningKind::ADD, sum[0], arith::FastMathFlags::reassoc);
     b.store(total, b.at(sums, query));
   });
   return {b.load(op.getResult().getType(), sums, 4)};
@@ -268,9 +266,10 @@ static Lowered lowerAddOuter(TileBuilder &b, AddOuterOp op,
   Value result = b.scratchFloats(type.getQueries() *
                                  TileBuilder::rowStride(type.getWidth()));
   forEachLanes(b, type, [&](Value query, Value column) {
-    Value x = b.loadLanes(lanesAddress(b, type, values.getRows(), query, column));
-    Value l = b.broadcast(b.load(b.getF32Type(), b.at(left, query)),
-                          b.f32Vector());
+    Value x =
+        b.loadLanes(lanesAddress(b, type, values.getRows(), query, column));
+    Value l =
+        b.broadcast(b.load(b.getF32Type(), b.at(left, query)), b.f32Vector());
     Value sum = b.fma(l, b.loadLanes(b.at(right, column)), x);
     b.store(sum, lanesAddress(b, type, result, query, column), 4);
   });
@@ -313,10 +312,10 @@ static Lowered lowerHadamard(TileBuilder &b, HadamardOp op,
 
 void mlir::pmkvq::populateProductLowerings(RewritePatternSet &patterns,
                                            const TypeConverter &converter) {
-  patterns.add<TilePattern<ContractOp, lowerContract>,
-               TilePattern<ScaleOp, lowerScale>,
-               TilePattern<ReduceOp, lowerReduce>,
-               TilePattern<AddOuterOp, lowerAddOuter>,
-               TilePattern<HadamardOp, lowerHadamard>>(converter,
-                                                       patterns.getContext());
+  patterns
+      .add<TilePattern<ContractOp, lowerContract>,
+           TilePattern<ScaleOp, lowerScale>, TilePattern<ReduceOp, lowerReduce>,
+           TilePattern<AddOuterOp, lowerAddOuter>,
+           TilePattern<HadamardOp, lowerHadamard>>(converter,
+                                                   patterns.getContext());
 }

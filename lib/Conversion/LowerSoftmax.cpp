@@ -55,8 +55,8 @@ static Lowered lowerCausalMask(TileBuilder &b, CausalMaskOp op,
     lane = static_cast<int32_t>(i);
   Value iota = arith::ConstantOp::create(
       b, DenseElementsAttr::get(i32, ArrayRef<int32_t>(lanes)));
-  Value hidden = b.splat(b.f32Vector(),
-                         -std::numeric_limits<double>::infinity());
+  Value hidden =
+      b.splat(b.f32Vector(), -std::numeric_limits<double>::infinity());
   b.forEach(type.getQueries(), [&](Value query) {
     Value limit = b.add(visible, b.divide(query, op.getGroup()));
     b.forEach(
@@ -99,8 +99,7 @@ static void rescale(TileBuilder &b, const StateMemory &state, SoftmaxType type,
       type.getHeadDim(),
       [&](Value dim) {
         Value address = b.at(outputs, dim);
-        Value scaled =
-            arith::MulFOp::create(b, b.loadLanes(address), lanes);
+        Value scaled = arith::MulFOp::create(b, b.loadLanes(address), lanes);
         b.store(scaled, address, 4);
       },
       kLanes);
@@ -131,27 +130,26 @@ static Lowered lowerSoftmaxUpdate(TileBuilder &b, SoftmaxUpdateOp op,
     auto address = [&](Value rows, Value column) {
       return scoreLanes(b, scores, rows, query, column);
     };
-    auto highest = b.loop(
-        stride, kLanes, {b.splat(b.f32Vector(), kLowest)},
-        [&](Value column, ValueRange running) -> SmallVector<Value> {
-          Value x = b.loadLanes(address(values.getScores(), column));
-          return {arith::MaxNumFOp::create(b, running[0], x)};
-        });
+    auto highest =
+        b.loop(stride, kLanes, {b.splat(b.f32Vector(), kLowest)},
+               [&](Value column, ValueRange running) -> SmallVector<Value> {
+                 Value x = b.loadLanes(address(values.getScores(), column));
+                 return {arith::MaxNumFOp::create(b, running[0], x)};
+               });
     Value candidate = vector::ReductionOp::create(
         b, vector::CombiningKind::MAXNUMF, highest[0]);
     Value maximum = b.broadcast(raiseMaximum(b, state, type, query, candidate),
                                 b.f32Vector());
-    auto sums = b.loop(
-        stride, kLanes, {b.splat(b.f32Vector(), 0.0)},
-        [&](Value column, ValueRange running) -> SmallVector<Value> {
-          Value x = b.loadLanes(address(values.getScores(), column));
-          Value p = b.exp2(arith::SubFOp::create(b, x, maximum));
-          b.store(p, address(weights, column), 4);
-          return {arith::AddFOp::create(b, running[0], p)};
-        });
-    Value sum = vector::ReductionOp::create(b, vector::CombiningKind::ADD,
-                                            sums[0],
-                                            arith::FastMathFlags::reassoc);
+    auto sums =
+        b.loop(stride, kLanes, {b.splat(b.f32Vector(), 0.0)},
+               [&](Value column, ValueRange running) -> SmallVector<Value> {
+                 Value x = b.loadLanes(address(values.getScores(), column));
+                 Value p = b.exp2(arith::SubFOp::create(b, x, maximum));
+                 b.store(p, address(weights, column), 4);
+                 return {arith::AddFOp::create(b, running[0], p)};
+               });
+    Value sum = vector::ReductionOp::create(
+        b, vector::CombiningKind::ADD, sums[0], arith::FastMathFlags::reassoc);
     Value memory = b.at(state.sums, query);
     b.store(arith::AddFOp::create(b, b.load(b.getF32Type(), memory), sum),
             memory);
@@ -212,8 +210,8 @@ static Lowered lowerMergePartial(TileBuilder &b, MergePartialOp op,
            outputRow(b, other, type, query), type.getHeadDim(),
            b.broadcast(factor, b.f32Vector()));
     Value memory = b.at(state.sums, query);
-    Value sum = arith::MulFOp::create(b, loadFloat(b, other.sums, query),
-                                      factor);
+    Value sum =
+        arith::MulFOp::create(b, loadFloat(b, other.sums, query), factor);
     b.store(arith::AddFOp::create(b, b.load(b.getF32Type(), memory), sum),
             memory);
   });

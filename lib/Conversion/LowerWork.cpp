@@ -32,16 +32,16 @@ static Lowered lowerRowPlace(TileBuilder &b, RowPlaceOp,
                              RowPlaceOp::Adaptor op) {
   Value rows = b.loadPtrField(op.getBatch(), offsetof(rt::StepArgs, rows));
   Value entry = b.at(rows, b.toI64(op.getRow()), sizeof(rt::Row));
-  return loadIndices(b, entry,
-                     {offsetof(rt::Row, sequence), offsetof(rt::Row, fixedIndex)});
+  return loadIndices(
+      b, entry, {offsetof(rt::Row, sequence), offsetof(rt::Row, fixedIndex)});
 }
 
 static Lowered lowerSingleRows(TileBuilder &b, SingleRowsOp,
                                SingleRowsOp::Adaptor op) {
   Value rows =
       b.loadI64Field(op.getBatch(), offsetof(rt::StepArgs, rowsPerTask), 64);
-  return {arith::CmpIOp::create(b, arith::CmpIPredicate::eq, rows,
-                                b.constI64(1))};
+  return {
+      arith::CmpIOp::create(b, arith::CmpIPredicate::eq, rows, b.constI64(1))};
 }
 
 static Lowered lowerAttendTask(TileBuilder &b, AttendTaskOp,
@@ -75,13 +75,14 @@ static Lowered lowerMergeTask(TileBuilder &b, MergeTaskOp,
 
 static Lowered lowerPageTask(TileBuilder &b, PageTaskOp,
                              PageTaskOp::Adaptor op) {
-  Value entry = b.at(op.getPages(), b.toI64(op.getTask()), sizeof(rt::PageTask));
+  Value entry =
+      b.at(op.getPages(), b.toI64(op.getTask()), sizeof(rt::PageTask));
   Value layer = b.loadI64Field(entry, offsetof(rt::PageTask, layer), 32);
   Lowered values = {b.at(op.getCaches(), layer, sizeof(rt::CacheView))};
-  values.append(loadIndices(
-      b, entry,
-      {offsetof(rt::PageTask, sequence), offsetof(rt::PageTask, head),
-       offsetof(rt::PageTask, page)}));
+  values.append(loadIndices(b, entry,
+                            {offsetof(rt::PageTask, sequence),
+                             offsetof(rt::PageTask, head),
+                             offsetof(rt::PageTask, page)}));
   return values;
 }
 
@@ -99,8 +100,7 @@ static Lowered lowerFetch(TileBuilder &b, FetchOp op, FetchOp::Adaptor values) {
   Value cache = values.getCache();
   Value pair = pairIndex(b, op.getCache().getType(), values.getSequence(),
                          values.getHead());
-  Value perPair =
-      b.loadI64Field(cache, offsetof(rt::CacheView, maxPages), 64);
+  Value perPair = b.loadI64Field(cache, offsetof(rt::CacheView, maxPages), 64);
   Value index = b.add(b.mul(pair, perPair), b.toI64(values.getPage()));
   Value table = b.loadPtrField(cache, offsetof(rt::CacheView, pages));
   return {b.packPage(b.at(table, index, sizeof(rt::PageEntry)), cache)};
@@ -142,14 +142,14 @@ static Lowered lowerFetchFixed(TileBuilder &b, FetchFixedOp op,
   TileType tile = op.getTile().getType();
   int64_t tokens = cache.getSink() + rt::kPageTokens;
   Value pair = pairIndex(b, cache, values.getSequence(), values.getHead());
-  Value area = b.add(b.mul(pair, rt::kParts),
-                     static_cast<int64_t>(tile.getPart()));
+  Value area =
+      b.add(b.mul(pair, rt::kParts), static_cast<int64_t>(tile.getPart()));
   Value row = b.add(b.mul(area, tokens), b.toI64(values.getFirst()));
   Value fixed =
       b.loadPtrField(values.getCache(), offsetof(rt::CacheView, fixed));
   Value null = LLVM::ZeroOp::create(b, b.ptrType());
-  return {b.packTile({b.at(fixed, row, cache.getHeadDim() * 2),
-                      b.identityIds(), null, b.toI64(values.getCount())})};
+  return {b.packTile({b.at(fixed, row, cache.getHeadDim() * 2), b.identityIds(),
+                      null, b.toI64(values.getCount())})};
 }
 
 /// f32 to bf16, to nearest, ties to even.  NaN stays NaN, its upper half may
@@ -221,12 +221,10 @@ public:
     Value entry = b.unpackPage(adaptor.getPage()).first;
     Value level = b.toIndex(b.loadI64Field(
         entry,
-        offsetof(rt::PageEntry, level) + static_cast<size_t>(op.getPart()),
-        8));
+        offsetof(rt::PageEntry, level) + static_cast<size_t>(op.getPart()), 8));
     ArrayRef<int64_t> ladder = cache.getLadder();
-    auto branch = scf::IndexSwitchOp::create(b, types, level,
-                                             ladder.drop_back(),
-                                             ladder.size() - 1);
+    auto branch = scf::IndexSwitchOp::create(
+        b, types, level, ladder.drop_back(), ladder.size() - 1);
     for (auto [i, region] : llvm::enumerate(op.getLevels())) {
       Region &to = i + 1 == ladder.size() ? branch.getDefaultRegion()
                                           : branch.getCaseRegions()[i];
@@ -307,6 +305,6 @@ void mlir::pmkvq::populateWorkLowerings(RewritePatternSet &patterns,
                TilePattern<StoreFixedOp, lowerStoreFixed>,
                TilePattern<StoreOp, lowerStore>,
                TilePattern<LoadRowsOp, lowerLoadRows>,
-               TilePattern<StoreRowsOp, lowerStoreRows>>(
-      converter, patterns.getContext());
+               TilePattern<StoreRowsOp, lowerStoreRows>>(converter,
+                                                         patterns.getContext());
 }

@@ -121,8 +121,7 @@ Value TileBuilder::loadBf16Lanes(Value address) {
   auto i16 = VectorType::get({CodeLayout::kLanes}, getI16Type());
   Value bits = load(i16, address, 2);
   Value wide = arith::ExtUIOp::create(*this, i32Vector(), bits);
-  Value shifted =
-      arith::ShLIOp::create(*this, wide, splatInt(i32Vector(), 16));
+  Value shifted = arith::ShLIOp::create(*this, wide, splatInt(i32Vector(), 16));
   return arith::BitcastOp::create(*this, f32Vector(), shifted);
 }
 
@@ -181,7 +180,8 @@ SmallVector<Value> TileBuilder::loop(Value end, int64_t step, ValueRange init,
   {
     InsertionGuard guard(*this);
     setInsertionPointToStart(op.getBody());
-    SmallVector<Value> next = body(op.getInductionVar(), op.getRegionIterArgs());
+    SmallVector<Value> next =
+        body(op.getInductionVar(), op.getRegionIterArgs());
     if (!init.empty())
       scf::YieldOp::create(*this, next);
   }
@@ -237,8 +237,7 @@ Value TileBuilder::exp2(Value x) {
 Value TileBuilder::packTile(const TileFields &fields) {
   Value tile = LLVM::PoisonOp::create(*this, tileStruct(getContext()));
   int64_t position = 0;
-  for (Value field :
-       {fields.base, fields.ids, fields.parameters, fields.count})
+  for (Value field : {fields.base, fields.ids, fields.parameters, fields.count})
     tile = LLVM::InsertValueOp::create(*this, tile, field,
                                        ArrayRef<int64_t>{position++});
   return tile;
@@ -255,15 +254,12 @@ TileFields TileBuilder::unpackTile(Value tile) {
 Value TileBuilder::packPage(Value entry, Value cache) {
   Value page = LLVM::PoisonOp::create(*this, pageStruct(getContext()));
   page = LLVM::InsertValueOp::create(*this, page, entry, ArrayRef<int64_t>{0});
-  return LLVM::InsertValueOp::create(*this, page, cache,
-                                     ArrayRef<int64_t>{1});
+  return LLVM::InsertValueOp::create(*this, page, cache, ArrayRef<int64_t>{1});
 }
 
 std::pair<Value, Value> TileBuilder::unpackPage(Value page) {
-  Value entry =
-      LLVM::ExtractValueOp::create(*this, page, ArrayRef<int64_t>{0});
-  Value cache =
-      LLVM::ExtractValueOp::create(*this, page, ArrayRef<int64_t>{1});
+  Value entry = LLVM::ExtractValueOp::create(*this, page, ArrayRef<int64_t>{0});
+  Value cache = LLVM::ExtractValueOp::create(*this, page, ArrayRef<int64_t>{1});
   return {entry, cache};
 }
 

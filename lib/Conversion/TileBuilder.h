@@ -1,13 +1,14 @@
 //===- TileBuilder.h - Memory and vectors of lowered tiles ------*- C++ -*-===//
 //
 // A builder with the idioms that all lowerings of tile ops share: scratch
-// memory, addresses, vector loads, loops.  Neighbours: TileToVector.cpp (types),
-// Lower*.cpp (who uses it).  Private to lib/Conversion.
+// memory, addresses, vector loads, loops.  Neighbours: TileToVector.cpp
+// (types), Lower*.cpp (who uses it).  Private to lib/Conversion.
 //
 // What tile-level types become:
 //   cache, batch, pages   a pointer to the struct of pmkvq_rt/Abi.h
 //   page                  {PageEntry *, CacheView *}
-//   tile                  {base, block ids, parameters, token count}: block i is
+//   tile                  {base, block ids, parameters, token count}: block i
+//   is
 //                         at base + ids[i] * block bytes
 //   rows                  f32 memory, one row every rowStride(width) floats
 //   softmax               f32 memory: maxima, sums, outputs

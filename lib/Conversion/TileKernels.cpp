@@ -31,9 +31,9 @@ static KernelOp startKernel(ImplicitLocOpBuilder &b, StringRef name,
                             ArrayRef<Type> operands) {
   SmallVector<Type> inputs(operands);
   inputs.push_back(b.getIndexType());
-  auto kernel = KernelOp::create(b, name,
-                                 b.getFunctionType(inputs, {b.getI1Type()}),
-                                 ArrayAttr(), ArrayAttr());
+  auto kernel =
+      KernelOp::create(b, name, b.getFunctionType(inputs, {b.getI1Type()}),
+                       ArrayAttr(), ArrayAttr());
   Block *entry = b.createBlock(&kernel.getBody());
   for (Type type : inputs)
     entry->addArgument(type, b.getLoc());
@@ -66,7 +66,8 @@ static Value rotateIf(ImplicitLocOpBuilder &b, bool rotate, Value rows) {
 KernelOp mlir::pmkvq::buildAppendKernel(ImplicitLocOpBuilder &b, StringRef name,
                                         CacheType cache, bool valuesRotated) {
   OpBuilder::InsertionGuard guard(b);
-  auto heads = headsType(b.getContext(), cache.getKvHeads(), cache.getHeadDim());
+  auto heads =
+      headsType(b.getContext(), cache.getKvHeads(), cache.getHeadDim());
   auto batch = BatchType::get(b.getContext());
   KernelOp kernel = startKernel(b, name, {cache, batch, heads, heads});
   Block &entry = kernel.getBody().front();
@@ -74,8 +75,8 @@ KernelOp mlir::pmkvq::buildAppendKernel(ImplicitLocOpBuilder &b, StringRef name,
   auto place = RowPlaceOp::create(b, b.getIndexType(), b.getIndexType(),
                                   entry.getArgument(1), row);
   Value zero = constantIndex(b, 0), one = constantIndex(b, 1);
-  auto loop = scf::ForOp::create(b, zero, constantIndex(b, cache.getKvHeads()),
-                                 one);
+  auto loop =
+      scf::ForOp::create(b, zero, constantIndex(b, cache.getKvHeads()), one);
   {
     OpBuilder::InsertionGuard inner(b);
     b.setInsertionPointToStart(loop.getBody());
@@ -127,8 +128,8 @@ private:
                                  task.getRows(), shape.group());
     q = rotateIf(b, shape.cache.getKey().getHadamard(), q);
     auto vector = VectorType::get({headDim}, b.getF32Type());
-    auto factor = b.getF32FloatAttr(
-        static_cast<float>(shape.scale / std::log(2.0)));
+    auto factor =
+        b.getF32FloatAttr(static_cast<float>(shape.scale / std::log(2.0)));
     Value by = arith::ConstantOp::create(
         b, DenseElementsAttr::get(vector, static_cast<Attribute>(factor)));
     return ScaleOp::create(b, q, by);
@@ -141,9 +142,8 @@ private:
     auto op = ByLevelOp::create(b, result, part, page, ladder.size());
     for (auto [level, region] : llvm::zip(ladder, op.getLevels())) {
       OpBuilder::InsertionGuard guard(b);
-      Block *block = b.createBlock(&region, {},
-                                   {pageTile(shape.cache, part, level)},
-                                   {b.getLoc()});
+      Block *block = b.createBlock(
+          &region, {}, {pageTile(shape.cache, part, level)}, {b.getLoc()});
       YieldOp::create(b, body(block->getArgument(0)));
     }
     return op.getResult(0);
@@ -154,16 +154,14 @@ private:
                                    constantIndex(b, 1), ValueRange{state});
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(loop.getBody());
-    Value page = FetchOp::create(
-        b, PageType::get(b.getContext(), shape.cache), cache,
-        task.getSequence(), task.getHead(), loop.getInductionVar());
-    auto scoresType =
-        RowsType::get(b.getContext(), queries, rt::kPageTokens);
+    Value page = FetchOp::create(b, PageType::get(b.getContext(), shape.cache),
+                                 cache, task.getSequence(), task.getHead(),
+                                 loop.getInductionVar());
+    auto scoresType = RowsType::get(b.getContext(), queries, rt::kPageTokens);
     Value scores = byLevel(Part::Key, page, scoresType, [&](Value tile) {
       return ScoresOp::create(b, scoresType, q, tile);
     });
-    auto update =
-        SoftmaxUpdateOp::create(b, loop.getRegionIterArg(0), scores);
+    auto update = SoftmaxUpdateOp::create(b, loop.getRegionIterArg(0), scores);
     Value next = byLevel(Part::Value, page, state.getType(), [&](Value tile) {
       return AccumulateOp::create(b, update.getNext(), update.getWeights(),
                                   tile);
@@ -186,8 +184,7 @@ private:
     scf::YieldOp::create(b, state);
     b.setInsertionPointToStart(branch.thenBlock());
     Value count = arith::AddIOp::create(
-        b, task.getFixedCount(),
-        arith::SubIOp::create(b, task.getRows(), one));
+        b, task.getFixedCount(), arith::SubIOp::create(b, task.getRows(), one));
     int64_t tokens = shape.cache.getSink() + rt::kPageTokens;
     auto fetch = [&](Part part) -> Value {
       auto type = TileType::get(b.getContext(), part, 16, tokens, headDim,
@@ -197,8 +194,8 @@ private:
     };
     auto scoresType = RowsType::get(b.getContext(), queries, tokens);
     Value scores = ScoresOp::create(b, scoresType, q, fetch(Part::Key));
-    scores = CausalMaskOp::create(b, scores, task.getFixedCount(),
-                                  shape.group());
+    scores =
+        CausalMaskOp::create(b, scores, task.getFixedCount(), shape.group());
     auto update = SoftmaxUpdateOp::create(b, state, scores);
     Value next = AccumulateOp::create(b, update.getNext(), update.getWeights(),
                                       fetch(Part::Value));
@@ -230,8 +227,8 @@ KernelOp mlir::pmkvq::buildAttendKernel(ImplicitLocOpBuilder &b, StringRef name,
                                         const AttentionShape &shape) {
   OpBuilder::InsertionGuard guard(b);
   auto batch = BatchType::get(b.getContext());
-  auto heads = headsType(b.getContext(), shape.queryHeads,
-                         shape.cache.getHeadDim());
+  auto heads =
+      headsType(b.getContext(), shape.queryHeads, shape.cache.getHeadDim());
   KernelOp kernel = startKernel(b, name, {shape.cache, batch, heads});
   Block &entry = kernel.getBody().front();
   SmallVector<Type> indices(8, b.getIndexType());
@@ -260,15 +257,14 @@ KernelOp mlir::pmkvq::buildMergeKernel(ImplicitLocOpBuilder &b, StringRef name,
   Block &entry = kernel.getBody().front();
   Value batch = entry.getArgument(0);
   SmallVector<Type> indices(5, b.getIndexType());
-  auto task =
-      MergeTaskOp::create(b, indices, batch, entry.getArgument(2));
+  auto task = MergeTaskOp::create(b, indices, batch, entry.getArgument(2));
   bySingleRows(b, batch, [&](int64_t rows) {
     int64_t queries = rows * shape.group();
     Value state = SoftmaxInitOp::create(
         b, SoftmaxType::get(b.getContext(), queries, headDim));
     Value end = arith::AddIOp::create(b, task.getFirst(), task.getCount());
-    auto loop = scf::ForOp::create(b, task.getFirst(), end,
-                                   constantIndex(b, 1), ValueRange{state});
+    auto loop = scf::ForOp::create(b, task.getFirst(), end, constantIndex(b, 1),
+                                   ValueRange{state});
     {
       OpBuilder::InsertionGuard inner(b);
       b.setInsertionPointToStart(loop.getBody());
@@ -292,18 +288,17 @@ KernelOp mlir::pmkvq::buildMergeKernel(ImplicitLocOpBuilder &b, StringRef name,
 //===----------------------------------------------------------------------===//
 
 /// Kernel over a page list; gives the task and the page it names.
-static std::pair<PageTaskOp, Value> startPageKernel(ImplicitLocOpBuilder &b,
-                                                    StringRef name,
-                                                    CacheType cache) {
+static std::pair<PageTaskOp, Value>
+startPageKernel(ImplicitLocOpBuilder &b, StringRef name, CacheType cache) {
   auto pages = PagesType::get(b.getContext());
   KernelOp kernel = startKernel(b, name, {cache, pages});
   Block &entry = kernel.getBody().front();
   auto task = PageTaskOp::create(b, cache, b.getIndexType(), b.getIndexType(),
                                  b.getIndexType(), entry.getArgument(1),
                                  entry.getArgument(2), entry.getArgument(0));
-  Value page = FetchOp::create(b, PageType::get(b.getContext(), cache),
-                               task.getCache(), task.getSequence(),
-                               task.getHead(), task.getPage());
+  Value page =
+      FetchOp::create(b, PageType::get(b.getContext(), cache), task.getCache(),
+                      task.getSequence(), task.getHead(), task.getPage());
   return {task, page};
 }
 

@@ -82,11 +82,11 @@ private:
     Block &body = kernel.getBody().front();
     SmallVector<Value> arguments;
     for (BlockArgument argument : body.getArguments().drop_back()) {
-      Value operand = b.loadPtrField(
-          entry->getArgument(0), argument.getArgNumber() * sizeof(void *));
-      arguments.push_back(UnrealizedConversionCastOp::create(
-                              b, argument.getType(), operand)
-                              .getResult(0));
+      Value operand = b.loadPtrField(entry->getArgument(0),
+                                     argument.getArgNumber() * sizeof(void *));
+      arguments.push_back(
+          UnrealizedConversionCastOp::create(b, argument.getType(), operand)
+              .getResult(0));
     }
     arguments.push_back(b.toIndex(entry->getArgument(1)));
     for (auto [argument, value] : llvm::zip(body.getArguments(), arguments))
@@ -100,9 +100,9 @@ private:
   void lowerReturn(TileBuilder &b, ReturnOp op) {
     b.setInsertionPoint(op);
     Type i32 = b.getI32Type();
-    Value status = arith::SelectOp::create(
-        b, op.getOk(), b.splatInt(i32, rt::kKernelOk),
-        b.splatInt(i32, rt::kKernelNotRepresentable));
+    Value status =
+        arith::SelectOp::create(b, op.getOk(), b.splatInt(i32, rt::kKernelOk),
+                                b.splatInt(i32, rt::kKernelNotRepresentable));
     func::ReturnOp::create(b, status);
     op.erase();
   }

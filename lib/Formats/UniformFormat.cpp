@@ -79,9 +79,9 @@ Value isFiniteHalf(ImplicitLocOpBuilder &b, Value half) {
 
 } // namespace
 
-FormatModel::Parameters
-UniformFormat::emitParameters(ImplicitLocOpBuilder &b, FormatAttr, Value min,
-                              Value max) const {
+FormatModel::Parameters UniformFormat::emitParameters(ImplicitLocOpBuilder &b,
+                                                      FormatAttr, Value min,
+                                                      Value max) const {
   // Adding 0 turns -0 into 0, so that equal parameters have equal bits.
   min = arith::AddFOp::create(b, min, splat(b, min.getType(), 0.0));
   Value minHalf = roundToHalf(b, min, /*up=*/false);
@@ -105,8 +105,7 @@ Value UniformFormat::emitCode(ImplicitLocOpBuilder &b, FormatAttr, Value x,
   Value code =
       math::RoundEvenOp::create(b, arith::DivFOp::create(b, scaled, range));
   // Range 0: x equals min, the quotient is NaN, the code 0.
-  Value flat =
-      arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, range, zero);
+  Value flat = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, range, zero);
   code = arith::SelectOp::create(b, flat, zero, code);
   code = arith::MaxNumFOp::create(b, code, zero);
   code = arith::MinNumFOp::create(b, code, splat(b, f32, 255.0));

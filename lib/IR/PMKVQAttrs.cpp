@@ -44,16 +44,16 @@ Attribute FormatAttr::parse(AsmParser &parser, Type) {
   while (succeeded(parser.parseOptionalComma())) {
     if (succeeded(parser.parseOptionalKeyword("hadamard"))) {
       hadamard = true;
-    } else if (parser.parseKeyword("clip", "or 'hadamard'") ||
+    } else if (parser.parseKeyword("clip", " or 'hadamard'") ||
                parser.parseEqual() || parser.parseFloat(clip)) {
       return {};
     }
   }
   if (parser.parseGreater())
     return {};
-  return parser.getChecked<FormatAttr>(parser.getContext(), parser.getBuilder().getStringAttr(keyword),
-                                       hadamard,
-                                       parser.getBuilder().getF64FloatAttr(clip));
+  return parser.getChecked<FormatAttr>(
+      parser.getContext(), parser.getBuilder().getStringAttr(keyword), hadamard,
+      parser.getBuilder().getF64FloatAttr(clip));
 }
 
 void FormatAttr::print(AsmPrinter &printer) const {
@@ -68,8 +68,7 @@ void FormatAttr::print(AsmPrinter &printer) const {
 }
 
 LogicalResult FormatAttr::verify(function_ref<InFlightDiagnostic()> emitError,
-                                 StringAttr name, bool,
-                                 FloatAttr clipAttr) {
+                                 StringAttr name, bool, FloatAttr clipAttr) {
   auto *dialect = name.getContext()->getLoadedDialect<PMKVQDialect>();
   if (!dialect->lookupFormat(name)) {
     InFlightDiagnostic diagnostic = emitError();

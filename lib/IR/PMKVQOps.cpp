@@ -7,6 +7,7 @@
 
 #include "mlir/IR/Builders.h"
 #include "pmkvq/IR/PMKVQ.h"
+#include <limits>
 
 using namespace mlir;
 using namespace mlir::pmkvq;
@@ -35,8 +36,8 @@ LogicalResult WeightOp::verify() {
 }
 
 LogicalResult GetWeightOp::verifySymbolUses(SymbolTableCollection &symbols) {
-  auto weight = symbols.lookupNearestSymbolFrom<WeightOp>(*this,
-                                                          getWeightAttr());
+  auto weight =
+      symbols.lookupNearestSymbolFrom<WeightOp>(*this, getWeightAttr());
   if (!weight)
     return emitOpError("(C1) expected a pmkvq.weight named '")
            << getWeight() << "', there is none";
@@ -57,9 +58,10 @@ LogicalResult CreateOp::verify() {
   if (static_cast<int64_t>(getLayer()) < 0)
     return emitOpError("(C1) expected a layer of at least 0, got ")
            << static_cast<int64_t>(getLayer());
-  if (static_cast<int64_t>(getMaxTokens()) <= 0)
-    return emitOpError("(C1) expected max_tokens of at least 1, got ")
-           << static_cast<int64_t>(getMaxTokens());
+  constexpr int64_t maxTokens = std::numeric_limits<int32_t>::max();
+  if (getMaxTokens() == 0 || getMaxTokens() > maxTokens)
+    return emitOpError("(C1) expected max_tokens of 1 to ")
+           << maxTokens << ", got " << static_cast<int64_t>(getMaxTokens());
   if (getBudget() && static_cast<int64_t>(*getBudget()) <= 0)
     return emitOpError("(C2) expected a budget of at least 1 byte, got ")
            << static_cast<int64_t>(*getBudget());
@@ -73,10 +75,11 @@ LogicalResult CreateOp::verify() {
   return success();
 }
 
-/// Whether `type` is [any, heads, head_dim] in f32.
+/// Whether `type` is [?, heads, head_dim] in f32.  Kernels are shared by steps
+/// of any number of rows.
 static bool isHeads(ShapedType type, int64_t headDim) {
   return type.getRank() == 3 && type.getElementType().isF32() &&
-         type.getDimSize(2) == headDim;
+         type.isDynamicDim(0) && type.getDimSize(2) == headDim;
 }
 
 LogicalResult AppendOp::verify() {
@@ -84,7 +87,7 @@ LogicalResult AppendOp::verify() {
   auto key = cast<ShapedType>(getKey().getType());
   if (!isHeads(key, cache.getHeadDim()) ||
       key.getDimSize(1) != cache.getKvHeads())
-    return emitOpError("(C1) expected keys and values of [rows, ")
+    return emitOpError("(C1) expected keys and values of [?, ")
            << cache.getKvHeads() << ", " << cache.getHeadDim()
            << "] in f32, got " << key;
   return success();
@@ -94,7 +97,7 @@ LogicalResult AttendOp::verify() {
   CacheType cache = getCache().getType();
   auto query = cast<ShapedType>(getQuery().getType());
   if (!isHeads(query, cache.getHeadDim()))
-    return emitOpError("(C1) expected queries of [rows, query_heads, ")
+    return emitOpError("(C1) expected queries of [?, query_heads, ")
            << cache.getHeadDim() << "] in f32, got " << query;
   int64_t heads = query.getDimSize(1);
   constexpr int64_t maxGroup = 16;

@@ -29,8 +29,7 @@ void PMKVQDialect::registerOps() {
 //===----------------------------------------------------------------------===//
 
 ParseResult KernelOp::parse(OpAsmParser &parser, OperationState &result) {
-  auto buildType = [](Builder &b, ArrayRef<Type> inputs,
-                      ArrayRef<Type> results,
+  auto buildType = [](Builder &b, ArrayRef<Type> inputs, ArrayRef<Type> results,
                       function_interface_impl::VariadicFlag,
                       std::string &) -> Type {
     return b.getFunctionType(inputs, results);
@@ -53,6 +52,10 @@ LogicalResult KernelOp::verify() {
     return emitOpError("(C1) expected the task's index as last argument");
   if (type.getNumResults() != 1 || !type.getResult(0).isInteger(1))
     return emitOpError("(C1) expected one result, an i1");
+  if (!getBody().hasOneBlock() || getBody().front().empty() ||
+      !isa<ReturnOp>(getBody().front().back()))
+    return emitOpError("(C2) expected a body of one block that ends in "
+                       "pmkvq.return");
   return success();
 }
 
@@ -78,8 +81,7 @@ static bool fits(Type operand, Type argument) {
 }
 
 LogicalResult LaunchOp::verifySymbolUses(SymbolTableCollection &symbols) {
-  Operation *symbol =
-      symbols.lookupNearestSymbolFrom(*this, getKernelAttr());
+  Operation *symbol = symbols.lookupNearestSymbolFrom(*this, getKernelAttr());
   auto kernel = dyn_cast_or_null<KernelOp>(symbol);
   if (!kernel) {
     // A lowered kernel is a function whose operands lie in memory.
@@ -92,8 +94,8 @@ LogicalResult LaunchOp::verifySymbolUses(SymbolTableCollection &symbols) {
   SmallVector<Type> operands = kernelOperandTypes(*this);
   if (operands.size() != arguments.size())
     return emitOpError("(C1) kernel '")
-           << getKernel() << "' takes " << arguments.size()
-           << " operands, got " << operands.size();
+           << getKernel() << "' takes " << arguments.size() << " operands, got "
+           << operands.size();
   for (auto [i, operand, argument] : llvm::enumerate(operands, arguments))
     if (!fits(operand, argument))
       return emitOpError("(C1) operand ")
@@ -216,18 +218,22 @@ LogicalResult StoreOp::verify() {
 // Rows
 //===----------------------------------------------------------------------===//
 
-static LogicalResult verifyHeads(Operation *op, Type type, RowsType rows,
-                                 int64_t group) {
-  auto heads = cast<ShapedType>(type);
-  if (!heads.hasRank() || heads.getRank() != 3 ||
-      !heads.getElementType().isF32() ||
-      heads.getDimSize(2) != rows.getWidth())
-    return op->emitOpError("(C1) expected [rows, heads, ")
-           << rows.getWidth() << "] in f32, got " << type;
+static LogicalResult verifyGroup(Operation *op, RowsType rows, int64_t group) {
   if (group <= 0 || rows.getQueries() % group)
     return op->emitOpError("(C1) expected a group that divides ")
            << rows.getQueries() << " queries, got " << group;
   return success();
+}
+
+static LogicalResult verifyHeads(Operation *op, Type type, RowsType rows,
+                                 int64_t group) {
+  auto heads = dyn_cast<MemRefType>(type);
+  if (!heads || !heads.getLayout().isIdentity() || heads.getRank() != 3 ||
+      heads.isDynamicDim(1) || heads.getDimSize(2) != rows.getWidth() ||
+      !heads.getElementType().isF32())
+    return op->emitOpError("(C1) expected a contiguous memref [rows, heads, ")
+           << rows.getWidth() << "] in f32, its heads known, got " << type;
+  return verifyGroup(op, rows, group);
 }
 
 LogicalResult LoadRowsOp::verify() {
@@ -245,13 +251,12 @@ LogicalResult LoadParametersOp::verify() {
   if (tile.getLevel() == 16)
     return emitOpError("(C2) expected a tile below level 16");
   unsigned count = tile.getFormat().getModel().getNumParameters();
-  auto vector = VectorType::get({tile.getGroups()},
-                                Float32Type::get(getContext()));
+  auto vector =
+      VectorType::get({tile.getGroups()}, Float32Type::get(getContext()));
   if (getParameters().size() != count ||
       llvm::any_of(getParameters().getTypes(),
                    [&](Type type) { return type != vector; }))
-    return emitOpError("(C1) expected ")
-           << count << " results of " << vector;
+    return emitOpError("(C1) expected ") << count << " results of " << vector;
   return success();
 }
 
@@ -269,8 +274,9 @@ LogicalResult ScaleOp::verify() {
 
 LogicalResult ReduceOp::verify() {
   RowsType rows = getRows().getType();
-  return success(succeeded(verifyLength(*this, getBy(), rows.getWidth())) &&
-                 succeeded(verifyLength(*this, getResult(), rows.getQueries())));
+  return success(
+      succeeded(verifyLength(*this, getBy(), rows.getWidth())) &&
+      succeeded(verifyLength(*this, getResult(), rows.getQueries())));
 }
 
 LogicalResult AddOuterOp::verify() {
@@ -281,8 +287,8 @@ LogicalResult AddOuterOp::verify() {
 
 static LogicalResult verifyProduct(Operation *op, RowsType rows, TileType tile,
                                    RowsType result) {
-  auto expected = RowsType::get(op->getContext(), rows.getQueries(),
-                                tile.getWidth());
+  auto expected =
+      RowsType::get(op->getContext(), rows.getQueries(), tile.getWidth());
   if (rows.getWidth() != tile.getReduction())
     return op->emitOpError("(C1) expected rows of ")
            << tile.getReduction() << " elements, got " << rows;
@@ -319,7 +325,8 @@ static LogicalResult verifyQueries(Operation *op, SoftmaxType state,
 
 /// States are updated in place by targets that keep them in memory, so only one
 /// op may take a state: one op, or one in each of an op's exclusive regions.
-static LogicalResult verifySingleUse(Operation *op, Value state) {
+static LogicalResult verifySingleUse(Operation *op, Value state,
+                                     StringRef constraint = "(C2)") {
   llvm::SmallPtrSet<Region *, 4> regions;
   bool single = state.hasOneUse();
   bool exclusive = true;
@@ -327,8 +334,13 @@ static LogicalResult verifySingleUse(Operation *op, Value state) {
     exclusive &= user->getParentOp() == op->getParentOp() &&
                  regions.insert(user->getParentRegion()).second;
   if (!single && !exclusive)
-    return op->emitOpError("(C2) expected the state to have no other use");
+    return op->emitOpError(constraint)
+           << " expected the state to have no other use";
   return success();
+}
+
+LogicalResult CausalMaskOp::verify() {
+  return verifyGroup(*this, getScores().getType(), getGroup());
 }
 
 LogicalResult SoftmaxUpdateOp::verify() {
@@ -371,5 +383,5 @@ LogicalResult SoftmaxFinishOp::verify() {
 }
 
 LogicalResult MergePartialOp::verify() {
-  return verifySingleUse(*this, getState());
+  return verifySingleUse(*this, getState(), "(C1)");
 }

@@ -24,6 +24,13 @@ void PMKVQDialect::registerTypes() {
       >();
 }
 
+/// Most sink tokens of a cache.
+static constexpr int64_t kMaxSink = 16;
+
+static bool isHeadDim(int64_t headDim) {
+  return headDim == 64 || headDim == 128;
+}
+
 /// Groups of a part of `tokens` tokens.
 static int64_t countGroups(FormatAttr format, int64_t tokens, int64_t headDim) {
   return format.getModel().getGroupAxis() == GroupAxis::HeadDim ? headDim
@@ -70,9 +77,9 @@ ParseResult parseFormat(AsmParser &parser, FormatAttr &format) {
 
 ParseResult parseLadder(AsmParser &parser, SmallVectorImpl<int64_t> &ladder) {
   ladder.clear();
-  return parser.parseCommaSeparatedList(
-      AsmParser::Delimiter::Square,
-      [&] { return parser.parseInteger(ladder.emplace_back()); });
+  return parser.parseCommaSeparatedList(AsmParser::Delimiter::Square, [&] {
+    return parser.parseInteger(ladder.emplace_back());
+  });
 }
 
 ParseResult parseCacheField(AsmParser &parser, CacheParameters &fields) {
@@ -100,9 +107,9 @@ ParseResult parseCacheField(AsmParser &parser, CacheParameters &fields) {
 
 Type CacheType::parse(AsmParser &parser) {
   CacheParameters fields;
-  if (parser.parseCommaSeparatedList(
-          AsmParser::Delimiter::LessGreater,
-          [&] { return parseCacheField(parser, fields); }))
+  if (parser.parseCommaSeparatedList(AsmParser::Delimiter::LessGreater, [&] {
+        return parseCacheField(parser, fields);
+      }))
     return {};
   return parser.getChecked<CacheType>(parser.getContext(), fields.kvHeads,
                                       fields.headDim, fields.key, fields.value,
@@ -150,14 +157,13 @@ LogicalResult CacheType::verify(function_ref<InFlightDiagnostic()> emitError,
   if (kvHeads <= 0)
     return emitError() << "(C1) expected kv_heads of at least 1, got "
                        << kvHeads;
-  if (headDim != 64 && headDim != 128)
+  if (!isHeadDim(headDim))
     return emitError() << "(C2) expected a head_dim of 64 or 128, got "
                        << headDim;
   if (failed(verifyLadder(emitError, ladder)))
     return failure();
-  constexpr int64_t maxSink = 16;
-  if (sink < 0 || sink > maxSink)
-    return emitError() << "(C4) expected a sink of 0 to " << maxSink
+  if (sink < 0 || sink > kMaxSink)
+    return emitError() << "(C4) expected a sink of 0 to " << kMaxSink
                        << " tokens, got " << sink;
   if (static_cast<bool>(key) != static_cast<bool>(value))
     return emitError() << "(C5) expected formats for key and value, or for "
@@ -186,19 +192,38 @@ LogicalResult TileType::verify(function_ref<InFlightDiagnostic()> emitError,
   if (!rt::isLevel(level))
     return emitError() << "(C1) expected a level of 16, 8, 4 or 2, got "
                        << level;
-  if (tokens <= 0 || headDim <= 0)
-    return emitError() << "expected positive sizes, got " << tokens << " x "
-                       << headDim;
   if (level < 16 && tokens != rt::kPageTokens)
     return emitError() << "(C2) expected " << rt::kPageTokens
                        << " tokens below level 16, got " << tokens;
+  constexpr int64_t maxTokens = kMaxSink + rt::kPageTokens;
+  if (tokens <= 0 || tokens > maxTokens)
+    return emitError() << "(C2) expected 1 to " << maxTokens << " tokens, got "
+                       << tokens;
+  if (!isHeadDim(headDim))
+    return emitError() << "(C3) expected a head_dim of 64 or 128, got "
+                       << headDim;
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// RowsType and SoftmaxType
+//===----------------------------------------------------------------------===//
+
+static LogicalResult
+verifyPositive(function_ref<InFlightDiagnostic()> emitError, int64_t queries,
+               int64_t width) {
+  if (queries <= 0 || width <= 0)
+    return emitError() << "(C1) expected positive sizes, got " << queries
+                       << " x " << width;
   return success();
 }
 
 LogicalResult RowsType::verify(function_ref<InFlightDiagnostic()> emitError,
                                int64_t queries, int64_t width) {
-  if (queries <= 0 || width <= 0)
-    return emitError() << "(C1) expected positive sizes, got " << queries
-                       << " x " << width;
-  return success();
+  return verifyPositive(emitError, queries, width);
+}
+
+LogicalResult SoftmaxType::verify(function_ref<InFlightDiagnostic()> emitError,
+                                  int64_t queries, int64_t headDim) {
+  return verifyPositive(emitError, queries, headDim);
 }

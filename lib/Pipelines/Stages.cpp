@@ -127,8 +127,8 @@ static LogicalResult dump(ModuleOp module, StringRef folder, size_t number,
            << folder << "': " << code.message();
   SmallString<128> path(folder);
   llvm::sys::path::append(
-      path, llvm::formatv("{0}{1}-{2}.mlir", number / 10, number % 10, name)
-                .str());
+      path,
+      llvm::formatv("{0}{1}-{2}.mlir", number / 10, number % 10, name).str());
   std::string message;
   auto file = openOutputFile(path, &message);
   if (!file)
@@ -169,8 +169,7 @@ struct PlanPipelineOptions : PassPipelineOptions<PlanPipelineOptions> {
   Option<std::string> schedule{*this, "schedule",
                                llvm::cl::desc("page or none"),
                                llvm::cl::init(defaults.schedule)};
-  Option<int64_t> floor{*this, "floor",
-                        llvm::cl::desc("Lowest level, bits"),
+  Option<int64_t> floor{*this, "floor", llvm::cl::desc("Lowest level, bits"),
                         llvm::cl::init(defaults.keyFloor)};
   Option<int64_t> budget{*this, "budget",
                          llvm::cl::desc("Bytes for all caches; 0 is no limit"),

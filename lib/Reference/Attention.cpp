@@ -35,8 +35,8 @@ double dot(const double *a, const double *b, int64_t size) {
 } // namespace
 
 void attend(const double *query, const double *keys, const double *values,
-            int64_t visible, int64_t headDim, double scale,
-            Rotations rotations, double *output) {
+            int64_t visible, int64_t headDim, double scale, Rotations rotations,
+            double *output) {
   std::fill(output, output + headDim, 0.0);
   if (visible == 0)
     return;

@@ -46,18 +46,18 @@ Status checkOptions(const CacheOptions &options) {
 }
 
 StepResult outOfMemory(int64_t missingBytes) {
-  return {Status(StatusCode::OutOfMemory,
-                 "the budget is short of " + std::to_string(missingBytes) +
-                     " bytes"),
+  return {Status(StatusCode::OutOfMemory, "the budget is short of " +
+                                              std::to_string(missingBytes) +
+                                              " bytes"),
           missingBytes};
 }
 
 } // namespace
 
 Cache::Cache(const CacheOptions &options)
-    : options_(options), streams_(int64_t(options.shape.layers) *
-                                  options.shape.sequences *
-                                  options.shape.kvHeads),
+    : options_(options),
+      streams_(int64_t(options.shape.layers) * options.shape.sequences *
+               options.shape.kvHeads),
       tokens_(options.shape.sequences, 0), levels_(options.shape) {}
 
 StepResult Cache::create(const CacheOptions &options,
@@ -88,8 +88,8 @@ int64_t Cache::streamIndex(int32_t layer, int32_t sequence,
 }
 
 bool Cache::windowIsFull(int32_t sequence) const {
-  return tokens_[sequence] == shape().sinkTokens +
-                                  (pages(sequence) + 1) * kPageTokens;
+  return tokens_[sequence] ==
+         shape().sinkTokens + (pages(sequence) + 1) * kPageTokens;
 }
 
 int64_t Cache::room(int32_t sequence) const {
@@ -103,8 +103,8 @@ int64_t Cache::bytes() const {
   return totalBytes(shape(), schedule(), levels_);
 }
 
-std::vector<double> Cache::decode(int32_t layer, int32_t sequence,
-                                  int32_t head, int32_t part) const {
+std::vector<double> Cache::decode(int32_t layer, int32_t sequence, int32_t head,
+                                  int32_t part) const {
   const Stream &from = stream(layer, sequence, head);
   const std::vector<uint16_t> &fixed = from.fixed[part];
   int64_t sinkValues =
@@ -174,9 +174,9 @@ Status Cache::checkStep(const std::vector<SequenceTokens> &step) const {
 PageHead Cache::windowAsPage(const Stream &from) const {
   PageHead page;
   for (int32_t part = 0; part < kParts; ++part)
-    page[part].values.assign(
-        from.fixed[part].begin() + shape().sinkTokens * shape().headDim,
-        from.fixed[part].end());
+    page[part].values.assign(from.fixed[part].begin() +
+                                 shape().sinkTokens * shape().headDim,
+                             from.fixed[part].end());
   return page;
 }
 
@@ -194,10 +194,9 @@ Status Cache::makeChanges(const PageLevels &planned,
           Change change{layer, sequence, head, page,
                         isNew ? windowAsPage(from) : from.pages[page]};
           for (int32_t part = 0; part < kParts; ++part) {
-            Status status =
-                lowerPart(format(part), shape().headDim,
-                          partLevel(schedule(), level, part),
-                          change.content[part]);
+            Status status = lowerPart(format(part), shape().headDim,
+                                      partLevel(schedule(), level, part),
+                                      change.content[part]);
             if (!status.ok())
               return status;
           }
@@ -227,8 +226,8 @@ void Cache::store(const SequenceTokens &tokens) {
     for (int32_t head = 0; head < shape().kvHeads; ++head)
       for (int32_t part = 0; part < kParts; ++part) {
         const float *source = part == rt::kKey ? tokens.keys : tokens.values;
-        source += (int64_t(layer) * shape().kvHeads + head) * tokens.tokens *
-                  headDim;
+        source +=
+            (int64_t(layer) * shape().kvHeads + head) * tokens.tokens * headDim;
         std::vector<uint16_t> &fixed =
             stream(layer, tokens.sequence, head).fixed[part];
         for (int64_t token = 0; token < tokens.tokens; ++token) {

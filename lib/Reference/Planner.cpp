@@ -25,8 +25,7 @@ int64_t fixedBytes(const CacheShape &shape) {
   int64_t heads = int64_t(shape.layers) * shape.sequences * shape.kvHeads;
   int64_t table = pagesForTokens(shape.sinkTokens, shape.maxTokens) *
                   static_cast<int64_t>(sizeof(rt::PageEntry));
-  return heads *
-         (rt::fixedAreaBytes(shape.headDim, shape.sinkTokens) + table);
+  return heads * (rt::fixedAreaBytes(shape.headDim, shape.sinkTokens) + table);
 }
 
 int64_t pageHeadBytes(const CacheShape &shape, const Schedule &schedule,
@@ -128,8 +127,7 @@ PlanResult planLevels(const CacheShape &shape, const Schedule &schedule,
   // "Highest level first" is one scan a level: a halved page-head is below all
   // that are still to be halved in the same scan.
   if (schedule.kind == ScheduleKind::Page)
-    for (int32_t from = rt::kLadder[0]; from > lowestLevel(schedule);
-         from /= 2)
+    for (int32_t from = rt::kLadder[0]; from > lowestLevel(schedule); from /= 2)
       lowerFrom(from, shape, schedule, lowered, result.bytes);
   result.missingBytes =
       std::max<int64_t>(0, result.bytes - schedule.budgetBytes);

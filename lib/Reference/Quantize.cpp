@@ -154,10 +154,9 @@ Status quantizePart(const UniformFormat &format, int64_t headDim,
     for (int64_t channel = 0; channel < headDim; ++channel) {
       int64_t group = groupOf(format, token, channel);
       int64_t element = token * headDim + channel;
-      result.codes[element] =
-          encode(bf16ToFloat(values[element]),
-                 halfToFloat(result.minimum[group]),
-                 halfToFloat(result.range[group]));
+      result.codes[element] = encode(bf16ToFloat(values[element]),
+                                     halfToFloat(result.minimum[group]),
+                                     halfToFloat(result.range[group]));
     }
   part = std::move(result);
   return {};

@@ -63,8 +63,8 @@ translate(ModuleOp module, llvm::LLVMContext &context,
     function.addFnAttr("target-cpu", machine.getTargetCPU());
     function.addFnAttr("target-features", machine.getTargetFeatureString());
   }
-  auto optimize = makeOptimizingTransformer(/*optLevel=*/3, /*sizeLevel=*/0,
-                                            &machine);
+  auto optimize =
+      makeOptimizingTransformer(/*optLevel=*/3, /*sizeLevel=*/0, &machine);
   if (llvm::Error error = optimize(ir.get()))
     return error;
   return ir;
@@ -140,8 +140,8 @@ HostProgram::compile(ModuleOp module) {
     return jit.takeError();
   if (llvm::Error error = addHooks(**jit))
     return error;
-  if (llvm::Error error = (*jit)->addIRModule(llvm::orc::ThreadSafeModule(
-          std::move(*ir), std::move(context))))
+  if (llvm::Error error = (*jit)->addIRModule(
+          llvm::orc::ThreadSafeModule(std::move(*ir), std::move(context))))
     return error;
   program->jit = std::move(*jit);
   return program;

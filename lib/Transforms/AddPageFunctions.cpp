@@ -63,8 +63,7 @@ private:
       std::string name = stringifyPart(part).str();
       addFunction(cache, ("flush_" + Twine(name) + "_" + Twine(level)).str(),
                   [&](ImplicitLocOpBuilder &b, Value caches, Value pages) {
-                    return FlushOp::create(b, cache, part, caches, pages,
-                                           level)
+                    return FlushOp::create(b, cache, part, caches, pages, level)
                         .getResult();
                   });
       if (!lowers || level / 2 < floor)
@@ -81,9 +80,9 @@ private:
     }
   }
 
-  void addFunction(CacheType cache, StringRef name,
-                   function_ref<Value(ImplicitLocOpBuilder &, Value, Value)>
-                       body) {
+  void
+  addFunction(CacheType cache, StringRef name,
+              function_ref<Value(ImplicitLocOpBuilder &, Value, Value)> body) {
     ImplicitLocOpBuilder b(getOperation().getLoc(), &getContext());
     b.setInsertionPointToEnd(getOperation().getBody());
     auto pages = PagesType::get(&getContext());
@@ -91,8 +90,8 @@ private:
         b, name, b.getFunctionType({cache, pages}, {cache}));
     Block *entry = function.addEntryBlock();
     b.setInsertionPointToStart(entry);
-    func::ReturnOp::create(b, body(b, entry->getArgument(0),
-                                   entry->getArgument(1)));
+    func::ReturnOp::create(
+        b, body(b, entry->getArgument(0), entry->getArgument(1)));
   }
 };
 } // namespace

@@ -28,6 +28,10 @@ struct LaunchModel
     auto launch = cast<LaunchOp>(op);
     auto toBuffers = [&](ValueRange values, SmallVector<Value> &buffers) {
       for (Value value : values) {
+        if (isa<MemRefType>(value.getType())) {
+          buffers.push_back(value);
+          continue;
+        }
         FailureOr<Value> buffer = getBuffer(rewriter, value, options, state);
         if (failed(buffer))
           return failure();
@@ -42,7 +46,11 @@ struct LaunchModel
     LaunchOp::create(rewriter, op->getLoc(), TypeRange{},
                      launch.getKernelAttr(), launch.getOverAttr(),
                      launch.getCache(), launch.getBatch(), inputs, outputs);
-    replaceOpWithBufferizedValues(rewriter, op, outputs);
+    SmallVector<Value> results;
+    for (auto [output, buffer] : llvm::zip(launch.getOutputs(), outputs))
+      if (isa<TensorType>(output.getType()))
+        results.push_back(buffer);
+    replaceOpWithBufferizedValues(rewriter, op, results);
     return success();
   }
 };

@@ -38,8 +38,8 @@ static Value ones(ImplicitLocOpBuilder &b, int64_t size) {
 static Value foldProduct(ImplicitLocOpBuilder &b, Value rows, Value tileValue) {
   auto tile = cast<TileType>(tileValue.getType());
   auto rowsType = cast<RowsType>(rows.getType());
-  auto result = RowsType::get(b.getContext(), rowsType.getQueries(),
-                              tile.getWidth());
+  auto result =
+      RowsType::get(b.getContext(), rowsType.getQueries(), tile.getWidth());
   if (tile.getLevel() == 16)
     return ContractOp::create(b, result, rows, tileValue);
 
@@ -49,8 +49,8 @@ static Value foldProduct(ImplicitLocOpBuilder &b, Value rows, Value tileValue) {
   auto perRow = VectorType::get({rowsType.getQueries()}, b.getF32Type());
   SmallVector<Type> types(model.getNumParameters(), group);
   auto parameters = LoadParametersOp::create(b, types, tileValue);
-  auto [offset, step] = model.emitAffine(b, format, parameters.getParameters(),
-                                         tile.getLevel());
+  auto [offset, step] =
+      model.emitAffine(b, format, parameters.getParameters(), tile.getLevel());
   if (tile.groupsAlongReduction()) {
     Value scaled = ScaleOp::create(b, rows, step);
     Value bias = ReduceOp::create(b, perRow, rows, offset);

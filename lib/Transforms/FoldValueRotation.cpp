@@ -6,8 +6,10 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/IR/Matchers.h"
 #include "pmkvq/IR/PMKVQ.h"
 #include "pmkvq/Passes.h"
 
@@ -50,12 +52,36 @@ private:
     return uses && llvm::hasSingleElement(*uses) ? weight : WeightOp();
   }
 
+  /// Whether `linear` is x times w transposed: outputs are dimension 0 of w.
+  static bool isLinear(linalg::MatmulOp linear) {
+    AffineExpr m, n, k;
+    MLIRContext *context = linear.getContext();
+    bindDims(context, m, n, k);
+    return linear.getIndexingMapsArray()[1] ==
+           AffineMap::get(3, 0, {n, k}, context);
+  }
+
+  /// Whether `op` gives its only input, widened, along its last dimension.
+  static bool isBroadcast(linalg::GenericOp op) {
+    if (op.getNumDpsInputs() != 1 || op.getNumDpsInits() != 1 ||
+        op.getNumReductionLoops() != 0 || op.getNumLoops() == 0)
+      return false;
+    auto last =
+        AffineMap::get(op.getNumLoops(), 0,
+                       getAffineDimExpr(op.getNumLoops() - 1, op.getContext()));
+    Value result = op.getBody()->getTerminator()->getOperand(0);
+    auto widened = result.getDefiningOp<arith::ExtFOp>();
+    return widened && widened.getIn() == op.getBody()->getArgument(0) &&
+           op.getIndexingMapsArray()[0] == last &&
+           op.getIndexingMapsArray()[1].isIdentity();
+  }
+
   /// Whether `init` adds nothing, or a bias whose weight joins `targets`.
   bool traceInit(Value init, SmallVectorImpl<Target> &targets) {
-    if (init.getDefiningOp<linalg::FillOp>())
-      return true;
-    auto broadcast = init.getDefiningOp<linalg::LinalgOp>();
-    if (!broadcast || broadcast.getNumDpsInputs() != 1)
+    if (auto fill = init.getDefiningOp<linalg::FillOp>())
+      return matchPattern(fill.getInputs()[0], m_AnyZeroFloat());
+    auto broadcast = init.getDefiningOp<linalg::GenericOp>();
+    if (!broadcast || !isBroadcast(broadcast))
       return false;
     WeightOp bias = soleWeight(broadcast.getDpsInputs()[0]);
     if (!bias || cast<ShapedType>(bias.getType()).getRank() != 1)
@@ -68,8 +94,7 @@ private:
     int64_t block = headDim & -headDim; // largest power of two dividing it
     for (Target target : targets) {
       auto rotation = RotationAttr::get(&getContext(), target.dim, block);
-      target.weight.setRotationsAttr(
-          ArrayAttr::get(&getContext(), {rotation}));
+      target.weight.setRotationsAttr(ArrayAttr::get(&getContext(), {rotation}));
     }
   }
 
@@ -80,7 +105,7 @@ private:
         !heads->hasOneUse())
       return;
     auto linear = heads.getSrc().getDefiningOp<linalg::MatmulOp>();
-    if (!linear || !linear->hasOneUse())
+    if (!linear || !linear->hasOneUse() || !isLinear(linear))
       return;
     SmallVector<Target> targets;
     WeightOp weight = soleWeight(linear.getDpsInputs()[1]);
@@ -101,7 +126,8 @@ private:
     if (!flat || !flat->hasOneUse())
       return;
     auto linear = dyn_cast<linalg::MatmulOp>(*flat->user_begin());
-    if (!linear || linear.getDpsInputs()[0] != flat.getResult())
+    if (!linear || linear.getDpsInputs()[0] != flat.getResult() ||
+        !isLinear(linear))
       return;
     WeightOp weight = soleWeight(linear.getDpsInputs()[1]);
     if (!weight || weight.getRotations())

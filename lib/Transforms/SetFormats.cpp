@@ -19,7 +19,8 @@ using namespace mlir;
 using namespace mlir::pmkvq;
 
 namespace {
-class SetFormatsPass : public mlir::pmkvq::impl::SetFormatsBase<SetFormatsPass> {
+class SetFormatsPass
+    : public mlir::pmkvq::impl::SetFormatsBase<SetFormatsPass> {
 public:
   using SetFormatsBase::SetFormatsBase;
 
@@ -38,8 +39,8 @@ private:
   /// The format written as `text`; reports what is wrong with it.
   FormatAttr parse(StringRef text) {
     std::string full = ("#pmkvq.format" + text).str();
-    auto format = dyn_cast_or_null<FormatAttr>(
-        parseAttribute(full, &getContext()));
+    auto format =
+        dyn_cast_or_null<FormatAttr>(parseAttribute(full, &getContext()));
     if (!format)
       emitError(getOperation().getLoc(), "cannot read the format '")
           << text << "'";

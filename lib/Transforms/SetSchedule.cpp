@@ -1,7 +1,8 @@
 //===- SetSchedule.cpp - Set schedule, floors and budget ------------------===//
 //
 // What the user decides about lowering becomes attributes of the creating ops,
-// and the levels that cannot occur leave the types.  Neighbours: SetFormats.cpp.
+// and the levels that cannot occur leave the types.  Neighbours:
+// SetFormats.cpp.
 //
 //===----------------------------------------------------------------------===//
 
@@ -20,7 +21,8 @@ using namespace mlir::pmkvq;
 namespace rt = ::pmkvq::rt;
 
 namespace {
-class SetSchedulePass : public mlir::pmkvq::impl::SetScheduleBase<SetSchedulePass> {
+class SetSchedulePass
+    : public mlir::pmkvq::impl::SetScheduleBase<SetSchedulePass> {
 public:
   using SetScheduleBase::SetScheduleBase;
 
@@ -32,10 +34,14 @@ public:
           << schedule << "', expected page or none";
       return signalPassFailure();
     }
+    if (budget < 0) {
+      module.emitError("expected a budget of at least 0 bytes, got ")
+          << int64_t(budget);
+      return signalPassFailure();
+    }
     auto error = [&] { return module.emitError(); };
-    auto attribute = ScheduleAttr::getChecked(error, &getContext(), *kind,
-                                              int64_t(keyFloor),
-                                              int64_t(valueFloor));
+    auto attribute = ScheduleAttr::getChecked(
+        error, &getContext(), *kind, int64_t(keyFloor), int64_t(valueFloor));
     if (!attribute)
       return signalPassFailure();
 

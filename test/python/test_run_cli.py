@@ -90,6 +90,15 @@ class TestReasoner:
         tables = output.summary["kv_budget_bytes"] - pages_budget - fixed_bytes(1)
         assert count * MIN_TABLE_BYTES <= tables <= count * MAX_TABLE_BYTES
 
+    @pytest.mark.parametrize("key", ["per_token+hadamard", "per_token+plain", "per_channel+plain+clip=0.85"])
+    def test_other_key_formats_run_end_to_end(self, reasoner, key):
+        # 4 bits: per-token keys without rotation lose the thread at 2.
+        program = programs(64)[0]
+        output = generate(reasoner, f"--prompt-tokens={ids(program['prompt'])}", f"--key-format={key}",
+                          f"--max-tokens={len(program['answer'])}", "--schedule=none", "--floor=4")
+        assert output.tokens == [program["answer"]]
+        assert {bits for bits in LEVELS if output.summary["levels"]["key"][bits]} == {"4"}
+
     @pytest.mark.slow
     def test_64_lines_at_2_bits_in_a_batch(self, reasoner, batch):
         prompts, answers = batch(64, 8)

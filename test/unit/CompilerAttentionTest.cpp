@@ -1,7 +1,8 @@
 //===- CompilerAttentionTest.cpp - Attention kernels against the reference ===//
 //
 // Compiled append, attend and merge against double precision, over mixed
-// levels, sink and window.  Neighbours: KernelHarness.h, ReferenceAttentionTest.
+// levels, sink and window.  Neighbours: KernelHarness.h,
+// ReferenceAttentionTest.
 //
 //===----------------------------------------------------------------------===//
 
@@ -47,8 +48,8 @@ double outputTolerance(const std::vector<double> &query,
   }
   for (int64_t i = 0; i < visible * headDim; ++i)
     largest = std::max(largest, std::abs(values[i]));
-  double score = std::sqrt((headDim + 32) * norm) * kUnit * kScale /
-                 std::log(2.0);
+  double score =
+      std::sqrt((headDim + 32) * norm) * kUnit * kScale / std::log(2.0);
   return largest *
          (2 * std::log(2.0) * score + std::sqrt(visible + 64.0) * kUnit);
 }
@@ -97,7 +98,8 @@ public:
     for (int32_t row = 0; row < rows; ++row)
       for (int64_t head = 0; head < shape.queryHeads; ++head)
         compare(sequence, head, fixedIndex + row + 1,
-                queries.data() + (row * shape.queryHeads + head) * shape.headDim,
+                queries.data() +
+                    (row * shape.queryHeads + head) * shape.headDim,
                 out.data() + (row * shape.queryHeads + head) * shape.headDim);
   }
 
@@ -131,13 +133,13 @@ private:
            std::vector<float> &queries, std::vector<float> &out) {
     std::vector<rt::AttendTask> attend;
     std::vector<rt::MergeTask> merge;
-    int32_t parts = std::max(1, (pages[sequence] + pagesPerTask - 1) /
-                                    pagesPerTask);
+    int32_t parts =
+        std::max(1, (pages[sequence] + pagesPerTask - 1) / pagesPerTask);
     for (int32_t row = 0; row < rows; row += rowsPerTask)
       for (int32_t head = 0; head < shape.kvHeads; ++head) {
         int32_t count = std::min<int32_t>(rows - row, rowsPerTask);
-        merge.push_back({head, row, count,
-                         static_cast<int32_t>(attend.size()), parts});
+        merge.push_back(
+            {head, row, count, static_cast<int32_t>(attend.size()), parts});
         for (int32_t part = 0; part < parts; ++part)
           attend.push_back(
               {sequence, head, row, count, part * pagesPerTask,
@@ -201,19 +203,17 @@ private:
     int64_t visible = pages[sequence] * rt::kPageTokens + fixedTokens;
     std::vector<double> q(query, query + shape.headDim);
     std::vector<double> expected(shape.headDim);
-    reference::attend(q.data(), keys.data(), values.data(), visible,
-                      shape.headDim, kScale,
-                      {format[0].hadamard, format[1].hadamard},
-                      expected.data());
+    reference::attend(
+        q.data(), keys.data(), values.data(), visible, shape.headDim, kScale,
+        {format[0].hadamard, format[1].hadamard}, expected.data());
     double tolerance = outputTolerance(rotated(q, format[0].hadamard), keys,
                                        values, visible, shape.headDim);
     double squares = 0;
     for (int64_t d = 0; d < shape.headDim; ++d)
       squares += (out[d] - expected[d]) * (out[d] - expected[d]);
     double error = std::sqrt(squares / static_cast<double>(shape.headDim));
-    ASSERT_LE(error, tolerance)
-        << "sequence " << sequence << " query head " << queryHead << " visible "
-        << visible;
+    ASSERT_LE(error, tolerance) << "sequence " << sequence << " query head "
+                                << queryHead << " visible " << visible;
   }
 
   std::mt19937 random;
@@ -256,7 +256,8 @@ TEST_P(AttentionTest, MatchesDoublePrecisionOverMixedLevels) {
 INSTANTIATE_TEST_SUITE_P(
     Shapes, AttentionTest,
     testing::Values(
-        makeShape(2, 3, 128, "<per_channel, hadamard>", "<per_token, hadamard>"),
+        makeShape(2, 3, 128, "<per_channel, hadamard>",
+                  "<per_token, hadamard>"),
         makeShape(3, 3, 64, "<per_channel, hadamard>", "<per_token, hadamard>"),
         makeShape(1, 4, 128, "<per_token, hadamard>", "<per_token, hadamard>"),
         makeShape(1, 1, 64, "<per_token>", "<per_channel, clip = 0.85>", 4),
@@ -264,8 +265,8 @@ INSTANTIATE_TEST_SUITE_P(
         makeShape(1, 7, 64, "<per_channel>", "<per_token>")));
 
 TEST(AppendTest, RotatesAndRounds) {
-  KernelShape shape = makeShape(2, 1, 128, "<per_channel, hadamard>",
-                                "<per_token>", 1);
+  KernelShape shape =
+      makeShape(2, 1, 128, "<per_channel, hadamard>", "<per_token>", 1);
   auto kernels = Kernels::compile(shape);
   ASSERT_NE(kernels, nullptr);
   TestCache cache(shape, 512, 512, 2, 1);
@@ -290,15 +291,15 @@ TEST(AppendTest, RotatesAndRounds) {
           values.data() + row * headFloats + head * shape.headDim;
       std::vector<double> exact =
           rotated({key, key + shape.headDim}, /*rotate=*/true);
-      const uint16_t *storedKey = cache.fixed(
-          rows[row].sequence, head, rt::kKey, rows[row].fixedIndex);
+      const uint16_t *storedKey =
+          cache.fixed(rows[row].sequence, head, rt::kKey, rows[row].fixedIndex);
       const uint16_t *storedValue = cache.fixed(
           rows[row].sequence, head, rt::kValue, rows[row].fixedIndex);
       for (int64_t d = 0; d < shape.headDim; ++d) {
         // Half a unit in the last place of bf16, and 8 roundings of sums whose
         // terms are at most the vector's norm, below 4 * sqrt(head_dim).
-        double bound = std::abs(exact[d]) * 0x1p-8 +
-                       8 * kUnit * 4 * std::sqrt(128.0);
+        double bound =
+            std::abs(exact[d]) * 0x1p-8 + 8 * kUnit * 4 * std::sqrt(128.0);
         ASSERT_NEAR(reference::bf16ToFloat(storedKey[d]), exact[d], bound);
         ASSERT_EQ(storedValue[d], reference::floatToBf16(value[d]));
       }

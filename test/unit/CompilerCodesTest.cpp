@@ -178,9 +178,9 @@ TEST_P(CodesTest, FlushToLevel16KeepsEveryBit) {
 void expectSame(OnePage &page, const std::vector<uint16_t> &values,
                 int64_t &refused) {
   PagePart expected;
-  bool ok =
-      reference::quantizePart(page.format, page.headDim, values.data(), expected)
-          .ok();
+  bool ok = reference::quantizePart(page.format, page.headDim, values.data(),
+                                    expected)
+                .ok();
   refused += !ok;
   for (int32_t part : {rt::kKey, rt::kValue}) {
     std::vector<uint8_t> before = page.cache.blocks;
@@ -226,10 +226,10 @@ TEST_P(CodesTest, ConstantGroupsHaveRangeZero) {
   page.flush(rt::kKey, 8, std::vector<uint16_t>(kTokens * headDim));
   int64_t refused = 0;
   for (float value : {0.0f, -0.0f, 1.0f, -300.0f, 1e-30f, -1e-6f})
-    expectSame(page,
-               std::vector<uint16_t>(kTokens * headDim,
-                                     reference::floatToBf16(value)),
-               refused);
+    expectSame(
+        page,
+        std::vector<uint16_t>(kTokens * headDim, reference::floatToBf16(value)),
+        refused);
   EXPECT_EQ(refused, 0);
 }
 

@@ -111,8 +111,8 @@ TestCache::TestCache(const KernelShape &shape, int64_t parameterBytesKey,
   for (int64_t i = 0; i < blockCount; ++i)
     freeBlocks.push_back(static_cast<uint32_t>(i));
   std::shuffle(freeBlocks.begin(), freeBlocks.end(), std::mt19937(7));
-  cacheView = {blocks.data(), parameters.data(), pages.data(),
-               fixedArea.data(), maxPages};
+  cacheView = {blocks.data(), parameters.data(), pages.data(), fixedArea.data(),
+               maxPages};
 }
 
 rt::PageEntry &TestCache::entry(int32_t sequence, int32_t head, int32_t page) {

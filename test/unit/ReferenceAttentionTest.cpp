@@ -34,8 +34,7 @@ std::vector<double> randomArray(int64_t size, uint32_t seed) {
 
 /// Softmax attention straight from its definition.
 std::vector<double> direct(const double *query, const std::vector<double> &keys,
-                           const std::vector<double> &values,
-                           int64_t visible) {
+                           const std::vector<double> &values, int64_t visible) {
   std::vector<long double> sum(kHeadDim, 0);
   long double total = 0;
   for (int64_t t = 0; t < visible; ++t) {
@@ -130,9 +129,8 @@ Filled fillCache(const Schedule &schedule, bool hadamard) {
   std::vector<float> values(filled.values.begin(), filled.values.end());
   for (int64_t begin = 0; begin < 300;) {
     int64_t tokens = std::min(filled.cache->room(0), 300 - begin);
-    StepResult result =
-        filled.cache->append({{0, tokens, &keys[begin * kHeadDim],
-                               &values[begin * kHeadDim]}});
+    StepResult result = filled.cache->append(
+        {{0, tokens, &keys[begin * kHeadDim], &values[begin * kHeadDim]}});
     EXPECT_TRUE(result.status.ok());
     begin += tokens;
   }
@@ -161,8 +159,7 @@ TEST(ReferenceAttention, RotatedLevel16IsCloseToDirectSoftmax) {
   Filled filled = fillCache({}, true);
   std::vector<double> q = randomArray(kHeadDim, 7);
   std::vector<double> out = attend(*filled.cache, 0, 0, 0, q, 1, 1, kScale);
-  std::vector<double> exact =
-      direct(q.data(), filled.keys, filled.values, 300);
+  std::vector<double> exact = direct(q.data(), filled.keys, filled.values, 300);
   expectNear(out.data(), exact, 0.02);
 }
 

@@ -37,8 +37,8 @@ TEST(ReferenceBits, Bf16RoundTripsEveryValue) {
 }
 
 TEST(ReferenceBits, Bf16RoundsToNearestTiesToEven) {
-  EXPECT_EQ(roundToBf16(1.0f + 0x1p-8f), 1.0f);              // tie, down
-  EXPECT_EQ(roundToBf16(1.0f + 0x3p-8f), 1.0f + 0x2p-7f);    // tie, up
+  EXPECT_EQ(roundToBf16(1.0f + 0x1p-8f), 1.0f);               // tie, down
+  EXPECT_EQ(roundToBf16(1.0f + 0x3p-8f), 1.0f + 0x2p-7f);     // tie, up
   EXPECT_EQ(roundToBf16(1.0f + 0x1.002p-8f), 1.0f + 0x1p-7f); // above a tie
   EXPECT_EQ(roundToBf16(std::numeric_limits<float>::max()), kInfinity);
 }
@@ -69,9 +69,9 @@ TEST(ReferenceBits, DirectedRoundingBracketsEveryFloat) {
   int inexact = 0;
   for (int i = 0; i < 200000; ++i) {
     // Exponents from below fp16's denormals to beyond its largest value.
-    float value = std::ldexp(std::uniform_real_distribution<float>(-1, 1)(
-                                 random),
-                             static_cast<int>(random() % 46) - 28);
+    float value =
+        std::ldexp(std::uniform_real_distribution<float>(-1, 1)(random),
+                   static_cast<int>(random() % 46) - 28);
     uint16_t down = floatToHalfDown(value), up = floatToHalfUp(value);
     EXPECT_LE(halfToFloat(down), value);
     EXPECT_GE(halfToFloat(up), value);

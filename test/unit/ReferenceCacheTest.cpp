@@ -124,8 +124,7 @@ TEST(ReferenceCache, StreamsOfABatchDoNotMix) {
       std::vector<double> decoded = cache->decode(layer, 1, head, 0);
       ASSERT_EQ(decoded.size(), size_t(9 * kHeadDim));
       for (size_t i = 0; i < decoded.size(); ++i)
-        ASSERT_EQ(decoded[i],
-                  second[(layer * 2 + head) * decoded.size() + i]);
+        ASSERT_EQ(decoded[i], second[(layer * 2 + head) * decoded.size() + i]);
     }
 }
 
@@ -224,8 +223,8 @@ TEST(ReferenceCache, RefusesAPageThatCannotBeQuantizedAndKeepsItsState) {
   ASSERT_TRUE(appendOne(*cache, 1, INFINITY).status.ok());
   // Sequence 0 could be flushed; the step fails as a whole.
   std::vector<float> token = randomTokens(options.shape, 1, 3);
-  StepResult result = cache->append({{0, 1, token.data(), token.data()},
-                                     {1, 1, token.data(), token.data()}});
+  StepResult result = cache->append(
+      {{0, 1, token.data(), token.data()}, {1, 1, token.data(), token.data()}});
   EXPECT_EQ(result.status.code(), StatusCode::NotRepresentable);
   EXPECT_EQ(cache->pages(0), 0);
   EXPECT_EQ(cache->tokens(0), 129);

@@ -90,8 +90,7 @@ TEST_P(ReferencePaperCache, LowersAndDecodesTheBodyLikeGolden) {
           decodePaperGroup(group, PaperDecoding::Bf16Steps);
       for (int64_t i = 0; i < kGroup; ++i) {
         ASSERT_EQ(group.codes[i], codes[(head * body.tokens + t) * kGroup + i]);
-        ASSERT_EQ(decoded[i],
-                  out[(head * seen + body.sink + t) * kGroup + i]);
+        ASSERT_EQ(decoded[i], out[(head * seen + body.sink + t) * kGroup + i]);
       }
     }
 }

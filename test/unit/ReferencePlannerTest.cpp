@@ -254,8 +254,8 @@ TEST(ReferencePlanner, EqualsASearchOverRandomGeometries) {
     schedule.floor = {2 << pick(0, 2), 2 << pick(0, 2)};
     int64_t pageHeads = shape.layers * shape.kvHeads;
     schedule.budgetBytes =
-        fixedBytes(shape) + pick(10, 60) * pageHeads *
-                                (pageHeadBytes(shape, schedule, 16) / 16);
+        fixedBytes(shape) +
+        pick(10, 60) * pageHeads * (pageHeadBytes(shape, schedule, 16) / 16);
     PageLevels fast(shape), slow(shape);
     for (int step = 0; step < 6; ++step) {
       for (int32_t s = 0; s < shape.sequences; ++s)

@@ -124,8 +124,7 @@ TEST_P(ReferenceQuantize, Level16IsExact) {
 INSTANTIATE_TEST_SUITE_P(
     Formats, ReferenceQuantize,
     testing::Combine(testing::Values(Axis::PerChannel, Axis::PerToken),
-                     testing::Values(64, 80, 128),
-                     testing::Values(0.8, 1.0)));
+                     testing::Values(64, 80, 128), testing::Values(0.8, 1.0)));
 
 TEST(ReferenceQuantizeExact, WorkedExample) {
   // Token 0 holds -1, 2 and otherwise 0.5.

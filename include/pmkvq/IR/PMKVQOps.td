@@ -82,7 +82,7 @@ def PMKVQ_CreateOp : PMKVQ_Op<"create"> {
     `max_tokens` bounds a sequence's length; `budget` is what the caches of all
     layers and sequences may take together, in bytes, everything counted.
 
-    (C1) `layer` is not negative and `max_tokens` is positive.
+    (C1) `layer` is not negative; `max_tokens` is positive and fits 32 bits.
     (C2) `budget`, if given, is positive.
     (C3) The schedule's floors are on the cache's ladder.
     (C4) A planned cache has a schedule.
@@ -116,8 +116,8 @@ def PMKVQ_AppendOp : PMKVQ_Op<"append",
     window.  Where the format says `hadamard`, keys and values are rotated
     first; `values_rotated` says that the values already are.
 
-    (C1) `key` and `value` are [rows, kv_heads, head_dim] in f32, with the
-         cache's sizes.
+    (C1) `key` and `value` are [?, kv_heads, head_dim] in f32, with the cache's
+         sizes.
 
     Lowers to: one kernel over the rows.
 
@@ -150,8 +150,7 @@ def PMKVQ_AttendOp : PMKVQ_Op<"attend", [AllTypesMatch<["query", "result"]>]> {
     format says `hadamard`, the query is rotated; where the value format does,
     the result is rotated back, unless `result_rotated` says to leave that out.
 
-    (C1) `query` is [rows, query_heads, head_dim] in f32 with the cache's
-         head_dim.
+    (C1) `query` is [?, query_heads, head_dim] in f32 with the cache's head_dim.
     (C2) `query_heads` is a multiple of the cache's kv_heads, at most 16 of
          them.
 

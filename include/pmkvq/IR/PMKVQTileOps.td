@@ -39,6 +39,7 @@ def PMKVQ_KernelOp : PMKVQ_Op<"kernel",
     represented.
 
     (C1) The last argument is the task's index; the only result is an i1.
+    (C2) The body is one block that ends in `return`.
 
     Lowers to: a function of an operand array and a task index (KernelFn in
     pmkvq_rt/Abi.h).
@@ -214,7 +215,7 @@ def PMKVQ_ByLevelOp : PMKVQ_Op<"by_level", [
   let results = (outs Variadic<AnyType>:$results);
   let regions = (region VariadicRegion<SizedRegion<1>>:$levels);
   let assemblyFormat = [{
-    $part $page attr-dict `:` type($page) `->` type($results) $levels
+    $part $page attr-dict `:` type($page) (`->` type($results)^)? $levels
   }];
   let hasVerifier = 1;
 }
@@ -323,7 +324,8 @@ def PMKVQ_LoadRowsOp : PMKVQ_Op<"load_rows"> {
     Row r * group + g of the result is `source`[`row` + r, `head` * group + g],
     for r below `count`; the others are 0.
 
-    (C1) `source` is [rows, heads, width] in f32; `group` divides the queries.
+    (C1) `source` is a contiguous memref [rows, heads, width] in f32, its heads
+         known; `group` divides the queries.
 
     Lowers to: loads.
   }];
@@ -342,7 +344,8 @@ def PMKVQ_StoreRowsOp : PMKVQ_Op<"store_rows"> {
   let description = [{
     The reverse of `load_rows`.
 
-    (C1) `dest` is [rows, heads, width] in f32; `group` divides the queries.
+    (C1) `dest` is a contiguous memref [rows, heads, width] in f32, its heads
+         known; `group` divides the queries.
 
     Lowers to: stores.
   }];
@@ -480,6 +483,8 @@ def PMKVQ_CausalMaskOp : PMKVQ_Op<"causal_mask",
     Row q keeps the columns below `visible` + q / group; the others become minus
     infinity.
 
+    (C1) `group` divides the queries.
+
     Lowers to: a comparison and a selection.
   }];
   let arguments = (ins PMKVQ_RowsType:$scores, Index:$visible, I64Attr:$group);
@@ -487,6 +492,7 @@ def PMKVQ_CausalMaskOp : PMKVQ_Op<"causal_mask",
   let assemblyFormat = [{
     $scores `visible` $visible `group` $group attr-dict `:` type($scores)
   }];
+  let hasVerifier = 1;
 }
 
 def PMKVQ_SoftmaxInitOp : PMKVQ_Op<"softmax_init"> {

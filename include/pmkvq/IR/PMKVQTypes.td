@@ -83,7 +83,9 @@ def PMKVQ_TileType : PMKVQ_Type<"Tile", "tile"> {
     at most `tokens`.
 
     (C1) `level` is 16, 8, 4 or 2.
-    (C2) Below level 16 a tile is a whole page: 128 tokens.
+    (C2) Below level 16 a tile is a whole page: 128 tokens; at level 16 it has 1
+         to 144, the largest fixed area.
+    (C3) `head_dim` is 64 or 128.
 
     Example: `!pmkvq.tile<key, 4, 128, 128, <per_channel, hadamard, clip = 0.8>>`
   }];
@@ -133,9 +135,12 @@ def PMKVQ_SoftmaxType : PMKVQ_Type<"Softmax", "softmax"> {
     Per query: the maximum m and the sum l of 2^(x - m), and the sum of
     2^(x - m) * value, [queries, head_dim].  A state is used once: every op on
     it gives the next state.
+
+    (C1) Both sizes are positive.
   }];
   let parameters = (ins "int64_t":$queries, "int64_t":$head_dim);
   let assemblyFormat = "`<` $queries `,` $head_dim `>`";
+  let genVerifyDecl = 1;
 }
 
 #endif // PMKVQ_TYPES_TD

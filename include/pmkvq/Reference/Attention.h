@@ -34,8 +34,8 @@ struct Rotations {
 /// Units:  query and output are never rotated; scale multiplies the scores,
 ///         usually 1 / sqrt(headDim).  visible 0 gives zeros.
 void attend(const double *query, const double *keys, const double *values,
-            int64_t visible, int64_t headDim, double scale,
-            Rotations rotations, double *output);
+            int64_t visible, int64_t headDim, double scale, Rotations rotations,
+            double *output);
 
 /// Causal attention of the newest `rows` tokens of a sequence over its cache,
 /// which holds these tokens already: row r sees all tokens up to its own, the

@@ -47,8 +47,7 @@ enum class PaperDecoding {
 /// Shapes: values [count], each a finite bf16 value; the paper's group is 128.
 /// Units:  bits is 16, 8, 4 or 2.
 /// Source: github.com/thu-nics/PM-KVQ at c8a2bff; equations 1 and 2.
-PaperGroup quantizePaperGroup(const float *values, int64_t count,
-                              int32_t bits);
+PaperGroup quantizePaperGroup(const float *values, int64_t count, int32_t bits);
 
 /// Lowers a group's codes to half their bits by the equivalent shift, and
 /// multiplies the scale by 2^b + 1, rounded to bf16.

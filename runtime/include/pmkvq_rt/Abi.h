@@ -1,4 +1,5 @@
-//===- Abi.h - What compiled code and the runtime pass each other -*- C++ -*-===//
+//===- Abi.h - What compiled code and the runtime pass each other -*- C++
+//-*-===//
 //
 // Structs, entry points and hooks between generated code and the runtime.  The
 // compiler includes this header to address fields by `offsetof`, the runtime to
