@@ -19,7 +19,7 @@ def SetSchedule : Pass<"pmkvq-set-schedule", "::mlir::ModuleOp"> {
   let description = [{
     Sets the attributes of every `pmkvq.create` and narrows the ladder of every
     cache type to the levels that can occur under the schedule: from 16 to the
-    lower floor under `page`, the floors alone under `none`.
+    lower floor under `page`, from the higher floor to the lower under `none`.
 
     Before: `pmkvq.create layer 0 max_tokens 8192 : !kv`
     After:  `pmkvq.create layer 0 max_tokens 8192
@@ -104,7 +104,8 @@ def ConvertPMKVQToTile : Pass<"convert-pmkvq-to-tile", "::mlir::ModuleOp"> {
     that share type and flags; functions that `flush` or `requantize` become
     kernels; `create` becomes the program's description of itself.
 
-    Precondition: caches are planned and of one type.
+    Precondition: caches are planned and of one type; creates lie in one function
+    of their own, in the order of layers, and each flush and requantize in one.
     Postcondition: no op on whole caches is left.
   }];
   let dependentDialects = [

@@ -34,7 +34,7 @@ public:
     SmallVector<AppendOp> appends;
     SmallVector<AttendOp> attends;
     SmallVector<CreateOp> creates;
-    SmallVector<func::FuncOp> pageFunctions;
+    SmallVector<Operation *> pageOps;
     module.walk([&](Operation *op) {
       if (auto append = dyn_cast<AppendOp>(op))
         appends.push_back(append);
@@ -43,9 +43,10 @@ public:
       else if (auto create = dyn_cast<CreateOp>(op))
         creates.push_back(create);
       else if (isa<FlushOp, RequantizeOp>(op))
-        pageFunctions.push_back(op->getParentOfType<func::FuncOp>());
+        pageOps.push_back(op);
     });
-    if (failed(verifyPlanned(appends, attends)))
+    if (failed(verifyPlanned(appends, attends)) ||
+        failed(verifyCreates(creates)) || failed(verifyPageOps(pageOps)))
       return signalPassFailure();
     if (!creates.empty())
       describe(creates, attends);
@@ -53,9 +54,8 @@ public:
       lowerAppend(append);
     for (AttendOp attend : attends)
       lowerAttend(attend);
-    for (func::FuncOp function : pageFunctions)
-      if (failed(lowerPageFunction(function)))
-        return signalPassFailure();
+    for (Operation *op : pageOps)
+      lowerPageFunction(op);
   }
 
 private:
@@ -76,14 +76,52 @@ private:
     return success();
   }
 
+  /// A program has one description: creates lie in one function of their own,
+  /// in the order of layers, and agree.
+  LogicalResult verifyCreates(ArrayRef<CreateOp> creates) {
+    for (auto [layer, made] : llvm::enumerate(creates)) {
+      CreateOp first = creates.front(), create = made;
+      auto function = dyn_cast<func::FuncOp>(create->getParentOp());
+      if (!function || function != first->getParentOp() ||
+          !llvm::all_of(function.getBody().getOps(),
+                        llvm::IsaPred<CreateOp, func::ReturnOp>))
+        return create.emitOpError("expected one function of its own for all "
+                                  "creates of the module");
+      if (!create.getCache().getType().isPlanned())
+        return create.emitOpError("expected a cache with formats; run "
+                                  "pmkvq-set-formats first");
+      if (create.getLayer() != layer)
+        return create.emitOpError("expected layers in order, here ")
+               << layer << ", got " << create.getLayer();
+      if (create.getCache().getType() != first.getCache().getType() ||
+          create.getMaxTokens() != first.getMaxTokens() ||
+          create.getScheduleAttr() != first.getScheduleAttr() ||
+          create.getBudgetAttr() != first.getBudgetAttr())
+        return create.emitOpError("expected type, max_tokens, schedule and "
+                                  "budget of layer 0");
+    }
+    return success();
+  }
+
+  static LogicalResult verifyPageOps(ArrayRef<Operation *> ops) {
+    for (Operation *op : ops) {
+      auto function = dyn_cast<func::FuncOp>(op->getParentOp());
+      if (!function || !function.getBody().hasOneBlock() ||
+          op->getNextNode() != op->getBlock()->getTerminator() ||
+          op->getPrevNode())
+        return op->emitOpError("expected a function of its own");
+    }
+    return success();
+  }
+
   //===--------------------------------------------------------------------===//
   // Launches
   //===--------------------------------------------------------------------===//
 
   /// The kernel that `build` makes, made once for each `key`.
-  KernelOp getKernel(StringRef prefix, Attribute key, Location loc,
-                     function_ref<KernelOp(ImplicitLocOpBuilder &, StringRef)>
-                         build) {
+  KernelOp
+  getKernel(StringRef prefix, Attribute key, Location loc,
+            function_ref<KernelOp(ImplicitLocOpBuilder &, StringRef)> build) {
     auto [it, inserted] = kernels.try_emplace({prefix.str(), key});
     if (inserted) {
       ImplicitLocOpBuilder b(loc, &getContext());
@@ -100,11 +138,11 @@ private:
     bool rotated = append.getValuesRotated();
     ImplicitLocOpBuilder b(append.getLoc(), append);
     auto key = b.getArrayAttr({TypeAttr::get(cache), b.getBoolAttr(rotated)});
-    KernelOp kernel = getKernel(
-        "append", key, append.getLoc(),
-        [&](ImplicitLocOpBuilder &builder, StringRef name) {
-          return buildAppendKernel(builder, name, cache, rotated);
-        });
+    KernelOp kernel =
+        getKernel("append", key, append.getLoc(),
+                  [&](ImplicitLocOpBuilder &builder, StringRef name) {
+                    return buildAppendKernel(builder, name, cache, rotated);
+                  });
     LaunchOp::create(b, TypeRange{}, kernel.getSymName(), WorkList::Rows,
                      append.getCache(), append.getBatch(),
                      ValueRange{append.getKey(), append.getValue()},
@@ -122,26 +160,25 @@ private:
     auto key = b.getArrayAttr(
         {TypeAttr::get(shape.cache), b.getI64IntegerAttr(shape.queryHeads),
          attend.getScaleAttr(), b.getBoolAttr(shape.resultRotated)});
-    KernelOp worker = getKernel(
-        "attend", key, attend.getLoc(),
-        [&](ImplicitLocOpBuilder &builder, StringRef name) {
-          return buildAttendKernel(builder, name, shape);
-        });
-    KernelOp merge = getKernel(
-        "merge", key, attend.getLoc(),
-        [&](ImplicitLocOpBuilder &builder, StringRef name) {
-          return buildMergeKernel(builder, name, shape);
-        });
+    KernelOp worker =
+        getKernel("attend", key, attend.getLoc(),
+                  [&](ImplicitLocOpBuilder &builder, StringRef name) {
+                    return buildAttendKernel(builder, name, shape);
+                  });
+    KernelOp merge =
+        getKernel("merge", key, attend.getLoc(),
+                  [&](ImplicitLocOpBuilder &builder, StringRef name) {
+                    return buildMergeKernel(builder, name, shape);
+                  });
     LaunchOp::create(b, TypeRange{}, worker.getSymName(), WorkList::Attend,
                      attend.getCache(), attend.getBatch(),
                      ValueRange{attend.getQuery()}, ValueRange{});
     Value rows = tensor::DimOp::create(b, attend.getQuery(), 0);
-    Value out = tensor::EmptyOp::create(b, query.getShape(),
-                                        query.getElementType(),
-                                        ValueRange{rows});
-    auto launch = LaunchOp::create(
-        b, TypeRange{query}, merge.getSymName(), WorkList::Merge, Value(),
-        attend.getBatch(), ValueRange{}, ValueRange{out});
+    Value out = tensor::EmptyOp::create(
+        b, query.getShape(), query.getElementType(), ValueRange{rows});
+    auto launch = LaunchOp::create(b, TypeRange{query}, merge.getSymName(),
+                                   WorkList::Merge, Value(), attend.getBatch(),
+                                   ValueRange{}, ValueRange{out});
     attend.replaceAllUsesWith(launch.getResult(0));
     attend.erase();
   }
@@ -152,23 +189,20 @@ private:
 
   /// A function that holds one flush or requantize becomes the kernel
   /// pmkvq_NAME.
-  LogicalResult lowerPageFunction(func::FuncOp function) {
-    Operation &op = function.getBody().front().front();
-    ImplicitLocOpBuilder b(op.getLoc(), &getContext());
+  void lowerPageFunction(Operation *op) {
+    auto function = cast<func::FuncOp>(op->getParentOp());
+    ImplicitLocOpBuilder b(op->getLoc(), &getContext());
     b.setInsertionPointToEnd(getOperation().getBody());
     std::string name = ("pmkvq_" + function.getName()).str();
     if (auto flush = dyn_cast<FlushOp>(op)) {
       buildFlushKernel(b, name, flush.getCaches().getType(), flush.getPart(),
                        flush.getTo());
-    } else if (auto requantize = dyn_cast<RequantizeOp>(op)) {
+    } else {
+      auto requantize = cast<RequantizeOp>(op);
       buildRequantizeKernel(b, name, requantize.getCaches().getType(),
                             requantize.getPart(), requantize.getFrom());
-    } else {
-      return function.emitOpError("expected nothing before the flush or "
-                                  "requantize of a page function");
     }
     function.erase();
-    return success();
   }
 
   //===--------------------------------------------------------------------===//
@@ -214,8 +248,8 @@ private:
       size_t index = static_cast<size_t>(part) * sizeof(int32_t);
       store(offsetof(rt::ProgramInfo, parameterBytes) + index,
             cache.getParameterBytes(part), 32);
-      store(offsetof(rt::ProgramInfo, floor) + index,
-            schedule.getFloor(part), 32);
+      store(offsetof(rt::ProgramInfo, floor) + index, schedule.getFloor(part),
+            32);
     }
     func::ReturnOp::create(b);
     create->getParentOfType<func::FuncOp>().erase();

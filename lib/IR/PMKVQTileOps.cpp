@@ -80,6 +80,15 @@ static bool fits(Type operand, Type argument) {
   return operand == argument;
 }
 
+LogicalResult LaunchOp::verify() {
+  auto types = llvm::concat<const Type>(getInputs().getTypes(),
+                                        getOutputs().getTypes());
+  if (!llvm::all_of(types, llvm::IsaPred<RankedTensorType>) &&
+      !llvm::all_of(types, llvm::IsaPred<MemRefType>))
+    return emitOpError("(C3) expected ranked tensors, or memrefs, alone");
+  return success();
+}
+
 LogicalResult LaunchOp::verifySymbolUses(SymbolTableCollection &symbols) {
   Operation *symbol = symbols.lookupNearestSymbolFrom(*this, getKernelAttr());
   auto kernel = dyn_cast_or_null<KernelOp>(symbol);

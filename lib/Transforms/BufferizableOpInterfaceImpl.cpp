@@ -28,10 +28,6 @@ struct LaunchModel
     auto launch = cast<LaunchOp>(op);
     auto toBuffers = [&](ValueRange values, SmallVector<Value> &buffers) {
       for (Value value : values) {
-        if (isa<MemRefType>(value.getType())) {
-          buffers.push_back(value);
-          continue;
-        }
         FailureOr<Value> buffer = getBuffer(rewriter, value, options, state);
         if (failed(buffer))
           return failure();
@@ -46,11 +42,7 @@ struct LaunchModel
     LaunchOp::create(rewriter, op->getLoc(), TypeRange{},
                      launch.getKernelAttr(), launch.getOverAttr(),
                      launch.getCache(), launch.getBatch(), inputs, outputs);
-    SmallVector<Value> results;
-    for (auto [output, buffer] : llvm::zip(launch.getOutputs(), outputs))
-      if (isa<TensorType>(output.getType()))
-        results.push_back(buffer);
-    replaceOpWithBufferizedValues(rewriter, op, results);
+    replaceOpWithBufferizedValues(rewriter, op, outputs);
     return success();
   }
 };

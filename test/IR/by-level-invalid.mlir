@@ -6,7 +6,7 @@
                      value = <per_token>, ladder = [4, 2]>>
 func.func @f(%p: !page) {
   // expected-error @+1 {{(C1) expected 2 regions, one a level, got 1}}
-  pmkvq.by_level key %p : !page -> {
+  pmkvq.by_level key %p : !page {
   ^bb0(%t: !pmkvq.tile<key, 4, 128, 64, <per_channel>>):
     pmkvq.yield
   }
@@ -20,7 +20,7 @@ func.func @f(%p: !page) {
                      value = <per_token>, ladder = [4]>>
 func.func @f(%p: !page) {
   // expected-error @+1 {{(C2) expected the region of level 4 to take '!pmkvq.tile<key, 4, 128, 64, <per_channel>>'}}
-  pmkvq.by_level key %p : !page -> {
+  pmkvq.by_level key %p : !page {
   ^bb0(%t: !pmkvq.tile<key, 8, 128, 64, <per_channel>>):
     pmkvq.yield
   }
@@ -33,7 +33,7 @@ func.func @f(%p: !page) {
                      value = <per_token>, ladder = [4]>>
 func.func @f(%p: !page) {
   // expected-error @+1 {{(C2) expected the region of level 4 to take '!pmkvq.tile<value, 4, 128, 64, <per_token>>'}}
-  pmkvq.by_level value %p : !page -> {
+  pmkvq.by_level value %p : !page {
   ^bb0(%t: !pmkvq.tile<key, 4, 128, 64, <per_channel>>):
     pmkvq.yield
   }
@@ -46,7 +46,7 @@ func.func @f(%p: !page) {
                      value = <per_token>, ladder = [4]>>
 func.func @f(%p: !page) {
   // expected-error @+1 {{(C2) expected the region of level 4 to take}}
-  pmkvq.by_level key %p : !page -> {
+  pmkvq.by_level key %p : !page {
     pmkvq.yield
   }
   return
@@ -58,7 +58,7 @@ func.func @f(%p: !page) {
 !page = !pmkvq.page<<kv_heads = 2, head_dim = 64, ladder = [4]>>
 func.func @f(%p: !page) {
   // expected-error @+1 {{(C2) expected a page of a cache with formats}}
-  pmkvq.by_level key %p : !page -> {
+  pmkvq.by_level key %p : !page {
   ^bb0(%t: !pmkvq.tile<key, 4, 128, 64, <per_channel>>):
     pmkvq.yield
   }

@@ -55,8 +55,13 @@ func.func @f() {
 
 // -----
 
-// expected-error @+1 {{(C1) expected max_tokens of at least 1, got 0}}
+// expected-error @+1 {{(C1) expected max_tokens of 1 to 2147483647, got 0}}
 %c = pmkvq.create layer 0 max_tokens 0 : !pmkvq.cache<kv_heads = 2, head_dim = 64>
+
+// -----
+
+// expected-error @+1 {{(C1) expected max_tokens of 1 to 2147483647, got 4294967296}}
+%c = pmkvq.create layer 0 max_tokens 4294967296 : !pmkvq.cache<kv_heads = 2, head_dim = 64>
 
 // -----
 
@@ -80,10 +85,10 @@ func.func @f() {
 
 // -----
 
-// append C1: kv heads, head_dim, element type, rank.
+// append C1: kv heads, head_dim, element type, rank, rows that are known.
 !kv = !pmkvq.cache<kv_heads = 2, head_dim = 64>
 func.func @heads(%c: !kv, %k: tensor<?x4x64xf32>, %b: !pmkvq.batch) {
-  // expected-error @+1 {{(C1) expected keys and values of [rows, 2, 64] in f32, got 'tensor<?x4x64xf32>'}}
+  // expected-error @+1 {{(C1) expected keys and values of [?, 2, 64] in f32, got 'tensor<?x4x64xf32>'}}
   %r = pmkvq.append %c, %k, %k, %b : !kv, tensor<?x4x64xf32>
   return
 }
@@ -92,7 +97,7 @@ func.func @heads(%c: !kv, %k: tensor<?x4x64xf32>, %b: !pmkvq.batch) {
 
 !kv = !pmkvq.cache<kv_heads = 2, head_dim = 64>
 func.func @head_dim(%c: !kv, %k: tensor<?x2x128xf32>, %b: !pmkvq.batch) {
-  // expected-error @+1 {{(C1) expected keys and values of [rows, 2, 64] in f32}}
+  // expected-error @+1 {{(C1) expected keys and values of [?, 2, 64] in f32}}
   %r = pmkvq.append %c, %k, %k, %b : !kv, tensor<?x2x128xf32>
   return
 }
@@ -101,7 +106,7 @@ func.func @head_dim(%c: !kv, %k: tensor<?x2x128xf32>, %b: !pmkvq.batch) {
 
 !kv = !pmkvq.cache<kv_heads = 2, head_dim = 64>
 func.func @element_type(%c: !kv, %k: tensor<?x2x64xbf16>, %b: !pmkvq.batch) {
-  // expected-error @+1 {{(C1) expected keys and values of [rows, 2, 64] in f32}}
+  // expected-error @+1 {{(C1) expected keys and values of [?, 2, 64] in f32}}
   %r = pmkvq.append %c, %k, %k, %b : !kv, tensor<?x2x64xbf16>
   return
 }
@@ -110,7 +115,16 @@ func.func @element_type(%c: !kv, %k: tensor<?x2x64xbf16>, %b: !pmkvq.batch) {
 
 !kv = !pmkvq.cache<kv_heads = 2, head_dim = 64>
 func.func @rank(%c: !kv, %k: tensor<?x128xf32>, %b: !pmkvq.batch) {
-  // expected-error @+1 {{(C1) expected keys and values of [rows, 2, 64] in f32}}
+  // expected-error @+1 {{(C1) expected keys and values of [?, 2, 64] in f32}}
   %r = pmkvq.append %c, %k, %k, %b : !kv, tensor<?x128xf32>
+  return
+}
+
+// -----
+
+!kv = !pmkvq.cache<kv_heads = 2, head_dim = 64>
+func.func @rows(%c: !kv, %k: tensor<4x2x64xf32>, %b: !pmkvq.batch) {
+  // expected-error @+1 {{(C1) expected keys and values of [?, 2, 64] in f32}}
+  %r = pmkvq.append %c, %k, %k, %b : !kv, tensor<4x2x64xf32>
   return
 }

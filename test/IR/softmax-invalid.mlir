@@ -1,43 +1,11 @@
-// Constraints of products and softmax states, each violated once.
+// Constraints of masks and softmax states, each violated once.
 // RUN: pmkvq-opt %s -split-input-file -verify-diagnostics
 
-// contract C1: the rows, and the result.
-!q = !pmkvq.rows<6, 128>
-!t = !pmkvq.tile<key, 4, 128, 64, <per_channel>>
-func.func @f(%q: !q, %t: !t) {
-  // expected-error @+1 {{(C1) expected rows of 64 elements, got '!pmkvq.rows<6, 128>'}}
-  %r = pmkvq.contract %q, %t : !q, !t -> !q
-  return
-}
-
-// -----
-
-!q = !pmkvq.rows<6, 64>
-!t = !pmkvq.tile<key, 4, 128, 64, <per_channel>>
-func.func @f(%q: !q, %t: !t) {
-  // expected-error @+1 {{(C1) expected a result of '!pmkvq.rows<6, 128>', got '!pmkvq.rows<6, 64>'}}
-  %r = pmkvq.contract %q, %t : !q, !t -> !q
-  return
-}
-
-// -----
-
-// scores C1: a tile of values, and queries of another width.
+// causal_mask C1.
 !p = !pmkvq.rows<6, 128>
-!t = !pmkvq.tile<value, 4, 128, 64, <per_token>>
-func.func @f(%p: !p, %t: !t) {
-  // expected-error @+1 {{(C1) expected a tile of keys}}
-  %r = pmkvq.scores %p, %t : !p, !t -> !pmkvq.rows<6, 64>
-  return
-}
-
-// -----
-
-!p = !pmkvq.rows<6, 128>
-!t = !pmkvq.tile<key, 4, 128, 64, <per_channel>>
-func.func @f(%p: !p, %t: !t) {
-  // expected-error @+1 {{(C1) expected rows of 64 elements}}
-  %r = pmkvq.scores %p, %t : !p, !t -> !p
+func.func @f(%p: !p, %i: index) {
+  // expected-error @+1 {{(C1) expected a group that divides 6 queries, got 0}}
+  %r = pmkvq.causal_mask %p visible %i group 0 : !p
   return
 }
 

@@ -1,68 +1,5 @@
-// Constraints of kernels, launches and tiles, each violated once.
+// Constraints of the ops on pages and tiles, and of products, each violated once.
 // RUN: pmkvq-opt %s -split-input-file -verify-diagnostics
-
-// kernel C1: no index at the end, no i1 as result.
-// expected-error @+1 {{(C1) expected the task's index as last argument}}
-pmkvq.kernel @k(%batch: !pmkvq.batch) -> i1 {
-  %ok = arith.constant true
-  pmkvq.return %ok
-}
-
-// -----
-
-// expected-error @+1 {{(C1) expected one result, an i1}}
-pmkvq.kernel @k(%batch: !pmkvq.batch, %task: index) {
-  %ok = arith.constant true
-  pmkvq.return %ok
-}
-
-// -----
-
-// launch C1: no such kernel, too few operands, another type.
-func.func @f(%b: !pmkvq.batch) {
-  // expected-error @+1 {{(C1) expected a pmkvq.kernel named 'k', there is none}}
-  pmkvq.launch @k over rows, %b
-  return
-}
-
-// -----
-
-pmkvq.kernel @k(%batch: !pmkvq.batch, %m: memref<?x2x64xf32>, %task: index) -> i1 {
-  %ok = arith.constant true
-  pmkvq.return %ok
-}
-func.func @f(%b: !pmkvq.batch) {
-  // expected-error @+1 {{(C1) kernel 'k' takes 2 operands, got 1}}
-  pmkvq.launch @k over rows, %b
-  return
-}
-
-// -----
-
-pmkvq.kernel @k(%batch: !pmkvq.batch, %m: memref<?x2x64xf32>, %task: index) -> i1 {
-  %ok = arith.constant true
-  pmkvq.return %ok
-}
-func.func @f(%b: !pmkvq.batch, %t: tensor<?x4x64xf32>) {
-  // expected-error @+1 {{(C1) operand 1 of kernel 'k' is 'memref<?x2x64xf32>', got 'tensor<?x4x64xf32>'}}
-  pmkvq.launch @k over rows, %b ins(%t : tensor<?x4x64xf32>)
-  return
-}
-
-// -----
-
-// launch C2.
-pmkvq.kernel @k(%batch: !pmkvq.batch, %m: memref<?x2x64xf32>, %task: index) -> i1 {
-  %ok = arith.constant true
-  pmkvq.return %ok
-}
-func.func @f(%b: !pmkvq.batch, %t: tensor<?x2x64xf32>) {
-  // expected-error @+1 {{expected the number of tensor results (0) to be equal to the number of output tensors (1)}}
-  pmkvq.launch @k over rows, %b outs(%t : tensor<?x2x64xf32>)
-  return
-}
-
-// -----
 
 // fetch: the page is one of another cache.
 !page = !pmkvq.page<<kv_heads = 4, head_dim = 64>>
@@ -133,5 +70,47 @@ func.func @f(%c: !kv, %i: index) {
 func.func @f(%p: !page, %t: !t) {
   // expected-error @+1 {{(C1) expected a whole part of a page of}}
   pmkvq.store %t, %p : !t, !page
+  return
+}
+
+// -----
+
+// contract C1: the rows, and the result.
+!q = !pmkvq.rows<6, 128>
+!t = !pmkvq.tile<key, 4, 128, 64, <per_channel>>
+func.func @f(%q: !q, %t: !t) {
+  // expected-error @+1 {{(C1) expected rows of 64 elements, got '!pmkvq.rows<6, 128>'}}
+  %r = pmkvq.contract %q, %t : !q, !t -> !q
+  return
+}
+
+// -----
+
+!q = !pmkvq.rows<6, 64>
+!t = !pmkvq.tile<key, 4, 128, 64, <per_channel>>
+func.func @f(%q: !q, %t: !t) {
+  // expected-error @+1 {{(C1) expected a result of '!pmkvq.rows<6, 128>', got '!pmkvq.rows<6, 64>'}}
+  %r = pmkvq.contract %q, %t : !q, !t -> !q
+  return
+}
+
+// -----
+
+// scores C1: a tile of values, and queries of another width.
+!p = !pmkvq.rows<6, 128>
+!t = !pmkvq.tile<value, 4, 128, 64, <per_token>>
+func.func @f(%p: !p, %t: !t) {
+  // expected-error @+1 {{(C1) expected a tile of keys}}
+  %r = pmkvq.scores %p, %t : !p, !t -> !pmkvq.rows<6, 64>
+  return
+}
+
+// -----
+
+!p = !pmkvq.rows<6, 128>
+!t = !pmkvq.tile<key, 4, 128, 64, <per_channel>>
+func.func @f(%p: !p, %t: !t) {
+  // expected-error @+1 {{(C1) expected rows of 64 elements}}
+  %r = pmkvq.scores %p, %t : !p, !t -> !p
   return
 }

@@ -1,9 +1,9 @@
 // Constraints of the ops on rows, each violated once.
 // RUN: pmkvq-opt %s -split-input-file -verify-diagnostics
 
-// load_rows C1: width, element type, group.
+// load_rows C1: width, rank, heads, strides, group.
 func.func @f(%m: memref<?x6x128xf32>, %i: index) {
-  // expected-error @+1 {{(C1) expected [rows, heads, 64] in f32, got 'memref<?x6x128xf32>'}}
+  // expected-error @+1 {{(C1) expected a contiguous memref [rows, heads, 64] in f32, its heads known, got 'memref<?x6x128xf32>'}}
   %q = pmkvq.load_rows %m[%i, %i] count %i group 3 : memref<?x6x128xf32> -> !pmkvq.rows<6, 64>
   return
 }
@@ -11,8 +11,25 @@ func.func @f(%m: memref<?x6x128xf32>, %i: index) {
 // -----
 
 func.func @f(%m: memref<*xf32>, %i: index) {
-  // expected-error @+1 {{(C1) expected [rows, heads, 64] in f32, got 'memref<*xf32>'}}
+  // expected-error @+1 {{(C1) expected a contiguous memref [rows, heads, 64] in f32, its heads known, got 'memref<*xf32>'}}
   %q = pmkvq.load_rows %m[%i, %i] count %i group 3 : memref<*xf32> -> !pmkvq.rows<6, 64>
+  return
+}
+
+// -----
+
+func.func @f(%m: memref<?x?x64xf32>, %i: index) {
+  // expected-error @+1 {{its heads known, got 'memref<?x?x64xf32>'}}
+  %q = pmkvq.load_rows %m[%i, %i] count %i group 3 : memref<?x?x64xf32> -> !pmkvq.rows<6, 64>
+  return
+}
+
+// -----
+
+!m = memref<?x6x64xf32, strided<[768, 128, 2]>>
+func.func @f(%m: !m, %i: index) {
+  // expected-error @+1 {{(C1) expected a contiguous memref [rows, heads, 64]}}
+  %q = pmkvq.load_rows %m[%i, %i] count %i group 3 : !m -> !pmkvq.rows<6, 64>
   return
 }
 
@@ -37,7 +54,7 @@ func.func @f(%m: memref<?x6x64xf32>, %i: index) {
 // store_rows C1.
 !q = !pmkvq.rows<6, 64>
 func.func @f(%q: !q, %m: memref<?x6x64xbf16>, %i: index) {
-  // expected-error @+1 {{(C1) expected [rows, heads, 64] in f32, got 'memref<?x6x64xbf16>'}}
+  // expected-error @+1 {{(C1) expected a contiguous memref [rows, heads, 64] in f32, its heads known, got 'memref<?x6x64xbf16>'}}
   pmkvq.store_rows %q, %m[%i, %i] count %i group 3 : !q, memref<?x6x64xbf16>
   return
 }

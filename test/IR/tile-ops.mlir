@@ -11,6 +11,7 @@
 !k4 = !pmkvq.tile<key, 4, 128, 64, <per_channel>>
 !k2 = !pmkvq.tile<key, 2, 128, 64, <per_channel>>
 !v4 = !pmkvq.tile<value, 4, 128, 64, <per_token>>
+!v2 = !pmkvq.tile<value, 2, 128, 64, <per_token>>
 
 // CHECK: pmkvq.kernel @worker(%{{.*}}: !pmkvq.batch, %{{.*}}: memref<?x2x64xf32>, %{{.*}}: index) -> i1 {
 pmkvq.kernel @worker(%batch: !pmkvq.batch, %out: memref<?x2x64xf32>, %task: index) -> i1 {
@@ -70,6 +71,14 @@ func.func @tiles(%c: !kv, %i: index, %raw: !k16) {
   ^bb0(%t: !k2):
     %no = arith.constant false
     pmkvq.yield %no : i1
+  }
+  // CHECK: pmkvq.by_level value %{{.*}} : <<kv_heads = 2{{.*}}>> {
+  // CHECK-NEXT: ^bb0(%{{.*}}: !pmkvq.tile<value, 4, 128, 64, <per_token>>):
+  // CHECK-NEXT: }, {
+  pmkvq.by_level value %page : !page {
+  ^bb0(%t: !v4):
+  }, {
+  ^bb0(%t: !v2):
   }
   // CHECK: pmkvq.fetch_fixed %{{.*}}[%{{.*}}, %{{.*}}] from %{{.*}} count %{{.*}} : <kv_heads{{.*}} -> <key, 16, 128
   %fixed = pmkvq.fetch_fixed %c[%i, %i] from %i count %i : !kv -> !k16

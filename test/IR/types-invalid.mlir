@@ -1,56 +1,5 @@
-// Every constraint of types and attributes, violated once.
+// Every constraint of types, violated once.
 // RUN: pmkvq-opt %s -split-input-file -verify-diagnostics
-
-// FormatAttr C1: an unknown name lists the known ones.
-// expected-error @+1 {{(C1) unknown format 'per_page', expected one of: per_channel, per_token}}
-func.func private @f() attributes {a = #pmkvq.format<per_page>}
-
-// -----
-
-// FormatAttr C2: clip at either end of its open interval.
-// expected-error @+1 {{(C2) expected clip in (0.7, 0.9)}}
-func.func private @f() attributes {a = #pmkvq.format<per_token, clip = 0.7>}
-
-// -----
-
-// expected-error @+1 {{(C2) expected clip in (0.7, 0.9)}}
-func.func private @f() attributes {a = #pmkvq.format<per_token, clip = 0.9>}
-
-// -----
-
-// FormatAttr: a field that it does not have.
-// expected-error @+1 {{expected 'clip'or 'hadamard'}}
-func.func private @f() attributes {a = #pmkvq.format<per_token, group = 32>}
-
-// -----
-
-// RotationAttr C1: dimension.
-// expected-error @+1 {{(C1) expected a dimension of at least 0, got -1}}
-func.func private @f() attributes {a = #pmkvq.rotation<dim = -1, block = 64>}
-
-// -----
-
-// RotationAttr C1: block.
-// expected-error @+1 {{(C1) expected a block that is a power of two, got 96}}
-func.func private @f() attributes {a = #pmkvq.rotation<dim = 0, block = 96>}
-
-// -----
-
-// expected-error @+1 {{(C1) expected a block that is a power of two, got 0}}
-func.func private @f() attributes {a = #pmkvq.rotation<dim = 0, block = 0>}
-
-// -----
-
-// ScheduleAttr C1.
-// expected-error @+1 {{(C1) expected a floor of 16, 8, 4 or 2, got 3}}
-func.func private @f() attributes {a = #pmkvq.schedule<page, key_floor = 3, value_floor = 2>}
-
-// -----
-
-// expected-error @+1 {{(C1) expected a floor of 16, 8, 4 or 2, got 0}}
-func.func private @f() attributes {a = #pmkvq.schedule<none, key_floor = 2, value_floor = 0>}
-
-// -----
 
 // CacheType C1.
 // expected-error @+1 {{(C1) expected kv_heads of at least 1, got 0}}
@@ -124,12 +73,29 @@ func.func private @f(!pmkvq.tile<key, 32, 128, 64, <per_channel>>)
 
 // -----
 
-// TileType C2.
+// TileType C2: below level 16, and at level 16 more than a fixed area.
 // expected-error @+1 {{(C2) expected 128 tokens below level 16, got 64}}
 func.func private @f(!pmkvq.tile<key, 4, 64, 64, <per_channel>>)
+
+// -----
+
+// expected-error @+1 {{(C2) expected 1 to 144 tokens, got 145}}
+func.func private @f(!pmkvq.tile<key, 16, 145, 64, <per_channel>>)
+
+// -----
+
+// TileType C3.
+// expected-error @+1 {{(C3) expected a head_dim of 64 or 128, got 80}}
+func.func private @f(!pmkvq.tile<key, 4, 128, 80, <per_channel>>)
 
 // -----
 
 // RowsType C1.
 // expected-error @+1 {{(C1) expected positive sizes, got 0 x 64}}
 func.func private @f(!pmkvq.rows<0, 64>)
+
+// -----
+
+// SoftmaxType C1.
+// expected-error @+1 {{(C1) expected positive sizes, got 3 x -1}}
+func.func private @f(!pmkvq.softmax<3, -1>)

@@ -87,6 +87,7 @@ def PMKVQ_LaunchOp : PMKVQ_Op<"launch",
 
     (C1) `kernel` names a `pmkvq.kernel` whose arguments fit.
     (C2) Results are the tensors among `outs`.
+    (C3) `ins` and `outs` are all tensors or all memrefs.
 
     Lowers to: a call of pmkvq_rt_launch.
   }];
@@ -100,6 +101,7 @@ def PMKVQ_LaunchOp : PMKVQ_Op<"launch",
     (`outs` `(` $outputs^ `:` type($outputs) `)`)?
     attr-dict (`->` type($results)^)?
   }];
+  let hasVerifier = 1;
   let extraClassDeclaration = [{
     ::mlir::MutableOperandRange getDpsInitsMutable() {
       return getOutputsMutable();

@@ -4,7 +4,7 @@
 // attend C1.
 !kv = !pmkvq.cache<kv_heads = 2, head_dim = 64>
 func.func @f(%c: !kv, %q: tensor<?x6x128xf32>, %b: !pmkvq.batch) {
-  // expected-error @+1 {{(C1) expected queries of [rows, query_heads, 64] in f32, got 'tensor<?x6x128xf32>'}}
+  // expected-error @+1 {{(C1) expected queries of [?, query_heads, 64] in f32, got 'tensor<?x6x128xf32>'}}
   %r = pmkvq.attend %q, %c, %b scale 1.0 : tensor<?x6x128xf32>, !kv
   return
 }

@@ -1,0 +1,66 @@
+// Softmax states lie in memory: maxima, sums, outputs.
+// RUN: pmkvq-opt %s --convert-pmkvq-tile-to-vector --cse | FileCheck %s --implicit-check-not="pmkvq."
+
+!s = !pmkvq.softmax<3, 64>
+!q = !pmkvq.rows<3, 64>
+
+// The merge: 3 * (64 + 2) floats a state; both are rescaled to the new maximum.
+// CHECK-LABEL: func.func @merge
+pmkvq.kernel @merge(%b: !pmkvq.batch, %out: memref<?x3x64xf32>, %task: index) -> i1 {
+  %head, %row, %rows, %first, %count = pmkvq.merge_task %b[%task]
+  // CHECK: "llvm.intr.memset"(%[[S:.*]], %{{.*}}, %[[BYTES:.*]]) <{
+  // CHECK: arith.constant -1.000000e+30 : f32
+  %s = pmkvq.softmax_init : !s
+  // CHECK: arith.muli %{{.*}}, %[[BYTES]]
+  // CHECK: %[[THEIRS:.*]] = llvm.load %{{.*}} : !llvm.ptr -> f32
+  // CHECK: %[[OURS:.*]] = llvm.load %{{.*}} : !llvm.ptr -> f32
+  // CHECK: %[[MAX:.*]] = arith.maxnumf %[[OURS]], %[[THEIRS]] : f32
+  // CHECK-NEXT: arith.subf %[[OURS]], %[[MAX]]
+  // CHECK: arith.subf %[[THEIRS]], %[[MAX]]
+  // CHECK: math.fma
+  // CHECK: arith.addf
+  %n = pmkvq.merge_partial %s, %b[%first] : !s
+  // CHECK: %[[ONE:.*]] = arith.constant 1.000000e+00 : f32
+  // CHECK: arith.divf %[[ONE]], %{{.*}} : f32
+  %o = pmkvq.softmax_finish %n : !s -> !q
+  // CHECK: scf.for
+  pmkvq.store_rows %o, %out[%row, %head] count %rows group 3 : !q, memref<?x3x64xf32>
+  %ok = arith.constant true
+  pmkvq.return %ok
+}
+
+// A row's weights are 2^(x - maximum), and their sum joins the state's.
+// CHECK-LABEL: func.func @update
+pmkvq.kernel @update(%m: memref<?x3x64xf32>, %b: !pmkvq.batch, %task: index) -> i1 {
+  %one = arith.constant 1 : index
+  %x = pmkvq.load_rows %m[%task, %task] count %one group 3 : memref<?x3x64xf32> -> !q
+  // Columns past the limit become minus infinity.
+  // CHECK: %[[INF:.*]] = arith.constant dense<0xFF800000> : vector<8xf32>
+  // CHECK: %[[KEEP:.*]] = arith.cmpi slt, %{{.*}} : vector<8xi32>
+  // CHECK: arith.select %[[KEEP]], %{{.*}}, %[[INF]]
+  %masked = pmkvq.causal_mask %x visible %task group 3 : !q
+  %s = pmkvq.softmax_init : !s
+  // CHECK: vector.reduction <maxnumf>, %{{.*}} : vector<8xf32> into f32
+  // CHECK: math.roundeven
+  // CHECK: vector.reduction <add>, %{{.*}} : vector<8xf32> into f32
+  %n, %w = pmkvq.softmax_update %s, %masked : !s, !q
+  %done = pmkvq.softmax_add %n, %w : !s, !q
+  // CHECK: "llvm.intr.memcpy"
+  pmkvq.store_partial %done, %b[%task] : !s
+  %ok = arith.constant true
+  pmkvq.return %ok
+}
+
+// One butterfly a power of two, then 1 / sqrt(64).
+// CHECK-LABEL: func.func @hadamard
+pmkvq.kernel @hadamard(%m: memref<?x3x64xf32>, %task: index) -> i1 {
+  %one = arith.constant 1 : index
+  %x = pmkvq.load_rows %m[%task, %task] count %one group 3 : memref<?x3x64xf32> -> !q
+  // CHECK-COUNT-6: vector.shuffle %{{.*}} : vector<64xf32>, vector<64xf32>
+  // CHECK-NOT: vector.shuffle
+  // CHECK: arith.constant dense<1.250000e-01> : vector<64xf32>
+  %h = pmkvq.hadamard %x : !q
+  pmkvq.store_rows %h, %m[%task, %task] count %one group 3 : !q, memref<?x3x64xf32>
+  %ok = arith.constant true
+  pmkvq.return %ok
+}
