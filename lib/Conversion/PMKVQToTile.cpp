@@ -81,9 +81,9 @@ private:
   //===--------------------------------------------------------------------===//
 
   /// The kernel that `build` makes, made once for each `key`.
-  KernelOp getKernel(StringRef prefix, Attribute key, Location loc,
-                     function_ref<KernelOp(ImplicitLocOpBuilder &, StringRef)>
-                         build) {
+  KernelOp
+  getKernel(StringRef prefix, Attribute key, Location loc,
+            function_ref<KernelOp(ImplicitLocOpBuilder &, StringRef)> build) {
     auto [it, inserted] = kernels.try_emplace({prefix.str(), key});
     if (inserted) {
       ImplicitLocOpBuilder b(loc, &getContext());
@@ -100,11 +100,11 @@ private:
     bool rotated = append.getValuesRotated();
     ImplicitLocOpBuilder b(append.getLoc(), append);
     auto key = b.getArrayAttr({TypeAttr::get(cache), b.getBoolAttr(rotated)});
-    KernelOp kernel = getKernel(
-        "append", key, append.getLoc(),
-        [&](ImplicitLocOpBuilder &builder, StringRef name) {
-          return buildAppendKernel(builder, name, cache, rotated);
-        });
+    KernelOp kernel =
+        getKernel("append", key, append.getLoc(),
+                  [&](ImplicitLocOpBuilder &builder, StringRef name) {
+                    return buildAppendKernel(builder, name, cache, rotated);
+                  });
     LaunchOp::create(b, TypeRange{}, kernel.getSymName(), WorkList::Rows,
                      append.getCache(), append.getBatch(),
                      ValueRange{append.getKey(), append.getValue()},
@@ -122,26 +122,25 @@ private:
     auto key = b.getArrayAttr(
         {TypeAttr::get(shape.cache), b.getI64IntegerAttr(shape.queryHeads),
          attend.getScaleAttr(), b.getBoolAttr(shape.resultRotated)});
-    KernelOp worker = getKernel(
-        "attend", key, attend.getLoc(),
-        [&](ImplicitLocOpBuilder &builder, StringRef name) {
-          return buildAttendKernel(builder, name, shape);
-        });
-    KernelOp merge = getKernel(
-        "merge", key, attend.getLoc(),
-        [&](ImplicitLocOpBuilder &builder, StringRef name) {
-          return buildMergeKernel(builder, name, shape);
-        });
+    KernelOp worker =
+        getKernel("attend", key, attend.getLoc(),
+                  [&](ImplicitLocOpBuilder &builder, StringRef name) {
+                    return buildAttendKernel(builder, name, shape);
+                  });
+    KernelOp merge =
+        getKernel("merge", key, attend.getLoc(),
+                  [&](ImplicitLocOpBuilder &builder, StringRef name) {
+                    return buildMergeKernel(builder, name, shape);
+                  });
     LaunchOp::create(b, TypeRange{}, worker.getSymName(), WorkList::Attend,
                      attend.getCache(), attend.getBatch(),
                      ValueRange{attend.getQuery()}, ValueRange{});
     Value rows = tensor::DimOp::create(b, attend.getQuery(), 0);
-    Value out = tensor::EmptyOp::create(b, query.getShape(),
-                                        query.getElementType(),
-                                        ValueRange{rows});
-    auto launch = LaunchOp::create(
-        b, TypeRange{query}, merge.getSymName(), WorkList::Merge, Value(),
-        attend.getBatch(), ValueRange{}, ValueRange{out});
+    Value out = tensor::EmptyOp::create(
+        b, query.getShape(), query.getElementType(), ValueRange{rows});
+    auto launch = LaunchOp::create(b, TypeRange{query}, merge.getSymName(),
+                                   WorkList::Merge, Value(), attend.getBatch(),
+                                   ValueRange{}, ValueRange{out});
     attend.replaceAllUsesWith(launch.getResult(0));
     attend.erase();
   }
@@ -214,8 +213,8 @@ private:
       size_t index = static_cast<size_t>(part) * sizeof(int32_t);
       store(offsetof(rt::ProgramInfo, parameterBytes) + index,
             cache.getParameterBytes(part), 32);
-      store(offsetof(rt::ProgramInfo, floor) + index,
-            schedule.getFloor(part), 32);
+      store(offsetof(rt::ProgramInfo, floor) + index, schedule.getFloor(part),
+            32);
     }
     func::ReturnOp::create(b);
     create->getParentOfType<func::FuncOp>().erase();
