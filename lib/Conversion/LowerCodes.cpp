@@ -18,7 +18,134 @@ namespace rt = ::pmkvq::rt;
 namespace {
 constexpr int64_t kLanes = CodeLayout::kLanes;
 
-/// Quantizes one whole part from level 16 to 8.
+/// Places the codes of a whole part, at level 16 or 8, into fresh memory.
+class PartWriter {
+public:
+  PartWriter(TileBuilder &b, TileType type)
+      : b(b), type(type), headDim(type.getHeadDim()),
+        codes(b.scratch(rt::blocksAtLevel(type.getLevel()) *
+                        rt::blockBytes(headDim))) {}
+
+  /// Codes of 8 head dims from `dim` on, of one token: an i32 vector.
+  using CodesOf = llvm::function_ref<Value(Value token, Value dim)>;
+
+  /// Writes every element; gives the memory.
+  Value write(CodesOf codesOf) {
+    b.forEach(rt::kPageTokens / CodeLayout::kQuad, [&](Value tokenQuad) {
+      b.forEach(
+          headDim, [&](Value dim) { writeQuad(tokenQuad, dim, codesOf); },
+          kLanes);
+    });
+    return codes;
+  }
+
+private:
+  /// 4 tokens x 8 head dims.
+  void writeQuad(Value tokenQuad, Value dim, CodesOf codesOf) {
+    SmallVector<Value> quad;
+    for (int64_t i = 0; i < CodeLayout::kQuad; ++i) {
+      Value token = b.add(b.mul(tokenQuad, CodeLayout::kQuad), i);
+      quad.push_back(codesOf(token, dim));
+      if (type.getLevel() == 16)
+        storeRow(token, dim, quad.back());
+      else if (type.getPart() == Part::Key)
+        storeKeys(token, dim, quad.back());
+    }
+    if (type.getLevel() == 8 && type.getPart() == Part::Value)
+      storeValues(tokenQuad, dim, quad);
+  }
+
+  /// Level 16: rows of 16-bit codes.
+  void storeRow(Value token, Value dim, Value code) {
+    auto i16 = VectorType::get({kLanes}, b.getI16Type());
+    Value narrow = arith::TruncIOp::create(b, i16, code);
+    b.store(narrow, b.at(codes, b.add(b.mul(token, headDim), dim), 2), 2);
+  }
+
+  /// Address of the vector of level 8 that holds outputs `output` .. + 7 and
+  /// quad `quad`.
+  Value vectorAddress(Value output, Value quad) {
+    CodeLayout layout(type);
+    Value run = b.divide(output, CodeLayout::kBundleOutputs);
+    Value group =
+        b.divide(b.remainder(output, CodeLayout::kBundleOutputs), kLanes);
+    Value bundle =
+        b.add(b.mul(run, layout.outputStride), b.mul(quad, layout.quadStride));
+    Value index = b.add(b.mul(bundle, CodeLayout::kBundleGroups), group);
+    return b.at(codes, index, CodeLayout::kVectorBytes);
+  }
+
+  /// Keys at level 8: a token is a lane, 8 head dims are two quads.
+  void storeKeys(Value token, Value dim, Value code) {
+    auto i8 = VectorType::get({kLanes}, b.getI8Type());
+    Value bytes = arith::TruncIOp::create(b, i8, code);
+    SmallVector<int64_t> order;
+    for (int64_t quad : {0, 1})
+      for (int64_t byte : CodeLayout::kByteOf) // its own inverse
+        order.push_back(quad * CodeLayout::kQuad + byte);
+    bytes = vector::ShuffleOp::create(b, bytes, bytes, order);
+    Value words = vector::BitCastOp::create(b, b.i32Vector(2), bytes);
+    Value lane = b.remainder(token, kLanes);
+    for (int64_t i : {0, 1}) {
+      Value quad = b.add(b.divide(dim, CodeLayout::kQuad), i);
+      Value word = vector::ExtractOp::create(b, words, ArrayRef<int64_t>{i});
+      b.store(word, b.at(vectorAddress(token, quad), lane));
+    }
+  }
+
+  /// Values at level 8: 8 head dims are lanes, 4 tokens are one quad.
+  void storeValues(Value tokenQuad, Value dim, ArrayRef<Value> quad) {
+    Value word = quad[0];
+    for (int64_t i = 1; i < CodeLayout::kQuad; ++i) {
+      Value bits = b.splatInt(b.i32Vector(), 8 * CodeLayout::kByteOf[i]);
+      Value shifted = arith::ShLIOp::create(b, quad[i], bits);
+      word = arith::OrIOp::create(b, word, shifted);
+    }
+    b.store(word, vectorAddress(dim, tokenQuad), 4);
+  }
+
+  TileBuilder &b;
+  TileType type;
+  int64_t headDim;
+  Value codes;
+};
+
+/// Memory of a tile's parameters, one after the other, as they are stored.
+class ParameterMemory {
+public:
+  ParameterMemory(TileBuilder &b, TileType type, Value memory)
+      : b(b), groups(type.getGroups()),
+        count(type.getFormat().getModel().getNumParameters()),
+        stored(VectorType::get(
+            {groups},
+            type.getFormat().getModel().getParameterType(b.getContext()))),
+        memory(memory ? memory : b.scratch(count * groups * 2)) {}
+
+  Value address() const { return memory; }
+
+  void store(ValueRange values) {
+    for (auto [i, value] : llvm::enumerate(values))
+      b.store(value, b.offset(memory, i * groups * 2), 2);
+  }
+
+  /// Each parameter of all groups, in f32.
+  SmallVector<Value> load() {
+    SmallVector<Value> values;
+    for (int64_t i = 0; i < count; ++i) {
+      Value narrow = b.load(stored, b.offset(memory, i * groups * 2), 2);
+      values.push_back(arith::ExtFOp::create(b, b.f32Vector(groups), narrow));
+    }
+    return values;
+  }
+
+private:
+  TileBuilder &b;
+  int64_t groups, count;
+  VectorType stored;
+  Value memory;
+};
+
+/// Quantizes one whole part to its format's first level.
 class Quantizer {
 public:
   Quantizer(TileBuilder &b, TileType type, const TileFields &raw)
@@ -27,14 +154,13 @@ public:
         perHeadDim(model.getGroupAxis() == GroupAxis::HeadDim) {}
 
   Lowered run() {
-    Value ok = makeParameters(findExtremes());
-    Value codes = b.scratch(rt::kPageTokens * headDim);
-    b.forEach(rt::kPageTokens / CodeLayout::kQuad, [&](Value tokenQuad) {
-      b.forEach(
-          headDim, [&](Value dim) { storeCodes(codes, tokenQuad, dim); },
-          kLanes);
+    ParameterMemory stored(b, type, Value());
+    Value ok = makeParameters(findExtremes(), stored);
+    Value codes = PartWriter(b, type).write([&](Value token, Value dim) {
+      return model.emitCode(b, format, loadElements(token, dim),
+                            parametersOf(token, dim));
     });
-    return {b.packTile({codes, b.identityIds(), parameterMemory,
+    return {b.packTile({codes, b.identityIds(), stored.address(),
                         b.constI64(rt::kPageTokens)}),
             ok};
   }
@@ -90,19 +216,16 @@ private:
     return extremes;
   }
 
-  /// Leaves parameters in memory, in fp16 as they are stored and in f32 for the
-  /// codes; gives whether all can be represented.
-  Value makeParameters(const Extremes &extremes) {
+  /// Leaves parameters in memory, as they are stored and in f32 for the codes;
+  /// gives whether all can be represented.
+  Value makeParameters(const Extremes &extremes, ParameterMemory &stored) {
     auto vector = b.f32Vector(type.getGroups());
     auto [values, representable] =
         model.emitParameters(b, format, b.load(vector, extremes.min, 4),
                              b.load(vector, extremes.max, 4));
-    int64_t bytes = type.getGroups() * 2;
-    parameterMemory = b.scratch(bytes * values.size());
-    for (auto [i, value] : llvm::enumerate(values)) {
-      b.store(value, b.offset(parameterMemory, i * bytes), 2);
-      parameters.push_back(b.spill(arith::ExtFOp::create(b, vector, value)));
-    }
+    stored.store(values);
+    for (Value value : stored.load())
+      parameters.push_back(b.spill(value));
     return vector::ReductionOp::create(b, vector::CombiningKind::AND,
                                        representable);
   }
@@ -117,64 +240,6 @@ private:
     return values;
   }
 
-  /// Codes of 4 tokens x 8 head dims, to their place at level 8.
-  void storeCodes(Value codes, Value tokenQuad, Value dim) {
-    SmallVector<Value> quad;
-    for (int64_t i = 0; i < CodeLayout::kQuad; ++i) {
-      Value token = b.add(b.mul(tokenQuad, CodeLayout::kQuad), i);
-      Value code = model.emitCode(b, format, loadElements(token, dim),
-                                  parametersOf(token, dim));
-      if (type.getPart() == Part::Key)
-        storeKeyCodes(codes, token, dim, code);
-      quad.push_back(code);
-    }
-    if (type.getPart() == Part::Value)
-      storeValueCodes(codes, tokenQuad, dim, quad);
-  }
-
-  /// Address of the vector of level 8 that holds outputs `output` .. + 7 and
-  /// quad `quad`.
-  Value vectorAddress(Value codes, Value output, Value quad) {
-    CodeLayout layout(type);
-    Value run = b.divide(output, CodeLayout::kBundleOutputs);
-    Value group =
-        b.divide(b.remainder(output, CodeLayout::kBundleOutputs), kLanes);
-    Value bundle =
-        b.add(b.mul(run, layout.outputStride), b.mul(quad, layout.quadStride));
-    Value index = b.add(b.mul(bundle, CodeLayout::kBundleGroups), group);
-    return b.at(codes, index, CodeLayout::kVectorBytes);
-  }
-
-  /// Keys: a token is a lane, 8 head dims are two quads.
-  void storeKeyCodes(Value codes, Value token, Value dim, Value code) {
-    auto i8 = VectorType::get({kLanes}, b.getI8Type());
-    Value bytes = arith::TruncIOp::create(b, i8, code);
-    SmallVector<int64_t> order;
-    for (int64_t quad : {0, 1})
-      for (int64_t byte : CodeLayout::kByteOf) // its own inverse
-        order.push_back(quad * CodeLayout::kQuad + byte);
-    bytes = vector::ShuffleOp::create(b, bytes, bytes, order);
-    Value words = vector::BitCastOp::create(b, b.i32Vector(2), bytes);
-    Value lane = b.remainder(token, kLanes);
-    for (int64_t i : {0, 1}) {
-      Value quad = b.add(b.divide(dim, CodeLayout::kQuad), i);
-      Value word = vector::ExtractOp::create(b, words, ArrayRef<int64_t>{i});
-      b.store(word, b.at(vectorAddress(codes, token, quad), lane));
-    }
-  }
-
-  /// Values: 8 head dims are lanes, 4 tokens are one quad.
-  void storeValueCodes(Value codes, Value tokenQuad, Value dim,
-                       ArrayRef<Value> quad) {
-    Value word = quad[0];
-    for (int64_t i = 1; i < CodeLayout::kQuad; ++i) {
-      Value bits = b.splatInt(b.i32Vector(), 8 * CodeLayout::kByteOf[i]);
-      Value shifted = arith::ShLIOp::create(b, quad[i], bits);
-      word = arith::OrIOp::create(b, word, shifted);
-    }
-    b.store(word, vectorAddress(codes, dim, tokenQuad), 4);
-  }
-
   TileBuilder &b;
   TileType type;
   TileFields raw;
@@ -182,7 +247,6 @@ private:
   const FormatModel &model;
   int64_t headDim;
   bool perHeadDim;
-  Value parameterMemory;
   SmallVector<Value> parameters;
 };
 } // namespace
@@ -217,11 +281,12 @@ static Value shiftVectors(TileBuilder &b, FormatAttr format, int64_t from,
   return arith::TruncIOp::create(b, i8, packed);
 }
 
-static Lowered lowerShift(TileBuilder &b, ShiftOp op, ShiftOp::Adaptor values) {
-  TileType from = op.getSource().getType();
-  int64_t headDim = from.getHeadDim(), to = from.getLevel() / 2;
-  TileFields source = b.unpackTile(values.getSource());
-  int64_t bytes = rt::blocksAtLevel(to) * rt::blockBytes(headDim);
+/// Codes at half of level 8 or 4: two neighbouring vectors become one.
+static Value shiftPacked(TileBuilder &b, TileType from,
+                         const TileFields &source) {
+  int64_t headDim = from.getHeadDim();
+  int64_t bytes =
+      rt::blocksAtLevel(from.getLevel() / 2) * rt::blockBytes(headDim);
   Value codes = b.scratch(bytes);
   auto i8 = VectorType::get({CodeLayout::kVectorBytes}, b.getI8Type());
   b.forEach(bytes / CodeLayout::kVectorBytes, [&](Value i) {
@@ -232,22 +297,45 @@ static Lowered lowerShift(TileBuilder &b, ShiftOp op, ShiftOp::Adaptor values) {
     Value packed = shiftVectors(b, from.getFormat(), from.getLevel(), halves);
     b.store(packed, b.at(codes, i, CodeLayout::kVectorBytes), 4);
   });
-  return {
-      b.packTile({codes, b.identityIds(), source.parameters, source.count})};
+  return codes;
+}
+
+/// Codes at level 8 from rows of 16-bit codes.
+static Value shiftRows(TileBuilder &b, TileType from,
+                       const TileFields &source) {
+  FormatAttr format = from.getFormat();
+  return PartWriter(b, from.withLevel(8)).write([&](Value token, Value dim) {
+    Value address = b.at(b.rawRow(source, token, from.getHeadDim()), dim, 2);
+    return format.getModel().emitShift(b, format, b.loadU16Lanes(address), 16);
+  });
+}
+
+/// The parameters of the shifted tile: the source's, or rewritten ones.
+static Value shiftParameters(TileBuilder &b, TileType from,
+                             const TileFields &source) {
+  FormatAttr format = from.getFormat();
+  if (!format.getModel().rewritesParameters())
+    return source.parameters;
+  ParameterMemory result(b, from, Value());
+  result.store(format.getModel().emitShiftedParameters(
+      b, format, ParameterMemory(b, from, source.parameters).load(),
+      from.getLevel()));
+  return result.address();
+}
+
+static Lowered lowerShift(TileBuilder &b, ShiftOp op, ShiftOp::Adaptor values) {
+  TileType from = op.getSource().getType();
+  TileFields source = b.unpackTile(values.getSource());
+  Value codes = from.getLevel() == 16 ? shiftRows(b, from, source)
+                                      : shiftPacked(b, from, source);
+  return {b.packTile({codes, b.identityIds(), shiftParameters(b, from, source),
+                      source.count})};
 }
 
 static Lowered lowerLoadParameters(TileBuilder &b, LoadParametersOp op,
                                    LoadParametersOp::Adaptor values) {
-  TileType type = op.getTile().getType();
   TileFields tile = b.unpackTile(values.getTile());
-  auto f16 = VectorType::get({type.getGroups()}, b.getF16Type());
-  Lowered parameters;
-  for (auto [i, result] : llvm::enumerate(op.getParameters())) {
-    Value stored =
-        b.load(f16, b.offset(tile.parameters, i * type.getGroups() * 2), 2);
-    parameters.push_back(arith::ExtFOp::create(b, result.getType(), stored));
-  }
-  return parameters;
+  return ParameterMemory(b, op.getTile().getType(), tile.parameters).load();
 }
 
 void mlir::pmkvq::populateCodeLowerings(RewritePatternSet &patterns,

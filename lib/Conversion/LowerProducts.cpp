@@ -39,9 +39,9 @@ public:
           if (type.getLevel() < 16)
             contractCodes(in, out);
           else if (type.getPart() == Part::Key)
-            contractRawKeys(in, out);
+            contractKeyRows(in, out);
           else
-            contractRawValues(in, out);
+            contractValueRows(in, out);
         },
         block);
     return result;
@@ -141,15 +141,23 @@ private:
   }
 
   //===--------------------------------------------------------------------===//
-  // Level 16: rows of bf16
+  // Level 16: rows of bf16 values or of codes
   //===--------------------------------------------------------------------===//
 
-  void contractRawKeys(Value in, Value out) {
+  /// 8 elements of a row, in f32.
+  Value loadElements(Value address) {
+    if (type.isRaw())
+      return b.loadBf16Lanes(address);
+    FormatAttr format = type.getFormat();
+    return format.getModel().emitGrid(b, format, b.loadU16Lanes(address), 16);
+  }
+
+  void contractKeyRows(Value in, Value out) {
     b.forEach(tile.count, [&](Value token) {
       Value row = b.rawRow(tile, token, type.getHeadDim());
       SmallVector<Value> sums = zeros(block);
       for (int64_t dim = 0; dim < type.getHeadDim(); dim += kLanes) {
-        Value key = b.loadBf16Lanes(b.offset(row, dim * 2));
+        Value key = loadElements(b.offset(row, dim * 2));
         for (int64_t q = 0; q < block; ++q)
           sums[q] =
               b.fma(key, b.loadLanes(b.offset(in, (q * rowStride + dim) * 4)),
@@ -166,27 +174,27 @@ private:
                                        arith::FastMathFlags::reassoc);
   }
 
-  void contractRawValues(Value in, Value out) {
+  void contractValueRows(Value in, Value out) {
     b.forEach(
         type.getHeadDim(),
         [&](Value dim) {
           auto sums =
               b.loop(tile.count, 1, zeros(CodeLayout::kBundleGroups * block),
                      [&](Value token, ValueRange running) {
-                       return addRawRow(in, token, dim, running);
+                       return addRow(in, token, dim, running);
                      });
           storeBundle(out, dim, sums);
         },
         CodeLayout::kBundleOutputs);
   }
 
-  SmallVector<Value> addRawRow(Value in, Value token, Value dim,
-                               ValueRange running) {
+  SmallVector<Value> addRow(Value in, Value token, Value dim,
+                            ValueRange running) {
     SmallVector<Value> sums(running);
     SmallVector<Value> weights = broadcastRows(in, token);
     Value row = b.at(b.rawRow(tile, token, type.getHeadDim()), dim, 2);
     for (int64_t group = 0; group < CodeLayout::kBundleGroups; ++group) {
-      Value value = b.loadBf16Lanes(b.offset(row, group * kLanes * 2));
+      Value value = loadElements(b.offset(row, group * kLanes * 2));
       for (int64_t q = 0; q < block; ++q) {
         Value &sum = sums[group * block + q];
         sum = b.fma(value, weights[q], sum);

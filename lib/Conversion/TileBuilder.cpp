@@ -118,11 +118,14 @@ void TileBuilder::store(Value value, Value address, unsigned alignment) {
 
 Value TileBuilder::loadBf16Lanes(Value address) {
   // bf16 is the upper half of f32.
-  auto i16 = VectorType::get({CodeLayout::kLanes}, getI16Type());
-  Value bits = load(i16, address, 2);
-  Value wide = arith::ExtUIOp::create(*this, i32Vector(), bits);
-  Value shifted = arith::ShLIOp::create(*this, wide, splatInt(i32Vector(), 16));
+  Value shifted = arith::ShLIOp::create(*this, loadU16Lanes(address),
+                                        splatInt(i32Vector(), 16));
   return arith::BitcastOp::create(*this, f32Vector(), shifted);
+}
+
+Value TileBuilder::loadU16Lanes(Value address) {
+  auto i16 = VectorType::get({CodeLayout::kLanes}, getI16Type());
+  return arith::ExtUIOp::create(*this, i32Vector(), load(i16, address, 2));
 }
 
 void TileBuilder::copy(Value to, Value from, int64_t bytes) {

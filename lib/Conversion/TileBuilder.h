@@ -101,6 +101,8 @@ public:
   Value loadLanes(Value address) { return load(f32Vector(), address, 4); }
   /// 8 bf16 values, as f32.
   Value loadBf16Lanes(Value address);
+  /// 8 unsigned 16-bit values, as i32.
+  Value loadU16Lanes(Value address);
   void copy(Value to, Value from, int64_t bytes);
 
   /// The field of an Abi struct, widened to i64 where it is a narrower integer.
@@ -150,7 +152,7 @@ public:
 
   /// Address of vector `index` of a part's codes.
   Value codeVector(const TileFields &tile, Value index, int64_t headDim);
-  /// Address of row `token` of a tile at level 16.
+  /// Address of row `token` of a tile at level 16, raw or codes.
   Value rawRow(const TileFields &tile, Value token, int64_t headDim);
 
   StateMemory state(Value memory, SoftmaxType type);

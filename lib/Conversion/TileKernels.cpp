@@ -188,7 +188,7 @@ private:
     int64_t tokens = shape.cache.getSink() + rt::kPageTokens;
     auto fetch = [&](Part part) -> Value {
       auto type = TileType::get(b.getContext(), part, 16, tokens, headDim,
-                                shape.cache.getFormat(part));
+                                FormatAttr());
       return FetchFixedOp::create(b, type, cache, task.getSequence(),
                                   task.getHead(), zero, count);
     };
@@ -302,15 +302,17 @@ startPageKernel(ImplicitLocOpBuilder &b, StringRef name, CacheType cache) {
   return {task, page};
 }
 
-/// Quantizes a tile at level 16, shifts it down to `to`, and stores codes and
+/// Quantizes a raw tile, shifts it down to `to`, and stores codes and
 /// parameters if all could be represented.
 static void quantizeAndStore(ImplicitLocOpBuilder &b, Value raw, Value page,
-                             int64_t to) {
-  auto type = cast<TileType>(raw.getType());
-  auto quantize = QuantizeOp::create(b, type.withLevel(8), b.getI1Type(), raw);
+                             TileType target) {
+  FormatAttr format = target.getFormat();
+  int64_t level = format.getModel().getFirstLevel();
+  auto quantize =
+      QuantizeOp::create(b, target.withLevel(level), b.getI1Type(), raw);
   Value tile = quantize.getResult();
-  for (int64_t level = 4; level >= to; level /= 2)
-    tile = ShiftOp::create(b, type.withLevel(level), tile);
+  for (level /= 2; level >= target.getLevel(); level /= 2)
+    tile = ShiftOp::create(b, target.withLevel(level), tile);
   auto branch = scf::IfOp::create(b, quantize.getOk(),
                                   /*withElseRegion=*/false);
   {
@@ -325,15 +327,15 @@ KernelOp mlir::pmkvq::buildFlushKernel(ImplicitLocOpBuilder &b, StringRef name,
                                        CacheType cache, Part part, int64_t to) {
   OpBuilder::InsertionGuard guard(b);
   auto [task, page] = startPageKernel(b, name, cache);
+  TileType target = pageTile(cache, part, to);
   Value window = FetchFixedOp::create(
-      b, pageTile(cache, part, 16), task.getCache(), task.getSequence(),
-      task.getHead(), constantIndex(b, cache.getSink()),
-      constantIndex(b, rt::kPageTokens));
-  if (to == 16) {
+      b, target.raw(), task.getCache(), task.getSequence(), task.getHead(),
+      constantIndex(b, cache.getSink()), constantIndex(b, rt::kPageTokens));
+  if (target.isRaw()) {
     StoreOp::create(b, window, page, /*with_parameters=*/false);
     finishKernel(b);
   } else {
-    quantizeAndStore(b, window, page, to);
+    quantizeAndStore(b, window, page, target);
   }
   return task->getParentOfType<KernelOp>();
 }
@@ -343,12 +345,15 @@ KernelOp mlir::pmkvq::buildRequantizeKernel(ImplicitLocOpBuilder &b,
                                             Part part, int64_t from) {
   OpBuilder::InsertionGuard guard(b);
   auto [task, page] = startPageKernel(b, name, cache);
-  Value tile = TakeOp::create(b, pageTile(cache, part, from), page);
-  if (from == 16) {
-    quantizeAndStore(b, tile, page, 8);
+  TileType source = pageTile(cache, part, from);
+  TileType target = source.withLevel(from / 2);
+  Value tile = TakeOp::create(b, source, page);
+  if (source.isRaw()) {
+    quantizeAndStore(b, tile, page, target);
   } else {
-    Value shifted = ShiftOp::create(b, pageTile(cache, part, from / 2), tile);
-    StoreOp::create(b, shifted, page, /*with_parameters=*/false);
+    Value shifted = ShiftOp::create(b, target, tile);
+    bool rewrites = source.getFormat().getModel().rewritesParameters();
+    StoreOp::create(b, shifted, page, /*with_parameters=*/rewrites);
     finishKernel(b);
   }
   return task->getParentOfType<KernelOp>();

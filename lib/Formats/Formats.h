@@ -11,6 +11,7 @@
 #include <memory>
 
 namespace mlir::pmkvq {
+std::unique_ptr<FormatModel> createPaperFormat();
 std::unique_ptr<FormatModel> createPerChannelFormat();
 std::unique_ptr<FormatModel> createPerTokenFormat();
 } // namespace mlir::pmkvq

@@ -15,6 +15,7 @@ using namespace mlir::pmkvq;
 void mlir::pmkvq::registerFormats(DialectRegistry &registry) {
   registry.insert<PMKVQDialect>();
   registry.addExtension(+[](MLIRContext *, PMKVQDialect *dialect) {
+    dialect->addFormat(createPaperFormat());
     dialect->addFormat(createPerChannelFormat());
     dialect->addFormat(createPerTokenFormat());
   });

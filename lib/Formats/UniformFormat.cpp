@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "pmkvq/Formats/UniformFormat.h"
+#include "VectorOps.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/IR/BuiltinTypes.h"
@@ -16,6 +17,16 @@ using namespace mlir::pmkvq;
 
 FormatModel::~FormatModel() = default;
 
+FloatType FormatModel::getParameterType(MLIRContext *context) const {
+  return Float16Type::get(context);
+}
+
+llvm::SmallVector<Value>
+FormatModel::emitShiftedParameters(ImplicitLocOpBuilder &, FormatAttr,
+                                   ValueRange, int64_t) const {
+  return {};
+}
+
 Value FormatModel::emitGrid(ImplicitLocOpBuilder &b, FormatAttr, Value codes,
                             int64_t) const {
   auto type = cast<VectorType>(codes.getType()).clone(b.getF32Type());
@@ -23,19 +34,6 @@ Value FormatModel::emitGrid(ImplicitLocOpBuilder &b, FormatAttr, Value codes,
 }
 
 namespace {
-
-Value splat(ImplicitLocOpBuilder &b, Type type, double value) {
-  auto vector = cast<VectorType>(type);
-  auto element =
-      b.getFloatAttr(cast<FloatType>(vector.getElementType()), value);
-  return arith::ConstantOp::create(b, DenseElementsAttr::get(vector, element));
-}
-
-Value splatInt(ImplicitLocOpBuilder &b, Type type, int64_t value) {
-  auto vector = cast<VectorType>(type);
-  auto element = b.getIntegerAttr(vector.getElementType(), value);
-  return arith::ConstantOp::create(b, DenseElementsAttr::get(vector, element));
-}
 
 /// fp16 nearest to `x`, moved one step down (or up) where rounding went the
 /// other way.  Arithmetic on the bits: fp16 values of one sign are ordered as
@@ -114,13 +112,10 @@ Value UniformFormat::emitCode(ImplicitLocOpBuilder &b, FormatAttr, Value x,
 
 Value UniformFormat::emitShift(ImplicitLocOpBuilder &b, FormatAttr, Value codes,
                                int64_t from) const {
-  Type type = codes.getType();
   if (from == 4)
-    return arith::ShRUIOp::create(b, codes, splatInt(b, type, 2));
+    return arith::ShRUIOp::create(b, codes, splatInt(b, codes.getType(), 2));
   // The largest intermediate, 241 * 263 = 63,383, fits unsigned 16 bits.
-  Value shifted = arith::AddIOp::create(b, codes, splatInt(b, type, 8));
-  Value product = arith::MulIOp::create(b, shifted, splatInt(b, type, 241));
-  return arith::ShRUIOp::create(b, product, splatInt(b, type, 12));
+  return equivalentShift(b, codes, from);
 }
 
 FormatModel::Affine UniformFormat::emitAffine(ImplicitLocOpBuilder &b,

@@ -44,7 +44,9 @@ Attribute FormatAttr::parse(AsmParser &parser, Type) {
   while (succeeded(parser.parseOptionalComma())) {
     if (succeeded(parser.parseOptionalKeyword("hadamard"))) {
       hadamard = true;
-    } else if (parser.parseKeyword("clip", " or 'hadamard'") ||
+    } else if (succeeded(parser.parseOptionalKeyword("plain"))) {
+      hadamard = false;
+    } else if (parser.parseKeyword("clip", ", 'hadamard' or 'plain'") ||
                parser.parseEqual() || parser.parseFloat(clip)) {
       return {};
     }

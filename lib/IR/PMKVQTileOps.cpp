@@ -182,12 +182,11 @@ LogicalResult ByLevelOp::verify() {
 }
 
 LogicalResult FetchFixedOp::verify() {
-  CacheType cache = getCache().getType();
   TileType tile = getTile().getType();
-  if (tile.getLevel() != 16 || tile.getHeadDim() != cache.getHeadDim() ||
-      tile.getFormat() != cache.getFormat(tile.getPart()))
-    return emitOpError("(C1) expected a tile at level 16 with the cache's "
-                       "head_dim and format, got ")
+  if (tile.getFormat() ||
+      tile.getHeadDim() != getCache().getType().getHeadDim())
+    return emitOpError("(C1) expected a tile without a format and with the "
+                       "cache's head_dim, got ")
            << tile;
   return success();
 }
@@ -202,25 +201,36 @@ LogicalResult StoreFixedOp::verify() {
 }
 
 LogicalResult QuantizeOp::verify() {
-  TileType source = getSource().getType();
-  if (source.getLevel() != 16 || getResult().getType() != source.withLevel(8))
-    return emitOpError("(C1) expected a tile from level 16 to 8, got ")
-           << source << " to " << getResult().getType();
+  TileType source = getSource().getType(), result = getResult().getType();
+  FormatAttr format = result.getFormat();
+  if (!source.isRaw() || !format || result.raw() != source.raw() ||
+      result.getLevel() != format.getModel().getFirstLevel())
+    return emitOpError("(C1) expected a raw tile to the first level of a "
+                       "format, got ")
+           << source << " to " << result;
   return success();
 }
 
 LogicalResult ShiftOp::verify() {
   TileType source = getSource().getType();
   int64_t level = source.getLevel();
-  if ((level != 8 && level != 4) ||
+  if (source.isRaw() || level <= 2 ||
       getResult().getType() != source.withLevel(level / 2))
-    return emitOpError("(C1) expected a tile from level 8 to 4 or 4 to 2, got ")
+    return emitOpError("(C1) expected a tile of codes to half its level, got ")
            << source << " to " << getResult().getType();
   return success();
 }
 
 LogicalResult StoreOp::verify() {
-  return verifyWholePart(*this, getTile().getType(), getPage().getType());
+  TileType tile = getTile().getType();
+  CacheType cache = getPage().getType().getCache();
+  // A raw window is a whole part where level 16 is raw.
+  if (!tile.getFormat() && cache.isPlanned()) {
+    TileType whole = wholePart(cache, tile.getPart(), 16);
+    if (whole.isRaw() && tile == whole.raw())
+      return success();
+  }
+  return verifyWholePart(*this, tile, getPage().getType());
 }
 
 //===----------------------------------------------------------------------===//
@@ -257,8 +267,9 @@ LogicalResult StoreRowsOp::verify() {
 
 LogicalResult LoadParametersOp::verify() {
   TileType tile = getTile().getType();
-  if (tile.getLevel() == 16)
-    return emitOpError("(C2) expected a tile below level 16");
+  if (tile.isRaw())
+    return emitOpError("(C2) expected a tile that has parameters, got ")
+           << tile;
   unsigned count = tile.getFormat().getModel().getNumParameters();
   auto vector =
       VectorType::get({tile.getGroups()}, Float32Type::get(getContext()));

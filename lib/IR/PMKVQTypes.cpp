@@ -186,15 +186,19 @@ bool TileType::groupsAlongReduction() const {
   return getFormat().getModel().getGroupAxis() == summed;
 }
 
+bool TileType::isRaw() const {
+  return !getFormat() || getLevel() > getFormat().getModel().getFirstLevel();
+}
+
 LogicalResult TileType::verify(function_ref<InFlightDiagnostic()> emitError,
                                Part, int64_t level, int64_t tokens,
-                               int64_t headDim, FormatAttr) {
+                               int64_t headDim, FormatAttr format) {
   if (!rt::isLevel(level))
     return emitError() << "(C1) expected a level of 16, 8, 4 or 2, got "
                        << level;
-  if (level < 16 && tokens != rt::kPageTokens)
+  if (format && tokens != rt::kPageTokens)
     return emitError() << "(C2) expected " << rt::kPageTokens
-                       << " tokens below level 16, got " << tokens;
+                       << " tokens in a tile with a format, got " << tokens;
   constexpr int64_t maxTokens = kMaxSink + rt::kPageTokens;
   if (tokens <= 0 || tokens > maxTokens)
     return emitError() << "(C2) expected 1 to " << maxTokens << " tokens, got "
@@ -202,6 +206,8 @@ LogicalResult TileType::verify(function_ref<InFlightDiagnostic()> emitError,
   if (!isHeadDim(headDim))
     return emitError() << "(C3) expected a head_dim of 64 or 128, got "
                        << headDim;
+  if (!format && level != 16)
+    return emitError() << "(C4) expected a format below level 16";
   return success();
 }
 

@@ -40,7 +40,7 @@ static Value foldProduct(ImplicitLocOpBuilder &b, Value rows, Value tileValue) {
   auto rowsType = cast<RowsType>(rows.getType());
   auto result =
       RowsType::get(b.getContext(), rowsType.getQueries(), tile.getWidth());
-  if (tile.getLevel() == 16)
+  if (tile.isRaw())
     return ContractOp::create(b, result, rows, tileValue);
 
   FormatAttr format = tile.getFormat();

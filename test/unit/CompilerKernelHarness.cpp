@@ -42,10 +42,14 @@ func.func @layer(%q: tensor<?x{1}x{2}xf32>, %k: tensor<?x{0}x{2}xf32>,
       .str();
 }
 
-std::unique_ptr<Kernels> Kernels::compile(const KernelShape &shape) {
+std::unique_ptr<Kernels>
+Kernels::compile(const KernelShape &shape,
+                 const std::function<void(mlir::DialectRegistry &)> &extend) {
   using namespace mlir;
   DialectRegistry registry;
   mlir::pmkvq::registerAllForStages(registry);
+  if (extend)
+    extend(registry);
   MLIRContext context(registry);
   auto module = parseSourceString<ModuleOp>(moduleText(shape), &context);
   if (!module) {

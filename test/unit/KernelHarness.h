@@ -14,9 +14,14 @@
 #include "pmkvq_rt/Abi.h"
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
+
+namespace mlir {
+class DialectRegistry;
+}
 
 namespace pmkvq::test {
 
@@ -34,8 +39,11 @@ struct KernelShape {
 /// Kernels of one shape, compiled for this machine.
 class Kernels {
 public:
-  /// Fails the test and returns null if anything does not compile.
-  static std::unique_ptr<Kernels> compile(const KernelShape &shape);
+  /// Fails the test and returns null if anything does not compile.  `extend`
+  /// may add to the registry, a format for example.
+  static std::unique_ptr<Kernels>
+  compile(const KernelShape &shape,
+          const std::function<void(mlir::DialectRegistry &)> &extend = {});
 
   rt::KernelFn find(const std::string &name) const;
   rt::KernelFn flush(int32_t part, int32_t level) const;

@@ -25,8 +25,16 @@ Error pmkvq::run::toError(const rt::Status &status) {
   return llvm::createStringError(status.message());
 }
 
-/// The format that `text` stands for.
-static Expected<FormatAttr> readFormat(StringRef option, StringRef text,
+/// `format` with the rotation that it has unless `text` says one.
+static FormatAttr withDefaultRotation(FormatAttr format, StringRef text) {
+  if (text.contains("hadamard") || text.contains("plain"))
+    return format;
+  return FormatAttr::get(format.getName(), format.getModel().rotatesByDefault(),
+                         format.getClip());
+}
+
+/// The format that `text` stands for; `text` becomes its full form.
+static Expected<FormatAttr> readFormat(StringRef option, std::string &text,
                                        mlir::MLIRContext &context) {
   std::string message;
   mlir::ScopedDiagnosticHandler handler(&context,
@@ -35,10 +43,14 @@ static Expected<FormatAttr> readFormat(StringRef option, StringRef text,
                                             message = diagnostic.str();
                                           return mlir::success();
                                         });
-  auto attribute =
-      mlir::parseAttribute(("#pmkvq.format" + text).str(), &context);
-  if (auto format = llvm::dyn_cast_or_null<FormatAttr>(attribute))
+  auto attribute = mlir::parseAttribute("#pmkvq.format" + text, &context);
+  if (auto format = llvm::dyn_cast_or_null<FormatAttr>(attribute)) {
+    format = withDefaultRotation(format, text);
+    std::string full;
+    llvm::raw_string_ostream(full) << format;
+    text = full.substr(full.find('<'));
     return format;
+  }
   // Constraints are numbered for readers of the IR.
   StringRef reason = message;
   if (reason.starts_with("("))
@@ -47,7 +59,7 @@ static Expected<FormatAttr> readFormat(StringRef option, StringRef text,
 }
 
 /// The type of the planned caches.
-static Expected<CacheType> makeCacheType(const PlanOptions &plan,
+static Expected<CacheType> makeCacheType(PlanOptions &plan,
                                          const ModelConfig &config,
                                          mlir::MLIRContext &context) {
   context.loadDialect<mlir::pmkvq::PMKVQDialect>();

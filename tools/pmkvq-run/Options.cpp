@@ -66,7 +66,8 @@ struct CommandLine {
                           "Lowest bits a code (default 2)"};
   StringOption keyFormat{"key-format", "FORMAT",
                          "per_channel|per_token[+hadamard|+plain]"
-                         "[+clip=F] (default per_channel+hadamard)"};
+                         "[+clip=F], or paper (default "
+                         "per_channel+hadamard)"};
   StringOption valueFormat{"value-format", "FORMAT",
                            "The same for values (default "
                            "per_token+hadamard)"};
@@ -163,12 +164,11 @@ Expected<std::string> pmkvq::run::parseFormat(StringRef text) {
   });
   if (!isName)
     return llvm::createStringError("expected the name of a format");
-  bool hadamard = true;
-  std::string clip;
+  std::string rotation, clip;
   for (StringRef part : llvm::drop_begin(parts)) {
     double value;
     if (part == "hadamard" || part == "plain") {
-      hadamard = part == "hadamard";
+      rotation = (", " + part).str();
     } else if (part.consume_front("clip=") && !part.getAsDouble(value) &&
                std::isfinite(value)) {
       llvm::raw_string_ostream(clip)
@@ -178,7 +178,7 @@ Expected<std::string> pmkvq::run::parseFormat(StringRef text) {
                                      "after the format's name");
     }
   }
-  return ("<" + name + (hadamard ? ", hadamard" : "") + clip + ">").str();
+  return ("<" + name + rotation + clip + ">").str();
 }
 
 static Expected<std::string> readFormat(const StringOption &option) {

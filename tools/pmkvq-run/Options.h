@@ -57,7 +57,7 @@ llvm::Expected<Options> parseOptions(int argc, char **argv);
 std::optional<int64_t> parseSize(llvm::StringRef text);
 
 /// "per_token+plain+clip=0.8" as the text of a format attribute,
-/// "<per_token, clip = 0.8>".
+/// "<per_token, plain, clip = 0.8>".
 ///
 /// Errors: what was expected; that the format exists is not checked.
 llvm::Expected<std::string> parseFormat(llvm::StringRef text);

@@ -5,8 +5,8 @@
 // lib/Transforms/FoldParameters.cpp and lib/Conversion (who asks).
 //
 // Mental model.  A format is elementwise algebra.  A group of elements shares a
-// few fp16 parameters; the elements become 8-bit codes, lower levels come from
-// higher codes, and an element decodes as
+// few 16-bit parameters; the elements become codes at the format's first level,
+// lower levels come from higher codes, and an element decodes as
 //
 //   x  ~  offset + step * grid(code)
 //
@@ -24,6 +24,7 @@
 #ifndef PMKVQ_FORMATS_FORMAT_H
 #define PMKVQ_FORMATS_FORMAT_H
 
+#include "mlir/IR/BuiltinTypes.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/ADT/StringRef.h"
@@ -46,11 +47,22 @@ public:
 
   virtual GroupAxis getGroupAxis() const = 0;
 
-  /// Number of fp16 parameters a group.
+  /// Number of 16-bit parameters a group.
   virtual unsigned getNumParameters() const = 0;
 
+  /// Type that parameters are stored in, 16 bits wide; fp16 unless a format
+  /// says otherwise.
+  virtual FloatType getParameterType(MLIRContext *context) const;
+
+  /// The level that bf16 values are quantized to, from which all lower levels
+  /// come: 8, so that pages at level 16 are the values themselves, or 16.
+  virtual int64_t getFirstLevel() const { return 8; }
+
+  /// Whether vectors are rotated unless the user says otherwise.
+  virtual bool rotatesByDefault() const { return true; }
+
   struct Parameters {
-    /// One fp16 vector a parameter.
+    /// One vector of the parameter type a parameter.
     llvm::SmallVector<Value> values;
     /// i1 vector: whether the group can be represented.
     Value representable;
@@ -62,23 +74,33 @@ public:
   virtual Parameters emitParameters(ImplicitLocOpBuilder &b, FormatAttr format,
                                     Value min, Value max) const = 0;
 
-  /// 8-bit codes of elements.
+  /// Codes of elements at the first level.
   /// Shapes: `x` and each of `parameters` (converted to f32) are f32 vectors of
-  /// one length; the result is an i32 vector of codes 0 .. 255.
+  /// one length; the result is an i32 vector of codes.
   virtual Value emitCode(ImplicitLocOpBuilder &b, FormatAttr format, Value x,
                          ValueRange parameters) const = 0;
 
-  /// Codes at level `from` / 2 from codes at level `from` (8 or 4).
-  /// Shapes: i16 vectors.  Intermediates must fit unsigned 16 bits.
+  /// Codes at level `from` / 2 from codes at level `from`.
+  /// Shapes: i16 vectors from level 8 and 4, i32 vectors from 16. Intermediates
+  /// must fit the unsigned lanes.
   virtual Value emitShift(ImplicitLocOpBuilder &b, FormatAttr format,
                           Value codes, int64_t from) const = 0;
+
+  /// Parameters at level `from` / 2 from those at `from`, both in f32 before
+  /// they are stored; empty if parameters are written once.
+  virtual llvm::SmallVector<Value>
+  emitShiftedParameters(ImplicitLocOpBuilder &b, FormatAttr format,
+                        ValueRange parameters, int64_t from) const;
+
+  /// Whether a shift rewrites parameters.
+  virtual bool rewritesParameters() const { return false; }
 
   struct Affine {
     Value offset;
     Value step;
   };
 
-  /// Offset and step of each group at a level below 16.
+  /// Offset and step of each group at a level that has codes.
   /// Shapes: f32 vectors, one element a group.
   virtual Affine emitAffine(ImplicitLocOpBuilder &b, FormatAttr format,
                             ValueRange parameters, int64_t level) const = 0;

@@ -21,7 +21,7 @@ def PMKVQ_FormatAttr : PMKVQ_Attr<"Format", "format"> {
   let description = [{
     `name` picks the format's algebra (pmkvq/Formats/Format.h); `hadamard` says
     that vectors are rotated by the normalized Walsh-Hadamard transform before
-    they are stored; `clip` is the middle part of the range that 2-bit codes
+    they are stored (`plain`, the default, that they are not); `clip` is the middle part of the range that 2-bit codes
     cover.
 
     (C1) `name` is a known format.

@@ -231,12 +231,12 @@ def PMKVQ_YieldOp : PMKVQ_Op<"yield",
 }
 
 def PMKVQ_FetchFixedOp : PMKVQ_Op<"fetch_fixed"> {
-  let summary = "tokens of a fixed area, as a tile at level 16";
+  let summary = "tokens of a fixed area, as a raw tile";
   let description = [{
     `count` tokens from token `first` on (sink tokens come first, then the
     window).
 
-    (C1) The tile is at level 16 and has the cache's head_dim and format.
+    (C1) The tile has no format, and the cache's head_dim.
 
     Lowers to: an address and a count.
   }];
@@ -268,12 +268,13 @@ def PMKVQ_StoreFixedOp : PMKVQ_Op<"store_fixed"> {
 }
 
 def PMKVQ_QuantizeOp : PMKVQ_Op<"quantize", [Pure]> {
-  let summary = "a tile at level 16 to 8-bit codes and parameters";
+  let summary = "a raw tile to codes and parameters";
   let description = [{
     The format gives parameters from each group's extremes, then codes.  `ok` is
-    false if a value is not finite or a parameter lies outside fp16.
+    false if a value is not finite or a parameter cannot be represented.
 
-    (C1) `source` is at level 16, the result at level 8, all else is equal.
+    (C1) `source` is raw, the result at the first level of its format, all else
+         is equal.
 
     Lowers to: minimum and maximum a group, then the format's algebra.
   }];
@@ -286,10 +287,11 @@ def PMKVQ_QuantizeOp : PMKVQ_Op<"quantize", [Pure]> {
 def PMKVQ_ShiftOp : PMKVQ_Op<"shift", [Pure]> {
   let summary = "halves the code width of a tile";
   let description = [{
-    (C1) The result's level is half of the source's, which is 8 or 4; all else
-         is equal.
+    (C1) The source holds codes; the result's level is half of its, all else is
+         equal.
 
-    Lowers to: the format's algebra on packed codes; parameters stay.
+    Lowers to: the format's algebra on packed codes, and on parameters where it
+    rewrites them.
   }];
   let arguments = (ins PMKVQ_TileType:$source);
   let results = (outs PMKVQ_TileType:$result);
@@ -303,7 +305,8 @@ def PMKVQ_StoreOp : PMKVQ_Op<"store"> {
     Writes the blocks that the part owns at the tile's level, and the
     parameters too where `with_parameters` says so.
 
-    (C1) The tile is a whole part of the page's cache type.
+    (C1) The tile is a whole part of the page's cache type; a raw tile without a
+         format is one where level 16 is raw.
 
     Lowers to: one copy a block.
   }];
@@ -380,9 +383,9 @@ def PMKVQ_LoadParametersOp : PMKVQ_Op<"load_parameters", [Pure]> {
 
     (C1) There is one result a parameter of the tile's format, each with one
          element a group.
-    (C2) The tile is below level 16.
+    (C2) The tile is not raw.
 
-    Lowers to: loads and conversions from fp16.
+    Lowers to: loads and conversions from the stored type.
   }];
   let arguments = (ins PMKVQ_TileType:$tile);
   let results = (outs Variadic<PMKVQ_F32Vector>:$parameters);
@@ -442,8 +445,8 @@ def PMKVQ_ContractOp : PMKVQ_Op<"contract", [Pure]> {
   let summary = "product of rows with the bare codes of a tile";
   let description = [{
     result[q][j] = sum_i rows[q][i] * code[i][j]: for keys i are head dims and j
-    tokens, for values the reverse.  A code is its integer, at level 16 its bf16
-    value.  Columns past the tile's token count are undefined for keys.
+    tokens, for values the reverse.  A code is its integer, in a raw tile the
+    bf16 value.  Columns past the tile's token count are undefined for keys.
 
     (C1) `rows` is as wide as the tile's summed axis, the result as its other.
 

@@ -78,22 +78,23 @@ def PMKVQ_TileType : PMKVQ_Type<"Tile", "tile"> {
   let summary = "codes and parameters of up to `tokens` tokens of one part";
   let description = [{
     A value: codes at `level` bits, [tokens, head_dim], and the parameters by
-    which `format` decodes them.  At level 16 the codes are bf16 values and there
-    are no parameters.  A tile of a fixed area holds a run-time number of tokens,
-    at most `tokens`.
+    which `format` decodes them.  A tile without a format is raw: bf16 values, a
+    run-time number of tokens, at most `tokens`.  So is a whole part at level 16
+    of a format whose first level is below 16.
 
     (C1) `level` is 16, 8, 4 or 2.
-    (C2) Below level 16 a tile is a whole page: 128 tokens; at level 16 it has 1
-         to 144, the largest fixed area.
+    (C2) A tile with a format is a whole page: 128 tokens; one without has 1 to
+         144.
     (C3) `head_dim` is 64 or 128.
+    (C4) A tile without a format is at level 16.
 
     Example: `!pmkvq.tile<key, 4, 128, 128, <per_channel, hadamard, clip = 0.8>>`
   }];
   let parameters = (ins EnumParameter<PMKVQ_Part>:$part, "int64_t":$level,
                         "int64_t":$tokens, "int64_t":$head_dim,
-                        "FormatAttr":$format);
+                        OptionalParameter<"FormatAttr">:$format);
   let assemblyFormat = [{
-    `<` $part `,` $level `,` $tokens `,` $head_dim `,` $format `>`
+    `<` $part `,` $level `,` $tokens `,` $head_dim (`,` $format^)? `>`
   }];
   let genVerifyDecl = 1;
   let extraClassDeclaration = [{
@@ -105,10 +106,17 @@ def PMKVQ_TileType : PMKVQ_Type<"Tile", "tile"> {
     int64_t getWidth() const {
       return getPart() == Part::Key ? getTokens() : getHeadDim();
     }
+    /// Whether the elements are bf16 values.
+    bool isRaw() const;
     /// Number of parameter groups: head dims or tokens, as the format says.
     int64_t getGroups() const;
     /// Whether groups lie along the summed axis.
     bool groupsAlongReduction() const;
+    /// The raw tile of the same size.
+    TileType raw() const {
+      return TileType::get(getContext(), getPart(), 16, getTokens(),
+                           getHeadDim(), FormatAttr());
+    }
     TileType withLevel(int64_t level) const {
       return TileType::get(getContext(), getPart(), level, getTokens(),
                            getHeadDim(), getFormat());
