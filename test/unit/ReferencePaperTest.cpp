@@ -119,4 +119,14 @@ TEST(ReferencePaperLower, ScaleFloorGrowsWithTheChain) {
   EXPECT_GT(chain.scale, 4 * direct.scale);
 }
 
+TEST(ReferencePaperQuantize, ScaleHasACeiling) {
+  std::vector<float> x(kGroup, 0.0f);
+  x[0] = 0x1p20f;
+  x[1] = 0x1p17f;
+  PaperGroup group = quantizePaperGroup(x.data(), kGroup, 2);
+  EXPECT_EQ(group.scale, 99840.0f); // 1e5 in bf16
+  EXPECT_EQ(group.codes[0], 3);
+  EXPECT_EQ(group.codes[1], 1);
+}
+
 } // namespace
