@@ -26,7 +26,8 @@ PaperGroup quantizePaperGroup(const float *values, int64_t count,
   group.bits = bits;
   group.zero = -minimum;
   float range = roundToBf16(*high - minimum);
-  group.scale = std::max(roundToBf16(range / maxCode), roundToBf16(1e-5f));
+  group.scale = std::clamp(roundToBf16(range / maxCode), roundToBf16(1e-5f),
+                           roundToBf16(1e5f));
   group.codes.reserve(count);
   for (int64_t i = 0; i < count; ++i) {
     float offset = values[i] - minimum;

@@ -1,7 +1,8 @@
 //===- Planner.cpp - Bytes and levels under a budget ----------------------===//
 //
-// The plan as one scan a level.  Neighbours: Planner.h (the rule), Geometry.h
-// and Abi.h (sizes of blocks, areas and table entries).
+// The page plan as one scan a level, the layer plan as one search a layer.
+// Neighbours: Planner.h (the rules), Geometry.h and Abi.h (sizes of blocks,
+// areas and table entries).
 //
 //===----------------------------------------------------------------------===//
 
@@ -21,11 +22,24 @@ int64_t pagesForTokens(int32_t sinkTokens, int64_t tokens) {
   return beyond <= 0 ? 0 : (beyond + rt::kPageTokens - 1) / rt::kPageTokens;
 }
 
-int64_t fixedBytes(const CacheShape &shape) {
-  int64_t heads = int64_t(shape.layers) * shape.sequences * shape.kvHeads;
+namespace {
+
+/// What fixedBytes counts of one layer.
+int64_t fixedLayerBytes(const CacheShape &shape) {
+  int64_t heads = int64_t(shape.sequences) * shape.kvHeads;
   int64_t table = pagesForTokens(shape.sinkTokens, shape.maxTokens) *
                   static_cast<int64_t>(sizeof(rt::PageEntry));
   return heads * (rt::fixedAreaBytes(shape.headDim, shape.sinkTokens) + table);
+}
+
+} // namespace
+
+int64_t fixedBytes(const CacheShape &shape) {
+  return shape.layers * fixedLayerBytes(shape);
+}
+
+int64_t layerShare(const CacheShape &shape, const Schedule &schedule) {
+  return schedule.budgetBytes / shape.layers;
 }
 
 int64_t pageHeadBytes(const CacheShape &shape, const Schedule &schedule,
@@ -38,15 +52,22 @@ int64_t pageHeadBytes(const CacheShape &shape, const Schedule &schedule,
   return bytes;
 }
 
-int64_t totalBytes(const CacheShape &shape, const Schedule &schedule,
-                   const PageLevels &levels) {
-  int64_t bytes = fixedBytes(shape);
+int64_t layerBytes(const CacheShape &shape, const Schedule &schedule,
+                   const PageLevels &levels, int32_t layer) {
+  int64_t bytes = fixedLayerBytes(shape);
   for (int32_t sequence = 0; sequence < levels.sequences(); ++sequence)
     for (int64_t page = 0; page < levels.pages(sequence); ++page)
-      for (int32_t layer = 0; layer < levels.layers(); ++layer)
-        for (int32_t head = 0; head < levels.kvHeads(); ++head)
-          bytes += pageHeadBytes(shape, schedule,
-                                 levels.at(sequence, page, layer, head));
+      for (int32_t head = 0; head < levels.kvHeads(); ++head)
+        bytes += pageHeadBytes(shape, schedule,
+                               levels.at(sequence, page, layer, head));
+  return bytes;
+}
+
+int64_t totalBytes(const CacheShape &shape, const Schedule &schedule,
+                   const PageLevels &levels) {
+  int64_t bytes = 0;
+  for (int32_t layer = 0; layer < levels.layers(); ++layer)
+    bytes += layerBytes(shape, schedule, levels, layer);
   return bytes;
 }
 
@@ -73,8 +94,8 @@ int32_t lowestLevel(const Schedule &schedule) {
 }
 
 int32_t initialLevel(const Schedule &schedule) {
-  return schedule.kind == ScheduleKind::Page ? rt::kLadder[0]
-                                             : lowestLevel(schedule);
+  return schedule.kind == ScheduleKind::None ? lowestLevel(schedule)
+                                             : rt::kLadder[0];
 }
 
 int64_t PageLevels::pages(int32_t sequence) const {
@@ -115,20 +136,73 @@ void lowerFrom(int32_t from, const CacheShape &shape, const Schedule &schedule,
     }
 }
 
+/// Halves page-heads until the whole fits or all are at the lowest level;
+/// returns the bytes that the whole then takes.
+int64_t lowerPages(const CacheShape &shape, const Schedule &schedule,
+                   PageLevels &levels) {
+  int64_t bytes = totalBytes(shape, schedule, levels);
+  // "Highest level first" is one scan a level: a halved page-head is below all
+  // that are still to be halved in the same scan.
+  for (int32_t from = rt::kLadder[0]; from > lowestLevel(schedule); from /= 2)
+    lowerFrom(from, shape, schedule, levels, bytes);
+  return bytes;
+}
+
+/// Calls `visit` with the level of every page-head of a layer.
+template <typename Visit>
+void forEachOfLayer(PageLevels &levels, int32_t layer, Visit visit) {
+  for (int32_t sequence = 0; sequence < levels.sequences(); ++sequence)
+    for (int64_t page = 0; page < levels.pages(sequence); ++page)
+      for (int32_t head = 0; head < levels.kvHeads(); ++head)
+        visit(levels.at(sequence, page, layer, head));
+}
+
+/// Gives all page-heads of a layer the level at which it fits its share, or the
+/// lowest; returns the bytes that the layer then takes.
+int64_t lowerLayer(const CacheShape &shape, const Schedule &schedule,
+                   PageLevels &levels, int32_t layer) {
+  int32_t level = rt::kLadder[0];
+  forEachOfLayer(levels, layer,
+                 [&](int32_t own) { level = std::min(level, own); });
+  for (;; level /= 2) {
+    forEachOfLayer(levels, layer, [&](int32_t &own) { own = level; });
+    int64_t bytes = layerBytes(shape, schedule, levels, layer);
+    if (bytes <= layerShare(shape, schedule) || level <= lowestLevel(schedule))
+      return bytes;
+  }
+}
+
+/// Lowers what the schedule lowers; returns the bytes that the whole then
+/// takes.
+int64_t lower(const CacheShape &shape, const Schedule &schedule,
+              PageLevels &levels) {
+  switch (schedule.kind) {
+  case ScheduleKind::None:
+    return totalBytes(shape, schedule, levels);
+  case ScheduleKind::Page:
+    return lowerPages(shape, schedule, levels);
+  case ScheduleKind::Layer:
+    break;
+  }
+  int64_t bytes = 0;
+  for (int32_t layer = 0; layer < levels.layers(); ++layer)
+    bytes += lowerLayer(shape, schedule, levels, layer);
+  return bytes;
+}
+
 } // namespace
 
 PlanResult planLevels(const CacheShape &shape, const Schedule &schedule,
                       PageLevels &levels) {
   PlanResult result;
-  result.bytes = totalBytes(shape, schedule, levels);
-  if (schedule.budgetBytes == 0)
+  if (schedule.budgetBytes == 0) {
+    result.bytes = totalBytes(shape, schedule, levels);
     return result;
+  }
   PageLevels lowered = levels;
-  // "Highest level first" is one scan a level: a halved page-head is below all
-  // that are still to be halved in the same scan.
-  if (schedule.kind == ScheduleKind::Page)
-    for (int32_t from = rt::kLadder[0]; from > lowestLevel(schedule); from /= 2)
-      lowerFrom(from, shape, schedule, lowered, result.bytes);
+  result.bytes = lower(shape, schedule, lowered);
+  // The layer schedule needs no other test: at the floor all layers take the
+  // same, so either each fits its share or none does.
   result.missingBytes =
       std::max<int64_t>(0, result.bytes - schedule.budgetBytes);
   if (result.fits())

@@ -52,8 +52,10 @@ public:
     auto offsets =
         header_.at(tensor).at("data_offsets").get<std::vector<size_t>>();
     std::vector<T> elements((offsets[1] - offsets[0]) / sizeof(T));
-    std::memcpy(elements.data(), data_.data() + offsets[0],
-                elements.size() * sizeof(T));
+    // An empty vector's data() may be null, which memcpy does not take.
+    if (!elements.empty())
+      std::memcpy(elements.data(), data_.data() + offsets[0],
+                  elements.size() * sizeof(T));
     return elements;
   }
 

@@ -2,11 +2,13 @@
 //
 // What the public code of PM-KVQ computes for one group, including where it
 // rounds to bf16, so that the product's form of it can be compared.
-// Neighbours: Quantize.h (our formats, and the shift that both share).
+// Neighbours: Quantize.h (our formats, and the shift that both share),
+// PaperCache.h (its cache).
 //
 // The differences to `UniformFormat`: integer codes from 16 bits on, a scale
-// instead of a range, bf16 parameters, a floor of 1e-5 under the scale, and a
-// scale that is multiplied (and rounded) whenever codes are lowered.
+// instead of a range, bf16 parameters, a floor of 1e-5 under the scale (and a
+// ceiling of 1e5), and a scale that is multiplied (and rounded) whenever codes
+// are lowered.
 //
 //===----------------------------------------------------------------------===//
 
@@ -40,9 +42,9 @@ enum class PaperDecoding {
 
 /// Quantizes one group.
 ///
-/// scale = max(bf16(bf16(max - min) / (2^bits - 1)), bf16(1e-5)); code =
-/// rint(quotient) clamped, where the quotient is (x - min) / scale in f32 at 16
-/// bits, and with both steps rounded to bf16 below.
+/// scale = bf16(bf16(max - min) / (2^bits - 1)), clamped to bf16(1e-5) ..
+/// bf16(1e5); code = rint(quotient) clamped, where the quotient is (x - min) /
+/// scale in f32 at 16 bits, and with both steps rounded to bf16 below.
 ///
 /// Shapes: values [count], each a finite bf16 value; the paper's group is 128.
 /// Units:  bits is 16, 8, 4 or 2.

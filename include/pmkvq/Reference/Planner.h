@@ -16,6 +16,17 @@
 // 24, fits.  Page 2 comes: 40 blocks, the highest level is 16, so page 1 drops
 // to 8 (32) and page 2 to 8 (24).
 //
+// Under the layer schedule, the paper's, all page-heads of a layer have one
+// level, and every layer has an equal share of the budget.  A new page comes in
+// at level 16 and first joins the level of its layer's older pages (so it stays
+// at 16 only if these are, or there are none).  While the layer then exceeds
+// its share, all its page-heads are halved.
+//
+// Example: the same head, so one layer whose share is everything.  Page 0: 16.
+// Page 1: 32 blocks, both drop to 8: 16.  Page 2 joins at 8: 24, fits.  Page 3
+// joins at 8: 32, all four drop to 4: 16.  Page 4 joins at 4 although it would
+// fit at 8: 20.
+//
 //===----------------------------------------------------------------------===//
 
 #ifndef PMKVQ_REFERENCE_PLANNER_H
@@ -64,6 +75,8 @@ enum class ScheduleKind {
   None,
   /// Pages start at level 16 and fall as the budget demands.
   Page,
+  /// All pages of a layer fall together when the layer exceeds its share.
+  Layer,
 };
 
 struct Schedule {
@@ -82,6 +95,15 @@ int32_t lowestLevel(const Schedule &schedule);
 
 /// The level that a new page-head has before anything is lowered.
 int32_t initialLevel(const Schedule &schedule);
+
+/// Bytes that one layer may take under the layer schedule: budgetBytes /
+/// layers, rounded down.  Nothing is taken off before: a layer counts its own
+/// fixed areas, page tables, parameter slots and blocks, as `layerBytes` does.
+///
+/// Rounding down refuses nothing.  All layers of a cache have one shape and the
+/// same pages, so they take the same bytes x; with whole numbers, x > floor(B /
+/// n) if and only if n x > B.
+int64_t layerShare(const CacheShape &shape, const Schedule &schedule);
 
 /// Bytes of a page-head at `level`: its blocks and its parameter slot.
 int64_t pageHeadBytes(const CacheShape &shape, const Schedule &schedule,
@@ -125,6 +147,10 @@ private:
 int64_t totalBytes(const CacheShape &shape, const Schedule &schedule,
                    const PageLevels &levels);
 
+/// Bytes of one layer: its part of fixedBytes, and every page-head of it.
+int64_t layerBytes(const CacheShape &shape, const Schedule &schedule,
+                   const PageLevels &levels, int32_t layer);
+
 struct PlanResult {
   /// Bytes of the cache at the planned levels, or at the floor if these do not
   /// suffice.
@@ -135,10 +161,14 @@ struct PlanResult {
   bool fits() const { return missingBytes == 0; }
 };
 
-/// Lowers page-heads until the whole fits the budget.
+/// Lowers page-heads until the whole, or every layer its share, fits.
 ///
 /// `levels` holds the new pages already, at `initialLevel`.  If even the floor
 /// does not fit, `levels` stays as it is.
+///
+/// Under the layer schedule the level of a layer is the lowest of its
+/// page-heads, 16 if it has none; the plan gives all its page-heads the highest
+/// level not above that one at which `layerBytes` is at most `layerShare`.
 PlanResult planLevels(const CacheShape &shape, const Schedule &schedule,
                       PageLevels &levels);
 
