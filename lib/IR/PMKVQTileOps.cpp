@@ -81,8 +81,8 @@ static bool fits(Type operand, Type argument) {
 }
 
 LogicalResult LaunchOp::verify() {
-  auto types = llvm::concat<const Type>(getInputs().getTypes(),
-                                        getOutputs().getTypes());
+  SmallVector<Type> types(getInputs().getTypes());
+  llvm::append_range(types, getOutputs().getTypes());
   if (!llvm::all_of(types, llvm::IsaPred<RankedTensorType>) &&
       !llvm::all_of(types, llvm::IsaPred<MemRefType>))
     return emitOpError("(C3) expected ranked tensors, or memrefs, alone");

@@ -2,7 +2,7 @@
 // RUN: pmkvq-opt %s -split-input-file -verify-diagnostics
 
 // FormatAttr C1: an unknown name lists the known ones.
-// expected-error @+1 {{(C1) unknown format 'per_page', expected one of: per_channel, per_token}}
+// expected-error @+1 {{(C1) unknown format 'per_page', expected one of: paper, per_channel, per_token}}
 func.func private @f() attributes {a = #pmkvq.format<per_page>}
 
 // -----
@@ -19,7 +19,7 @@ func.func private @f() attributes {a = #pmkvq.format<per_token, clip = 0.9>}
 // -----
 
 // FormatAttr: a field that it does not have.
-// expected-error @+1 {{expected 'clip' or 'hadamard'}}
+// expected-error @+1 {{expected 'clip', 'hadamard' or 'plain'}}
 func.func private @f() attributes {a = #pmkvq.format<per_token, group = 32>}
 
 // -----

@@ -95,7 +95,7 @@ func.func @f(%p: !page) {
 // quantize C1: not from level 16, and another part.
 !k8 = !pmkvq.tile<key, 8, 128, 64, <per_channel>>
 func.func @f(%t: !k8) {
-  // expected-error @+1 {{(C1) expected a tile from level 16 to 8}}
+  // expected-error @+1 {{(C1) expected a raw tile to the first level of a format}}
   %r, %ok = pmkvq.quantize %t : !k8 -> !k8
   return
 }
@@ -105,7 +105,7 @@ func.func @f(%t: !k8) {
 !k16 = !pmkvq.tile<key, 16, 128, 64, <per_channel>>
 !v8 = !pmkvq.tile<value, 8, 128, 64, <per_channel>>
 func.func @f(%t: !k16) {
-  // expected-error @+1 {{(C1) expected a tile from level 16 to 8}}
+  // expected-error @+1 {{(C1) expected a raw tile to the first level of a format}}
   %r, %ok = pmkvq.quantize %t : !k16 -> !v8
   return
 }
@@ -116,7 +116,7 @@ func.func @f(%t: !k16) {
 !k16 = !pmkvq.tile<key, 16, 128, 64, <per_channel>>
 !k8 = !pmkvq.tile<key, 8, 128, 64, <per_channel>>
 func.func @f(%t: !k16) {
-  // expected-error @+1 {{(C1) expected a tile from level 8 to 4 or 4 to 2}}
+  // expected-error @+1 {{(C1) expected a tile of codes to half its level}}
   %r = pmkvq.shift %t : !k16 -> !k8
   return
 }
@@ -126,7 +126,7 @@ func.func @f(%t: !k16) {
 !k8 = !pmkvq.tile<key, 8, 128, 64, <per_channel>>
 !k2 = !pmkvq.tile<key, 2, 128, 64, <per_channel>>
 func.func @f(%t: !k8) {
-  // expected-error @+1 {{(C1) expected a tile from level 8 to 4 or 4 to 2}}
+  // expected-error @+1 {{(C1) expected a tile of codes to half its level}}
   %r = pmkvq.shift %t : !k8 -> !k2
   return
 }
@@ -136,7 +136,7 @@ func.func @f(%t: !k8) {
 !k8 = !pmkvq.tile<key, 8, 128, 64, <per_channel>>
 !t4 = !pmkvq.tile<key, 4, 128, 64, <per_token>>
 func.func @f(%t: !k8) {
-  // expected-error @+1 {{(C1) expected a tile from level 8 to 4 or 4 to 2}}
+  // expected-error @+1 {{(C1) expected a tile of codes to half its level}}
   %r = pmkvq.shift %t : !k8 -> !t4
   return
 }

@@ -43,10 +43,10 @@ func.func @f(%p: !page) {
 
 // -----
 
-// fetch_fixed C1: below level 16, another format, no formats.
+// fetch_fixed C1: a tile with a format.
 !kv = !pmkvq.cache<kv_heads = 2, head_dim = 64, key = <per_channel>, value = <per_token>>
 func.func @f(%c: !kv, %i: index) {
-  // expected-error @+1 {{(C1) expected a tile at level 16 with the cache's head_dim and format}}
+  // expected-error @+1 {{(C1) expected a tile without a format and with the cache's head_dim}}
   %t = pmkvq.fetch_fixed %c[%i, %i] from %i count %i
     : !kv -> !pmkvq.tile<key, 8, 128, 64, <per_channel>>
   return
@@ -56,7 +56,7 @@ func.func @f(%c: !kv, %i: index) {
 
 !kv = !pmkvq.cache<kv_heads = 2, head_dim = 64>
 func.func @f(%c: !kv, %i: index) {
-  // expected-error @+1 {{(C1) expected a tile at level 16 with the cache's head_dim and format}}
+  // expected-error @+1 {{(C1) expected a tile without a format and with the cache's head_dim}}
   %t = pmkvq.fetch_fixed %c[%i, %i] from %i count %i
     : !kv -> !pmkvq.tile<key, 16, 128, 64, <per_channel>>
   return

@@ -94,7 +94,7 @@ func.func @f(%t: !t) {
 // load_parameters C2.
 !t = !pmkvq.tile<key, 16, 128, 64, <per_channel>>
 func.func @f(%t: !t) {
-  // expected-error @+1 {{(C2) expected a tile below level 16}}
+  // expected-error @+1 {{(C2) expected a tile that has parameters}}
   %p:2 = pmkvq.load_parameters %t : !t -> vector<64xf32>, vector<64xf32>
   return
 }

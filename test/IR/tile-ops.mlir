@@ -80,10 +80,10 @@ func.func @tiles(%c: !kv, %i: index, %raw: !k16) {
   }, {
   ^bb0(%t: !v2):
   }
-  // CHECK: pmkvq.fetch_fixed %{{.*}}[%{{.*}}, %{{.*}}] from %{{.*}} count %{{.*}} : <kv_heads{{.*}} -> <key, 16, 128
-  %fixed = pmkvq.fetch_fixed %c[%i, %i] from %i count %i : !kv -> !k16
-  // CHECK: pmkvq.quantize %{{.*}} : <key, 16, 128, 64, <per_channel>> -> <key, 8, 128, 64, <per_channel>>
-  %k8, %ok = pmkvq.quantize %fixed : !k16 -> !k8
+  // CHECK: pmkvq.fetch_fixed %{{.*}}[%{{.*}}, %{{.*}}] from %{{.*}} count %{{.*}} : <kv_heads{{.*}} -> <key, 16, 128, 64>
+  %fixed = pmkvq.fetch_fixed %c[%i, %i] from %i count %i : !kv -> !pmkvq.tile<key, 16, 128, 64>
+  // CHECK: pmkvq.quantize %{{.*}} : <key, 16, 128, 64> -> <key, 8, 128, 64, <per_channel>>
+  %k8, %ok = pmkvq.quantize %fixed : !pmkvq.tile<key, 16, 128, 64> -> !k8
   // CHECK: pmkvq.shift %{{.*}} : <key, 8, 128, 64, <per_channel>> -> <key, 4, 128, 64, <per_channel>>
   %k4 = pmkvq.shift %k8 : !k8 -> !k4
   // CHECK: pmkvq.store %{{.*}}, %{{.*}} with_parameters : <key, 4, {{.*}}>, <<kv_heads = 2

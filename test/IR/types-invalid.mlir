@@ -73,14 +73,20 @@ func.func private @f(!pmkvq.tile<key, 32, 128, 64, <per_channel>>)
 
 // -----
 
-// TileType C2: below level 16, and at level 16 more than a fixed area.
-// expected-error @+1 {{(C2) expected 128 tokens below level 16, got 64}}
+// TileType C2: with a format, and raw but more than a fixed area.
+// expected-error @+1 {{(C2) expected 128 tokens in a tile with a format, got 64}}
 func.func private @f(!pmkvq.tile<key, 4, 64, 64, <per_channel>>)
 
 // -----
 
 // expected-error @+1 {{(C2) expected 1 to 144 tokens, got 145}}
-func.func private @f(!pmkvq.tile<key, 16, 145, 64, <per_channel>>)
+func.func private @f(!pmkvq.tile<key, 16, 145, 64>)
+
+// -----
+
+// TileType C4.
+// expected-error @+1 {{(C4) expected a format below level 16}}
+func.func private @f(!pmkvq.tile<key, 8, 128, 64>)
 
 // -----
 

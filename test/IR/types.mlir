@@ -42,9 +42,11 @@ func.func private @page(!pmkvq.page<<kv_heads = 2, head_dim = 64>>)
 
 // CHECK-LABEL: @tiles
 // CHECK-SAME: !pmkvq.tile<key, 2, 128, 64, <per_channel, hadamard>>
-// CHECK-SAME: !pmkvq.tile<value, 16, 129, 128, <per_token, clip = 7.500000e-01>>
+// CHECK-SAME: !pmkvq.tile<value, 16, 128, 128, <per_token, clip = 7.500000e-01>>
+// CHECK-SAME: !pmkvq.tile<key, 16, 129, 64>
 func.func private @tiles(!pmkvq.tile<key, 2, 128, 64, <per_channel, hadamard>>,
-                         !pmkvq.tile<value, 16, 129, 128, <per_token, clip = 0.75>>)
+                         !pmkvq.tile<value, 16, 128, 128, <per_token, clip = 0.75>>,
+                         !pmkvq.tile<key, 16, 129, 64>)
 
 // CHECK-LABEL: @rows_and_state
 // CHECK-SAME: (!pmkvq.rows<3, 128>, !pmkvq.softmax<3, 64>)

@@ -15,4 +15,4 @@
 // VECTOR: error: failed to legalize operation 'pmkvq.scores'
 // KERNEL: error: 'pmkvq.launch' op expected a lowered kernel; run convert-pmkvq-tile-to-vector first
 // FLOOR: error: (C1) expected a floor of 16, 8, 4 or 2, got 3
-// FORMAT: error: (C1) unknown format 'per_page', expected one of: per_channel, per_token
+// FORMAT: error: (C1) unknown format 'per_page', expected one of: paper, per_channel, per_token

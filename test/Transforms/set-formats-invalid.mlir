@@ -4,7 +4,7 @@
 // RUN: not pmkvq-opt %s --pmkvq-set-formats 2>&1 | FileCheck %s --check-prefix=SCHEDULE
 
 // TEXT: error: cannot read the format 'per_channel'
-// NAME: error: (C1) unknown format 'per_page', expected one of: per_channel, per_token
+// NAME: error: (C1) unknown format 'per_page', expected one of: paper, per_channel, per_token
 // NAME: error: cannot read the format '<per_page>'
 // TAIL: error: found trailing characters
 // TAIL: error: cannot read the format '<per_token>,x'
