@@ -62,14 +62,16 @@ TEST_F(CApiTest, PrefillsDecodesAndCounts) {
             PMKVQ_OK);
   EXPECT_EQ(seen, 3);
   int32_t out[8];
-  pmkvq_decode_request request = {1, 8, out, 0, PMKVQ_FINISH_STOP};
+  pmkvq_decode_request request = {1, 8, out, 0, PMKVQ_FINISH_STOP, 0};
   auto count = [](void *user, int32_t, int32_t, int64_t) {
     ++*static_cast<int64_t *>(user);
     return true;
   };
-  ASSERT_EQ(
-      pmkvq_session_decode(session, &request, 1, nullptr, 0, count, &seen),
-      PMKVQ_OK);
+  pmkvq_decode_options decode;
+  pmkvq_decode_options_init(&decode);
+  decode.on_token = count;
+  decode.user = &seen;
+  ASSERT_EQ(pmkvq_session_decode(session, &request, 1, &decode), PMKVQ_OK);
   EXPECT_EQ(seen, 3 + 8);
   EXPECT_EQ(request.token_count, 8);
   EXPECT_EQ(request.reason, PMKVQ_FINISH_LENGTH);
@@ -98,7 +100,7 @@ TEST_F(CApiTest, StepCopiesLogits) {
   ASSERT_EQ(pmkvq_session_step(session, &run, 1, logits.data(), 194), PMKVQ_OK);
   EXPECT_EQ(argmax(logits.data() + 97, 97), successor(0, 6, 1));
   EXPECT_EQ(pmkvq_session_room(session, 0), 118);
-  EXPECT_EQ(pmkvq_session_reset(session, 0), PMKVQ_OK);
+  EXPECT_EQ(pmkvq_session_release(session, 0), PMKVQ_OK);
   EXPECT_EQ(pmkvq_session_room(session, 0), 120);
 }
 
@@ -131,10 +133,8 @@ TEST_F(CApiTest, NullAndNonsenseAreRefused) {
   EXPECT_EQ(pmkvq_session_prefill(session, nullptr, 1, nullptr, nullptr), bad);
   pmkvq_prompt prompt = {0, nullptr, 4};
   EXPECT_EQ(pmkvq_session_prefill(session, &prompt, 1, nullptr, nullptr), bad);
-  pmkvq_decode_request request = {0, 4, nullptr, 0, PMKVQ_FINISH_STOP};
-  EXPECT_EQ(
-      pmkvq_session_decode(session, &request, 1, nullptr, 0, nullptr, nullptr),
-      bad);
+  pmkvq_decode_request request = {0, 4, nullptr, 0, PMKVQ_FINISH_STOP, 0};
+  EXPECT_EQ(pmkvq_session_decode(session, &request, 1, nullptr), bad);
   EXPECT_EQ(pmkvq_session_step(session, nullptr, 1, nullptr, 0), bad);
   EXPECT_EQ(pmkvq_session_bytes(session, nullptr), bad);
   int64_t counts[4];
