@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "RuntimeFakeProgram.h"
+#include "RuntimeSessionFixture.h"
 
 #include <cmath>
 #include <random>
@@ -13,55 +13,6 @@
 
 using namespace pmkvq::rt;
 using namespace pmkvq::rt::test;
-
-namespace {
-class SessionTest : public ::testing::Test {
-protected:
-  void SetUp() override {
-    fake = &state;
-    state.info = plainInfo();
-  }
-  void TearDown() override {
-    EXPECT_EQ(state.errors.load(), 0);
-    fake = nullptr;
-  }
-
-  Program program() {
-    Result<Program> result = openProgram(fakeEntries(), {});
-    EXPECT_TRUE(result.ok()) << result.status().message();
-    return result.ok() ? *result : Program();
-  }
-
-  void open(const SessionOptions &options) {
-    Result<std::unique_ptr<Session>> result = Session::open(program(), options);
-    ASSERT_TRUE(result.ok()) << result.status().message();
-    session = std::move(*result);
-    state.session = session.get();
-    state.start(options.maxSequences);
-  }
-
-  std::vector<int32_t> randomTokens(int64_t count) {
-    std::vector<int32_t> tokens(count);
-    for (int32_t &token : tokens)
-      token = random() % state.info.vocabSize;
-    return tokens;
-  }
-
-  /// What the fake's model says after `prompt`.
-  std::vector<int32_t> expectedTokens(const Prompt &prompt, int64_t count) {
-    std::vector<int32_t> tokens;
-    int32_t token = prompt.tokens.back();
-    int32_t position = static_cast<int32_t>(prompt.tokens.size()) - 1;
-    for (; count > 0; --count, ++position)
-      tokens.push_back(token = successor(prompt.sequence, token, position));
-    return tokens;
-  }
-
-  Fake state;
-  std::mt19937 random{3};
-  std::unique_ptr<Session> session;
-};
-} // namespace
 
 // The invariants of the fake over random geometries, budgets, batches and
 // lengths; the tokens that come out; the bytes that were counted.
