@@ -153,6 +153,13 @@ Status PageSchedule::plan(std::vector<PageState> &pages, size_t existing,
 static int64_t planLayer(std::vector<PageState *> &pages, size_t existing,
                          const ScheduleLimits &limits) {
   Levels floor = floorLevels(limits);
+  // Old pages differ only where a restored sequence came from a fuller cache.
+  Levels level = existing ? Levels{0, 0} : Levels{16, 16};
+  for (size_t i = 0; i < existing; ++i)
+    for (int32_t part = 0; part < kParts; ++part)
+      level[part] = std::max(level[part], pages[i]->level[part]);
+  for (size_t i = existing; i < pages.size(); ++i)
+    pages[i]->level = level;
   for (;;) {
     int64_t bytes = 0;
     bool mayFall = false;
@@ -161,19 +168,12 @@ static int64_t planLayer(std::vector<PageState *> &pages, size_t existing,
       mayFall |= !isAtFloor(page->level, floor);
     }
     if (bytes <= limits.layerBytesAvailable)
-      break;
+      return 0;
     if (!mayFall)
       return bytes - limits.layerBytesAvailable;
     for (PageState *page : pages)
       lowerOnce(page->level, floor);
   }
-  Levels level = existing ? Levels{0, 0} : Levels{16, 16};
-  for (size_t i = 0; i < existing; ++i)
-    for (int32_t part = 0; part < kParts; ++part)
-      level[part] = std::max(level[part], pages[i]->level[part]);
-  for (size_t i = existing; i < pages.size(); ++i)
-    pages[i]->level = atMost(pages[i]->level, level);
-  return 0;
 }
 
 Status LayerSchedule::plan(std::vector<PageState> &pages, size_t existing,
@@ -193,8 +193,6 @@ Status LayerSchedule::plan(std::vector<PageState> &pages, size_t existing,
       layers[layer].push_back(&planned[i]);
       if (i < existing)
         ++old[layer];
-      else
-        planned[i].level = {16, 16};
     }
   } catch (const std::bad_alloc &) {
     return Status(StatusCode::OutOfMemory, "no memory to plan levels");

@@ -140,13 +140,27 @@ TEST(LayerSchedule, LowersALayerAsAWhole) {
                                   {1, 0, 0, 1, {}}};
   ScheduleLimits limits{{2, 2}, 1, 1000, 24};
   ASSERT_TRUE(makePolicy(kScheduleLayer)->plan(pages, 2, limits).ok());
-  // Layer 0: 16 + 16 blocks are too many, 8 + 8 fit.  Layer 1: 4 + 16 fit, and
-  // the new page joins the old one's level.
+  // Layer 0: 16 + 16 blocks are too many, 8 + 8 fit.  Layer 1: the
+  // new page joins the old one's level, although 4 + 16 would fit.
   for (int32_t part = 0; part < kParts; ++part) {
     EXPECT_EQ(pages[0].level[part], 8);
     EXPECT_EQ(pages[2].level[part], 8);
     EXPECT_EQ(pages[1].level[part], 4);
     EXPECT_EQ(pages[3].level[part], 4);
+  }
+}
+
+// The example of pmkvq/Reference/Planner.h: 24 blocks, a page more at a time.
+TEST(LayerSchedule, DoesTheExampleOfTheReference) {
+  std::vector<PageState> pages;
+  const int32_t levels[] = {16, 8, 8, 4, 4};
+  for (int32_t page = 0; page < 5; ++page) {
+    pages.push_back({0, 0, 0, page, {}});
+    ASSERT_TRUE(makePolicy(kScheduleLayer)
+                    ->plan(pages, page, {{2, 2}, 1, 1000, 24})
+                    .ok());
+    for (const PageState &state : pages)
+      EXPECT_EQ(state.level[kKey], levels[page]);
   }
 }
 

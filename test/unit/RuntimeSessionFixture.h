@@ -28,7 +28,7 @@ protected:
   }
 
   Program program() {
-    Result<Program> result = openProgram(fakeEntries(), {});
+    Result<Program> result = openProgram(entries, {});
     EXPECT_TRUE(result.ok()) << result.status().message();
     return result.ok() ? *result : Program();
   }
@@ -111,6 +111,8 @@ protected:
   /// All invariants of pages between steps.
   void checkAll() { checkPages(session->caches().data()); }
 
+  /// The CPU's fake; a test of another back end puts its own here.
+  ProgramEntries entries = fakeEntries();
   Fake state;
   std::mt19937 random{3};
   std::unique_ptr<Session> session;

@@ -72,8 +72,12 @@ inline bool planLayersSlowly(std::vector<PageState> &pages, size_t existing,
   std::set<int32_t> layers;
   for (size_t i = 0; i < pages.size(); ++i) {
     layers.insert(pages[i].layer);
-    if (i >= existing)
-      pages[i].level = {16, 16};
+    if (i < existing)
+      continue;
+    pages[i].level = {16, 16};
+    for (size_t old = 0; old < existing; ++old)
+      if (pages[old].layer == pages[i].layer)
+        pages[i].level = pages[old].level;
   }
   for (int32_t layer : layers) {
     auto taken = [&] {
@@ -92,13 +96,6 @@ inline bool planLayersSlowly(std::vector<PageState> &pages, size_t existing,
           if (page.layer == layer && page.level[part] > limits.floor[part])
             page.level[part] /= 2;
     }
-    // A new page is never above the old ones of its layer.
-    for (PageState &page : pages)
-      for (const PageState &old : pages)
-        if (page.layer == layer && old.layer == layer &&
-            &old < pages.data() + existing && &page >= pages.data() + existing)
-          for (int32_t part = 0; part < kParts; ++part)
-            page.level[part] = std::min(page.level[part], old.level[part]);
   }
   return true;
 }

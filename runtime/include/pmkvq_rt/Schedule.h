@@ -81,11 +81,12 @@ public:
 ///       its floor.  Order: highest level first (of the higher part that is
 ///       above its floor), then smallest page index, then sequence, layer,
 ///       head.
-/// layer: every layer has an equal share of the budget.  New pages count as
-///       level 16; while the layer's pages take more than its share, all of
-///       them, old and new, fall together by one halving, a part that is at
-///       its floor excepted.  At last a new page falls to the layer's level,
-///       the highest that an older page has.
+/// layer: every layer has an equal share of the budget, and its pages one
+///       level.  New pages come in at 16 and first join the level of the older
+///       ones; while the layer's pages then take more than its share, all of
+///       them fall together by one halving, a part that is at its floor
+///       excepted.  (Pages of a restored sequence may be lower than the others
+///       of a layer; new ones join the highest.)
 ///
 /// Errors: Unimplemented for any other kind.
 Result<std::unique_ptr<SchedulePolicy>> makeSchedulePolicy(int32_t kind);
