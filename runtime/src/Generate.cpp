@@ -1,7 +1,7 @@
-//===- Generate.cpp - Prefill and greedy decoding -------------------------===//
+//===- Generate.cpp - Prefill, forced and free decoding -------------------===//
 //
 // Loops over steps: prompts in chunks, then a token at a time.  Neighbours:
-// SessionStep.cpp does a step.
+// SessionStep.cpp does a step, Sampling.h chooses a token.
 //
 //===----------------------------------------------------------------------===//
 
@@ -20,22 +20,17 @@ static constexpr int64_t kMaxStepRows = 2048;
 /// pages would otherwise take gigabytes.
 static constexpr int64_t kMaxPartialBytes = int64_t(256) << 20;
 
-int32_t pmkvq::rt::argmax(const float *logits, int64_t count) {
-  return static_cast<int32_t>(std::max_element(logits, logits + count) -
-                              logits);
+/// The stream of random numbers of a request.
+static uint64_t streamOf(const DecodeRequest &request) {
+  return request.stream ? request.stream : uint64_t(request.sequence) + 1;
 }
 
-void Session::chooseNext(const std::vector<StepRun> &runs,
-                         const StepLogits &logits) {
-  const float *row = logits.logits;
-  for (const StepRun &run : runs) {
-    if (run.outputs != Outputs::Last)
-      continue;
-    Sequence &sequence = sequences_[run.sequence];
-    sequence.next = argmax(row, program_.info.vocabSize);
-    sequence.nextEmitted = false;
-    row += program_.info.vocabSize;
-  }
+/// Keeps what the next token will be chosen from: a later call may say how.
+void Session::keepLogits(int32_t sequence, const float *logits) {
+  Sequence &state = sequences_[sequence];
+  state.logits.assign(logits, logits + program_.info.vocabSize);
+  state.next = argmax(logits, program_.info.vocabSize);
+  state.nextEmitted = false;
 }
 
 //===----------------------------------------------------------------------===//
@@ -58,7 +53,7 @@ Status Session::checkPrompts(const std::vector<Prompt> &prompts) const {
     plans.push_back(
         {prompt.sequence, static_cast<int64_t>(prompt.tokens.size()), 1});
   }
-  return admit(plans);
+  return checkAdmission(plans);
 }
 
 /// Fills `runs` with the next chunks, `members` with their prompts.  Prompts
@@ -118,8 +113,12 @@ Status Session::prefill(const std::vector<Prompt> &prompts,
       Result<StepLogits> logits = step(runs);
       if (!logits.ok())
         return logits.status();
-      chooseNext(runs, *logits);
+      const float *row = logits->logits;
       for (size_t i = 0; i < runs.size(); ++i) {
+        if (runs[i].outputs == Outputs::Last) {
+          keepLogits(runs[i].sequence, row);
+          row += program_.info.vocabSize;
+        }
         done[members[i]] += runs[i].count;
         sum += runs[i].count;
       }
@@ -127,6 +126,90 @@ Status Session::prefill(const std::vector<Prompt> &prompts,
         progress(sum, total);
     }
     return Status();
+  });
+}
+
+//===----------------------------------------------------------------------===//
+// Forced decoding
+//===----------------------------------------------------------------------===//
+
+/// The first `count` tokens of one sequence in one step.
+Status Session::forceChunk(const Prompt &given, int64_t count,
+                           const LogitsCallback &onLogits, bool &cancelled) {
+  int64_t position = tokens(given.sequence);
+  Result<StepLogits> logits =
+      step({{given.sequence, given.tokens.data(), static_cast<int32_t>(count),
+             Outputs::All}});
+  if (!logits.ok())
+    return logits.status();
+  int64_t vocab = program_.info.vocabSize;
+  keepLogits(given.sequence, logits->logits + (count - 1) * vocab);
+  for (int64_t i = 0; i < count && !cancelled; ++i)
+    cancelled = !onLogits({given.sequence, position + i, given.tokens[i],
+                           logits->logits + i * vocab});
+  return Status();
+}
+
+/// All tokens from done[i] on of given[i], one a step.
+Status Session::forceRest(const std::vector<Prompt> &given,
+                          std::vector<int64_t> done,
+                          const LogitsCallback &onLogits) {
+  std::vector<StepRun> runs;
+  std::vector<size_t> members;
+  for (;;) {
+    runs.clear();
+    members.clear();
+    for (size_t i = 0; i < given.size(); ++i)
+      if (done[i] < static_cast<int64_t>(given[i].tokens.size())) {
+        runs.push_back(
+            {given[i].sequence, given[i].tokens.data() + done[i]++, 1});
+        members.push_back(i);
+      }
+    if (runs.empty())
+      return Status();
+    Result<StepLogits> logits = step(runs);
+    if (!logits.ok())
+      return logits.status();
+    bool going = true;
+    for (size_t i = 0; i < runs.size(); ++i) {
+      int32_t sequence = runs[i].sequence;
+      const float *row = logits->logits + i * program_.info.vocabSize;
+      if (done[members[i]] ==
+          static_cast<int64_t>(given[members[i]].tokens.size()))
+        keepLogits(sequence, row);
+      going = going && onLogits({sequence, tokens(sequence) - 1,
+                                 runs[i].tokens[0], row});
+    }
+    if (!going)
+      return Status();
+  }
+}
+
+Status Session::force(const std::vector<Prompt> &given,
+                      const LogitsCallback &onLogits, int64_t firstChunk) {
+  return guarded([&]() -> Status {
+    if (Status s = usable(); !s.ok())
+      return s;
+    if (!onLogits || firstChunk < 0)
+      return Status(StatusCode::InvalidArgument,
+                    onLogits ? "a first chunk of " +
+                                   std::to_string(firstChunk) + " tokens"
+                             : "forced decoding without a callback");
+    if (Status s = checkPrompts(given); !s.ok())
+      return s;
+    std::vector<int64_t> done;
+    bool cancelled = false;
+    for (const Prompt &prompt : given) {
+      int64_t count = std::min<int64_t>(
+          static_cast<int64_t>(prompt.tokens.size()), room(prompt.sequence));
+      if (firstChunk)
+        count = std::min(count, firstChunk);
+      done.push_back(count);
+      Status s = forceChunk(prompt, count, onLogits, cancelled);
+      if (!s.ok() || cancelled)
+        return s;
+    }
+    return forceRest(given, std::move(done), onLogits);
   });
 }
 
@@ -143,7 +226,7 @@ Session::checkRequests(const std::vector<DecodeRequest> &requests) const {
                    sequences_[request.sequence].nextEmitted;
     plans.push_back({request.sequence, pending ? 1 : 0, request.maxNewTokens});
   }
-  if (Status s = admit(plans); !s.ok())
+  if (Status s = checkAdmission(plans); !s.ok())
     return s;
   for (const DecodeRequest &request : requests)
     if (sequences_[request.sequence].next < 0)
@@ -165,6 +248,12 @@ bool Session::emitTokens(const std::vector<DecodeRequest> &requests,
     Sequence &sequence = sequences_[requests[index].sequence];
     Generated &result = results[index];
     if (!sequence.nextEmitted && !cancelled) {
+      // Logits that an earlier call kept: only now is it known how to choose.
+      if (!sequence.logits.empty())
+        sequence.next = sampler_.sample(
+            sequence.logits.data(), program_.info.vocabSize, options,
+            streamOf(requests[index]), static_cast<uint64_t>(sequence.tokens));
+      sequence.logits.clear();
       sequence.nextEmitted = true;
       result.tokens.push_back(sequence.next);
       int64_t count = static_cast<int64_t>(result.tokens.size());
@@ -188,6 +277,8 @@ Session::decode(const std::vector<DecodeRequest> &requests,
                 const DecodeOptions &options) {
   return guarded([&]() -> Result<std::vector<Generated>> {
     if (Status s = usable(); !s.ok())
+      return s;
+    if (Status s = checkSampling(options); !s.ok())
       return s;
     if (Status s = checkRequests(requests); !s.ok())
       return s;
@@ -214,7 +305,14 @@ Session::decode(const std::vector<DecodeRequest> &requests,
       Result<StepLogits> logits = step(runs);
       if (!logits.ok())
         return logits.status();
-      chooseNext(runs, *logits);
+      for (size_t i = 0; i < active.size(); ++i) {
+        Sequence &sequence = sequences_[requests[active[i]].sequence];
+        sequence.next = sampler_.sample(
+            logits->logits + i * program_.info.vocabSize,
+            program_.info.vocabSize, options, streamOf(requests[active[i]]),
+            static_cast<uint64_t>(sequence.tokens));
+        sequence.nextEmitted = false;
+      }
     }
   });
 }
@@ -240,7 +338,9 @@ Session::generate(const std::vector<Prompt> &prompts,
     }
     if (Status s = usable(); !s.ok())
       return s;
-    if (Status s = admit(plans); !s.ok())
+    if (Status s = checkSampling(options); !s.ok())
+      return s;
+    if (Status s = checkAdmission(plans); !s.ok())
       return s;
     if (Status s = prefill(prompts, progress); !s.ok())
       return s;

@@ -94,7 +94,8 @@ static Status checkInfo(const ProgramInfo &info) {
       return damaged(std::string("a floor of ") +
                      std::to_string(info.floor[part]) + " bits for the " +
                      kPartNames[part]);
-  if (info.schedule != kScheduleNone && info.schedule != kSchedulePage)
+  if (info.schedule < kScheduleNone ||
+      (info.schedule > kScheduleLayer && info.schedule < kScheduleExternal))
     return damaged("schedule " + std::to_string(info.schedule));
   return Status();
 }
@@ -120,7 +121,7 @@ Result<Program> pmkvq::rt::openProgram(const ProgramEntries &entries,
   return program;
 }
 
-Status pmkvq::rt::checkKernels(const Program &program, bool hasBudget) {
+Status pmkvq::rt::checkKernels(const Program &program, LevelUse use) {
   const ProgramInfo &info = program.info;
   auto missing = [](const std::string &name) {
     return Status(StatusCode::DataLoss,
@@ -128,11 +129,9 @@ Status pmkvq::rt::checkKernels(const Program &program, bool hasBudget) {
                       ", which its schedule needs; compile it for this budget");
   };
   for (int32_t part = 0; part < kParts; ++part) {
-    bool fixedLevel = info.schedule == kScheduleNone;
-    // Without a budget nothing ever falls below level 16.
-    int32_t lowest = fixedLevel || hasBudget ? info.floor[part] : 16;
+    int32_t lowest = use == LevelUse::Highest ? 16 : info.floor[part];
     for (int32_t level : kLadder) {
-      if (level < lowest || (fixedLevel && level != lowest))
+      if (level < lowest || (use == LevelUse::Floor && level != lowest))
         continue;
       if (!program.entries.flush[part][ladderIndex(level)])
         return missing(flushName(part, level));

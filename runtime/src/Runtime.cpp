@@ -1,32 +1,25 @@
 //===- Runtime.cpp - The runtime in C -------------------------------------===//
 //
 // Checks pointers and counts, turns C structs into those of Session.h, and
-// keeps the message of the last error.  Neighbours: Runtime.h, Session.h.
+// keeps the message of the last error.  Neighbours: Runtime.h, Session.h,
+// RuntimeQueries.cpp (sequences and queries).
 //
 //===----------------------------------------------------------------------===//
 
 #include "pmkvq_rt/Runtime.h"
 
-#include "Guard.h"
-#include "pmkvq_rt/Session.h"
+#include "CApi.h"
 
 #include <algorithm>
 #include <cstring>
 
 using namespace pmkvq::rt;
-
-struct pmkvq_program {
-  Program program;
-};
-
-struct pmkvq_session {
-  std::unique_ptr<Session> session;
-};
+using namespace pmkvq::rt::capi;
 
 /// A fixed buffer: reporting that memory is short must not need memory.
 static thread_local char lastError[1024] = "";
 
-static pmkvq_status report(const Status &status) {
+pmkvq_status capi::report(const Status &status) {
   if (!status.ok()) {
     size_t length = std::min(status.message().size(), sizeof(lastError) - 1);
     std::memcpy(lastError, status.message().data(), length);
@@ -35,24 +28,9 @@ static pmkvq_status report(const Status &status) {
   return static_cast<pmkvq_status>(status.code());
 }
 
-static Status invalid(const char *message) {
-  return Status(StatusCode::InvalidArgument, message);
-}
-
-/// Runs a call's body, reports its status, and lets no exception through.
-template <typename Body> static pmkvq_status call(Body &&body) {
-  try {
-    return report(guarded([&]() -> Status { return body(); }));
-  } catch (...) {
-    // Not even a short message could be made.
-    std::strcpy(lastError, "the machine's memory is exhausted");
-    return PMKVQ_OUT_OF_MEMORY;
-  }
-}
-
-/// Is [pointer, pointer + count) an array that can be read?
-static bool isArray(const void *pointer, int64_t count) {
-  return count == 0 || (count > 0 && pointer);
+pmkvq_status capi::reportExhausted() {
+  std::strcpy(lastError, "the machine's memory is exhausted");
+  return PMKVQ_OUT_OF_MEMORY;
 }
 
 static SessionOptions optionsFrom(const pmkvq_session_options *options) {
@@ -72,6 +50,37 @@ static std::vector<SequencePlan> plansFrom(const pmkvq_sequence_plan *plans,
   for (int64_t i = 0; i < count; ++i)
     result.push_back(
         {plans[i].sequence, plans[i].prompt_tokens, plans[i].max_new_tokens});
+  return result;
+}
+
+static Result<std::vector<Prompt>> promptsFrom(const pmkvq_prompt *prompts,
+                                               int64_t count) {
+  std::vector<Prompt> result;
+  for (int64_t i = 0; i < count; ++i) {
+    if (!isArray(prompts[i].tokens, prompts[i].token_count))
+      return invalid("a prompt's tokens are null");
+    result.push_back(
+        {prompts[i].sequence,
+         std::vector<int32_t>(prompts[i].tokens,
+                              prompts[i].tokens + prompts[i].token_count)});
+  }
+  return result;
+}
+
+static DecodeOptions decodeOptionsFrom(const pmkvq_decode_options *options) {
+  DecodeOptions result;
+  if (!options)
+    return result;
+  result.temperature = options->temperature;
+  result.topP = options->top_p;
+  result.seed = options->seed;
+  result.stopTokens.assign(options->stop_tokens,
+                           options->stop_tokens + options->stop_token_count);
+  if (options->on_token)
+    result.onToken = [=](const TokenEvent &event) {
+      return options->on_token(options->user, event.sequence, event.token,
+                               event.index);
+    };
   return result;
 }
 
@@ -123,7 +132,7 @@ pmkvq_status pmkvq_session_open(const pmkvq_program *program,
 
 void pmkvq_session_close(pmkvq_session *session) { delete session; }
 
-pmkvq_status pmkvq_session_admit(const pmkvq_session *session,
+pmkvq_status pmkvq_session_admit(pmkvq_session *session,
                                  const pmkvq_sequence_plan *plans,
                                  int64_t count) {
   return call([&]() -> Status {
@@ -154,47 +163,39 @@ pmkvq_status pmkvq_session_prefill(pmkvq_session *session,
   return call([&]() -> Status {
     if (!session || !isArray(prompts, count))
       return invalid("pmkvq_session_prefill: a pointer is null");
-    std::vector<Prompt> list;
-    for (int64_t i = 0; i < count; ++i) {
-      if (!isArray(prompts[i].tokens, prompts[i].token_count))
-        return invalid("pmkvq_session_prefill: a prompt's tokens are null");
-      list.push_back(
-          {prompts[i].sequence,
-           std::vector<int32_t>(prompts[i].tokens,
-                                prompts[i].tokens + prompts[i].token_count)});
-    }
+    Result<std::vector<Prompt>> list = promptsFrom(prompts, count);
+    if (!list.ok())
+      return list.status();
     PrefillProgress onProgress;
     if (progress)
       onProgress = [=](int64_t done, int64_t total) {
         progress(user, done, total);
       };
-    return session->session->prefill(list, onProgress);
+    return session->session->prefill(*list, onProgress);
   });
+}
+
+void pmkvq_decode_options_init(pmkvq_decode_options *options) {
+  if (options)
+    *options = {nullptr, 0, nullptr, nullptr, 0, 1, 0};
 }
 
 pmkvq_status pmkvq_session_decode(pmkvq_session *session,
                                   pmkvq_decode_request *requests, int64_t count,
-                                  const int32_t *stopTokens,
-                                  int64_t stopTokenCount,
-                                  pmkvq_token_fn onToken, void *user) {
+                                  const pmkvq_decode_options *options) {
   return call([&]() -> Status {
     if (!session || !isArray(requests, count) ||
-        !isArray(stopTokens, stopTokenCount))
+        (options && !isArray(options->stop_tokens, options->stop_token_count)))
       return invalid("pmkvq_session_decode: a pointer is null");
     std::vector<DecodeRequest> list;
     for (int64_t i = 0; i < count; ++i) {
       if (!requests[i].tokens)
         return invalid("pmkvq_session_decode: a request's tokens are null");
-      list.push_back({requests[i].sequence, requests[i].max_new_tokens});
+      list.push_back({requests[i].sequence, requests[i].max_new_tokens,
+                      requests[i].stream});
     }
-    DecodeOptions options;
-    options.stopTokens.assign(stopTokens, stopTokens + stopTokenCount);
-    if (onToken)
-      options.onToken = [=](const TokenEvent &event) {
-        return onToken(user, event.sequence, event.token, event.index);
-      };
     Result<std::vector<Generated>> results =
-        session->session->decode(list, options);
+        session->session->decode(list, decodeOptionsFrom(options));
     if (!results.ok())
       return results.status();
     for (int64_t i = 0; i < count; ++i) {
@@ -204,6 +205,25 @@ pmkvq_status pmkvq_session_decode(pmkvq_session *session,
       requests[i].reason = static_cast<pmkvq_finish_reason>(result.reason);
     }
     return Status();
+  });
+}
+
+pmkvq_status pmkvq_session_force(pmkvq_session *session,
+                                 const pmkvq_prompt *given, int64_t count,
+                                 int64_t firstChunk, pmkvq_logits_fn onLogits,
+                                 void *user) {
+  return call([&]() -> Status {
+    if (!session || !isArray(given, count) || !onLogits)
+      return invalid("pmkvq_session_force: a pointer is null");
+    Result<std::vector<Prompt>> list = promptsFrom(given, count);
+    if (!list.ok())
+      return list.status();
+    return session->session->force(
+        *list,
+        [=](const PositionLogits &at) {
+          return onLogits(user, at.sequence, at.position, at.token, at.logits);
+        },
+        firstChunk);
   });
 }
 
@@ -238,58 +258,6 @@ pmkvq_status pmkvq_session_step(pmkvq_session *session,
     if (result.ok() && floats > 0)
       std::memcpy(logits, result->logits, floats * sizeof(float));
     return result.status();
-  });
-}
-
-pmkvq_status pmkvq_session_reset(pmkvq_session *session, int32_t sequence) {
-  return call([&]() -> Status {
-    if (!session)
-      return invalid("pmkvq_session_reset: the session is null");
-    return session->session->reset(sequence);
-  });
-}
-
-//===----------------------------------------------------------------------===//
-// Queries
-//===----------------------------------------------------------------------===//
-
-pmkvq_status pmkvq_session_bytes(const pmkvq_session *session,
-                                 pmkvq_cache_bytes *bytes) {
-  return call([&]() -> Status {
-    if (!session || !bytes)
-      return invalid("pmkvq_session_bytes: a pointer is null");
-    CacheBytes now = session->session->bytes();
-    *bytes = {now.fixedAreas, now.pageTables,    now.parameterSlots,
-              now.blocks,     now.inUse,         now.peak,
-              now.budget,     now.bf16Equivalent};
-    return Status();
-  });
-}
-
-pmkvq_status pmkvq_session_levels(const pmkvq_session *session, int32_t layer,
-                                  int32_t part, int64_t *counts) {
-  return call([&]() -> Status {
-    if (!session || !counts)
-      return invalid("pmkvq_session_levels: a pointer is null");
-    if (layer < 0 || layer >= session->session->program().info.layers ||
-        part < 0 || part >= kParts)
-      return invalid("pmkvq_session_levels: no such layer or part");
-    LevelCounts levels =
-        session->session->levels(layer, static_cast<Part>(part));
-    std::copy(levels.begin(), levels.end(), counts);
-    return Status();
-  });
-}
-
-pmkvq_status pmkvq_session_tokens(const pmkvq_session *session,
-                                  int32_t sequence, int64_t *tokens) {
-  return call([&]() -> Status {
-    if (!session || !tokens)
-      return invalid("pmkvq_session_tokens: a pointer is null");
-    if (sequence < 0 || sequence >= session->session->maxSequences())
-      return invalid("pmkvq_session_tokens: no such sequence");
-    *tokens = session->session->tokens(sequence);
-    return Status();
   });
 }
 

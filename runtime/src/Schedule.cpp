@@ -1,6 +1,7 @@
 //===- Schedule.cpp - Which page is at which level ------------------------===//
 //
-// The policies `none` and `page`.  Neighbours: Schedule.h defines them.
+// The policies `none`, `page` and `layer`.  Neighbours: Schedule.h defines
+// them.
 //
 //===----------------------------------------------------------------------===//
 
@@ -62,6 +63,12 @@ public:
 };
 
 class PageSchedule final : public SchedulePolicy {
+public:
+  Status plan(std::vector<PageState> &pages, size_t existing,
+              const ScheduleLimits &limits) const override;
+};
+
+class LayerSchedule final : public SchedulePolicy {
 public:
   Status plan(std::vector<PageState> &pages, size_t existing,
               const ScheduleLimits &limits) const override;
@@ -139,6 +146,74 @@ Status PageSchedule::plan(std::vector<PageState> &pages, size_t existing,
   return Status();
 }
 
+/// Levels of `pages`, the pages of one layer, of which the first `existing` are
+/// in the cache already.
+///
+/// Returns the bytes missing at the floor; 0: the pages fit.
+static int64_t planLayer(std::vector<PageState *> &pages, size_t existing,
+                         const ScheduleLimits &limits) {
+  Levels floor = floorLevels(limits);
+  // Old pages differ only where a restored sequence came from a fuller cache.
+  Levels level = existing ? Levels{0, 0} : Levels{16, 16};
+  for (size_t i = 0; i < existing; ++i)
+    for (int32_t part = 0; part < kParts; ++part)
+      level[part] = std::max(level[part], pages[i]->level[part]);
+  for (size_t i = existing; i < pages.size(); ++i)
+    pages[i]->level = level;
+  for (;;) {
+    int64_t bytes = 0;
+    bool mayFall = false;
+    for (const PageState *page : pages) {
+      bytes += pageBlockBytes(page->level, limits.blockBytes);
+      mayFall |= !isAtFloor(page->level, floor);
+    }
+    if (bytes <= limits.layerBytesAvailable)
+      return 0;
+    if (!mayFall)
+      return bytes - limits.layerBytesAvailable;
+    for (PageState *page : pages)
+      lowerOnce(page->level, floor);
+  }
+}
+
+Status LayerSchedule::plan(std::vector<PageState> &pages, size_t existing,
+                           const ScheduleLimits &limits) const {
+  // On a copy: one layer may fit where the next does not.
+  std::vector<PageState> planned;
+  std::vector<std::vector<PageState *>> layers;
+  std::vector<size_t> old;
+  try {
+    planned = pages;
+    for (size_t i = 0; i < planned.size(); ++i) {
+      size_t layer = static_cast<size_t>(planned[i].layer);
+      if (layer >= layers.size()) {
+        layers.resize(layer + 1);
+        old.resize(layer + 1, 0);
+      }
+      layers[layer].push_back(&planned[i]);
+      if (i < existing)
+        ++old[layer];
+    }
+  } catch (const std::bad_alloc &) {
+    return Status(StatusCode::OutOfMemory, "no memory to plan levels");
+  }
+  for (size_t layer = 0; layer < layers.size(); ++layer)
+    if (int64_t missing = planLayer(layers[layer], old[layer], limits))
+      return Status(
+          StatusCode::OutOfMemory,
+          std::to_string(missing) + " bytes are missing in layer " +
+              std::to_string(layer) + ": its " +
+              std::to_string(layers[layer].size()) +
+              " pages at their lowest levels take " +
+              std::to_string(missing + limits.layerBytesAvailable) +
+              " bytes, its equal share of the budget leaves " +
+              std::to_string(limits.layerBytesAvailable) +
+              " for them; raise the budget, lower the floor, or ask for fewer "
+              "tokens");
+  pages.swap(planned);
+  return Status();
+}
+
 Result<std::unique_ptr<SchedulePolicy>>
 pmkvq::rt::makeSchedulePolicy(int32_t kind) {
   SchedulePolicy *policy = nullptr;
@@ -146,10 +221,13 @@ pmkvq::rt::makeSchedulePolicy(int32_t kind) {
     policy = new (std::nothrow) NoneSchedule();
   else if (kind == kSchedulePage)
     policy = new (std::nothrow) PageSchedule();
+  else if (kind == kScheduleLayer)
+    policy = new (std::nothrow) LayerSchedule();
   else
     return Status(StatusCode::Unimplemented,
                   "schedule " + std::to_string(kind) +
-                      " is not built; 0 (none) and 1 (page) are");
+                      " is not built; 0 (none), 1 (page) and 2 (layer) are; "
+                      "give any other to the session as a policy");
   if (!policy)
     return Status(StatusCode::OutOfMemory, "no memory for a schedule");
   return std::unique_ptr<SchedulePolicy>(policy);

@@ -1,32 +1,18 @@
 //===- Session.cpp - Opening a session, and what it knows -----------------===//
 //
-// Sizes, reservation, queries.  Neighbours: SessionFlush.cpp and
-// SessionStep.cpp do a step, Generate.cpp loops over steps.
+// Sizes, reservation, queries.  Neighbours: SessionSequences.cpp (who lives),
+// SessionFlush.cpp and SessionStep.cpp (a step), Generate.cpp (many steps).
 //
 //===----------------------------------------------------------------------===//
 
 #include "pmkvq_rt/Session.h"
 
+#include "Bytes.h"
 #include "Guard.h"
 
 #include <algorithm>
 
 using namespace pmkvq::rt;
-
-/// Bytes as a number that saturates: sizes come from users, and every one of
-/// them is compared with a limit before it is used.
-static int64_t product(std::initializer_list<int64_t> factors) {
-  int64_t result = 1;
-  for (int64_t factor : factors)
-    if (__builtin_mul_overflow(result, factor, &result))
-      return kUnlimitedBytes;
-  return result;
-}
-
-static int64_t sum(int64_t a, int64_t b) {
-  int64_t result;
-  return __builtin_add_overflow(a, b, &result) ? kUnlimitedBytes : result;
-}
 
 int64_t pmkvq::rt::pagesForTokens(int64_t tokens, int64_t sinkTokens) {
   int64_t beyond = std::max<int64_t>(0, tokens - sinkTokens - kPageTokens);
@@ -68,12 +54,14 @@ static Result<Sizes> computeSizes(const Program &program,
   int64_t budget = options.budgetBytes ? options.budgetBytes : info.budgetBytes;
   sizes.budget = budget > 0 ? budget : kUnlimitedBytes;
   sizes.maxPages = pagesForTokens(sizes.maxTokens, info.sinkTokens);
-  sizes.heads = product({info.layers, info.kvHeads});
-  sizes.fixedBytes = product({fixedAreaBytes(info.headDim, info.sinkTokens),
-                              sizes.heads, options.maxSequences});
-  sizes.tableBytes = product({int64_t(sizeof(PageEntry)), sizes.maxPages,
-                              sizes.heads, options.maxSequences});
-  if (sum(sizes.fixedBytes, sizes.tableBytes) == kUnlimitedBytes)
+  sizes.heads = saturatingProduct({info.layers, info.kvHeads});
+  sizes.fixedBytes =
+      saturatingProduct({fixedAreaBytes(info.headDim, info.sinkTokens),
+                         sizes.heads, options.maxSequences});
+  sizes.tableBytes =
+      saturatingProduct({int64_t(sizeof(PageEntry)), sizes.maxPages,
+                         sizes.heads, options.maxSequences});
+  if (saturatingSum({sizes.fixedBytes, sizes.tableBytes}) == kUnlimitedBytes)
     return Status(StatusCode::InvalidArgument,
                   "maxSequences times maxTokens is too large to count");
   return sizes;
@@ -81,13 +69,10 @@ static Result<Sizes> computeSizes(const Program &program,
 
 /// Bytes of one page of every layer and kv head, at the floor.
 static int64_t floorPageBytes(const Program &program, const Sizes &sizes) {
-  return product({sizes.heads,
-                  program.slotBytes() + program.floorBlocks() *
-                                            blockBytes(program.info.headDim)});
-}
-
-static int64_t plannedTokens(const SequencePlan &plan) {
-  return sum(plan.promptTokens, plan.maxNewTokens - 1);
+  return saturatingProduct(
+      {sizes.heads,
+       program.slotBytes() +
+           program.floorBlocks() * blockBytes(program.info.headDim)});
 }
 
 Result<int64_t>
@@ -98,7 +83,7 @@ pmkvq::rt::minimumBytes(const Program &program, const SessionOptions &options,
     return sizes.status();
   int64_t bytes = sizes->fixedBytes + sizes->tableBytes;
   for (const SequencePlan &plan : plans) {
-    int64_t tokens = plannedTokens(plan);
+    int64_t tokens = saturatingSum({plan.promptTokens, plan.maxNewTokens - 1});
     if (plan.promptTokens < 0 || plan.maxNewTokens < 1 ||
         tokens > sizes->maxTokens)
       return Status(
@@ -107,17 +92,12 @@ pmkvq::rt::minimumBytes(const Program &program, const SessionOptions &options,
               std::to_string(plan.promptTokens) + " prompt tokens and " +
               std::to_string(plan.maxNewTokens) + " new ones; " +
               std::to_string(sizes->maxTokens) + " tokens can be cached");
-    bytes = sum(bytes, product({pagesForTokens(tokens, program.info.sinkTokens),
-                                floorPageBytes(program, *sizes)}));
+    bytes = saturatingSum(
+        {bytes,
+         saturatingProduct({pagesForTokens(tokens, program.info.sinkTokens),
+                            floorPageBytes(program, *sizes)})});
   }
   return bytes;
-}
-
-static Status missingBytes(int64_t needed, int64_t budget, const char *what) {
-  return Status(StatusCode::OutOfMemory,
-                std::to_string(needed - budget) + " bytes are missing: " +
-                    what + " take " + std::to_string(needed) +
-                    " bytes at least, the budget is " + std::to_string(budget));
 }
 
 Result<std::unique_ptr<Session>> Session::open(Program program,
@@ -154,16 +134,11 @@ Status Session::reserve(const SessionOptions &options) {
   budget_ = sizes->budget;
   fixedBytes_ = sizes->fixedBytes;
   tableBytes_ = sizes->tableBytes;
-  bool hasBudget = budget_ != kUnlimitedBytes;
   if (bytesInUse() > budget_)
     return missingBytes(bytesInUse(), budget_, "fixed areas and page tables");
-  if (maxPages_ > 0)
-    if (Status s = checkKernels(program_, hasBudget); !s.ok())
-      return s;
-
-  if (Status s = reserveMemory(sizes->heads); !s.ok())
+  if (Status s = choosePolicy(options); !s.ok())
     return s;
-  if (Status s = keep(makeSchedulePolicy(info.schedule), policy_); !s.ok())
+  if (Status s = reserveMemory(sizes->heads); !s.ok())
     return s;
   if (Status s = keep(ThreadPool::create(options.threads), context_.threads);
       !s.ok())
@@ -185,11 +160,32 @@ Status Session::reserve(const SessionOptions &options) {
   return Status();
 }
 
+/// The caller's policy, or that of the program's schedule; and the kernels
+/// which it needs.
+Status Session::choosePolicy(const SessionOptions &options) {
+  LevelUse use = LevelUse::All;
+  if (options.policy) {
+    policy_ = options.policy;
+  } else {
+    std::unique_ptr<SchedulePolicy> policy;
+    if (Status s = keep(makeSchedulePolicy(program_.info.schedule), policy);
+        !s.ok())
+      return s;
+    policy_ = std::move(policy);
+    // Without a budget none of our own policies lowers anything.
+    if (program_.info.schedule == kScheduleNone)
+      use = LevelUse::Floor;
+    else if (budget_ == kUnlimitedBytes)
+      use = LevelUse::Highest;
+  }
+  return maxPages_ > 0 ? checkKernels(program_, use) : Status();
+}
+
 /// Reserves pools, fixed areas and tables for `heads` page-heads a page.
 Status Session::reserveMemory(int64_t heads) {
   // Pools for the most that the budget, or else the token limit, lets exist.
-  int64_t pageHeads = product({maxPages_, heads, maxSequences_});
-  int64_t blocks = product({pageHeads, kParts * kMaxBlocksPerPart});
+  int64_t pageHeads = saturatingProduct({maxPages_, heads, maxSequences_});
+  int64_t blocks = saturatingProduct({pageHeads, kParts * kMaxBlocksPerPart});
   int64_t bytes = blockBytes(program_.info.headDim);
   int64_t pageBytes = budget_ - bytesInUse();
   if (budget_ != kUnlimitedBytes)
@@ -211,80 +207,6 @@ int64_t Session::bytesInUse() const {
   return fixedBytes_ + tableBytes_ + slots_.bytesInUse() + blocks_.bytesInUse();
 }
 
-Status Session::checkPlans(const std::vector<SequencePlan> &plans) const {
-  std::vector<bool> seen(maxSequences_, false);
-  for (const SequencePlan &plan : plans) {
-    std::string name = "sequence " + std::to_string(plan.sequence);
-    if (!isSequence(plan.sequence))
-      return Status(StatusCode::InvalidArgument,
-                    name + "; there are " + std::to_string(maxSequences_));
-    if (seen[plan.sequence])
-      return Status(StatusCode::InvalidArgument, name + " occurs twice");
-    seen[plan.sequence] = true;
-    int64_t cached = sequences_[plan.sequence].tokens;
-    if (plan.promptTokens < 0 || plan.maxNewTokens < 1)
-      return Status(StatusCode::InvalidArgument,
-                    name + ": " + std::to_string(plan.promptTokens) +
-                        " prompt tokens, " + std::to_string(plan.maxNewTokens) +
-                        " new ones; at least 0 and 1 are needed");
-    int64_t tokens = sum(cached, plannedTokens(plan));
-    if (tokens > maxTokens_)
-      return Status(StatusCode::InvalidArgument,
-                    name + " would have " + std::to_string(tokens) +
-                        " tokens cached; the session is for " +
-                        std::to_string(maxTokens_));
-  }
-  return Status();
-}
-
-Status Session::admit(const std::vector<SequencePlan> &plans) const {
-  return guarded([&]() -> Status {
-    if (Status s = checkPlans(plans); !s.ok())
-      return s;
-    std::vector<int64_t> tokens(maxSequences_);
-    for (int32_t i = 0; i < maxSequences_; ++i)
-      tokens[i] = sequences_[i].tokens;
-    for (const SequencePlan &plan : plans)
-      tokens[plan.sequence] += plannedTokens(plan);
-    int64_t pages = 0;
-    for (int64_t count : tokens)
-      pages += pagesForTokens(count, program_.info.sinkTokens);
-    int64_t pageBytes =
-        product({program_.info.layers, program_.info.kvHeads,
-                 program_.slotBytes() +
-                     program_.floorBlocks() * blockBytes(program_.info.headDim),
-                 pages});
-    int64_t needed = sum(fixedBytes_ + tableBytes_, pageBytes);
-    if (needed > budget_)
-      return missingBytes(needed, budget_, "the sequences to their end");
-    return Status();
-  });
-}
-
-Status Session::reset(int32_t sequence) {
-  if (!isSequence(sequence))
-    return Status(StatusCode::InvalidArgument,
-                  "sequence " + std::to_string(sequence) + "; there are " +
-                      std::to_string(maxSequences_));
-  if (Status s = usable(); !s.ok())
-    return s;
-  const ProgramInfo &info = program_.info;
-  for (int32_t layer = 0; layer < info.layers; ++layer)
-    for (int32_t head = 0; head < info.kvHeads; ++head)
-      for (int32_t page = 0; page < sequences_[sequence].pages; ++page) {
-        const PageEntry &old = entry({layer, sequence, head, page});
-        for (int32_t part = 0; part < kParts; ++part)
-          if (Status s = blocks_.free(old.blocks[part],
-                                      blocksAtLevel(old.level[part]));
-              !s.ok())
-            return breakSession(s);
-        if (Status s = slots_.free(&old.slot, 1); !s.ok())
-          return breakSession(s);
-      }
-  sequences_[sequence] = Sequence();
-  return Status();
-}
-
 //===----------------------------------------------------------------------===//
 // Queries
 //===----------------------------------------------------------------------===//
@@ -302,7 +224,7 @@ const PageEntry *Session::pageEntry(int32_t layer, int32_t sequence,
                                     int32_t head, int32_t page) const {
   if (layer < 0 || layer >= program_.info.layers || !isSequence(sequence) ||
       head < 0 || head >= program_.info.kvHeads || page < 0 ||
-      page >= sequences_[sequence].pages)
+      page >= sequences_[sequence].pageCount())
     return nullptr;
   return &entry({layer, sequence, head, page});
 }
@@ -316,6 +238,8 @@ CacheBytes Session::bytes() const {
   bytes.blocks = blocks_.bytesInUse();
   bytes.inUse = bytesInUse();
   bytes.peak = peak_;
+  bytes.peakParameterSlots = slots_.peak() * slots_.blockBytes();
+  bytes.peakBlocks = blocks_.peak() * blocks_.blockBytes();
   bytes.budget = budget_ == kUnlimitedBytes ? 0 : budget_;
   for (const Sequence &sequence : sequences_)
     bytes.bf16Equivalent += sequence.tokens * info.layers * info.kvHeads *
@@ -328,9 +252,21 @@ LevelCounts Session::levels(int32_t layer, Part part) const {
   if (layer < 0 || layer >= program_.info.layers || part < 0 || part >= kParts)
     return counts;
   for (int32_t sequence = 0; sequence < maxSequences_; ++sequence)
-    for (int32_t head = 0; head < program_.info.kvHeads; ++head)
-      for (int32_t page = 0; page < sequences_[sequence].pages; ++page)
-        ++counts[ladderIndex(entry({layer, sequence, head, page}).level[part])];
+    for (int32_t page = 0; page < pages(sequence); ++page)
+      if (sequences_[sequence].pages[page]->front() == sequence)
+        for (int32_t head = 0; head < program_.info.kvHeads; ++head)
+          ++counts[ladderIndex(
+              entry({layer, sequence, head, page}).level[part])];
+  return counts;
+}
+
+LevelCounts Session::levels(int32_t sequence, int32_t layer, Part part) const {
+  LevelCounts counts = {};
+  if (layer < 0 || layer >= program_.info.layers || part < 0 || part >= kParts)
+    return counts;
+  for (int32_t head = 0; head < program_.info.kvHeads; ++head)
+    for (int32_t page = 0; page < pages(sequence); ++page)
+      ++counts[ladderIndex(entry({layer, sequence, head, page}).level[part])];
   return counts;
 }
 
@@ -339,11 +275,37 @@ int64_t Session::tokens(int32_t sequence) const {
 }
 
 int32_t Session::pages(int32_t sequence) const {
-  return isSequence(sequence) ? sequences_[sequence].pages : 0;
+  return isSequence(sequence) ? sequences_[sequence].pageCount() : 0;
+}
+
+int32_t Session::sharedPages(int32_t sequence) const {
+  int32_t count = 0;
+  for (int32_t page = 0; page < pages(sequence); ++page)
+    count += sequences_[sequence].pages[page]->size() > 1;
+  return count;
+}
+
+int64_t Session::plannedTokens(int32_t sequence) const {
+  return isSequence(sequence) ? sequences_[sequence].planned : 0;
+}
+
+int32_t Session::freeSequence() const {
+  for (int32_t sequence = 0; sequence < maxSequences_; ++sequence)
+    if (!sequences_[sequence].tokens && !sequences_[sequence].planned)
+      return sequence;
+  return -1;
 }
 
 int32_t Session::nextToken(int32_t sequence) const {
   return isSequence(sequence) ? sequences_[sequence].next : -1;
+}
+
+Status Session::checkSequence(int32_t sequence) const {
+  if (isSequence(sequence))
+    return Status();
+  return Status(StatusCode::InvalidArgument,
+                "sequence " + std::to_string(sequence) + "; there are " +
+                    std::to_string(maxSequences_));
 }
 
 Status Session::usable() const {

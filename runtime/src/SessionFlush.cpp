@@ -2,7 +2,7 @@
 //
 // Plans levels for all windows of a step that are full, lowers the pages that
 // must give way, then writes the new ones.  Neighbours: Schedule.h decides,
-// SessionStep.cpp calls.
+// SessionStep.cpp and SessionSnapshot.cpp call.
 //
 // The order keeps bytes within the budget at every moment: blocks are freed by
 // lowering before the first block of a new page is taken.
@@ -21,6 +21,23 @@ static PageTask placeOf(const PageState &state) {
   return {state.layer, state.sequence, state.head, state.page};
 }
 
+/// What the blocks of all pages may take once there are `newPageHeads` more.
+ScheduleLimits Session::limitsWith(int64_t newPageHeads) const {
+  const ProgramInfo &info = program_.info;
+  ScheduleLimits limits;
+  limits.floor = {info.floor[kKey], info.floor[kValue]};
+  limits.blockBytes = blockBytes(info.headDim);
+  limits.bytesAvailable = budget_;
+  if (budget_ == kUnlimitedBytes)
+    return limits;
+  // All layers are alike but for their levels, so this divides evenly.
+  int64_t others = fixedBytes_ + tableBytes_ +
+                   (slots_.inUse() + newPageHeads) * program_.slotBytes();
+  limits.bytesAvailable -= others;
+  limits.layerBytesAvailable = budget_ / info.layers - others / info.layers;
+  return limits;
+}
+
 Status Session::flush(const std::vector<int32_t> &sequences) {
   if (sequences.empty())
     return Status();
@@ -29,16 +46,17 @@ Status Session::flush(const std::vector<int32_t> &sequences) {
   size_t made = sequences.size() * info.layers * info.kvHeads;
   size_t existing = plan_.size() - made;
 
-  ScheduleLimits limits;
-  limits.floor = {info.floor[kKey], info.floor[kValue]};
-  limits.blockBytes = blockBytes(info.headDim);
-  limits.bytesAvailable = budget_;
-  if (budget_ != kUnlimitedBytes)
-    limits.bytesAvailable -=
-        fixedBytes_ + tableBytes_ +
-        (slots_.inUse() + static_cast<int64_t>(made)) * program_.slotBytes();
-  if (Status s = policy_->plan(plan_, existing, limits); !s.ok())
+  if (Status s = policy_->plan(plan_, existing,
+                               limitsWith(static_cast<int64_t>(made)));
+      !s.ok())
     return s;
+
+  std::vector<std::shared_ptr<Holders>> holders;
+  for (int32_t sequence : sequences) {
+    holders.push_back(std::make_shared<Holders>(1, sequence));
+    std::vector<std::shared_ptr<Holders>> &pages = sequences_[sequence].pages;
+    pages.reserve(pages.size() + 1);
+  }
 
   // From here on a failure leaves pages half lowered.
   if (Status s = lowerPages(existing); !s.ok())
@@ -49,22 +67,24 @@ Status Session::flush(const std::vector<int32_t> &sequences) {
   peak_ = std::max(peak_, bytesInUse());
   if (Status s = writePages(existing); !s.ok())
     return breakSession(s);
-  for (int32_t sequence : sequences) {
-    ++sequences_[sequence].pages;
-    sequences_[sequence].window = 0;
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    sequences_[sequences[i]].pages.push_back(std::move(holders[i]));
+    sequences_[sequences[i]].window = 0;
   }
   return Status();
 }
 
-/// Fills plan_: every existing page at its level, then one new page of each
-/// layer and kv head for each of `sequences`.
+/// Fills plan_: every existing page once, under its owner, at its level, then
+/// one new page of each layer and kv head for each of `sequences`.
 void Session::collectPages(const std::vector<int32_t> &sequences) {
   const ProgramInfo &info = program_.info;
   plan_.clear();
   for (int32_t layer = 0; layer < info.layers; ++layer)
     for (int32_t sequence = 0; sequence < maxSequences_; ++sequence)
       for (int32_t head = 0; head < info.kvHeads; ++head)
-        for (int32_t page = 0; page < sequences_[sequence].pages; ++page) {
+        for (int32_t page = 0; page < pages(sequence); ++page) {
+          if (sequences_[sequence].pages[page]->front() != sequence)
+            continue;
           const PageEntry &old = entry({layer, sequence, head, page});
           plan_.push_back({layer,
                            sequence,
@@ -75,8 +95,7 @@ void Session::collectPages(const std::vector<int32_t> &sequences) {
   for (int32_t layer = 0; layer < info.layers; ++layer)
     for (int32_t sequence : sequences)
       for (int32_t head = 0; head < info.kvHeads; ++head)
-        plan_.push_back(
-            {layer, sequence, head, sequences_[sequence].pages, {0, 0}});
+        plan_.push_back({layer, sequence, head, pages(sequence), {0, 0}});
   // All that a flush needs: once pages change, no allocation may fail.
   pageTasks_.reserve(plan_.size());
 }
@@ -101,18 +120,24 @@ Status Session::lowerPages(size_t existing) {
   return Status();
 }
 
-/// Lowers one part of the pages in pageTasks_ from `from` to half of it.
+/// Lowers one part of the pages in pageTasks_ from `from` to half of it, once
+/// for all their holders.
 Status Session::lowerPart(int32_t part, int32_t from) {
   if (pageTasks_.empty())
     return Status();
   KernelFn kernel = program_.entries.requantize[part][ladderIndex(from)];
-  if (Status s = runPageKernel(kernel, "lowering", part, from / 2); !s.ok())
+  if (Status s =
+          runPageKernel(caches_.data(), kernel, "lowering", part, from / 2);
+      !s.ok())
     return s;
   int32_t kept = blocksAtLevel(from / 2);
   for (const PageTask &place : pageTasks_) {
-    PageEntry &page = entry(place);
-    page.level[part] = static_cast<uint8_t>(from / 2);
-    if (Status s = blocks_.free(page.blocks[part] + kept, kept); !s.ok())
+    // The first half stays, so the others' block ids are right as they are.
+    for (int32_t holder : *sequences_[place.sequence].pages[place.page])
+      entry({place.layer, holder, place.head, place.page}).level[part] =
+          static_cast<uint8_t>(from / 2);
+    if (Status s = blocks_.free(entry(place).blocks[part] + kept, kept);
+        !s.ok())
       return s;
   }
   return Status();
@@ -144,7 +169,9 @@ Status Session::writePages(size_t existing) {
         if (plan_[i].level[part] == level)
           pageTasks_.push_back(placeOf(plan_[i]));
       KernelFn kernel = program_.entries.flush[part][ladderIndex(level)];
-      if (Status s = runPageKernel(kernel, "writing", part, level); !s.ok())
+      if (Status s =
+              runPageKernel(caches_.data(), kernel, "writing", part, level);
+          !s.ok())
         return s;
       for (const PageTask &place : pageTasks_)
         entry(place).level[part] = static_cast<uint8_t>(level);
@@ -156,15 +183,15 @@ Status Session::writePages(size_t existing) {
 ///
 /// Errors: Internal if there is no such kernel; NotRepresentable, naming the
 /// page, if it fails.
-Status Session::runPageKernel(KernelFn kernel, const char *what, int32_t part,
-                              int32_t level) {
+Status Session::runPageKernel(CacheView *caches, KernelFn kernel,
+                              const char *what, int32_t part, int32_t level) {
   if (pageTasks_.empty())
     return Status();
   if (!kernel)
     return Status(StatusCode::Internal, std::string("no kernel for ") + what +
                                             " a " + kPartNames[part] + " at " +
                                             std::to_string(level) + " bits");
-  void *operands[] = {caches_.data(), pageTasks_.data()};
+  void *operands[] = {caches, pageTasks_.data()};
   LaunchResult result = launch(*context_.threads, kernel, operands,
                                static_cast<int64_t>(pageTasks_.size()));
   if (result.status == kKernelOk)

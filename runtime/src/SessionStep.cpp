@@ -20,6 +20,8 @@ Result<StepLogits> Session::step(const std::vector<StepRun> &runs) {
       return s;
     if (Status s = checkRuns(runs); !s.ok())
       return s;
+    if (Status s = checkRoomFor(runs); !s.ok())
+      return s;
     std::vector<int32_t> full;
     for (const StepRun &run : runs)
       if (sequences_[run.sequence].window == kPageTokens)
@@ -37,6 +39,8 @@ Result<StepLogits> Session::step(const std::vector<StepRun> &runs) {
       sequence.window +=
           static_cast<int32_t>(std::max<int64_t>(0, run.count - sinkLeft));
       sequence.next = -1;
+      sequence.nextEmitted = false;
+      sequence.logits.clear();
     }
     if (Status s = checkLogits(); !s.ok())
       return breakSession(s);
@@ -89,6 +93,21 @@ Status Session::checkRuns(const std::vector<StepRun> &runs) const {
   return Status();
 }
 
+/// Errors: OutOfMemory if runs that go beyond their sequence's plan take what
+/// was promised to others.
+Status Session::checkRoomFor(const std::vector<StepRun> &runs) const {
+  if (budget_ == kUnlimitedBytes)
+    return Status();
+  bool beyond = false;
+  std::vector<int64_t> tokens = promisedTokens();
+  for (const StepRun &run : runs) {
+    int64_t after = sequences_[run.sequence].tokens + run.count;
+    beyond |= after > tokens[run.sequence];
+    tokens[run.sequence] = std::max(tokens[run.sequence], after);
+  }
+  return beyond ? checkReach(tokens) : Status();
+}
+
 /// Fills the lists of a step from its runs, after the flush.
 void Session::fillRows(const std::vector<StepRun> &runs) {
   const ProgramInfo &info = program_.info;
@@ -102,8 +121,7 @@ void Session::fillRows(const std::vector<StepRun> &runs) {
     int32_t firstRow = static_cast<int32_t>(rows_.size());
     // Pages exist only once the sink is full, so the tokens that are not in
     // pages are exactly those of the fixed area, in order.
-    int32_t fixedIndex = static_cast<int32_t>(
-        sequence.tokens - int64_t(sequence.pages) * kPageTokens);
+    int32_t fixedIndex = static_cast<int32_t>(fixedTokens(sequence));
     for (int32_t i = 0; i < run.count; ++i) {
       tokens_.push_back(run.tokens[i]);
       positions_.push_back(static_cast<int32_t>(sequence.tokens + i));
@@ -113,7 +131,7 @@ void Session::fillRows(const std::vector<StepRun> &runs) {
         outputs_.push_back(firstRow + i);
     }
     rowRuns_.push_back(
-        {run.sequence, firstRow, run.count, fixedIndex, sequence.pages});
+        {run.sequence, firstRow, run.count, fixedIndex, sequence.pageCount()});
   }
   buildWorkList(rowRuns_, info.kvHeads, workList_);
   logits_.resize(outputs_.size() * info.vocabSize);

@@ -62,14 +62,16 @@ TEST_F(CApiTest, PrefillsDecodesAndCounts) {
             PMKVQ_OK);
   EXPECT_EQ(seen, 3);
   int32_t out[8];
-  pmkvq_decode_request request = {1, 8, out, 0, PMKVQ_FINISH_STOP};
+  pmkvq_decode_request request = {1, 8, out, 0, PMKVQ_FINISH_STOP, 0};
   auto count = [](void *user, int32_t, int32_t, int64_t) {
     ++*static_cast<int64_t *>(user);
     return true;
   };
-  ASSERT_EQ(
-      pmkvq_session_decode(session, &request, 1, nullptr, 0, count, &seen),
-      PMKVQ_OK);
+  pmkvq_decode_options decode;
+  pmkvq_decode_options_init(&decode);
+  decode.on_token = count;
+  decode.user = &seen;
+  ASSERT_EQ(pmkvq_session_decode(session, &request, 1, &decode), PMKVQ_OK);
   EXPECT_EQ(seen, 3 + 8);
   EXPECT_EQ(request.token_count, 8);
   EXPECT_EQ(request.reason, PMKVQ_FINISH_LENGTH);
@@ -98,8 +100,66 @@ TEST_F(CApiTest, StepCopiesLogits) {
   ASSERT_EQ(pmkvq_session_step(session, &run, 1, logits.data(), 194), PMKVQ_OK);
   EXPECT_EQ(argmax(logits.data() + 97, 97), successor(0, 6, 1));
   EXPECT_EQ(pmkvq_session_room(session, 0), 118);
-  EXPECT_EQ(pmkvq_session_reset(session, 0), PMKVQ_OK);
+  EXPECT_EQ(pmkvq_session_release(session, 0), PMKVQ_OK);
   EXPECT_EQ(pmkvq_session_room(session, 0), 120);
+}
+
+TEST_F(CApiTest, SamplesAndRefusesBadValues) {
+  const int32_t tokens[] = {5, 6, 7};
+  pmkvq_prompt prompts[] = {{0, tokens, 3}, {1, tokens, 3}};
+  ASSERT_EQ(pmkvq_session_prefill(session, prompts, 2, nullptr, nullptr),
+            PMKVQ_OK);
+  int32_t out[2][8];
+  pmkvq_decode_request requests[] = {{0, 8, out[0], 0, PMKVQ_FINISH_STOP, 0},
+                                     {1, 8, out[1], 0, PMKVQ_FINISH_STOP, 0}};
+  pmkvq_decode_options decode;
+  pmkvq_decode_options_init(&decode);
+  decode.temperature = -1;
+  EXPECT_EQ(pmkvq_session_decode(session, requests, 2, &decode),
+            PMKVQ_INVALID_ARGUMENT);
+  EXPECT_NE(std::string(pmkvq_last_error()).find("temperature is -1"),
+            std::string::npos);
+  decode.temperature = 3;
+  decode.top_p = 1.01;
+  EXPECT_EQ(pmkvq_session_decode(session, requests, 2, &decode),
+            PMKVQ_INVALID_ARGUMENT);
+  decode.top_p = 1;
+  decode.seed = 77;
+  ASSERT_EQ(pmkvq_session_decode(session, requests, 2, &decode), PMKVQ_OK);
+  EXPECT_FALSE(std::equal(out[0], out[0] + 8, out[1]));
+}
+
+TEST_F(CApiTest, ForcesForksSnapshotsAndReleases) {
+  const int32_t tokens[] = {5, 6, 7, 8};
+  pmkvq_prompt given = {0, tokens, 4};
+  std::vector<int64_t> seen;
+  auto onLogits = [](void *user, int32_t, int64_t position, int32_t token,
+                     const float *logits) {
+    static_cast<std::vector<int64_t> *>(user)->push_back(position);
+    return argmax(logits, 97) ==
+           successor(0, token, static_cast<int32_t>(position));
+  };
+  ASSERT_EQ(pmkvq_session_force(session, &given, 1, 2, onLogits, &seen),
+            PMKVQ_OK);
+  EXPECT_EQ(seen, (std::vector<int64_t>{0, 1, 2, 3}));
+  EXPECT_EQ(pmkvq_session_free_sequence(session), 1);
+  ASSERT_EQ(pmkvq_session_fork(session, 0, 1), PMKVQ_OK);
+  EXPECT_EQ(pmkvq_session_free_sequence(session), -1);
+  EXPECT_EQ(pmkvq_session_fork(session, 0, 1), PMKVQ_FAILED_PRECONDITION);
+  int64_t pages = 9, shared = 9, cached = 0, counts[4];
+  ASSERT_EQ(pmkvq_session_pages(session, 1, &pages, &shared), PMKVQ_OK);
+  EXPECT_EQ(pages + shared, 0);
+  ASSERT_EQ(pmkvq_session_sequence_levels(session, 1, 1, 1, counts), PMKVQ_OK);
+  pmkvq_snapshot *snapshot = nullptr;
+  ASSERT_EQ(pmkvq_session_snapshot(session, 1, &snapshot), PMKVQ_OK);
+  EXPECT_EQ(pmkvq_session_release(session, 1), PMKVQ_OK);
+  const void *data = pmkvq_snapshot_data(snapshot);
+  int64_t size = pmkvq_snapshot_size(snapshot);
+  EXPECT_EQ(pmkvq_session_restore(session, 1, data, size - 1), PMKVQ_DATA_LOSS);
+  ASSERT_EQ(pmkvq_session_restore(session, 1, data, size), PMKVQ_OK);
+  pmkvq_snapshot_close(snapshot);
+  ASSERT_EQ(pmkvq_session_tokens(session, 1, &cached), PMKVQ_OK);
+  EXPECT_EQ(cached, 4);
 }
 
 TEST_F(CApiTest, MinimumBytesAgreeWithAdmit) {
@@ -131,10 +191,8 @@ TEST_F(CApiTest, NullAndNonsenseAreRefused) {
   EXPECT_EQ(pmkvq_session_prefill(session, nullptr, 1, nullptr, nullptr), bad);
   pmkvq_prompt prompt = {0, nullptr, 4};
   EXPECT_EQ(pmkvq_session_prefill(session, &prompt, 1, nullptr, nullptr), bad);
-  pmkvq_decode_request request = {0, 4, nullptr, 0, PMKVQ_FINISH_STOP};
-  EXPECT_EQ(
-      pmkvq_session_decode(session, &request, 1, nullptr, 0, nullptr, nullptr),
-      bad);
+  pmkvq_decode_request request = {0, 4, nullptr, 0, PMKVQ_FINISH_STOP, 0};
+  EXPECT_EQ(pmkvq_session_decode(session, &request, 1, nullptr), bad);
   EXPECT_EQ(pmkvq_session_step(session, nullptr, 1, nullptr, 0), bad);
   EXPECT_EQ(pmkvq_session_bytes(session, nullptr), bad);
   int64_t counts[4];
@@ -142,6 +200,20 @@ TEST_F(CApiTest, NullAndNonsenseAreRefused) {
   EXPECT_EQ(pmkvq_session_levels(session, 0, 2, counts), bad);
   EXPECT_EQ(pmkvq_session_tokens(session, 2, counts), bad);
   EXPECT_EQ(pmkvq_session_admit(session, nullptr, 1), bad);
+  EXPECT_EQ(pmkvq_session_release(nullptr, 0), bad);
+  EXPECT_EQ(pmkvq_session_fork(session, 0, 7), bad);
+  EXPECT_EQ(pmkvq_session_snapshot(session, 0, nullptr), bad);
+  EXPECT_EQ(pmkvq_session_restore(session, 0, nullptr, 5), bad);
+  EXPECT_EQ(pmkvq_session_restore(session, 0, "abc", -1), bad);
+  EXPECT_EQ(pmkvq_session_restore(session, 0, "abc", 3), PMKVQ_DATA_LOSS);
+  EXPECT_EQ(pmkvq_session_force(session, &prompt, 1, 0, nullptr, nullptr), bad);
+  EXPECT_EQ(pmkvq_session_pages(session, 0, nullptr, counts), bad);
+  EXPECT_EQ(pmkvq_session_sequence_levels(session, 5, 0, 0, counts), bad);
+  EXPECT_EQ(pmkvq_session_free_sequence(nullptr), -1);
+  EXPECT_EQ(pmkvq_snapshot_size(nullptr), 0);
+  EXPECT_EQ(pmkvq_snapshot_data(nullptr), nullptr);
+  pmkvq_snapshot_close(nullptr);
+  pmkvq_decode_options_init(nullptr);
   EXPECT_EQ(pmkvq_session_room(nullptr, 0), 0);
   EXPECT_NE(std::string(pmkvq_last_error()), "");
   pmkvq_session_close(nullptr);

@@ -19,18 +19,25 @@
 #include <cstring>
 #include <map>
 #include <set>
+#include <tuple>
 #include <vector>
 
 namespace pmkvq::rt::test {
 
 /// What a page kernel writes at the start of each block that it owns.
 struct Mark {
-  int32_t layer, sequence, head, page, part, level, block;
+  int32_t layer, writer, head, page, part, level, block;
   /// Of the 128 tokens of the page.
   uint32_t hash;
   bool operator==(const Mark &other) const {
     return std::memcmp(this, &other, sizeof(Mark)) == 0;
   }
+};
+
+/// Who wrote a page, and whose copy of it this is: lives, see Fake::lives.  Two
+/// sequences share a page exactly if both are equal.
+struct PageName {
+  int32_t writer, copy;
 };
 
 /// What the fake knows; entry points are plain functions, so it is global.
@@ -39,6 +46,16 @@ struct Fake {
   Session *session = nullptr;
   /// Tokens that the session was given, per sequence.
   std::vector<std::vector<int32_t>> history;
+  /// The life of each sequence, a number of its own from one release to the
+  /// next; and the names of pages that it did not write itself.
+  std::vector<int32_t> lives;
+  std::vector<std::vector<PageName>> inherited;
+  /// What the fake's model is a function of, beside tokens: a fork goes on as
+  /// its parent would.
+  std::vector<int32_t> salts;
+  int32_t nextLife = 0;
+  /// The sequence that a restore is under way for.
+  int32_t restoring = -1;
   std::atomic<int64_t> errors{0};
   int64_t steps = 0;
   int64_t mostRows = 0;
@@ -47,6 +64,38 @@ struct Fake {
   int32_t stepStatus = kKernelOk;
   int32_t flushStatus = kKernelOk;
   float poison = 0;
+
+  /// For a new session of so many sequences.
+  void start(int32_t sequences) {
+    history.assign(sequences, {});
+    lives.assign(sequences, 0);
+    salts.assign(sequences, 0);
+    inherited.assign(sequences, {});
+    for (int32_t i = 0; i < sequences; ++i)
+      forget(i);
+  }
+
+  void forget(int32_t sequence) {
+    history[sequence].clear();
+    inherited[sequence].clear();
+    lives[sequence] = nextLife++;
+    salts[sequence] = sequence;
+  }
+
+  PageName nameOf(int32_t sequence, int32_t page) const {
+    const std::vector<PageName> &names = inherited[sequence];
+    if (page < static_cast<int32_t>(names.size()))
+      return names[page];
+    return {lives[sequence], lives[sequence]};
+  }
+
+  void forkTo(int32_t parent, int32_t child, int32_t pages) {
+    forget(child);
+    history[child] = history[parent];
+    salts[child] = salts[parent];
+    for (int32_t page = 0; page < pages; ++page)
+      inherited[child].push_back(nameOf(parent, page));
+  }
 };
 
 inline Fake *fake = nullptr;
@@ -90,9 +139,9 @@ inline Mark expectedMark(const PageTask &task, int32_t part, int32_t level,
   const std::vector<int32_t> &tokens = fake->history[task.sequence];
   size_t first = fake->info.sinkTokens + size_t(task.page) * kPageTokens;
   CHECK_THAT(first + kPageTokens <= tokens.size());
-  return {
-      task.layer, task.sequence, task.head, task.page,
-      part,       level,         block,     hashTokens(&tokens[first], 128)};
+  int32_t writer = fake->nameOf(task.sequence, task.page).writer;
+  return {task.layer, writer, task.head, task.page,
+          part,       level,  block,     hashTokens(&tokens[first], 128)};
 }
 
 inline bool withinBudget() {
@@ -131,11 +180,14 @@ inline int32_t flushKernel(void *const *operands, int64_t index) {
 template <int32_t part, int32_t from>
 inline int32_t requantizeKernel(void *const *operands, int64_t index) {
   const CacheView *caches = static_cast<const CacheView *>(operands[0]);
-  const PageTask &task = static_cast<const PageTask *>(operands[1])[index];
+  PageTask task = static_cast<const PageTask *>(operands[1])[index];
   const CacheView &cache = caches[task.layer];
   ++fake->requantized;
   CHECK_THAT(withinBudget());
   const PageEntry &page = entryOf(cache, task);
+  // A restore lowers pages outside the session first.
+  if (caches != fake->session->caches().data())
+    task.sequence = fake->restoring;
   CHECK_THAT(page.level[part] == from);
   for (int32_t block = 0; block < blocksAtLevel(from); ++block) {
     Mark *mark = markOf(cache, page.blocks[part][block]);
@@ -147,17 +199,22 @@ inline int32_t requantizeKernel(void *const *operands, int64_t index) {
 }
 
 /// Every page of every sequence: marks, levels, ownership of blocks and slots.
-inline void checkPages(const StepArgs &args) {
-  std::set<uint32_t> blocks, slots;
+inline void checkPages(const CacheView *caches) {
+  std::set<uint32_t> blocks;
+  std::map<uint32_t, std::tuple<int32_t, int32_t, int32_t, int32_t>> slots;
   for (int32_t layer = 0; layer < fake->info.layers; ++layer)
     for (int32_t seq = 0; seq < fake->session->maxSequences(); ++seq)
       for (int32_t head = 0; head < fake->info.kvHeads; ++head)
         for (int32_t i = 0; i < fake->session->pages(seq); ++i) {
           PageTask task{layer, seq, head, i};
-          const CacheView &cache = args.caches[layer];
+          const CacheView &cache = caches[layer];
           const PageEntry &page = entryOf(cache, task);
           CHECK_THAT(&page == fake->session->pageEntry(layer, seq, head, i));
-          CHECK_THAT(slots.insert(page.slot).second);
+          // A slot is of one page; who holds the same page, holds the slot.
+          auto owner =
+              std::make_tuple(fake->nameOf(seq, i).copy, i, layer, head);
+          auto [found, first] = slots.emplace(page.slot, owner);
+          CHECK_THAT(found->second == owner);
           int64_t offset = int64_t(page.slot) * (fake->info.parameterBytes[0] +
                                                  fake->info.parameterBytes[1]);
           for (int32_t part = 0; part < kParts; ++part) {
@@ -165,7 +222,7 @@ inline void checkPages(const StepArgs &args) {
             CHECK_THAT(isLevel(level) && level >= fake->info.floor[part]);
             for (int32_t block = 0; block < blocksAtLevel(level); ++block) {
               uint32_t id = page.blocks[part][block];
-              CHECK_THAT(blocks.insert(id).second);
+              CHECK_THAT(blocks.insert(id).second == first);
               CHECK_THAT(*markOf(cache, id) ==
                          expectedMark(task, part, level, block));
             }
@@ -177,6 +234,12 @@ inline void checkPages(const StepArgs &args) {
   CacheBytes bytes = fake->session->bytes();
   CHECK_THAT(bytes.blocks == static_cast<int64_t>(blocks.size()) *
                                  blockBytes(fake->info.headDim));
+  CHECK_THAT(bytes.parameterSlots ==
+             static_cast<int64_t>(slots.size()) *
+                 (fake->info.parameterBytes[0] + fake->info.parameterBytes[1]));
+  std::set<std::tuple<int32_t, int32_t, int32_t, int32_t>> pages;
+  for (const auto &slot : slots)
+    CHECK_THAT(pages.insert(slot.second).second);
   CHECK_THAT(withinBudget());
 }
 
@@ -226,9 +289,10 @@ inline void checkWork(const StepArgs &args) {
              args.rowCount * fake->info.kvHeads);
 }
 
-/// The token that the fake's model chooses after `token` at `position`.
-inline int32_t successor(int32_t sequence, int32_t token, int32_t position) {
-  return (token * 5 + position * 3 + sequence + 1) % fake->info.vocabSize;
+/// The token that the fake's model chooses after `token` at `position`, in a
+/// sequence of this salt.
+inline int32_t successor(int32_t salt, int32_t token, int32_t position) {
+  return (token * 5 + position * 3 + salt + 1) % fake->info.vocabSize;
 }
 
 inline void appendRows(const StepArgs &args) {
@@ -257,14 +321,14 @@ inline int32_t fakeStep(StepArgs *args) {
   for (int64_t i = 1; i < args->rowCount; ++i)
     single &= args->rows[i].sequence != args->rows[i - 1].sequence;
   CHECK_THAT(args->rowsPerTask == (single ? 1 : kRowsPerPrefillTask));
-  checkPages(*args);
+  checkPages(args->caches);
   checkWork(*args);
   appendRows(*args);
   for (int64_t i = 0; i < args->outputCount; ++i) {
     int32_t row = args->outputs[i];
     float *logits = args->logits + i * fake->info.vocabSize;
     std::fill(logits, logits + fake->info.vocabSize, 0.0f);
-    logits[successor(args->rows[row].sequence, args->tokens[row],
+    logits[successor(fake->salts[args->rows[row].sequence], args->tokens[row],
                      args->positions[row])] = 1.0f;
     logits[0] += fake->poison;
   }

@@ -4,67 +4,21 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "pmkvq_rt/Schedule.h"
+#include "RuntimeSlowSchedule.h"
 
 #include "gtest/gtest.h"
 
 #include <algorithm>
 #include <chrono>
 #include <random>
-#include <tuple>
 
 using namespace pmkvq::rt;
+using namespace pmkvq::rt::test;
 
 static std::unique_ptr<SchedulePolicy> makePolicy(ScheduleKind kind) {
   Result<std::unique_ptr<SchedulePolicy>> policy = makeSchedulePolicy(kind);
   EXPECT_TRUE(policy.ok());
   return std::move(*policy);
-}
-
-static int64_t totalBytes(const std::vector<PageState> &pages,
-                          int64_t blockBytes) {
-  int64_t bytes = 0;
-  for (const PageState &page : pages)
-    bytes += pageBlockBytes(page.level, blockBytes);
-  return bytes;
-}
-
-/// Schedule.h's definition of `page`, one search over all pages a halving.
-/// Returns false if they do not fit.
-static bool planSlowly(std::vector<PageState> &pages, size_t existing,
-                       const ScheduleLimits &limits) {
-  for (size_t i = existing; i < pages.size(); ++i)
-    pages[i].level = {16, 16};
-  while (totalBytes(pages, limits.blockBytes) > limits.bytesAvailable) {
-    PageState *first = nullptr;
-    auto key = [&](const PageState &page) {
-      int32_t highest = 0;
-      for (int32_t part = 0; part < kParts; ++part)
-        if (page.level[part] > limits.floor[part])
-          highest = std::max<int32_t>(highest, page.level[part]);
-      return std::make_tuple(-highest, page.page, page.sequence, page.layer,
-                             page.head);
-    };
-    for (PageState &page : pages)
-      if ((page.level[0] > limits.floor[0] ||
-           page.level[1] > limits.floor[1]) &&
-          (!first || key(page) < key(*first)))
-        first = &page;
-    if (!first)
-      return false;
-    for (int32_t part = 0; part < kParts; ++part)
-      if (first->level[part] > limits.floor[part])
-        first->level[part] /= 2;
-  }
-  return true;
-}
-
-static bool sameLevels(const std::vector<PageState> &a,
-                       const std::vector<PageState> &b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                    [](const PageState &x, const PageState &y) {
-                      return x.level == y.level;
-                    });
 }
 
 TEST(PageSchedule, DoesTheExampleOfTheHeader) {
@@ -176,6 +130,72 @@ TEST(PageSchedule, ManyPagesTakeLittleTime) {
   EXPECT_EQ(totalBytes(pages, 1), int64_t(count) * 4);
   // Far above what it takes, far below a search over all pages a halving.
   EXPECT_LT(time.count(), 5.0);
+}
+
+TEST(LayerSchedule, LowersALayerAsAWhole) {
+  // Two layers, each with an old page and a new one, in room for 24 blocks.
+  std::vector<PageState> pages = {{0, 0, 0, 0, {16, 16}},
+                                  {1, 0, 0, 0, {4, 4}},
+                                  {0, 0, 0, 1, {}},
+                                  {1, 0, 0, 1, {}}};
+  ScheduleLimits limits{{2, 2}, 1, 1000, 24};
+  ASSERT_TRUE(makePolicy(kScheduleLayer)->plan(pages, 2, limits).ok());
+  // Layer 0: 16 + 16 blocks are too many, 8 + 8 fit.  Layer 1: the
+  // new page joins the old one's level, although 4 + 16 would fit.
+  for (int32_t part = 0; part < kParts; ++part) {
+    EXPECT_EQ(pages[0].level[part], 8);
+    EXPECT_EQ(pages[2].level[part], 8);
+    EXPECT_EQ(pages[1].level[part], 4);
+    EXPECT_EQ(pages[3].level[part], 4);
+  }
+}
+
+// The example of pmkvq/Reference/Planner.h: 24 blocks, a page more at a time.
+TEST(LayerSchedule, DoesTheExampleOfTheReference) {
+  std::vector<PageState> pages;
+  const int32_t levels[] = {16, 8, 8, 4, 4};
+  for (int32_t page = 0; page < 5; ++page) {
+    pages.push_back({0, 0, 0, page, {}});
+    ASSERT_TRUE(makePolicy(kScheduleLayer)
+                    ->plan(pages, page, {{2, 2}, 1, 1000, 24})
+                    .ok());
+    for (const PageState &state : pages)
+      EXPECT_EQ(state.level[kKey], levels[page]);
+  }
+}
+
+TEST(LayerSchedule, EqualsItsDefinition) {
+  std::mt19937 random(4);
+  auto policy = makePolicy(kScheduleLayer);
+  int fitting = 0;
+  for (int round = 0; round < 2000; ++round) {
+    ScheduleLimits limits{
+        {kLadder[random() % 4], kLadder[random() % 4]}, 512, 0};
+    size_t existing;
+    std::vector<PageState> pages = randomPages(random, existing, limits);
+    for (size_t i = 0; i < existing; ++i)
+      for (int32_t part = 0; part < kParts; ++part)
+        pages[i].level[part] = std::max<int32_t>(
+            limits.floor[part], kLadder[(pages[i].layer + round) % 4]);
+    limits.layerBytesAvailable = random() % (pages.size() * 8 * 512 + 1);
+    std::vector<PageState> before = pages, expected = pages;
+    bool fits = planLayersSlowly(expected, existing, limits);
+    Status status = policy->plan(pages, existing, limits);
+    ASSERT_EQ(status.ok(), fits) << status.message();
+    ASSERT_TRUE(sameLevels(pages, fits ? expected : before)) << round;
+    fitting += fits;
+  }
+  EXPECT_GT(fitting, 500);
+}
+
+TEST(LayerSchedule, NamesLayerAndBytesThatAreMissing) {
+  std::vector<PageState> pages = {
+      {0, 0, 0, 0, {2, 2}}, {1, 0, 0, 0, {2, 2}}, {1, 0, 0, 1, {}}};
+  Status status =
+      makePolicy(kScheduleLayer)->plan(pages, 2, {{2, 2}, 1000, 1000000, 3500});
+  EXPECT_EQ(status.code(), StatusCode::OutOfMemory);
+  EXPECT_EQ(status.message().rfind("500 bytes are missing in layer 1", 0), 0u)
+      << status.message();
 }
 
 TEST(NoneSchedule, WritesAtTheFloorOrRefuses) {

@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "RuntimeFakeProgram.h"
+#include "RuntimeSessionFixture.h"
 
 #include <cmath>
 #include <random>
@@ -13,55 +13,6 @@
 
 using namespace pmkvq::rt;
 using namespace pmkvq::rt::test;
-
-namespace {
-class SessionTest : public ::testing::Test {
-protected:
-  void SetUp() override {
-    fake = &state;
-    state.info = plainInfo();
-  }
-  void TearDown() override {
-    EXPECT_EQ(state.errors.load(), 0);
-    fake = nullptr;
-  }
-
-  Program program() {
-    Result<Program> result = openProgram(fakeEntries(), {});
-    EXPECT_TRUE(result.ok()) << result.status().message();
-    return result.ok() ? *result : Program();
-  }
-
-  void open(const SessionOptions &options) {
-    Result<std::unique_ptr<Session>> result = Session::open(program(), options);
-    ASSERT_TRUE(result.ok()) << result.status().message();
-    session = std::move(*result);
-    state.session = session.get();
-    state.history.assign(options.maxSequences, {});
-  }
-
-  std::vector<int32_t> randomTokens(int64_t count) {
-    std::vector<int32_t> tokens(count);
-    for (int32_t &token : tokens)
-      token = random() % state.info.vocabSize;
-    return tokens;
-  }
-
-  /// What the fake's model says after `prompt`.
-  std::vector<int32_t> expectedTokens(const Prompt &prompt, int64_t count) {
-    std::vector<int32_t> tokens;
-    int32_t token = prompt.tokens.back();
-    int32_t position = static_cast<int32_t>(prompt.tokens.size()) - 1;
-    for (; count > 0; --count, ++position)
-      tokens.push_back(token = successor(prompt.sequence, token, position));
-    return tokens;
-  }
-
-  Fake state;
-  std::mt19937 random{3};
-  std::unique_ptr<Session> session;
-};
-} // namespace
 
 // The invariants of the fake over random geometries, budgets, batches and
 // lengths; the tokens that come out; the bytes that were counted.
@@ -137,7 +88,7 @@ TEST_F(SessionTest, ABudgetEndsFull) {
   }
 }
 
-TEST_F(SessionTest, ResetGivesEverythingBackForOthers) {
+TEST_F(SessionTest, ReleaseGivesEverythingBackForOthers) {
   SessionOptions options;
   options.maxSequences = 2;
   options.maxTokens = 1000;
@@ -148,14 +99,14 @@ TEST_F(SessionTest, ResetGivesEverythingBackForOthers) {
     ASSERT_TRUE(session->prefill({{0, randomTokens(900)}}).ok());
     if (round == 0)
       ASSERT_TRUE(session->prefill({{1, randomTokens(500)}}).ok());
-    ASSERT_TRUE(session->reset(0).ok());
-    state.history[0].clear();
+    ASSERT_TRUE(session->release(0).ok());
+    state.forget(0);
     EXPECT_EQ(session->tokens(0), 0);
   }
   EXPECT_GT(session->bytes().inUse, empty);
-  ASSERT_TRUE(session->reset(1).ok());
+  ASSERT_TRUE(session->release(1).ok());
   EXPECT_EQ(session->bytes().inUse, empty);
-  EXPECT_EQ(session->reset(2).code(), StatusCode::InvalidArgument);
+  EXPECT_EQ(session->release(2).code(), StatusCode::InvalidArgument);
 }
 
 TEST_F(SessionTest, BudgetIsRefusedBeforeTheFirstToken) {
@@ -340,7 +291,7 @@ TEST_F(SessionTest, BadArgumentsAreRefused) {
 TEST_F(SessionTest, BadOptionsAreRefused) {
   auto code = [&](int32_t sequences, int64_t tokens, int64_t budget,
                   int32_t threads) {
-    SessionOptions options{sequences, tokens, budget, threads, {}};
+    SessionOptions options{sequences, tokens, budget, threads, {}, nullptr};
     return Session::open(program(), options).status().code();
   };
   EXPECT_EQ(code(0, 0, 0, 1), StatusCode::InvalidArgument);
@@ -364,7 +315,7 @@ TEST_F(SessionTest, BrokenSessionSaysSo) {
     Status after = session->prefill({{0, {1}}});
     EXPECT_EQ(after.code(), StatusCode::FailedPrecondition) << what;
     EXPECT_NE(after.message().find(status.message()), std::string::npos);
-    EXPECT_EQ(session->reset(0).code(), StatusCode::FailedPrecondition);
+    EXPECT_EQ(session->release(0).code(), StatusCode::FailedPrecondition);
   };
   state.stepStatus = kKernelNotRepresentable;
   breaks("a step's kernel", 5);

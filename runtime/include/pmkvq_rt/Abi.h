@@ -27,7 +27,7 @@
 namespace pmkvq::rt {
 
 /// Changes whenever a struct or signature below does.
-inline constexpr int32_t kAbiVersion = 1;
+inline constexpr int32_t kAbiVersion = 2;
 
 //===----------------------------------------------------------------------===//
 // The cache as kernels see it
@@ -173,7 +173,22 @@ using KernelFn = int32_t (*)(void *const *operands, int64_t task);
 // Entry points of a program
 //===----------------------------------------------------------------------===//
 
-enum ScheduleKind : int32_t { kScheduleNone = 0, kSchedulePage = 1 };
+/// Schedule.h defines each.
+enum ScheduleKind : int32_t {
+  kScheduleNone = 0,
+  kSchedulePage = 1,
+  kScheduleLayer = 2,
+  /// From here on: policies that the runtime does not bring; a session of such
+  /// a program is given its policy in SessionOptions.
+  kScheduleExternal = 1000,
+};
+
+/// Which order codes and parameters have in blocks and slots.  Only snapshots
+/// ask: bytes move between programs of one layout alone.
+enum LayoutKind : int32_t {
+  /// lib/Conversion/CodeLayout.h: rows at level 16, bundles of vectors below.
+  kLayoutCpu = 0,
+};
 
 /// What a program says of itself.
 struct ProgramInfo {
@@ -193,6 +208,11 @@ struct ProgramInfo {
   int32_t floor[kParts];
   /// Bytes that the caches of all sequences may take together; 0: no limit.
   int64_t budgetBytes;
+  int32_t layout; // LayoutKind
+  int32_t reserved;
+  /// Tells formats of equal sizes apart, as any hash of what decides the
+  /// meaning of a code or a parameter; 0: not told.
+  uint64_t formatHash;
 };
 
 /// Names of the entry points that a program exports:

@@ -56,10 +56,20 @@ Result<Program> openProgram(const ProgramEntries &entries,
                             std::vector<const void *> weights,
                             std::shared_ptr<void> owner = nullptr);
 
+/// Which levels a session's policy may write.
+enum class LevelUse {
+  /// The floor alone.
+  Floor,
+  /// Level 16 alone: nothing is ever lowered.
+  Highest,
+  /// All from 16 to the floor.
+  All,
+};
+
 /// Checks that the page kernels are there that a session needs.
 ///
 /// Errors: DataLoss, naming the first one missing.
-Status checkKernels(const Program &program, bool hasBudget);
+Status checkKernels(const Program &program, LevelUse use);
 
 } // namespace pmkvq::rt
 

@@ -50,7 +50,8 @@ typedef struct pmkvq_program pmkvq_program;
 pmkvq_status pmkvq_program_open(const void *entries, const void *const *weights,
                                 int64_t weight_count, pmkvq_program **program);
 
-/* The size of the vocabulary; 0 for null. */
+/* Ids that a token may have: 0 .. size - 1, and the length of a row of logits;
+ * 0 for null. */
 int64_t pmkvq_program_vocab_size(const pmkvq_program *program);
 
 /* Null is allowed.  Sessions opened from it stay valid. */
@@ -87,20 +88,25 @@ pmkvq_status pmkvq_session_open(const pmkvq_program *program,
                                 const pmkvq_session_options *options,
                                 pmkvq_session **session);
 
-/* Null is allowed. */
+/* Null is allowed.  Snapshots taken from it stay valid. */
 void pmkvq_session_close(pmkvq_session *session);
 
-/* Checks before the first token that sequences can reach their end.
+/* Promises, before the first token, that sequences can reach their end beside
+ * what others have cached and were promised; the promise holds until release.
  *
  * Shapes: plans [count], each sequence at most once.
- * Errors: INVALID_ARGUMENT; OUT_OF_MEMORY, naming the bytes missing. */
-pmkvq_status pmkvq_session_admit(const pmkvq_session *session,
+ * Units:  tokens.
+ * Errors: INVALID_ARGUMENT; OUT_OF_MEMORY, naming the bytes missing; nothing
+ *         is promised then. */
+pmkvq_status pmkvq_session_admit(pmkvq_session *session,
                                  const pmkvq_sequence_plan *plans,
                                  int64_t count);
 
 /* Fewest bytes for `plans` in a session with `options`: see admit.
  *
- * Shapes: plans [count].  Units: bytes. */
+ * Shapes: plans [count].
+ * Units:  bytes.
+ * Errors: INVALID_ARGUMENT for sizes out of range. */
 pmkvq_status pmkvq_minimum_bytes(const pmkvq_program *program,
                                  const pmkvq_session_options *options,
                                  const pmkvq_sequence_plan *plans,
@@ -138,6 +144,9 @@ typedef struct pmkvq_decode_request {
   int32_t *tokens;
   int64_t token_count;
   pmkvq_finish_reason reason;
+  /* Stream of random numbers, so that a sequence draws the same tokens at
+   * whatever place it runs, alone or in a batch; 0: sequence + 1. */
+  uint64_t stream;
 } pmkvq_decode_request;
 
 /* Called for every new token; index 0 is the sequence's first of this call.
@@ -145,17 +154,53 @@ typedef struct pmkvq_decode_request {
 typedef bool (*pmkvq_token_fn)(void *user, int32_t sequence, int32_t token,
                                int64_t index);
 
-/* Decodes greedily until every request is done; ties: the smallest id.
+typedef struct pmkvq_decode_options {
+  /* [stop_token_count]: a sequence ends with the first of these. */
+  const int32_t *stop_tokens;
+  int64_t stop_token_count;
+  /* May be null; user is handed back to it. */
+  pmkvq_token_fn on_token;
+  void *user;
+  /* Logits are divided by it; 0: greedy, ties to the smallest id. */
+  double temperature;
+  /* Draw among the most probable tokens that together reach this; 1: all. */
+  double top_p;
+  uint64_t seed;
+} pmkvq_decode_options;
+
+/* Greedy, no stop tokens, no callback.  Null is allowed. */
+void pmkvq_decode_options_init(pmkvq_decode_options *options);
+
+/* Decodes until every request is done.  With a temperature, a token depends on
+ * seed, stream, position and logits alone: it repeats bit for bit.
  *
- * Shapes: requests [count]; stop_tokens [stop_token_count]; on_token may be
- *         null.
- * Errors: FAILED_PRECONDITION for a sequence without a prefill; else as
- *         prefill. */
+ * Shapes: requests [count]; options may be null: the defaults of init.
+ * Errors: INVALID_ARGUMENT, also for a temperature below 0 or not finite, or a
+ *         top_p outside (0, 1]; FAILED_PRECONDITION for a sequence without a
+ *         prefill; else as prefill. */
 pmkvq_status pmkvq_session_decode(pmkvq_session *session,
                                   pmkvq_decode_request *requests, int64_t count,
-                                  const int32_t *stop_tokens,
-                                  int64_t stop_token_count,
-                                  pmkvq_token_fn on_token, void *user);
+                                  const pmkvq_decode_options *options);
+
+/* Called for every given token: its sequence, its position there, its id, and
+ * the logits for what follows it.  Returning false ends the call.
+ *
+ * Shapes: logits [vocab], f32; valid during the call. */
+typedef bool (*pmkvq_logits_fn)(void *user, int32_t sequence, int64_t position,
+                                int32_t token, const float *logits);
+
+/* Feeds given tokens, whatever the program would choose: the first of each
+ * sequence in one step, the others one by one, and hands out the logits at
+ * every position.  Decoding may go on afterwards.
+ *
+ * Shapes: given [count].
+ * Units:  first_chunk in tokens, cut to pmkvq_session_room; 0: as many as there
+ *         is room for.
+ * Errors: as prefill. */
+pmkvq_status pmkvq_session_force(pmkvq_session *session,
+                                 const pmkvq_prompt *given, int64_t count,
+                                 int64_t first_chunk, pmkvq_logits_fn on_logits,
+                                 void *user);
 
 typedef enum pmkvq_outputs {
   PMKVQ_OUTPUTS_NONE = 0,
@@ -172,7 +217,8 @@ typedef struct pmkvq_step_run {
   pmkvq_outputs outputs;
 } pmkvq_step_run;
 
-/* Tokens that the next step may append to a sequence; 0 for a bad argument. */
+/* Tokens that the next step may append to a sequence, a full window counting
+ * as flushed; 0 for a bad argument. */
 int32_t pmkvq_session_room(const pmkvq_session *session, int32_t sequence);
 
 /* Appends tokens to several sequences and copies the logits asked for.
@@ -186,37 +232,111 @@ pmkvq_status pmkvq_session_step(pmkvq_session *session,
                                 const pmkvq_step_run *runs, int64_t count,
                                 float *logits, int64_t capacity);
 
-/* Forgets a sequence and gives back its pages. */
-pmkvq_status pmkvq_session_reset(pmkvq_session *session, int32_t sequence);
+/*===-- Sequences
+ * ----------------------------------------------------------===*/
+
+/* Forgets a sequence and its plan; gives back the pages that no other holds.
+ *
+ * Errors: INVALID_ARGUMENT for a bad sequence. */
+pmkvq_status pmkvq_session_release(pmkvq_session *session, int32_t sequence);
+
+/* The lowest sequence without tokens and plan; -1 if there is none, and for
+ * null. */
+int32_t pmkvq_session_free_sequence(const pmkvq_session *session);
+
+/* Makes `child` what `parent` is; they share the pages that exist by now, which
+ * takes no bytes of the budget, and go on apart.
+ *
+ * Errors: INVALID_ARGUMENT for a bad sequence or parent == child;
+ *         FAILED_PRECONDITION if the child has tokens. */
+pmkvq_status pmkvq_session_fork(pmkvq_session *session, int32_t parent,
+                                int32_t child);
+
+/* A sequence as bytes, to be stored and restored; Snapshot.h has the layout. */
+typedef struct pmkvq_snapshot pmkvq_snapshot;
+
+/* Takes a snapshot; close it after use.
+ *
+ * Errors: INVALID_ARGUMENT for a bad sequence; OUT_OF_MEMORY. */
+pmkvq_status pmkvq_session_snapshot(const pmkvq_session *session,
+                                    int32_t sequence,
+                                    pmkvq_snapshot **snapshot);
+
+/* Shapes: [pmkvq_snapshot_size] bytes; valid until close.  Null for null. */
+const void *pmkvq_snapshot_data(const pmkvq_snapshot *snapshot);
+
+/* Units: bytes; 0 for null. */
+int64_t pmkvq_snapshot_size(const pmkvq_snapshot *snapshot);
+
+/* Null is allowed. */
+void pmkvq_snapshot_close(pmkvq_snapshot *snapshot);
+
+/* Makes a sequence without tokens what a snapshot of the same program holds.
+ *
+ * Shapes: data [size].
+ * Units:  size in bytes.
+ * Errors: DATA_LOSS if the bytes are damaged or of another version;
+ *         INVALID_ARGUMENT if they are of another geometry or too long for the
+ *         session; FAILED_PRECONDITION if the sequence has tokens;
+ *         OUT_OF_MEMORY, naming the bytes missing.  Nothing has happened then.
+ */
+pmkvq_status pmkvq_session_restore(pmkvq_session *session, int32_t sequence,
+                                   const void *data, int64_t size);
 
 /*===-- Queries
  * ------------------------------------------------------------===*/
 
-/* Bytes of the caches; budget 0: no limit. */
+/* Bytes of the caches by kind. */
 typedef struct pmkvq_cache_bytes {
+  /* Sinks and windows, page tables: of all sequences, from open on. */
   int64_t fixed_areas;
   int64_t page_tables;
+  /* Shared pages count once. */
   int64_t parameter_slots;
   int64_t blocks;
+  /* The four together, now and at most. */
   int64_t in_use;
   int64_t peak;
+  /* 0: no limit. */
   int64_t budget;
-  /* What the cached tokens would take as bf16. */
+  /* What the cached tokens of every sequence would take as bf16. */
   int64_t bf16_equivalent;
+  /* Most ever of each kind that changes. */
+  int64_t peak_parameter_slots;
+  int64_t peak_blocks;
 } pmkvq_cache_bytes;
 
+/* Units:  bytes.
+ * Errors: INVALID_ARGUMENT for null. */
 pmkvq_status pmkvq_session_bytes(const pmkvq_session *session,
                                  pmkvq_cache_bytes *bytes);
 
-/* Pages of one layer at 16, 8, 4 and 2 bits; part 0 is key, 1 is value.
+/* Pages of one layer, all sequences and kv heads, at 16, 8, 4 and 2 bits; a
+ * shared page counts once.  Part 0 is key, 1 is value.
  *
- * Shapes: counts [4]. */
+ * Shapes: counts [4].
+ * Units:  pages of one kv head.
+ * Errors: INVALID_ARGUMENT for a layer or part that does not exist. */
 pmkvq_status pmkvq_session_levels(const pmkvq_session *session, int32_t layer,
                                   int32_t part, int64_t *counts);
 
-/* Tokens cached of a sequence. */
+/* The same for one sequence, shared pages included. */
+pmkvq_status pmkvq_session_sequence_levels(const pmkvq_session *session,
+                                           int32_t sequence, int32_t layer,
+                                           int32_t part, int64_t *counts);
+
+/* Tokens cached of a sequence.
+ *
+ * Errors: INVALID_ARGUMENT for a bad sequence. */
 pmkvq_status pmkvq_session_tokens(const pmkvq_session *session,
                                   int32_t sequence, int64_t *tokens);
+
+/* Pages of a sequence, and how many of them others hold too.
+ *
+ * Units:  pages of 128 tokens, each of all layers and kv heads.
+ * Errors: INVALID_ARGUMENT for a bad sequence. */
+pmkvq_status pmkvq_session_pages(const pmkvq_session *session, int32_t sequence,
+                                 int64_t *pages, int64_t *shared);
 
 #ifdef __cplusplus
 }

@@ -46,11 +46,18 @@ struct ScheduleLimits {
   int64_t blockBytes;
   /// Bytes that the blocks of all pages may take together.
   int64_t bytesAvailable;
+  /// Bytes that the blocks of one layer's pages may take, if every layer has an
+  /// equal share of the budget: this share (rounded down) less the layer's own
+  /// fixed areas, tables and slots.
+  int64_t layerBytesAvailable = std::numeric_limits<int64_t>::max();
 };
 
 /// `bytesAvailable` of a cache without a budget.
 inline constexpr int64_t kUnlimitedBytes = std::numeric_limits<int64_t>::max();
 
+/// One way to choose levels.  Those of the library are made by
+/// makeSchedulePolicy; any other may be given to a session in
+/// SessionOptions::policy.
 class SchedulePolicy {
 public:
   virtual ~SchedulePolicy() = default;
@@ -59,6 +66,7 @@ public:
   ///
   /// Shapes: pages [existing + new]; pages[0 .. existing-1] are in the cache,
   /// the others are about to be made and their level on input is ignored.
+  /// A page that several sequences share occurs once, under the lowest of them.
   /// Errors: OutOfMemory, naming the bytes missing, if the pages do not fit at
   /// the lowest levels that the policy may choose; `pages` is unchanged then.
   virtual Status plan(std::vector<PageState> &pages, size_t existing,
@@ -73,6 +81,12 @@ public:
 ///       its floor.  Order: highest level first (of the higher part that is
 ///       above its floor), then smallest page index, then sequence, layer,
 ///       head.
+/// layer: every layer has an equal share of the budget, and its pages one
+///       level.  New pages come in at 16 and first join the level of the older
+///       ones; while the layer's pages then take more than its share, all of
+///       them fall together by one halving, a part that is at its floor
+///       excepted.  (Pages of a restored sequence may be lower than the others
+///       of a layer; new ones join the highest.)
 ///
 /// Errors: Unimplemented for any other kind.
 Result<std::unique_ptr<SchedulePolicy>> makeSchedulePolicy(int32_t kind);
