@@ -14,6 +14,9 @@
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "pmkvq/Passes.h"
 #include "pmkvq_rt/Abi.h"
+#include "llvm/Support/raw_ostream.h"
+#include "llvm/Support/xxhash.h"
+
 #include <map>
 
 namespace mlir::pmkvq {
@@ -243,6 +246,8 @@ private:
     PMKVQ_STORE(maxPositions, create.getMaxTokens());
     PMKVQ_STORE(schedule, static_cast<int64_t>(schedule.getKind()));
     PMKVQ_STORE(budgetBytes, create.getBudget().value_or(0));
+    PMKVQ_STORE(layout, rt::kLayoutCpu);
+    PMKVQ_STORE(formatHash, static_cast<int64_t>(hashOf(creates)));
 #undef PMKVQ_STORE
     for (Part part : {Part::Key, Part::Value}) {
       size_t index = static_cast<size_t>(part) * sizeof(int32_t);
@@ -253,6 +258,15 @@ private:
     }
     func::ReturnOp::create(b);
     create->getParentOfType<func::FuncOp>().erase();
+  }
+
+  /// What decides the meaning of codes and parameters: the types of all caches.
+  static uint64_t hashOf(ArrayRef<CreateOp> creates) {
+    std::string text;
+    llvm::raw_string_ostream stream(text);
+    for (CreateOp create : creates)
+      stream << create.getCache().getType();
+    return llvm::xxh3_64bits(text);
   }
 
   static int64_t queryHeads(ArrayRef<AttendOp> attends, CacheType cache) {

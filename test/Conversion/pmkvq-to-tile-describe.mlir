@@ -23,8 +23,8 @@ func.func @create() -> (!kv, !kv, !kv) {
 // CHECK-DAG: %[[I4096:.*]] = llvm.mlir.constant(4096 : i32) : i32
 // CHECK-DAG: %[[BUDGET:.*]] = llvm.mlir.constant(1048576 : i64) : i64
 
-// ABI version 1 and three layers.
-// CHECK: llvm.store %[[I1]], %[[INFO]]
+// ABI version 2 and three layers.
+// CHECK: llvm.store %[[I2]], %[[INFO]]
 // CHECK: %[[AT:.*]] = llvm.getelementptr %[[INFO]][4]
 // CHECK-NEXT: llvm.store %[[I3]], %[[AT]]
 // kv heads, query heads, head_dim, sink.
@@ -45,6 +45,11 @@ func.func @create() -> (!kv, !kv, !kv) {
 // CHECK-NEXT: llvm.store %[[I1]]
 // CHECK: llvm.getelementptr %[[INFO]][56]
 // CHECK-NEXT: llvm.store %[[BUDGET]]
+// Layout and hash of the formats, for snapshots.
+// CHECK: llvm.getelementptr %[[INFO]][64]
+// CHECK-NEXT: llvm.store
+// CHECK: llvm.getelementptr %[[INFO]][72]
+// CHECK-NEXT: llvm.store %{{.*}} : i64, !llvm.ptr
 // Floors of keys and values.
 // CHECK: llvm.getelementptr %[[INFO]][44]
 // CHECK-NEXT: llvm.store %[[I4]]
