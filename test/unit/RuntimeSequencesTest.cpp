@@ -121,6 +121,26 @@ TEST_F(SequencesTest, ASharedPageFallsOnceForAll) {
   checkAll();
 }
 
+// A shared page waits its turn as a page of its lowest holder.
+TEST_F(SequencesTest, TheLowestHolderOwnsASharedPage) {
+  state.info.layers = state.info.kvHeads = state.info.queryHeads = 1;
+  SessionOptions options;
+  options.maxSequences = 3;
+  options.maxTokens = 600;
+  options.budgetBytes = *minimumBytes(program(), options, {}) +
+                        3 * program().slotBytes() +
+                        (16 + 16 + 8) * blockBytes(state.info.headDim);
+  open(options);
+  feed(0, 130);
+  feed(1, 130);
+  fork(0, 2);
+  // One of three pages must fall: of the two oldest that of sequences 0 and 2.
+  feed(2, 128);
+  EXPECT_EQ(session->pageEntry(0, 2, 0, 0)->level[kKey], 8);
+  EXPECT_EQ(session->pageEntry(0, 1, 0, 0)->level[kKey], 16);
+  checkAll();
+}
+
 TEST_F(SequencesTest, ForksMidPageOfForksGoInAnyOrder) {
   SessionOptions options;
   options.maxSequences = 8;
