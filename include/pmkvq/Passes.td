@@ -19,7 +19,7 @@ def SetSchedule : Pass<"pmkvq-set-schedule", "::mlir::ModuleOp"> {
   let description = [{
     Sets the attributes of every `pmkvq.create` and narrows the ladder of every
     cache type to the levels that can occur under the schedule: from 16 to the
-    lower floor under `page`, from the higher floor to the lower under `none`.
+    lower floor under `page` and `layer`, from the higher floor to the lower under `none`.
 
     Before: `pmkvq.create layer 0 max_tokens 8192 : !kv`
     After:  `pmkvq.create layer 0 max_tokens 8192
@@ -27,7 +27,7 @@ def SetSchedule : Pass<"pmkvq-set-schedule", "::mlir::ModuleOp"> {
   }];
   let options = [
     Option<"schedule", "schedule", "std::string", "\"page\"",
-           "When pages are lowered: page or none">,
+           "When pages are lowered: page, layer or none">,
     Option<"keyFloor", "key-floor", "int64_t", "2",
            "Lowest level of keys, bits">,
     Option<"valueFloor", "value-floor", "int64_t", "2",

@@ -167,7 +167,7 @@ struct PlanPipelineOptions : PassPipelineOptions<PlanPipelineOptions> {
   Option<std::string> value{*this, "value", llvm::cl::desc("Format of values"),
                             llvm::cl::init(defaults.valueFormat)};
   Option<std::string> schedule{*this, "schedule",
-                               llvm::cl::desc("page or none"),
+                               llvm::cl::desc("page, layer or none"),
                                llvm::cl::init(defaults.schedule)};
   Option<int64_t> floor{*this, "floor", llvm::cl::desc("Lowest level, bits"),
                         llvm::cl::init(defaults.keyFloor)};

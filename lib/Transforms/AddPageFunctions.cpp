@@ -50,13 +50,13 @@ private:
     return success();
   }
 
-  /// Under `page` a part may be flushed to and pass any level down to its
-  /// floor; under `none` it is only ever written at its floor.
+  /// Under `page` and `layer` a part may be flushed to and pass any level down
+  /// to its floor; under `none` it is only ever written at its floor.
   void addFunctions(CreateOp create, Part part) {
     CacheType cache = create.getCache().getType();
     ScheduleAttr schedule = *create.getSchedule();
     int64_t floor = schedule.getFloor(part);
-    bool lowers = schedule.getKind() == ScheduleKind::Page;
+    bool lowers = schedule.getKind() != ScheduleKind::None;
     for (int64_t level : cache.getLadder()) {
       if (level < floor || (!lowers && level != floor))
         continue;

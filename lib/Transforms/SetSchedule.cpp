@@ -31,7 +31,7 @@ public:
     auto kind = symbolizeScheduleKind(schedule);
     if (!kind) {
       module.emitError("unknown schedule '")
-          << schedule << "', expected page or none";
+          << schedule << "', expected page, layer or none";
       return signalPassFailure();
     }
     if (budget < 0) {
@@ -62,7 +62,7 @@ public:
 private:
   /// Levels between the highest that a page is written at and the lower floor.
   SmallVector<int64_t> levelsUnder(ScheduleKind kind) {
-    int64_t high = kind == ScheduleKind::Page ? rt::kLadder.front()
+    int64_t high = kind != ScheduleKind::None ? rt::kLadder.front()
                                               : std::max(keyFloor, valueFloor);
     int64_t low = std::min(keyFloor, valueFloor);
     SmallVector<int64_t> ladder;

@@ -48,6 +48,10 @@ func.func private @tiles(!pmkvq.tile<key, 2, 128, 64, <per_channel, hadamard>>,
                          !pmkvq.tile<value, 16, 128, 128, <per_token, clip = 0.75>>,
                          !pmkvq.tile<key, 16, 129, 64>)
 
+// CHECK-LABEL: @raw_tile
+// CHECK-SAME: (!pmkvq.tile<value, 16, 129, 64>)
+func.func private @raw_tile(!pmkvq.tile<value, 16, 129, 64>)
+
 // CHECK-LABEL: @rows_and_state
 // CHECK-SAME: (!pmkvq.rows<3, 128>, !pmkvq.softmax<3, 64>)
 func.func private @rows_and_state(!pmkvq.rows<3, 128>, !pmkvq.softmax<3, 64>)

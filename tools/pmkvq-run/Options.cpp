@@ -58,7 +58,7 @@ struct CommandLine {
   StringOption kvBits{"kv-bits", "F",
                       "A budget that gives pages F bits an element at "
                       "the full length, parameters included"};
-  StringOption schedule{"schedule", "page|none",
+  StringOption schedule{"schedule", "page|layer|none",
                         "When pages are lowered: only as memory demands "
                         "(page, default), or never (none: each is "
                         "written at the floor)"};
@@ -261,7 +261,7 @@ static Error readBudget(const CommandLine &line, Options &options) {
 static Error readCache(const CommandLine &line, Options &options) {
   if (Error error = readBudget(line, options))
     return error;
-  Expected<std::string> kind = readChoice(line.schedule, {"page", "none"});
+  Expected<std::string> kind = readChoice(line.schedule, {"page", "layer", "none"});
   if (!kind)
     return kind.takeError();
   Expected<std::string> level =

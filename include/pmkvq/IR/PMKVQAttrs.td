@@ -67,7 +67,8 @@ def PMKVQ_ScheduleAttr : PMKVQ_Attr<"Schedule", "schedule"> {
   let summary = "when pages are lowered, and how far";
   let description = [{
     `none` writes every page at its floor; `page` lowers as few pages as the
-    next flush needs, highest level first, then oldest.
+    next flush needs, highest level first, then oldest; `layer` lowers all pages
+    of a layer together when its share of the budget is exceeded (the paper's).
 
     (C1) Floors are 16, 8, 4 or 2.
 

@@ -57,7 +57,8 @@ def PMKVQ_Part : PMKVQ_Enum<"Part", "part of a page", [
 def PMKVQ_PartAttr : EnumAttr<PMKVQ_Dialect, PMKVQ_Part, "part">;
 
 def PMKVQ_ScheduleKind : PMKVQ_Enum<"ScheduleKind", "when pages are lowered", [
-  I32EnumAttrCase<"None", 0, "none">, I32EnumAttrCase<"Page", 1, "page">]>;
+  I32EnumAttrCase<"None", 0, "none">, I32EnumAttrCase<"Page", 1, "page">,
+  I32EnumAttrCase<"Layer", 2, "layer">]>;
 
 def PMKVQ_WorkList : PMKVQ_Enum<"WorkList", "what a kernel is launched over", [
   I32EnumAttrCase<"Rows", 0, "rows">, I32EnumAttrCase<"Attend", 1, "attend">,
