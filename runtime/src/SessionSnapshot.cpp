@@ -71,8 +71,10 @@ Result<std::vector<uint8_t>> Session::snapshot(int32_t sequence) const {
     header.geometry = snapshotGeometry();
     header.tokens = state.tokens;
     header.next = state.next;
-    header.flags = (state.nextEmitted ? kSnapshotEmitted : 0) |
-                   (state.logits.empty() ? 0 : kSnapshotLogits);
+    if (state.nextEmitted)
+      header.flags |= kSnapshotEmitted;
+    if (!state.logits.empty())
+      header.flags |= kSnapshotLogits;
     SnapshotSections sections = snapshotSections(header);
 
     std::vector<const PageEntry *> entries;

@@ -236,9 +236,10 @@ protected:
     addNew(sequences, expected);
     bool layer = state.info.schedule == kScheduleLayer;
     bool flushes = expected.size() > existing;
-    if (flushes)
+    if (flushes) {
       ASSERT_TRUE((layer ? planLayersSlowly : planSlowly)(
           expected, existing, limits(expected.size())));
+    }
     std::vector<int32_t> tokens = randomTokens(kPageTokens);
     std::vector<StepRun> runs;
     for (int32_t s : sequences)

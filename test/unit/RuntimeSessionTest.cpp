@@ -97,8 +97,9 @@ TEST_F(SessionTest, ReleaseGivesEverythingBackForOthers) {
   int64_t empty = session->bytes().inUse;
   for (int round = 0; round < 3; ++round) {
     ASSERT_TRUE(session->prefill({{0, randomTokens(900)}}).ok());
-    if (round == 0)
+    if (round == 0) {
       ASSERT_TRUE(session->prefill({{1, randomTokens(500)}}).ok());
+    }
     ASSERT_TRUE(session->release(0).ok());
     state.forget(0);
     EXPECT_EQ(session->tokens(0), 0);

@@ -55,8 +55,9 @@ TEST_F(SnapshotTest, DecodingGoesOnInAnotherSession) {
       DecodeOptions sampling;
       sampling.temperature = 2;
       sampling.seed = 11;
-      if (decoded)
+      if (decoded) {
         ASSERT_TRUE(session->decode({{0, decoded, 4}}, sampling).ok());
+      }
       Saved saved = save(0);
       auto expected = session->decode({{0, 200, 4}}, sampling);
       ASSERT_TRUE(expected.ok());
