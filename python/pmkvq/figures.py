@@ -1,6 +1,6 @@
 """What script/figures prints: long runs, measured against their targets.
 
-    python -m pmkvq.figures reasoner
+    python -m pmkvq.figures reasoner|schedules
 
 Exit code 1 if a figure misses its target. Neighbours: runner.py.
 """
@@ -47,16 +47,22 @@ def score(found: list[list[int]], answers: list[list[int]]) -> tuple[float, int]
     return right / sum(map(len, answers)), exact
 
 
-def reasoner() -> bool:
-    """The first programs of 256 lines in one batch, greedy. True if every target is met."""
+def batch() -> tuple[list[str], list[list[int]]]:
+    """Options that run the first programs of 256 lines in one batch, and their answers."""
     programs = read_programs(_LINES, _PROGRAMS)
     answers = [program["answer"] for program in programs]
     prompts = ROOT / "build" / "figures" / f"prompts-{_LINES}-{_PROGRAMS}.jsonl"
     prompts.parent.mkdir(parents=True, exist_ok=True)
     prompts.write_text("".join(json.dumps({"prompt": p["prompt"]}) + "\n" for p in programs))
+    return [f"--prompts={prompts}", f"--max-tokens={len(answers[0])}"], answers
+
+
+def reasoner() -> bool:
+    """The first programs of 256 lines in one batch, greedy. True if every target is met."""
+    shared, answers = batch()
     met = True
     for target in _TARGETS:
-        options = [f"--prompts={prompts}", f"--max-tokens={len(answers[0])}"]
+        options = list(shared)
         if target.kib:
             options.append(f"--kv-budget={target.kib * _PROGRAMS}KiB")
         print(f"\n{target.name}\n  $ {shown(command(REASONER, *options))}", flush=True)
@@ -88,7 +94,31 @@ def report(target: Target, output: Output, answers: list[list[int]], seconds: fl
     return all(ok for *_, ok in rows)
 
 
-_FIGURES = {"reasoner": reasoner}
+# Schemes side by side: name and options.
+_SCHEDULES = (
+    ("the paper's format, layer, 3,500 KiB a sequence",
+     ("--key-format=paper", "--value-format=paper", "--schedule=layer", f"--kv-budget={3500 * _PROGRAMS}KiB")),
+    ("default formats, layer, 3,500 KiB a sequence", ("--schedule=layer", f"--kv-budget={3500 * _PROGRAMS}KiB")),
+    ("default formats, page, 3,500 KiB a sequence", (f"--kv-budget={3500 * _PROGRAMS}KiB",)),
+    ("default formats, fixed 4 bits", ("--schedule=none", "--floor=4")),
+    ("default formats, fixed 2 bits", ("--schedule=none", "--floor=2")),
+)
+
+
+def schedules() -> bool:
+    """Schedules and the paper's scheme, one table. Nothing is held against a target."""
+    shared, answers = batch()
+    print(f"{'scheme':<50}{'tokens right':>14}{'exact':>10}{'KiB a sequence':>16}{'tokens/s':>10}", flush=True)
+    for name, options in _SCHEDULES:
+        output = generate(REASONER, *shared, *options)
+        right, exact = score(output.tokens, answers)
+        peak = output.summary["kv_bytes_peak"] / 1024 / _PROGRAMS
+        print(f"{name:<50}{100 * right:>12.2f} %{exact:>5} of {_PROGRAMS}{peak:>16,.0f}"
+              f"{output.summary['tokens_per_second']:>10.0f}", flush=True)
+    return True
+
+
+_FIGURES = {"reasoner": reasoner, "schedules": schedules}
 
 
 def main() -> int:
