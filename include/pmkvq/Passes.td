@@ -184,7 +184,8 @@ def OutlineLoops : Pass<"pmkvq-outline-loops", "::mlir::ModuleOp"> {
     Precondition: bufferized; linear layers lowered.
     Postcondition: no linalg op is left outside functions of one op.
   }];
-  let dependentDialects = ["::mlir::func::FuncDialect"];
+  let dependentDialects = ["::mlir::LLVM::LLVMDialect",
+                           "::mlir::func::FuncDialect"];
   let statistics = [Statistic<"numFunctions", "functions", "Functions made">];
 }
 

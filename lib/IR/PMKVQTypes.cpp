@@ -154,9 +154,10 @@ LogicalResult CacheType::verify(function_ref<InFlightDiagnostic()> emitError,
                                 int64_t kvHeads, int64_t headDim,
                                 FormatAttr key, FormatAttr value,
                                 ArrayRef<int64_t> ladder, int64_t sink) {
-  if (kvHeads <= 0)
-    return emitError() << "(C1) expected kv_heads of at least 1, got "
-                       << kvHeads;
+  constexpr int64_t maxKvHeads = 1024;
+  if (kvHeads <= 0 || kvHeads > maxKvHeads)
+    return emitError() << "(C1) expected 1 to " << maxKvHeads
+                       << " kv_heads, got " << kvHeads;
   if (!isHeadDim(headDim))
     return emitError() << "(C2) expected a head_dim of 64 or 128, got "
                        << headDim;

@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
@@ -67,6 +68,9 @@ private:
     function.setPrivate();
     // Calls are for sharing: LLVM must not undo them.
     function->setAttr("passthrough", b.getStrArrayAttr({"noinline"}));
+    function->setAttr(
+        "llvm.linkage",
+        LLVM::LinkageAttr::get(&getContext(), LLVM::Linkage::Internal));
     Block *entry = function.addEntryBlock();
     b.setInsertionPointToStart(entry);
     IRMapping mapping;

@@ -2,7 +2,7 @@
 // RUN: pmkvq-opt %s -split-input-file -verify-diagnostics
 
 // CacheType C1.
-// expected-error @+1 {{(C1) expected kv_heads of at least 1, got 0}}
+// expected-error @+1 {{(C1) expected 1 to 1024 kv_heads, got 0}}
 func.func private @f(!pmkvq.cache<kv_heads = 0, head_dim = 64>)
 
 // -----

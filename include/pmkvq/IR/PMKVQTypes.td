@@ -22,7 +22,7 @@ def PMKVQ_CacheType : PMKVQ_Type<"Cache", "cache"> {
     (bits a code) that a page may be at, `sink` is the number of first tokens
     that stay bf16.  A page is 128 tokens.
 
-    (C1) `kv_heads` is positive.
+    (C1) `kv_heads` lies in 1 .. 1024.
     (C2) `head_dim` is 64 or 128.
     (C3) `ladder` is a strictly falling run of 16, 8, 4, 2, without a gap.
     (C4) `sink` lies in 0 .. 16.
