@@ -169,8 +169,12 @@ struct PlanPipelineOptions : PassPipelineOptions<PlanPipelineOptions> {
   Option<std::string> schedule{*this, "schedule",
                                llvm::cl::desc("page or none"),
                                llvm::cl::init(defaults.schedule)};
-  Option<int64_t> floor{*this, "floor", llvm::cl::desc("Lowest level, bits"),
-                        llvm::cl::init(defaults.keyFloor)};
+  Option<int64_t> keyFloor{*this, "key-floor",
+                           llvm::cl::desc("Lowest level of keys, bits"),
+                           llvm::cl::init(defaults.keyFloor)};
+  Option<int64_t> valueFloor{*this, "value-floor",
+                             llvm::cl::desc("Lowest level of values, bits"),
+                             llvm::cl::init(defaults.valueFloor)};
   Option<int64_t> budget{*this, "budget",
                          llvm::cl::desc("Bytes for all caches; 0 is no limit"),
                          llvm::cl::init(defaults.budgetBytes)};
@@ -180,7 +184,8 @@ struct PlanPipelineOptions : PassPipelineOptions<PlanPipelineOptions> {
     options.keyFormat = key;
     options.valueFormat = value;
     options.schedule = schedule;
-    options.keyFloor = options.valueFloor = floor;
+    options.keyFloor = keyFloor;
+    options.valueFloor = valueFloor;
     options.budgetBytes = budget;
     return options;
   }

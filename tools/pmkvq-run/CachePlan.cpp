@@ -133,8 +133,10 @@ chooseBudget(const Options &options, const rt::Program &program,
         (options.bitsPerElement ? "--kv-bits: " : "--kv-budget: ") +
         llvm::Twine(*minimum - *budget) +
         " bytes are missing: the sequences to their end take at least " +
-        llvm::Twine(*minimum) + " bytes with pages at " +
-        llvm::Twine(options.floor) + " bits (--floor), the budget is " +
+        llvm::Twine(*minimum) + " bytes with keys at " +
+        llvm::Twine(options.keyFloor) + " and values at " +
+        llvm::Twine(options.valueFloor) +
+        " bits (--key-floor, --value-floor), the budget is " +
         llvm::Twine(*budget));
   return budget;
 }
@@ -166,7 +168,8 @@ pmkvq::run::planCaches(const Options &options, const ModelConfig &config,
   if (!options.valueFormat.empty())
     plan.compiler.valueFormat = options.valueFormat;
   plan.compiler.schedule = options.schedule;
-  plan.compiler.keyFloor = plan.compiler.valueFloor = options.floor;
+  plan.compiler.keyFloor = options.keyFloor;
+  plan.compiler.valueFloor = options.valueFloor;
   plan.session = makeSessionOptions(options, prompts);
   Expected<CacheType> cache = makeCacheType(plan.compiler, config, context);
   if (!cache)

@@ -64,6 +64,10 @@ struct CommandLine {
                         "written at the floor)"};
   StringOption floorLevel{"floor", "2|4|8|16",
                           "Lowest bits a code (default 2)"};
+  StringOption keyFloor{"key-floor", "2|4|8|16",
+                        "The same for keys alone (default: --floor)"};
+  StringOption valueFloor{"value-floor", "2|4|8|16",
+                          "The same for values alone (default: --floor)"};
   StringOption keyFormat{"key-format", "FORMAT",
                          "per_channel|per_token[+hadamard|+plain]"
                          "[+clip=F], or paper (default "
@@ -86,7 +90,7 @@ struct CommandLine {
 static cl::extrahelp examples(R"(
 MODEL is a Hugging Face folder (config.json and safetensors) or a GGUF file.
 Without --kv-budget and --kv-bits the cache stays bf16, unless --schedule or
---floor is given.
+a floor is given.
 
 Examples:
   pmkvq-run model.gguf --prompt="Why is the sky blue?" --max-tokens=200 --kv-bits=4
@@ -258,21 +262,57 @@ static Error readBudget(const CommandLine &line, Options &options) {
   return Error::success();
 }
 
+/// The floor of one part, in bits: its own option's, or else --floor's.
+static Expected<int64_t> readFloor(const StringOption &both,
+                                   const StringOption &own) {
+  constexpr StringRef levels[] = {"2", "4", "8", "16"};
+  for (const StringOption *option : {&both, &own})
+    if (Expected<std::string> level = readChoice(*option, levels); !level)
+      return level.takeError();
+  if (both.given() && own.given() && both.getValue() != own.getValue())
+    return llvm::createStringError("--" + both.ArgStr + "=" + both.getValue() +
+                                   " contradicts --" + own.ArgStr + "=" +
+                                   own.getValue() +
+                                   "; --floor is the floor of both parts");
+  const StringOption &option = own.given() ? own : both;
+  return option.given() ? std::stoll(option.getValue()) : 2;
+}
+
+static Error readFloors(const CommandLine &line, Options &options) {
+  Expected<int64_t> key = readFloor(line.floorLevel, line.keyFloor);
+  if (!key)
+    return key.takeError();
+  Expected<int64_t> value = readFloor(line.floorLevel, line.valueFloor);
+  if (!value)
+    return value.takeError();
+  options.keyFloor = *key;
+  options.valueFloor = *value;
+  return Error::success();
+}
+
+/// Whether anything asks for pages below 16 bits.
+static bool mayLower(const CommandLine &line) {
+  return llvm::any_of(
+      llvm::ArrayRef<const StringOption *>(
+          {&line.kvBudget, &line.kvBits, &line.schedule, &line.floorLevel,
+           &line.keyFloor, &line.valueFloor}),
+      [](const StringOption *option) { return option->given(); });
+}
+
 static Error readCache(const CommandLine &line, Options &options) {
   if (Error error = readBudget(line, options))
+    return error;
+  if (Error error = readFloors(line, options))
     return error;
   Expected<std::string> kind = readChoice(line.schedule, {"page", "none"});
   if (!kind)
     return kind.takeError();
-  Expected<std::string> level =
-      readChoice(line.floorLevel, {"2", "4", "8", "16"});
-  if (!level)
-    return level.takeError();
+  options.schedule = *kind;
   // Without a budget nothing has to fall; unless asked for, nothing does.
-  bool bf16 = !line.kvBudget.given() && !line.kvBits.given() &&
-              !line.schedule.given() && !line.floorLevel.given();
-  options.schedule = bf16 ? "none" : *kind;
-  options.floor = bf16 ? 16 : std::stoll(*level);
+  if (!mayLower(line)) {
+    options.schedule = "none";
+    options.keyFloor = options.valueFloor = 16;
+  }
   Expected<std::string> key = readFormat(line.keyFormat);
   if (!key)
     return key.takeError();

@@ -34,7 +34,9 @@ struct Options {
   std::optional<double> bitsPerElement;
 
   std::string schedule;
-  int64_t floor = 0;
+  /// Lowest level of each part, in bits.
+  int64_t keyFloor = 0;
+  int64_t valueFloor = 0;
   /// Format attributes as text, without `#pmkvq.format`; empty: the default.
   std::string keyFormat;
   std::string valueFormat;
