@@ -1,7 +1,8 @@
 //===- CachePlan.h - Formats, levels and bytes of a run ---------*- C++ -*-===//
 //
 // Turns options into what the compiler and the runtime want to know about the
-// caches.  Neighbours: Pipelines.h (PlanOptions), Session.h (SessionOptions).
+// caches.  Neighbours: Pipelines.h (PlanOptions), Allocation/Plan.h (what it
+// costs).
 //
 //===----------------------------------------------------------------------===//
 
@@ -10,15 +11,15 @@
 
 #include "Options.h"
 #include "mlir/IR/MLIRContext.h"
+#include "pmkvq/Allocation/Plan.h"
 #include "pmkvq/Import/ModelConfig.h"
 #include "pmkvq/Pipelines/Pipelines.h"
-#include "pmkvq_rt/Session.h"
 
 namespace pmkvq::run {
 
 struct CachePlan {
   mlir::pmkvq::PlanOptions compiler;
-  rt::SessionOptions session;
+  allocation::Workload workload;
 };
 
 /// Plans the caches of a batch.  With --kv-bits the budget follows from the

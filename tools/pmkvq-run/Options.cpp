@@ -293,9 +293,9 @@ static Error readFloors(const CommandLine &line, Options &options) {
 /// Whether anything asks for pages below 16 bits.
 static bool mayLower(const CommandLine &line) {
   return llvm::any_of(
-      llvm::ArrayRef<const StringOption *>(
-          {&line.kvBudget, &line.kvBits, &line.schedule, &line.floorLevel,
-           &line.keyFloor, &line.valueFloor}),
+      llvm::ArrayRef<const StringOption *>({&line.kvBudget, &line.kvBits,
+                                            &line.schedule, &line.floorLevel,
+                                            &line.keyFloor, &line.valueFloor}),
       [](const StringOption *option) { return option->given(); });
 }
 

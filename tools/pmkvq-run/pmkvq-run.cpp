@@ -199,7 +199,7 @@ static Error generate(Model &model, const Options &options,
   if (!program)
     return program.takeError();
   rt::Result<std::unique_ptr<rt::Session>> session =
-      rt::Session::open(std::move(*program), plan->session);
+      rt::Session::open(std::move(*program), plan->workload.session);
   if (!session.ok())
     return toError(session.status());
   Timing timing;
