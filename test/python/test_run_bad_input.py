@@ -270,6 +270,10 @@ class TestOptions:
                 options=(PROMPT, "--max-tokens=2", "--kv-budget=1GB", "--kv-bits=4"))
         refuses(reasoner, "prompt", options=(PROMPT, "--prompt=run", "--max-tokens=2"))
 
+    @pytest.mark.parametrize("options", [("--kv-bits",), ("--kv-bits=3", "--kv-bits=4"), ("--help=1",), ("-o",)])
+    def test_values_missing_or_too_many(self, reasoner, options):
+        refuses(reasoner, options[0].partition("=")[0], options=(PROMPT, "--max-tokens=2", *options))
+
     @pytest.mark.parametrize("part", ["key", "value"])
     def test_floors_that_contradict_each_other(self, reasoner, part):
         refuses(reasoner, "--floor=4", f"--{part}-floor=8",

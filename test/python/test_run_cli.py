@@ -275,7 +275,8 @@ def test_help_names_every_option():
     result = run("--help")
     assert result.returncode == 0
     for option in ("prompt", "prompt-tokens", "prompts", "max-tokens", "kv-budget", "kv-bits", "schedule",
-                   "floor", "key-floor", "value-floor", "device", "threads", "output", "dump-stages"):
+                   "floor", "key-floor", "value-floor", "device", "threads", "output", "dump-stages",
+                   "explain", "emit", "completion"):
         assert f"--{option}" in result.stdout
 
 

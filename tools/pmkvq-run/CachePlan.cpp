@@ -154,11 +154,15 @@ pmkvq::run::planCaches(const Options &options, const ModelConfig &config,
   plan.compiler.schedule = options.schedule;
   plan.compiler.keyFloor = options.keyFloor;
   plan.compiler.valueFloor = options.valueFloor;
-  rt::SessionOptions &session = plan.workload.session;
-  session = makeSessionOptions(options, prompts);
   Expected<CacheType> cache = makeCacheType(plan.compiler, config, context);
   if (!cache)
     return cache.takeError();
+  if (prompts.empty()) {
+    plan.compiler.budgetBytes = options.budgetBytes.value_or(0);
+    return plan;
+  }
+  rt::SessionOptions &session = plan.workload.session;
+  session = makeSessionOptions(options, prompts);
   plan.workload.info = describe(plan.compiler, config, *cache);
   Expected<std::optional<int64_t>> budget =
       chooseBudget(options, plan.workload);

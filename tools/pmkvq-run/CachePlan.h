@@ -24,7 +24,8 @@ struct CachePlan {
 
 /// Plans the caches of a batch.  With --kv-bits the budget follows from the
 /// prompts: all pages that the batch has at its full length, at that many bits
-/// an element, and everything else on top.
+/// an element, and everything else on top.  Without prompts nothing is said of
+/// bytes.
 ///
 /// Errors: a format that does not exist; a budget that is too small, with the
 /// bytes missing; sizes too large to count.

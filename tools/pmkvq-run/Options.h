@@ -19,11 +19,25 @@ namespace pmkvq::run {
 
 struct Options {
   enum class Output { Text, JsonLines };
+  enum class Action {
+    Generate,
+    /// Print the plan.
+    Explain,
+    EmitImport,
+    EmitMLIR,
+    EmitLLVM,
+    EmitAssembly,
+    /// Print `text`; nothing else is set.
+    Print
+  };
+
+  Action action = Action::Generate;
+  std::string text;
 
   /// A folder or a GGUF file.
   std::string model;
 
-  // One of these, unless only the module is asked for.
+  // One of these; or none, if only code is asked for.
   std::optional<std::string> prompt;
   std::optional<std::vector<int64_t>> promptTokens;
   std::optional<std::string> promptsFile;
@@ -46,11 +60,18 @@ struct Options {
   Output output = Output::Text;
   /// Empty: none.
   std::string dumpFolder;
-  /// Print the imported module and stop.
-  bool emitImport = false;
+  /// The stage after which EmitMLIR stops; empty: the last.
+  std::string emitStage;
+  /// Where code goes; empty: stdout.
+  std::string outputFile;
+
+  bool emits() const {
+    return action >= Action::EmitImport && action <= Action::EmitAssembly;
+  }
+  bool hasPrompts() const { return prompt || promptTokens || promptsFile; }
 };
 
-/// Reads the command line; prints the help and exits on --help.
+/// Reads the command line.
 ///
 /// Errors: the option, what was expected and what was given.
 llvm::Expected<Options> parseOptions(int argc, char **argv);
