@@ -1,10 +1,11 @@
 //===- Stages.cpp - The stages from model to host code --------------------===//
 //
 // The one place that says in which order passes run.  Neighbours: Passes.td,
-// Pipelines.h.
+// Pipelines.h, StageDump.h.
 //
 //===----------------------------------------------------------------------===//
 
+#include "StageDump.h"
 #include "mlir/Conversion/Passes.h"
 #include "mlir/Dialect/Bufferization/Pipelines/Passes.h"
 #include "mlir/Dialect/Bufferization/Transforms/Passes.h"
@@ -14,15 +15,10 @@
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Pass/PassRegistry.h"
-#include "mlir/Support/FileUtilities.h"
 #include "mlir/Transforms/Passes.h"
 #include "pmkvq/IR/PMKVQ.h"
 #include "pmkvq/Passes.h"
 #include "pmkvq/Pipelines/Pipelines.h"
-#include "llvm/Support/FileSystem.h"
-#include "llvm/Support/FormatVariadic.h"
-#include "llvm/Support/Path.h"
-#include "llvm/Support/ToolOutputFile.h"
 
 using namespace mlir;
 using namespace mlir::pmkvq;
@@ -119,41 +115,21 @@ ArrayRef<Stage> mlir::pmkvq::getStages() {
 // Running
 //===----------------------------------------------------------------------===//
 
-/// Writes `module` to FOLDER/NN-NAME.mlir.
-static LogicalResult dump(ModuleOp module, StringRef folder, size_t number,
-                          StringRef name) {
-  if (std::error_code code = llvm::sys::fs::create_directories(folder))
-    return module.emitError("cannot make the folder '")
-           << folder << "': " << code.message();
-  SmallString<128> path(folder);
-  llvm::sys::path::append(
-      path,
-      llvm::formatv("{0}{1}-{2}.mlir", number / 10, number % 10, name).str());
-  std::string message;
-  auto file = openOutputFile(path, &message);
-  if (!file)
-    return module.emitError() << message;
-  // Weights are external; constants of a head are read with the code.
-  OpPrintingFlags flags;
-  flags.elideLargeElementsAttrs(128);
-  module.print(file->os(), flags);
-  file->keep();
-  return success();
-}
-
 LogicalResult mlir::pmkvq::runStages(ModuleOp module,
                                      const PlanOptions &options,
-                                     StringRef dumpFolder) {
-  if (!dumpFolder.empty() && failed(dump(module, dumpFolder, 0, "import")))
+                                     StringRef dumpFolder,
+                                     StringRef lastStage) {
+  StageDump dump(dumpFolder);
+  if (failed(dump.add(module, "import", "the model's step over its caches")))
     return failure();
-  for (auto [i, stage] : llvm::enumerate(getStages())) {
+  for (const Stage &stage : getStages()) {
     PassManager pm(module.getContext());
     stage.build(pm, options);
-    if (failed(pm.run(module)))
+    if (failed(pm.run(module)) ||
+        failed(dump.add(module, stage.name, stage.summary)))
       return failure();
-    if (!dumpFolder.empty() &&
-        failed(dump(module, dumpFolder, i + 1, stage.name)))
-      return failure();
+    if (stage.name == lastStage)
+      break;
   }
   return success();
 }
@@ -169,8 +145,12 @@ struct PlanPipelineOptions : PassPipelineOptions<PlanPipelineOptions> {
   Option<std::string> schedule{*this, "schedule",
                                llvm::cl::desc("page, layer or none"),
                                llvm::cl::init(defaults.schedule)};
-  Option<int64_t> floor{*this, "floor", llvm::cl::desc("Lowest level, bits"),
-                        llvm::cl::init(defaults.keyFloor)};
+  Option<int64_t> keyFloor{*this, "key-floor",
+                           llvm::cl::desc("Lowest level of keys, bits"),
+                           llvm::cl::init(defaults.keyFloor)};
+  Option<int64_t> valueFloor{*this, "value-floor",
+                             llvm::cl::desc("Lowest level of values, bits"),
+                             llvm::cl::init(defaults.valueFloor)};
   Option<int64_t> budget{*this, "budget",
                          llvm::cl::desc("Bytes for all caches; 0 is no limit"),
                          llvm::cl::init(defaults.budgetBytes)};
@@ -180,7 +160,8 @@ struct PlanPipelineOptions : PassPipelineOptions<PlanPipelineOptions> {
     options.keyFormat = key;
     options.valueFormat = value;
     options.schedule = schedule;
-    options.keyFloor = options.valueFloor = floor;
+    options.keyFloor = keyFloor;
+    options.valueFloor = valueFloor;
     options.budgetBytes = budget;
     return options;
   }

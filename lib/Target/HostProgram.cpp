@@ -16,6 +16,7 @@
 #include "llvm/ExecutionEngine/Orc/LLJIT.h"
 #include "llvm/ExecutionEngine/Orc/ThreadSafeModule.h"
 #include "llvm/IR/LLVMContext.h"
+#include "llvm/IR/LegacyPassManager.h"
 #include "llvm/IR/Module.h"
 #include "llvm/Support/TargetSelect.h"
 #include "llvm/Target/TargetMachine.h"
@@ -107,21 +108,58 @@ llvm::Expected<rt::ProgramEntries> HostProgram::entries() const {
   return *entries;
 }
 
-llvm::Expected<std::unique_ptr<HostProgram>>
-HostProgram::compile(ModuleOp module) {
+/// This machine's CPU with all that it has.
+static llvm::Expected<llvm::orc::JITTargetMachineBuilder> detectHost() {
   static const bool initialized = [] {
     llvm::InitializeNativeTarget();
     llvm::InitializeNativeTargetAsmPrinter();
     return true;
   }();
   (void)initialized;
-
-  std::unique_ptr<HostProgram> program(new HostProgram());
-  program->weightSpecs = takeWeights(module);
   auto host = llvm::orc::JITTargetMachineBuilder::detectHost();
+  if (host)
+    host->setCodeGenOptLevel(llvm::CodeGenOptLevel::Aggressive);
+  return host;
+}
+
+static llvm::Expected<std::string> printAssembly(llvm::Module &ir,
+                                                 llvm::TargetMachine &machine) {
+  llvm::SmallString<0> text;
+  llvm::raw_svector_ostream os(text);
+  llvm::legacy::PassManager passes;
+  if (machine.addPassesToEmitFile(passes, os, /*DwoOut=*/nullptr,
+                                  llvm::CodeGenFileType::AssemblyFile))
+    return makeError("this target prints no assembly");
+  passes.run(ir);
+  return text.str().str();
+}
+
+llvm::Expected<std::string> HostProgram::print(ModuleOp module, Form form) {
+  takeWeights(module);
+  auto host = detectHost();
   if (!host)
     return host.takeError();
-  host->setCodeGenOptLevel(llvm::CodeGenOptLevel::Aggressive);
+  auto machine = host->createTargetMachine();
+  if (!machine)
+    return machine.takeError();
+  llvm::LLVMContext context;
+  auto ir = translate(module, context, **machine);
+  if (!ir)
+    return ir.takeError();
+  if (form == Form::Assembly)
+    return printAssembly(**ir, **machine);
+  std::string text;
+  llvm::raw_string_ostream(text) << **ir;
+  return text;
+}
+
+llvm::Expected<std::unique_ptr<HostProgram>>
+HostProgram::compile(ModuleOp module) {
+  std::unique_ptr<HostProgram> program(new HostProgram());
+  program->weightSpecs = takeWeights(module);
+  auto host = detectHost();
+  if (!host)
+    return host.takeError();
   auto machine = host->createTargetMachine();
   if (!machine)
     return machine.takeError();

@@ -189,7 +189,8 @@ class TestBudget:
         message = refuses(reasoner, options=(*self.OPTIONS, *options))
         return int(re.search(r"(\d+) bytes are missing", message)[1])
 
-    @pytest.mark.parametrize("options", [(), ("--floor=4",), ("--floor=8",), ("--schedule=none", "--floor=4")])
+    @pytest.mark.parametrize("options", [(), ("--floor=4",), ("--floor=8",), ("--schedule=none", "--floor=4"),
+                                         ("--key-floor=8",), ("--key-floor=2", "--value-floor=4")])
     def test_names_the_bytes_missing(self, reasoner, options):
         budget = 1 << 20
         missing = self.missing(reasoner, f"--kv-budget={budget}", *options)
@@ -255,7 +256,8 @@ class TestOptions:
         "--max-tokens=99999999999999999999", "--kv-budget=", "--kv-budget=x", "--kv-budget=-1", "--kv-budget=0",
         "--kv-budget=1QB", "--kv-budget=MiB", "--kv-budget=99999999999999999999GB", "--kv-bits=", "--kv-bits=x",
         "--kv-bits=-2", "--kv-bits=0", "--kv-bits=nan", "--kv-bits=inf", "--schedule=layer", "--schedule=",
-        "--floor=3", "--floor=0", "--floor=x", "--device=tpu", "--device=", "--threads=0", "--threads=-1",
+        "--floor=3", "--floor=0", "--floor=x", "--key-floor=3", "--key-floor=", "--key-floor=-2", "--value-floor=32",
+        "--value-floor=two", "--device=tpu", "--device=", "--threads=0", "--threads=-1",
         "--threads=x", "--output=xml", "--output="])
     def test_bad_value_is_named(self, reasoner, option):
         options = [PROMPT, "--max-tokens=2"]
@@ -267,6 +269,15 @@ class TestOptions:
         refuses(reasoner, "kv-budget", "kv-bits",
                 options=(PROMPT, "--max-tokens=2", "--kv-budget=1GB", "--kv-bits=4"))
         refuses(reasoner, "prompt", options=(PROMPT, "--prompt=run", "--max-tokens=2"))
+
+    @pytest.mark.parametrize("options", [("--kv-bits",), ("--kv-bits=3", "--kv-bits=4"), ("--help=1",), ("-o",)])
+    def test_values_missing_or_too_many(self, reasoner, options):
+        refuses(reasoner, options[0].partition("=")[0], options=(PROMPT, "--max-tokens=2", *options))
+
+    @pytest.mark.parametrize("part", ["key", "value"])
+    def test_floors_that_contradict_each_other(self, reasoner, part):
+        refuses(reasoner, "--floor=4", f"--{part}-floor=8",
+                options=(PROMPT, "--max-tokens=2", "--floor=4", f"--{part}-floor=8"))
 
     def test_missing_arguments(self, reasoner):
         refuses(reasoner, "prompt", options=("--max-tokens=2",))

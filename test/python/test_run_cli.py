@@ -148,6 +148,18 @@ class TestBudget:
         assert levels["key"]["2"] == levels["value"]["2"] == 0
         assert levels["key"]["4"] > 0
 
+    @pytest.mark.parametrize("options, key, value", [
+        (("--key-floor=4",), 4, 2), (("--value-floor=4",), 2, 4), (("--floor=4", "--key-floor=4"), 4, 4),
+        (("--key-floor=8", "--value-floor=2"), 8, 2)])
+    def test_floors_of_keys_and_values(self, reasoner, options, key, value):
+        # --kv-bits lower than that would be refused: this is the floor's own size.
+        bits = (key + value) / 2 + 0.25
+        for schedule in ("page", "none"):
+            levels = generate(reasoner, *self.options(), f"--kv-bits={bits}", f"--schedule={schedule}",
+                              *options).summary["levels"]
+            assert {bits for bits in LEVELS if levels["key"][bits]} == {str(key)}
+            assert {bits for bits in LEVELS if levels["value"][bits]} == {str(value)}
+
     @pytest.mark.parametrize("bits", [8, 4, 2])
     def test_no_schedule_writes_every_page_at_the_floor(self, reasoner, bits):
         output = generate(reasoner, *self.options(), "--schedule=none", f"--floor={bits}")
@@ -263,7 +275,8 @@ def test_help_names_every_option():
     result = run("--help")
     assert result.returncode == 0
     for option in ("prompt", "prompt-tokens", "prompts", "max-tokens", "kv-budget", "kv-bits", "schedule",
-                   "floor", "device", "threads", "output", "dump-stages"):
+                   "floor", "key-floor", "value-floor", "device", "threads", "output", "dump-stages",
+                   "explain", "emit", "completion"):
         assert f"--{option}" in result.stdout
 
 

@@ -9,7 +9,6 @@
 #include "mlir/IR/Diagnostics.h"
 #include "pmkvq/IR/PMKVQ.h"
 #include "pmkvq/Import/ImportModel.h"
-#include <cmath>
 
 using namespace pmkvq;
 using namespace pmkvq::run;
@@ -75,12 +74,10 @@ static Expected<CacheType> makeCacheType(PlanOptions &plan,
                         ladder, mlir::pmkvq::kImportedSink);
 }
 
-/// What the runtime must know of a program to count its bytes, before there is
-/// one.
-static rt::Program describe(const PlanOptions &plan, const ModelConfig &config,
-                            CacheType cache) {
-  rt::Program program;
-  rt::ProgramInfo &info = program.info;
+/// What the program will say of itself, before there is one.
+static rt::ProgramInfo describe(const PlanOptions &plan,
+                                const ModelConfig &config, CacheType cache) {
+  rt::ProgramInfo info = {};
   info.abiVersion = rt::kAbiVersion;
   info.layers = static_cast<int32_t>(config.layers);
   info.kvHeads = static_cast<int32_t>(config.kvHeads);
@@ -93,48 +90,37 @@ static rt::Program describe(const PlanOptions &plan, const ModelConfig &config,
        {mlir::pmkvq::Part::Key, mlir::pmkvq::Part::Value})
     info.parameterBytes[static_cast<int>(part)] =
         static_cast<int32_t>(cache.getParameterBytes(part));
+  info.schedule =
+      static_cast<int32_t>(*mlir::pmkvq::symbolizeScheduleKind(plan.schedule));
   info.floor[rt::kKey] = static_cast<int32_t>(plan.keyFloor);
   info.floor[rt::kValue] = static_cast<int32_t>(plan.valueFloor);
-  return program;
-}
-
-/// By how much all pages of the batch at its full length take more bytes at
-/// `bits` bits an element, codes and parameters, than at the floor.
-static int64_t bytesAboveFloor(double bits, const rt::Program &program,
-                               const rt::SessionOptions &session) {
-  const rt::ProgramInfo &info = program.info;
-  int64_t pages = 0;
-  for (const rt::SequencePlan &plan : session.plans)
-    pages += rt::pagesForTokens(plan.promptTokens + plan.maxNewTokens - 1,
-                                info.sinkTokens);
-  pages *= int64_t(info.layers) * info.kvHeads;
-  int64_t floorBytes = program.slotBytes() +
-                       program.floorBlocks() * rt::blockBytes(info.headDim);
-  int64_t elements = int64_t(rt::kParts) * rt::kPageTokens * info.headDim;
-  double wanted = static_cast<double>(pages) * elements * bits / 8;
-  return static_cast<int64_t>(std::floor(wanted)) - pages * floorBytes;
+  return info;
 }
 
 /// The budget in bytes, if there is one.  The runtime would refuse one that is
 /// too small as well, but only after the compiler's work.
 static Expected<std::optional<int64_t>>
-chooseBudget(const Options &options, const rt::Program &program,
-             const rt::SessionOptions &session) {
-  rt::Result<int64_t> minimum =
-      rt::minimumBytes(program, session, session.plans);
+chooseBudget(const Options &options, const allocation::Workload &workload) {
+  rt::Result<int64_t> minimum = allocation::minimumBytes(workload);
   if (!minimum.ok())
     return toError(minimum.status());
   std::optional<int64_t> budget = options.budgetBytes;
-  if (options.bitsPerElement)
-    budget =
-        *minimum + bytesAboveFloor(*options.bitsPerElement, program, session);
+  if (options.bitsPerElement) {
+    rt::Result<int64_t> bytes =
+        allocation::budgetForBits(workload, *options.bitsPerElement);
+    if (!bytes.ok())
+      return toError(bytes.status());
+    budget = *bytes;
+  }
   if (budget && *budget < *minimum)
     return llvm::createStringError(
         (options.bitsPerElement ? "--kv-bits: " : "--kv-budget: ") +
         llvm::Twine(*minimum - *budget) +
         " bytes are missing: the sequences to their end take at least " +
-        llvm::Twine(*minimum) + " bytes with pages at " +
-        llvm::Twine(options.floor) + " bits (--floor), the budget is " +
+        llvm::Twine(*minimum) + " bytes with keys at " +
+        llvm::Twine(options.keyFloor) + " and values at " +
+        llvm::Twine(options.valueFloor) +
+        " bits (--key-floor, --value-floor), the budget is " +
         llvm::Twine(*budget));
   return budget;
 }
@@ -166,16 +152,23 @@ pmkvq::run::planCaches(const Options &options, const ModelConfig &config,
   if (!options.valueFormat.empty())
     plan.compiler.valueFormat = options.valueFormat;
   plan.compiler.schedule = options.schedule;
-  plan.compiler.keyFloor = plan.compiler.valueFloor = options.floor;
-  plan.session = makeSessionOptions(options, prompts);
+  plan.compiler.keyFloor = options.keyFloor;
+  plan.compiler.valueFloor = options.valueFloor;
   Expected<CacheType> cache = makeCacheType(plan.compiler, config, context);
   if (!cache)
     return cache.takeError();
-  Expected<std::optional<int64_t>> budget = chooseBudget(
-      options, describe(plan.compiler, config, *cache), plan.session);
+  if (prompts.empty()) {
+    plan.compiler.budgetBytes = options.budgetBytes.value_or(0);
+    return plan;
+  }
+  rt::SessionOptions &session = plan.workload.session;
+  session = makeSessionOptions(options, prompts);
+  plan.workload.info = describe(plan.compiler, config, *cache);
+  Expected<std::optional<int64_t>> budget =
+      chooseBudget(options, plan.workload);
   if (!budget)
     return budget.takeError();
   if (*budget)
-    plan.compiler.budgetBytes = plan.session.budgetBytes = **budget;
+    plan.compiler.budgetBytes = session.budgetBytes = **budget;
   return plan;
 }

@@ -1,7 +1,8 @@
 //===- CachePlan.h - Formats, levels and bytes of a run ---------*- C++ -*-===//
 //
 // Turns options into what the compiler and the runtime want to know about the
-// caches.  Neighbours: Pipelines.h (PlanOptions), Session.h (SessionOptions).
+// caches.  Neighbours: Pipelines.h (PlanOptions), Allocation/Plan.h (what it
+// costs).
 //
 //===----------------------------------------------------------------------===//
 
@@ -10,20 +11,21 @@
 
 #include "Options.h"
 #include "mlir/IR/MLIRContext.h"
+#include "pmkvq/Allocation/Plan.h"
 #include "pmkvq/Import/ModelConfig.h"
 #include "pmkvq/Pipelines/Pipelines.h"
-#include "pmkvq_rt/Session.h"
 
 namespace pmkvq::run {
 
 struct CachePlan {
   mlir::pmkvq::PlanOptions compiler;
-  rt::SessionOptions session;
+  allocation::Workload workload;
 };
 
 /// Plans the caches of a batch.  With --kv-bits the budget follows from the
 /// prompts: all pages that the batch has at its full length, at that many bits
-/// an element, and everything else on top.
+/// an element, and everything else on top.  Without prompts nothing is said of
+/// bytes.
 ///
 /// Errors: a format that does not exist; a budget that is too small, with the
 /// bytes missing; sizes too large to count.

@@ -1,16 +1,18 @@
 //===- Options.cpp - pmkvq-run's command line -----------------------------===//
 //
-// Options are read as strings, so that each refusal is one line that names the
-// option, what is expected and what was given.  Neighbours: Options.h.
+// Reads the values of the options that CommandLine.h declares.  Neighbours:
+// Options.h.
 //
 //===----------------------------------------------------------------------===//
 
 #include "Options.h"
+#include "CommandLine.h"
 #include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/SmallPtrSet.h"
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/ADT/StringExtras.h"
+#include "llvm/ADT/StringSwitch.h"
 #include "llvm/Support/CheckedArithmetic.h"
-#include "llvm/Support/CommandLine.h"
 #include "llvm/Support/Format.h"
 #include "llvm/Support/raw_ostream.h"
 #include <cmath>
@@ -21,80 +23,8 @@ using llvm::Error;
 using llvm::Expected;
 using llvm::StringRef;
 using llvm::Twine;
+namespace rt = ::pmkvq::rt;
 namespace cl = llvm::cl;
-
-//===----------------------------------------------------------------------===//
-// Declarations
-//===----------------------------------------------------------------------===//
-
-static cl::OptionCategory category("pmkvq-run options");
-
-namespace {
-struct StringOption : cl::opt<std::string> {
-  StringOption(const char *name, const char *value, const char *help)
-      : cl::opt<std::string>(StringRef(name), cl::desc(help),
-                             cl::value_desc(value), cl::cat(category)) {}
-  bool given() const { return getNumOccurrences() > 0; }
-};
-
-/// The options.  Made only once LLVM's own are out of the way: it has a
-/// `--threads` too.
-struct CommandLine {
-  cl::list<std::string> models{cl::Positional, cl::desc("MODEL"),
-                               cl::cat(category)};
-  StringOption prompt{"prompt", "TEXT",
-                      "One prompt as text, in the model's chat template "
-                      "if it has one"};
-  StringOption promptTokens{"prompt-tokens", "1,2,3",
-                            "One prompt as token ids; needs no Python"};
-  StringOption prompts{"prompts", "FILE.jsonl",
-                       "JSON lines with \"prompt\" as text or token ids, "
-                       "run as one batch"};
-  StringOption maxTokens{"max-tokens", "N",
-                         "Tokens to generate for each prompt, at most"};
-  StringOption kvBudget{"kv-budget", "SIZE",
-                        "Bytes of the whole batch's cache, everything "
-                        "counted: 300000, 3500KiB, 2MiB, 1.5GB"};
-  StringOption kvBits{"kv-bits", "F",
-                      "A budget that gives pages F bits an element at "
-                      "the full length, parameters included"};
-  StringOption schedule{"schedule", "page|layer|none",
-                        "When pages are lowered: only as memory demands "
-                        "(page, default), or never (none: each is "
-                        "written at the floor)"};
-  StringOption floorLevel{"floor", "2|4|8|16",
-                          "Lowest bits a code (default 2)"};
-  StringOption keyFormat{"key-format", "FORMAT",
-                         "per_channel|per_token[+hadamard|+plain]"
-                         "[+clip=F], or paper (default "
-                         "per_channel+hadamard)"};
-  StringOption valueFormat{"value-format", "FORMAT",
-                           "The same for values (default "
-                           "per_token+hadamard)"};
-  StringOption device{"device", "cpu", "Where to run (default cpu)"};
-  StringOption threads{"threads", "N", "Threads (default: one a core)"};
-  StringOption output{"output", "text|jsonl",
-                      "Text as it comes (default), or one JSON line a "
-                      "prompt and a summary"};
-  StringOption dumpStages{"dump-stages", "DIR",
-                          "Write the module before and after each stage "
-                          "of the compiler"};
-  StringOption emit{"emit", "import", "Print the imported module and stop"};
-};
-} // namespace
-
-static cl::extrahelp examples(R"(
-MODEL is a Hugging Face folder (config.json and safetensors) or a GGUF file.
-Without --kv-budget and --kv-bits the cache stays bf16, unless --schedule or
---floor is given.
-
-Examples:
-  pmkvq-run model.gguf --prompt="Why is the sky blue?" --max-tokens=200 --kv-bits=4
-  pmkvq-run test/models/reasoner --prompts=test/models/reasoner/programs-16.jsonl
-            --max-tokens=112 --kv-budget=20MiB --output=jsonl
-  pmkvq-run model/ --prompt-tokens=1,2,3 --max-tokens=8 --schedule=none --floor=4
-  pmkvq-run model/ --emit=import > step.mlir
-)");
 
 //===----------------------------------------------------------------------===//
 // Values
@@ -114,13 +44,12 @@ static Expected<int64_t> readCount(const StringOption &option, int64_t max) {
   return count;
 }
 
-/// The option's value if it is one of `values`; the first of them by default.
-static Expected<std::string> readChoice(const StringOption &option,
-                                        llvm::ArrayRef<StringRef> values) {
+/// The option's value if it is one of its choices; the first by default.
+static Expected<std::string> readChoice(const StringOption &option) {
   if (!option.given())
-    return values.front().str();
-  if (!llvm::is_contained(values, StringRef(option)))
-    return optionError(option, llvm::join(values, " or "), option);
+    return option.choices.front();
+  if (!llvm::is_contained(option.choices, option.getValue()))
+    return optionError(option, llvm::join(option.choices, " or "), option);
   return option.getValue();
 }
 
@@ -206,9 +135,53 @@ static Expected<std::vector<int64_t>> readTokens(const StringOption &option) {
 // Groups of options
 //===----------------------------------------------------------------------===//
 
+/// What to do instead of generating.
+static Error readAction(const CommandLine &line, Options &options) {
+  if (line.outputFile.given() && !line.emit.given())
+    return llvm::createStringError("expected --emit with -o");
+  if (line.outputFile.given() && line.outputFile.empty())
+    return llvm::createStringError("-o: expected a file, got ''");
+  options.outputFile = line.outputFile;
+  if (line.explain && (line.emit.given() || line.dumpStages.given()))
+    return llvm::createStringError(
+        "expected one of --explain, --emit and --dump-stages, got several; "
+        "--explain compiles nothing");
+  if (line.explain && line.output.given())
+    return llvm::createStringError(
+        "expected one of --explain and --output, got both; --explain prints "
+        "tables");
+  if (line.explain)
+    options.action = Options::Action::Explain;
+  if (!line.emit.given())
+    return Error::success();
+  Expected<std::string> what = readChoice(line.emit);
+  if (!what)
+    return what.takeError();
+  auto [form, stage] = StringRef(*what).split(':');
+  options.emitStage = stage.str();
+  options.action = llvm::StringSwitch<Options::Action>(form)
+                       .Case("import", Options::Action::EmitImport)
+                       .Case("mlir", Options::Action::EmitMLIR)
+                       .Case("llvm", Options::Action::EmitLLVM)
+                       .Default(Options::Action::EmitAssembly);
+  if (options.action == Options::Action::EmitImport && line.dumpStages.given())
+    return llvm::createStringError(
+        "expected one of --emit=import and --dump-stages, got both; the "
+        "imported module has passed no stage");
+  return Error::success();
+}
+
 static Error readPrompts(const CommandLine &line, Options &options) {
   int given =
       line.prompt.given() + line.promptTokens.given() + line.prompts.given();
+  // Without prompts a program can be shown, but nothing can be said of bytes.
+  if (options.emits() && !given && !line.maxTokens.given()) {
+    if (line.kvBits.given())
+      return llvm::createStringError(
+          "expected --kv-budget instead of --kv-bits, or prompts and "
+          "--max-tokens: a budget in bits follows from their lengths");
+    return Error::success();
+  }
   if (given != 1)
     return llvm::createStringError(
         Twine("expected one of --prompt, --prompt-tokens and --prompts, got ") +
@@ -258,21 +231,56 @@ static Error readBudget(const CommandLine &line, Options &options) {
   return Error::success();
 }
 
+/// The floor of one part, in bits: its own option's, or else --floor's.
+static Expected<int64_t> readFloor(const StringOption &both,
+                                   const StringOption &own) {
+  for (const StringOption *option : {&both, &own})
+    if (Expected<std::string> level = readChoice(*option); !level)
+      return level.takeError();
+  if (both.given() && own.given() && both.getValue() != own.getValue())
+    return llvm::createStringError("--" + both.ArgStr + "=" + both.getValue() +
+                                   " contradicts --" + own.ArgStr + "=" +
+                                   own.getValue() +
+                                   "; --floor is the floor of both parts");
+  Expected<std::string> level = readChoice(own.given() ? own : both);
+  return std::stoll(*level);
+}
+
+static Error readFloors(const CommandLine &line, Options &options) {
+  Expected<int64_t> key = readFloor(line.floorLevel, line.keyFloor);
+  if (!key)
+    return key.takeError();
+  Expected<int64_t> value = readFloor(line.floorLevel, line.valueFloor);
+  if (!value)
+    return value.takeError();
+  options.keyFloor = *key;
+  options.valueFloor = *value;
+  return Error::success();
+}
+
+/// Whether anything asks for pages below 16 bits.
+static bool mayLower(const CommandLine &line) {
+  return llvm::any_of(
+      llvm::ArrayRef<const StringOption *>({&line.kvBudget, &line.kvBits,
+                                            &line.schedule, &line.floorLevel,
+                                            &line.keyFloor, &line.valueFloor}),
+      [](const StringOption *option) { return option->given(); });
+}
+
 static Error readCache(const CommandLine &line, Options &options) {
   if (Error error = readBudget(line, options))
     return error;
-  Expected<std::string> kind = readChoice(line.schedule, {"page", "layer", "none"});
+  if (Error error = readFloors(line, options))
+    return error;
+  Expected<std::string> kind = readChoice(line.schedule);
   if (!kind)
     return kind.takeError();
-  Expected<std::string> level =
-      readChoice(line.floorLevel, {"2", "4", "8", "16"});
-  if (!level)
-    return level.takeError();
+  options.schedule = *kind;
   // Without a budget nothing has to fall; unless asked for, nothing does.
-  bool bf16 = !line.kvBudget.given() && !line.kvBits.given() &&
-              !line.schedule.given() && !line.floorLevel.given();
-  options.schedule = bf16 ? "none" : *kind;
-  options.floor = bf16 ? 16 : std::stoll(*level);
+  if (!mayLower(line)) {
+    options.schedule = "none";
+    options.keyFloor = options.valueFloor = 16;
+  }
   Expected<std::string> key = readFormat(line.keyFormat);
   if (!key)
     return key.takeError();
@@ -284,10 +292,34 @@ static Error readCache(const CommandLine &line, Options &options) {
   return Error::success();
 }
 
+/// Sets `value` to the option's number, if it is given.
+static Error readNumber(const StringOption &option, double &value) {
+  if (option.given() &&
+      (StringRef(option).getAsDouble(value) || !std::isfinite(value)))
+    return optionError(option, "a number", option);
+  return Error::success();
+}
+
+static Error readSampling(const CommandLine &line, Options &options) {
+  if (Error error = readNumber(line.temperature, options.sampling.temperature))
+    return error;
+  if (Error error = readNumber(line.topP, options.sampling.topP))
+    return error;
+  if (line.seed.given() &&
+      StringRef(line.seed).getAsInteger(10, options.sampling.seed))
+    return optionError(line.seed, "a whole number of at least 0", line.seed);
+  rt::Status status = rt::checkSampling(options.sampling);
+  if (!status.ok())
+    return llvm::createStringError(
+        (options.sampling.temperature < 0 ? "--temperature: " : "--top-p: ") +
+        status.message());
+  return Error::success();
+}
+
 static Error readExecution(const CommandLine &line, Options &options) {
-  if (Expected<std::string> place = readChoice(line.device, {"cpu"}); !place)
+  if (Expected<std::string> place = readChoice(line.device); !place)
     return place.takeError();
-  Expected<std::string> form = readChoice(line.output, {"text", "jsonl"});
+  Expected<std::string> form = readChoice(line.output);
   if (!form)
     return form.takeError();
   options.output =
@@ -304,6 +336,34 @@ static Error readExecution(const CommandLine &line, Options &options) {
   return Error::success();
 }
 
+/// What LLVM would print itself instead of reporting it: values that are
+/// missing or too many, options that occur twice.
+static Error checkArguments(llvm::ArrayRef<char *> arguments) {
+  auto &known = cl::getRegisteredOptions();
+  llvm::SmallPtrSet<const cl::Option *, 16> seen;
+  for (size_t i = 1; i < arguments.size(); ++i) {
+    StringRef argument = arguments[i];
+    if (argument == "--")
+      break;
+    auto [name, value] = argument.ltrim('-').split('=');
+    auto found = known.find(name);
+    if (!argument.starts_with("-") || found == known.end())
+      continue;
+    const cl::Option *option = found->second;
+    StringRef spelled = argument.take_until([](char c) { return c == '='; });
+    if (!seen.insert(option).second)
+      return llvm::createStringError(spelled + ": expected once, got twice");
+    bool hasValue = argument.contains('=');
+    bool takesValue = !option->ValueStr.empty();
+    if (hasValue && !takesValue)
+      return llvm::createStringError(spelled + ": expected no value, got '" +
+                                     value + "'");
+    if (takesValue && !hasValue && ++i == arguments.size())
+      return llvm::createStringError(spelled + ": expected a value, got none");
+  }
+  return Error::success();
+}
+
 /// LLVM's own report, without the tool's name and its guesses.
 static Error commandLineError(StringRef report) {
   StringRef line = report.ltrim().split('\n').first;
@@ -315,36 +375,42 @@ static Error commandLineError(StringRef report) {
 static void removeForeignOptions() {
   std::vector<cl::Option *> foreign;
   for (auto &[name, option] : cl::getRegisteredOptions())
-    if (!name.starts_with("help"))
-      foreign.push_back(option);
+    foreign.push_back(option);
   for (cl::Option *option : foreign)
     option->removeArgument();
 }
 
 Expected<Options> pmkvq::run::parseOptions(int argc, char **argv) {
   removeForeignOptions();
-  static const CommandLine line;
-  const char *overview =
-      "Generates tokens with a progressively quantized key-value cache\n";
+  static CommandLine line;
+  if (Error error = checkArguments({argv, static_cast<size_t>(argc)}))
+    return error;
   std::string report;
   llvm::raw_string_ostream errors(report);
   argv[0] = const_cast<char *>("pmkvq-run"); // as reports and the help name it
-  if (!cl::ParseCommandLineOptions(argc, argv, overview, &errors))
+  if (!cl::ParseCommandLineOptions(argc, argv, "", &errors))
     return commandLineError(report);
+  Options options;
+  if (line.help) {
+    options.action = Options::Action::Print;
+    options.text = helpText(line);
+    return options;
+  }
+  if (line.completion.given()) {
+    Expected<std::string> shell = readChoice(line.completion);
+    if (!shell)
+      return shell.takeError();
+    options.action = Options::Action::Print;
+    options.text = bashCompletion(line);
+    return options;
+  }
   if (line.models.size() != 1)
     return llvm::createStringError("expected one MODEL, got " +
                                    Twine(line.models.size()) +
                                    "; pmkvq-run --help shows how");
-  Options options;
   options.model = line.models.front();
-  if (line.emit.given()) {
-    Expected<std::string> what = readChoice(line.emit, {"import"});
-    if (!what)
-      return what.takeError();
-    options.emitImport = true;
-    return options;
-  }
-  for (auto *read : {readPrompts, readCache, readExecution})
+  for (auto *read :
+       {readAction, readPrompts, readCache, readSampling, readExecution})
     if (Error error = read(line, options))
       return error;
   return options;

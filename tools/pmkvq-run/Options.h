@@ -8,6 +8,7 @@
 #ifndef PMKVQ_TOOLS_RUN_OPTIONS_H
 #define PMKVQ_TOOLS_RUN_OPTIONS_H
 
+#include "pmkvq_rt/Sampling.h"
 #include "llvm/ADT/StringRef.h"
 #include "llvm/Support/Error.h"
 #include <cstdint>
@@ -19,11 +20,25 @@ namespace pmkvq::run {
 
 struct Options {
   enum class Output { Text, JsonLines };
+  enum class Action {
+    Generate,
+    /// Print the plan.
+    Explain,
+    EmitImport,
+    EmitMLIR,
+    EmitLLVM,
+    EmitAssembly,
+    /// Print `text`; nothing else is set.
+    Print
+  };
+
+  Action action = Action::Generate;
+  std::string text;
 
   /// A folder or a GGUF file.
   std::string model;
 
-  // One of these, unless only the module is asked for.
+  // One of these; or none, if only code is asked for.
   std::optional<std::string> prompt;
   std::optional<std::vector<int64_t>> promptTokens;
   std::optional<std::string> promptsFile;
@@ -34,21 +49,31 @@ struct Options {
   std::optional<double> bitsPerElement;
 
   std::string schedule;
-  int64_t floor = 0;
+  /// Lowest level of each part, in bits.
+  int64_t keyFloor = 0;
+  int64_t valueFloor = 0;
   /// Format attributes as text, without `#pmkvq.format`; empty: the default.
   std::string keyFormat;
   std::string valueFormat;
 
   /// 0: one a core.
   int32_t threads = 0;
+  rt::SamplingOptions sampling;
   Output output = Output::Text;
   /// Empty: none.
   std::string dumpFolder;
-  /// Print the imported module and stop.
-  bool emitImport = false;
+  /// The stage after which EmitMLIR stops; empty: the last.
+  std::string emitStage;
+  /// Where code goes; empty: stdout.
+  std::string outputFile;
+
+  bool emits() const {
+    return action >= Action::EmitImport && action <= Action::EmitAssembly;
+  }
+  bool hasPrompts() const { return prompt || promptTokens || promptsFile; }
 };
 
-/// Reads the command line; prints the help and exits on --help.
+/// Reads the command line.
 ///
 /// Errors: the option, what was expected and what was given.
 llvm::Expected<Options> parseOptions(int argc, char **argv);

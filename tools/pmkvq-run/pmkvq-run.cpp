@@ -7,6 +7,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "CachePlan.h"
+#include "Compile.h"
+#include "Explain.h"
 #include "Options.h"
 #include "Output.h"
 #include "Prompts.h"
@@ -16,7 +18,6 @@
 #include "pmkvq/Import/ImportModel.h"
 #include "pmkvq/Import/WeightStore.h"
 #include "pmkvq/Target/HostProgram.h"
-#include "llvm/Support/FileSystem.h"
 #include "llvm/Support/raw_ostream.h"
 #include <csignal>
 #include <cstdio>
@@ -37,28 +38,6 @@ struct Model {
   std::string folder;
   ModelConfig config;
   Checkpoint checkpoint;
-};
-
-/// Keeps the first error that MLIR reports, as one line.
-class FirstError {
-public:
-  explicit FirstError(mlir::MLIRContext &context)
-      : handler(&context, [this](mlir::Diagnostic &diagnostic) {
-          if (message.empty() &&
-              diagnostic.getSeverity() == mlir::DiagnosticSeverity::Error)
-            llvm::raw_string_ostream(message)
-                << diagnostic.getLocation() << ": " << diagnostic.str();
-          return mlir::success();
-        }) {}
-
-  Error take(StringRef what) const {
-    return llvm::createStringError(what + ": " +
-                                   (message.empty() ? "failed" : message));
-  }
-
-private:
-  std::string message;
-  mlir::ScopedDiagnosticHandler handler;
 };
 
 /// Code and the weights it reads.
@@ -83,26 +62,14 @@ static Expected<Model> openModel(StringRef name) {
   return Model{*folder, std::move(*config), std::move(*checkpoint)};
 }
 
-static Error emitImport(const ModelConfig &config, mlir::MLIRContext &context) {
-  auto module = mlir::pmkvq::importModel(&context, config);
-  if (!module)
-    return module.takeError();
-  std::string text;
-  llvm::raw_string_ostream os(text);
-  (*module)->print(os);
-  return printOut(text + "\n");
-}
-
 /// Compiles the model and hands its weights over.
 static Expected<rt::Program> loadProgram(Model &model, const CachePlan &plan,
                                          StringRef dumpFolder,
                                          mlir::MLIRContext &context) {
-  auto module = mlir::pmkvq::importModel(&context, model.config);
+  auto module = compileModule(model.config, plan.compiler, dumpFolder,
+                              /*lastStage=*/"", context);
   if (!module)
     return module.takeError();
-  FirstError diagnostics(context);
-  if (failed(mlir::pmkvq::runStages(**module, plan.compiler, dumpFolder)))
-    return diagnostics.take("compiling");
   Expected<std::unique_ptr<HostProgram>> code = HostProgram::compile(**module);
   if (!code)
     return code.takeError();
@@ -156,6 +123,7 @@ decode(rt::Session &session, const Options &options,
   bool streams =
       options.output == Options::Output::Text && session.maxSequences() == 1;
   rt::DecodeOptions decodeOptions;
+  static_cast<rt::SamplingOptions &>(decodeOptions) = options.sampling;
   decodeOptions.stopTokens = stopTokens;
   decodeOptions.onToken = [&](const rt::TokenEvent &event) {
     ++timing.newTokens;
@@ -178,32 +146,88 @@ decode(rt::Session &session, const Options &options,
   return std::move(*results);
 }
 
+/// Prompts as token ids, and what follows from them for the caches.
+struct Batch {
+  std::vector<std::vector<int32_t>> prompts;
+  CachePlan plan;
+};
+
+static Expected<Batch> readBatch(const Model &model, const Options &options,
+                                 TextServer &text, mlir::MLIRContext &context) {
+  Batch batch;
+  if (options.hasPrompts()) {
+    auto prompts = readPrompts(options, model.config, text);
+    if (!prompts)
+      return prompts.takeError();
+    batch.prompts = std::move(*prompts);
+  }
+  Expected<CachePlan> plan =
+      planCaches(options, model.config, batch.prompts, context);
+  if (!plan)
+    return plan.takeError();
+  batch.plan = std::move(*plan);
+  return batch;
+}
+
+/// Writes all or nothing.
+static Error writeFile(StringRef file, StringRef text) {
+  Error error = llvm::writeToOutput(file, [&](llvm::raw_ostream &os) -> Error {
+    os << text;
+    return Error::success();
+  });
+  if (!error)
+    return error;
+  return llvm::createStringError(
+      "-o: " + file + ": " +
+      llvm::errorToErrorCode(std::move(error)).message());
+}
+
+static Error emit(Model &model, const Options &options,
+                  mlir::MLIRContext &context) {
+  TextServer text(model.folder);
+  Expected<Batch> batch = readBatch(model, options, text, context);
+  if (!batch)
+    return batch.takeError();
+  Expected<std::string> code =
+      emitCode(options, model.config, batch->plan.compiler, context);
+  if (!code)
+    return code.takeError();
+  return options.outputFile.empty() ? printOut(*code)
+                                    : writeFile(options.outputFile, *code);
+}
+
+static Error explain(Model &model, const Options &options,
+                     mlir::MLIRContext &context) {
+  TextServer text(model.folder);
+  Expected<Batch> batch = readBatch(model, options, text, context);
+  if (!batch)
+    return batch.takeError();
+  Expected<std::string> plan = explainPlan(batch->plan);
+  return plan ? printOut(*plan) : plan.takeError();
+}
+
 static Error generate(Model &model, const Options &options,
                       mlir::MLIRContext &context) {
   Progress progress;
   TextServer text(model.folder);
-  auto prompts = readPrompts(options, model.config, text);
-  if (!prompts)
-    return prompts.takeError();
-  Expected<CachePlan> plan =
-      planCaches(options, model.config, *prompts, context);
-  if (!plan)
-    return plan.takeError();
+  Expected<Batch> batch = readBatch(model, options, text, context);
+  if (!batch)
+    return batch.takeError();
   // Python needs as long to start as the compiler to compile.  If it cannot
   // start, the printer says so.
   if (options.output == Options::Output::Text && text.hasTokenizer())
     llvm::consumeError(text.start());
   progress.show("compiling");
   Expected<rt::Program> program =
-      loadProgram(model, *plan, options.dumpFolder, context);
+      loadProgram(model, batch->plan, options.dumpFolder, context);
   if (!program)
     return program.takeError();
   rt::Result<std::unique_ptr<rt::Session>> session =
-      rt::Session::open(std::move(*program), plan->session);
+      rt::Session::open(std::move(*program), batch->plan.workload.session);
   if (!session.ok())
     return toError(session.status());
   Timing timing;
-  if (Error error = prefill(**session, *prompts, progress, timing))
+  if (Error error = prefill(**session, batch->prompts, progress, timing))
     return error;
   Printer printer(options.output, (*session)->maxSequences(), text);
   progress.clear();
@@ -220,11 +244,8 @@ static Error runTool(int argc, char **argv) {
   Expected<Options> options = parseOptions(argc, argv);
   if (!options)
     return options.takeError();
-  if (!options->dumpFolder.empty())
-    if (std::error_code error =
-            llvm::sys::fs::create_directories(options->dumpFolder))
-      return llvm::createStringError("--dump-stages: " + options->dumpFolder +
-                                     ": " + error.message());
+  if (options->action == Options::Action::Print)
+    return printOut(options->text);
   Expected<Model> model = openModel(options->model);
   if (!model)
     return model.takeError();
@@ -232,8 +253,10 @@ static Error runTool(int argc, char **argv) {
   mlir::pmkvq::registerImportDialects(registry);
   mlir::pmkvq::registerAllForStages(registry);
   mlir::MLIRContext context(registry);
-  if (options->emitImport)
-    return emitImport(model->config, context);
+  if (options->emits())
+    return emit(*model, *options, context);
+  if (options->action == Options::Action::Explain)
+    return explain(*model, *options, context);
   return generate(*model, *options, context);
 }
 

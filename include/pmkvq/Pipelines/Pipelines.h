@@ -46,11 +46,13 @@ struct Stage {
 /// All stages, in order.
 llvm::ArrayRef<Stage> getStages();
 
-/// Runs every stage on an imported module.  If `dumpFolder` is not empty, the
-/// module before the first stage and after each is written to it as
-/// NN-NAME.mlir.  Errors are diagnostics on the offending op.
+/// Runs the stages on an imported module, up to `lastStage` or, if that is
+/// empty, all.  If `dumpFolder` is not empty, the module before the first stage
+/// and after each is written to it as NN-NAME.mlir, and what they hold to
+/// index.md.  Errors are diagnostics on the offending op.
 LogicalResult runStages(ModuleOp module, const PlanOptions &options,
-                        llvm::StringRef dumpFolder = "");
+                        llvm::StringRef dumpFolder = "",
+                        llvm::StringRef lastStage = "");
 
 /// Registers `--pmkvq-stage-NAME` for each stage.
 void registerStagePipelines();

@@ -46,6 +46,12 @@ public:
   static llvm::Expected<std::unique_ptr<HostProgram>> compile(ModuleOp module);
   ~HostProgram();
 
+  enum class Form { LLVMIR, Assembly };
+
+  /// What compile would load, optimized for this CPU, as text.  The module is
+  /// consumed.
+  static llvm::Expected<std::string> print(ModuleOp module, Form form);
+
   /// Address of an exported function, or null if there is none.
   void *lookUp(llvm::StringRef name) const;
 

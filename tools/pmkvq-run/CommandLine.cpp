@@ -1,0 +1,105 @@
+//===- CommandLine.cpp - pmkvq-run's options as declared ------------------===//
+//
+// Neighbours: CommandLine.h.
+//
+//===----------------------------------------------------------------------===//
+
+#include "CommandLine.h"
+#include "pmkvq/Pipelines/Pipelines.h"
+#include "llvm/ADT/SmallVector.h"
+#include "llvm/ADT/StringExtras.h"
+
+using namespace pmkvq::run;
+using llvm::StringRef;
+
+ChoiceOption::ChoiceOption(StringRef name, StringRef words, StringRef help)
+    : StringOption(name, words, help) {
+  llvm::SmallVector<StringRef> parts;
+  words.split(parts, '|');
+  for (StringRef part : parts)
+    choices.push_back(part.str());
+}
+
+CommandLine::CommandLine()
+    : prompt("prompt", "TEXT",
+             "One prompt as text, in the model's chat template if it has one"),
+      promptTokens("prompt-tokens", "1,2,3",
+                   "One prompt as token ids; needs no Python"),
+      prompts("prompts", "FILE.jsonl",
+              "JSON lines with \"prompt\" as text or token ids, run as one "
+              "batch"),
+      maxTokens("max-tokens", "N",
+                "Tokens to generate for each prompt, at most"),
+      kvBudget("kv-budget", "SIZE",
+               "Bytes of the whole batch's cache, everything counted: 300000, "
+               "3500KiB, 2MiB, 1.5GB"),
+      kvBits("kv-bits", "F",
+             "A budget that gives pages F bits an element at the full length, "
+             "parameters included"),
+      schedule("schedule", "page|layer|none",
+               "When pages are lowered: single pages as memory demands (page, "
+               "default), all of a layer at once when its share is exceeded "
+               "(layer), or never (none: each is written at the floor)"),
+      floorLevel("floor", "2|4|8|16", "Lowest bits a code (default 2)"),
+      keyFloor("key-floor", "2|4|8|16",
+               "The same for keys alone (default: --floor)"),
+      valueFloor("value-floor", "2|4|8|16",
+                 "The same for values alone (default: --floor)"),
+      keyFormat("key-format", "FORMAT",
+                "per_channel|per_token[+hadamard|+plain][+clip=F], or paper "
+                "(default per_channel+hadamard)"),
+      valueFormat("value-format", "FORMAT",
+                  "The same for values (default per_token+hadamard)"),
+      temperature("temperature", "F",
+                  "Draw tokens with their logits divided by F (default 0: "
+                  "always the most probable)"),
+      topP("top-p", "F",
+           "Draw among the most probable tokens that together reach F "
+           "(default 1: all)"),
+      seed("seed", "N", "The same seed draws the same tokens (default 0)"),
+      device("device", "cpu", "Where to run (default cpu)"),
+      threads("threads", "N", "Threads (default: one a core)"),
+      output("output", "text|jsonl",
+             "Text as it comes (default), or one JSON line a prompt and a "
+             "summary"),
+      explain("explain",
+              "Print what the run will take, when its pages fall and what the "
+              "budget buys, and stop; fails with the bytes missing if it does "
+              "not fit"),
+      emit("emit", "import|mlir[:STAGE]|llvm|asm",
+           "Print the imported module, the module after the last or another "
+           "stage, LLVM IR or assembly for this CPU, and stop; needs no "
+           "prompt"),
+      outputFile("o", "FILE", "Where --emit writes to (default: stdout)"),
+      dumpStages("dump-stages", "DIR",
+                 "Write the module before and after each stage of the "
+                 "compiler, and an index.md"),
+      help("help", "Print this help"),
+      completion("completion", "bash",
+                 "Print a script that completes options, "
+                 "for `source`") {
+  emit.choices = {"import", "mlir"};
+  for (const mlir::pmkvq::Stage &stage : mlir::pmkvq::getStages())
+    emit.choices.push_back(("mlir:" + stage.name).str());
+  emit.choices.insert(emit.choices.end(), {"llvm", "asm"});
+  groups = {
+      {"What to generate",
+       {&prompt, &promptTokens, &prompts, &maxTokens, &temperature, &topP,
+        &seed},
+       "pmkvq-run model/ --prompts=batch.jsonl --max-tokens=200"},
+      {"The cache: bytes, levels, formats",
+       {&kvBudget, &kvBits, &schedule, &floorLevel, &keyFloor, &valueFloor,
+        &keyFormat, &valueFormat},
+       "pmkvq-run model.gguf --prompt=Hello --max-tokens=2000 \\\n"
+       "        --kv-budget=64MiB --key-floor=4"},
+      {"How it runs",
+       {&device, &threads, &output},
+       "pmkvq-run test/models/reasoner --max-tokens=112 --output=jsonl \\\n"
+       "        --prompts=test/models/reasoner/programs-16.jsonl"},
+      {"Looking inside",
+       {&explain, &emit, &outputFile, &dumpStages},
+       "pmkvq-run model/ --prompt-tokens=1,2,3 --max-tokens=4000 \\\n"
+       "        --kv-bits=3 --explain"},
+      {"Help", {&help, &completion}, "source <(pmkvq-run --completion=bash)"},
+  };
+}

@@ -1,0 +1,145 @@
+//===- Help.cpp - Help and completion of pmkvq-run ------------------------===//
+//
+// Both are made from the declared options alone.  LLVM's help sorts groups by
+// name and knows no examples.  Neighbours: CommandLine.h.
+//
+//===----------------------------------------------------------------------===//
+
+#include "CommandLine.h"
+#include "llvm/ADT/SmallVector.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/raw_ostream.h"
+
+using namespace pmkvq::run;
+using llvm::raw_ostream;
+using llvm::StringRef;
+
+/// Columns of a terminal, and of the option's name in it.
+static constexpr size_t kWidth = 80;
+static constexpr size_t kIndent = 26;
+
+static std::string dashed(const llvm::cl::Option &option) {
+  return (option.ArgStr.size() == 1 ? "-" : "--") + option.ArgStr.str();
+}
+
+/// "=" for options that take a value.
+static StringRef valueSign(const llvm::cl::Option &option) {
+  if (option.ValueStr.empty())
+    return "";
+  return option.ArgStr.size() == 1 ? " " : "=";
+}
+
+std::string pmkvq::run::spell(const llvm::cl::Option &option) {
+  return (dashed(option) + valueSign(option) + option.ValueStr).str();
+}
+
+/// `text` in lines, the first of which has `indent` columns already.
+static void wrap(raw_ostream &os, StringRef text, size_t indent) {
+  size_t used = indent;
+  llvm::SmallVector<StringRef> words;
+  text.split(words, ' ');
+  for (StringRef word : words) {
+    if (used + word.size() + 1 > kWidth) {
+      os << "\n" << std::string(indent, ' ');
+      used = indent;
+    } else if (used > indent) {
+      os << " ";
+      ++used;
+    }
+    os << word;
+    used += word.size();
+  }
+  os << "\n";
+}
+
+static void printOption(raw_ostream &os, const llvm::cl::Option &option) {
+  std::string name = "  " + spell(option);
+  os << name;
+  // A name that is too long gets a line of its own.
+  if (name.size() + 2 > kIndent)
+    os << "\n" << std::string(kIndent, ' ');
+  else
+    os << std::string(kIndent - name.size(), ' ');
+  wrap(os, option.HelpStr, kIndent);
+}
+
+std::string pmkvq::run::helpText(const CommandLine &line) {
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  os << R"(pmkvq-run compiles a model and generates tokens with a progressively quantized
+key-value cache: 16 bits while memory lasts, then 8, 4 and 2.
+
+  pmkvq-run MODEL --prompt=TEXT --max-tokens=N [options]
+
+MODEL is a Hugging Face folder (config.json and safetensors) or a GGUF file.
+
+First steps
+  1. A cache in bf16, which is what you get unless a budget, a schedule or a
+     floor is given:
+       pmkvq-run model.gguf --prompt="Why is the sky blue?" --max-tokens=200
+  2. The same in a fixed memory; pages fall only as far as it takes:
+       pmkvq-run model.gguf --prompt="Why is the sky blue?" --max-tokens=200 \
+           --kv-bits=4
+  3. What would that take, when do pages fall?  Add --explain.
+  4. Every page at 4 bits from the start:
+       pmkvq-run model/ --prompt-tokens=1,2,3 --max-tokens=8 \
+           --schedule=none --floor=4
+  5. The module that the compiler begins with, and the code it ends with:
+       pmkvq-run model/ --emit=import -o step.mlir
+       pmkvq-run model/ --emit=asm --floor=2 -o step.s
+)";
+  for (const OptionGroup &group : line.groups) {
+    os << "\n" << group.title << "\n";
+    for (const llvm::cl::Option *option : group.options)
+      printOption(os, *option);
+    os << "  Example:\n    " << group.example << "\n";
+  }
+  os << "\nTokens go to stdout, progress and a summary to stderr. The exit "
+        "code "
+        "is 0, or 1\nwith one line on stderr that says what is wrong.\n";
+  return text;
+}
+
+std::string pmkvq::run::bashCompletion(const CommandLine &line) {
+  std::string names, cases;
+  for (const OptionGroup &group : line.groups)
+    for (const llvm::cl::Option *option : group.options) {
+      StringRef sign = valueSign(*option).trim();
+      names += (names.empty() ? "" : " ") + dashed(*option) + sign.str();
+      if (option->ValueStr.empty())
+        continue;
+      // Only these have values.
+      const auto *value = static_cast<const StringOption *>(option);
+      if (value->choices.empty())
+        continue;
+      cases += "    " + dashed(*option) + ") words=\"" +
+               llvm::join(value->choices, " ") + "\" ;;\n";
+    }
+  return R"(# Completion of pmkvq-run in bash: source <(pmkvq-run --completion=bash)
+_pmkvq_run() {
+  local at=$COMP_CWORD word=${COMP_WORDS[COMP_CWORD]} prefix= option= words=
+  # bash takes --option=value and value:more apart.
+  if [[ $word == : ]]; then
+    prefix=${COMP_WORDS[at-1]}: word= at=$((at - 1))
+  elif ((at >= 2)) && [[ ${COMP_WORDS[at-1]} == : ]]; then
+    prefix=${COMP_WORDS[at-2]}: at=$((at - 2))
+  fi
+  if [[ $word == = ]]; then
+    option=${COMP_WORDS[at-1]} word=
+  elif ((at >= 2)) && [[ ${COMP_WORDS[at-1]} == = ]]; then
+    option=${COMP_WORDS[at-2]}
+  fi
+  COMPREPLY=()
+  case $option in
+    '') [[ $word == -* ]] && words=")" +
+         names + "\" ;;\n" + cases + R"(  esac
+  # Without words bash completes files.
+  [[ -n $words ]] || return 0
+  COMPREPLY=($(compgen -W "$words" -- "$prefix$word"))
+  COMPREPLY=("${COMPREPLY[@]#"$prefix"}")
+  [[ ${COMPREPLY[0]-} == *= ]] && compopt -o nospace 2>/dev/null
+  return 0
+}
+complete -o default -F _pmkvq_run pmkvq-run
+)";
+}
