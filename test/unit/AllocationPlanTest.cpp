@@ -270,6 +270,30 @@ TEST(AllocationPlanTest, SaysWhenLevelsAreReached) {
   EXPECT_DOUBLE_EQ(plan.bitsPerElement, 8 + 576 * 8 / 32768.0);
 }
 
+// A reasoner of 6 layers, 2 kv heads and head dim 128 with 3,074 cached tokens:
+// 288 page-heads, and bytes from the design, which counts no tables.
+TEST(AllocationPlanTest, ReasonerEndsAsDesigned) {
+  Workload workload;
+  workload.info = plainInfo();
+  workload.info.layers = 6;
+  workload.info.headDim = 128;
+  workload.info.parameterBytes[rt::kKey] = 512;
+  workload.session.maxTokens = 3074;
+  workload.session.plans = {{0, 2000, 1075}};
+  int64_t tables = 24 * 12 * int64_t(sizeof(rt::PageEntry));
+  EXPECT_EQ(*allocation::minimumBytes(workload), 3366 * 1024 + tables);
+  EXPECT_EQ(allocation::countPageHeads(workload), 288);
+  for (auto [kibibytes, atFour] : {std::pair(3500, 16), std::pair(4400, 129)}) {
+    workload.session.budgetBytes = kibibytes * 1024 + tables;
+    Plan plan = *allocation::makePlan(workload);
+    int64_t four = 0;
+    for (const auto &layer : plan.pages)
+      four += layer[rt::kKey][rt::ladderIndex(4)];
+    EXPECT_EQ(four, atFour);
+    EXPECT_LE(plan.bytes.peak, workload.session.budgetBytes);
+  }
+}
+
 TEST(AllocationPlanTest, ABudgetInBitsIsThatManyBits) {
   Workload workload = smallExample();
   double parameters = 576 * 8 / 32768.0;
