@@ -255,9 +255,10 @@ class TestOptions:
         "--colour=red", "-x", "--max-tokens=0", "--max-tokens=-1", "--max-tokens=x", "--max-tokens=", "--max-tokens=1.5",
         "--max-tokens=99999999999999999999", "--kv-budget=", "--kv-budget=x", "--kv-budget=-1", "--kv-budget=0",
         "--kv-budget=1QB", "--kv-budget=MiB", "--kv-budget=99999999999999999999GB", "--kv-bits=", "--kv-bits=x",
-        "--kv-bits=-2", "--kv-bits=0", "--kv-bits=nan", "--kv-bits=inf", "--schedule=layer", "--schedule=",
+        "--kv-bits=-2", "--kv-bits=0", "--kv-bits=nan", "--kv-bits=inf", "--schedule=weekly", "--schedule=",
         "--floor=3", "--floor=0", "--floor=x", "--key-floor=3", "--key-floor=", "--key-floor=-2", "--value-floor=32",
-        "--value-floor=two", "--device=tpu", "--device=", "--threads=0", "--threads=-1",
+        "--value-floor=two", "--temperature=-1", "--temperature=x", "--temperature=nan", "--top-p=0", "--top-p=1.5",
+        "--seed=-1", "--seed=x", "--device=tpu", "--device=", "--threads=0", "--threads=-1",
         "--threads=x", "--output=xml", "--output="])
     def test_bad_value_is_named(self, reasoner, option):
         options = [PROMPT, "--max-tokens=2"]

@@ -99,6 +99,16 @@ class TestReasoner:
         assert output.tokens == [program["answer"]]
         assert {bits for bits in LEVELS if output.summary["levels"]["key"][bits]} == {"4"}
 
+    def test_the_papers_scheme_runs_end_to_end(self, reasoner, batch):
+        prompts, answers = batch(64, 2)
+        output = generate(reasoner, f"--prompts={prompts}", f"--max-tokens={len(answers[0])}",
+                          "--key-format=paper", "--value-format=paper", "--schedule=layer", "--floor=8",
+                          "--kv-bits=9")
+        assert wrong(output.tokens, answers) == []
+        check_budget(output.summary, len(answers))
+        for layer in output.summary["levels"]["layers"]:
+            assert sum(count > 0 for count in layer["key"].values()) == 1, "a layer has one level"
+
     @pytest.mark.slow
     def test_64_lines_at_2_bits_in_a_batch(self, reasoner, batch):
         prompts, answers = batch(64, 8)
@@ -111,6 +121,24 @@ class TestReasoner:
         prompts, answers = batch(64, 4)
         output = generate(reasoner, f"--prompts={prompts}", f"--max-tokens={len(answers[0])}")
         assert wrong(output.tokens, answers) == []
+
+
+class TestSampling:
+    def draw(self, reasoner, *options):
+        program = programs(16)[0]
+        return generate(reasoner, f"--prompt-tokens={ids(program['prompt'][:20])}", "--max-tokens=40",
+                        "--temperature=1.5", *options).tokens
+
+    def test_a_seed_repeats_and_seeds_differ(self, reasoner):
+        first = self.draw(reasoner, "--seed=1", "--threads=1")
+        assert first == self.draw(reasoner, "--seed=1", "--threads=2")
+        assert first != self.draw(reasoner, "--seed=2")
+
+    def test_temperature_0_is_greedy(self, reasoner):
+        prompt = f"--prompt-tokens={ids(programs(16)[0]['prompt'])}"
+        options = (prompt, "--max-tokens=20")
+        greedy = generate(reasoner, *options).tokens
+        assert greedy == generate(reasoner, *options, "--temperature=0", "--seed=5").tokens
 
 
 class TestBudget:
