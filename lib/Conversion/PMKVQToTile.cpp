@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "TileKernels.h"
+#include "VerifyProgram.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
@@ -34,89 +35,20 @@ class ConvertPMKVQToTilePass
 public:
   void runOnOperation() override {
     ModuleOp module = getOperation();
-    SmallVector<AppendOp> appends;
-    SmallVector<AttendOp> attends;
-    SmallVector<CreateOp> creates;
-    SmallVector<Operation *> pageOps;
-    module.walk([&](Operation *op) {
-      if (auto append = dyn_cast<AppendOp>(op))
-        appends.push_back(append);
-      else if (auto attend = dyn_cast<AttendOp>(op))
-        attends.push_back(attend);
-      else if (auto create = dyn_cast<CreateOp>(op))
-        creates.push_back(create);
-      else if (isa<FlushOp, RequantizeOp>(op))
-        pageOps.push_back(op);
-    });
-    if (failed(verifyPlanned(appends, attends)) ||
-        failed(verifyCreates(creates)) || failed(verifyPageOps(pageOps)))
+    CacheOps ops = collectCacheOps(module);
+    if (failed(verifyProgram(module, ops)))
       return signalPassFailure();
-    if (!creates.empty())
-      describe(creates, attends);
-    for (AppendOp append : appends)
+    if (!ops.creates.empty())
+      describe(ops.creates, ops.attends);
+    for (AppendOp append : ops.appends)
       lowerAppend(append);
-    for (AttendOp attend : attends)
+    for (AttendOp attend : ops.attends)
       lowerAttend(attend);
-    for (Operation *op : pageOps)
+    for (Operation *op : ops.pageOps)
       lowerPageFunction(op);
   }
 
 private:
-  LogicalResult verifyPlanned(ArrayRef<AppendOp> appends,
-                              ArrayRef<AttendOp> attends) {
-    auto check = [](Operation *op, CacheType cache) -> LogicalResult {
-      if (cache.isPlanned())
-        return success();
-      return op->emitOpError("expected a cache with formats; run "
-                             "pmkvq-set-formats first");
-    };
-    for (AppendOp append : appends)
-      if (failed(check(append, append.getCache().getType())))
-        return failure();
-    for (AttendOp attend : attends)
-      if (failed(check(attend, attend.getCache().getType())))
-        return failure();
-    return success();
-  }
-
-  /// A program has one description: creates lie in one function of their own,
-  /// in the order of layers, and agree.
-  LogicalResult verifyCreates(ArrayRef<CreateOp> creates) {
-    for (auto [layer, made] : llvm::enumerate(creates)) {
-      CreateOp first = creates.front(), create = made;
-      auto function = dyn_cast<func::FuncOp>(create->getParentOp());
-      if (!function || function != first->getParentOp() ||
-          !llvm::all_of(function.getBody().getOps(),
-                        llvm::IsaPred<CreateOp, func::ReturnOp>))
-        return create.emitOpError("expected one function of its own for all "
-                                  "creates of the module");
-      if (!create.getCache().getType().isPlanned())
-        return create.emitOpError("expected a cache with formats; run "
-                                  "pmkvq-set-formats first");
-      if (create.getLayer() != layer)
-        return create.emitOpError("expected layers in order, here ")
-               << layer << ", got " << create.getLayer();
-      if (create.getCache().getType() != first.getCache().getType() ||
-          create.getMaxTokens() != first.getMaxTokens() ||
-          create.getScheduleAttr() != first.getScheduleAttr() ||
-          create.getBudgetAttr() != first.getBudgetAttr())
-        return create.emitOpError("expected type, max_tokens, schedule and "
-                                  "budget of layer 0");
-    }
-    return success();
-  }
-
-  static LogicalResult verifyPageOps(ArrayRef<Operation *> ops) {
-    for (Operation *op : ops) {
-      auto function = dyn_cast<func::FuncOp>(op->getParentOp());
-      if (!function || !function.getBody().hasOneBlock() ||
-          op->getNextNode() != op->getBlock()->getTerminator() ||
-          op->getPrevNode())
-        return op->emitOpError("expected a function of its own");
-    }
-    return success();
-  }
-
   //===--------------------------------------------------------------------===//
   // Launches
   //===--------------------------------------------------------------------===//

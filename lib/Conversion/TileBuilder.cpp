@@ -230,7 +230,11 @@ Value TileBuilder::exp2(Value x) {
   result = arith::MulFOp::create(*this, result, power);
   Value tiny = arith::CmpFOp::create(*this, arith::CmpFPredicate::OLT, x,
                                      splat(f32, lowest));
-  return arith::SelectOp::create(*this, tiny, splat(f32, 0.0), result);
+  result = arith::SelectOp::create(*this, tiny, splat(f32, 0.0), result);
+  // A NaN stays one: whoever reads the logits must see it.
+  Value unordered =
+      arith::CmpFOp::create(*this, arith::CmpFPredicate::UNO, x, x);
+  return arith::SelectOp::create(*this, unordered, x, result);
 }
 
 //===----------------------------------------------------------------------===//

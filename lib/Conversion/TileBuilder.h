@@ -138,7 +138,7 @@ public:
   Value broadcast(Value scalar, VectorType type);
   /// a * b + c.
   Value fma(Value a, Value b, Value c);
-  /// 2^x for x <= 0, elementwise; 0 below 2^-126.
+  /// 2^x for x <= 0, elementwise; 0 below 2^-126; NaN for NaN.
   Value exp2(Value x);
 
   //===--------------------------------------------------------------------===//

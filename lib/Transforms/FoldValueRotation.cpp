@@ -57,8 +57,10 @@ private:
     AffineExpr m, n, k;
     MLIRContext *context = linear.getContext();
     bindDims(context, m, n, k);
-    return linear.getIndexingMapsArray()[1] ==
-           AffineMap::get(3, 0, {n, k}, context);
+    return linear.getIndexingMapsArray() ==
+           SmallVector<AffineMap>{AffineMap::get(3, 0, {m, k}, context),
+                                  AffineMap::get(3, 0, {n, k}, context),
+                                  AffineMap::get(3, 0, {m, n}, context)};
   }
 
   /// Whether `op` gives its only input, widened, along its last dimension.
@@ -84,7 +86,8 @@ private:
     if (!broadcast || !isBroadcast(broadcast))
       return false;
     WeightOp bias = soleWeight(broadcast.getDpsInputs()[0]);
-    if (!bias || cast<ShapedType>(bias.getType()).getRank() != 1)
+    if (!bias || bias.getRotations() ||
+        cast<ShapedType>(bias.getType()).getRank() != 1)
       return false;
     targets.push_back({bias, 0});
     return true;

@@ -55,7 +55,7 @@ func.func @create() -> (!kv, !kv, !kv) {
 // CHECK-NEXT: llvm.store %[[I4]]
 // CHECK: llvm.getelementptr %[[INFO]][48]
 // CHECK-NEXT: llvm.store %[[I2]]
-func.func @step(%q: tensor<?x6x64xf32>, %c: !kv, %b: !pmkvq.batch, %l: tensor<?x1000xf32>) -> (tensor<?x1000xf32>, tensor<?x6x64xf32>) {
+func.func @step(%q: tensor<?x6x64xf32>, %c: !kv, %d: !kv, %e: !kv, %b: !pmkvq.batch, %l: tensor<?x1000xf32>) -> (tensor<?x1000xf32>, tensor<?x6x64xf32>) {
   %0 = pmkvq.attend %q, %c, %b scale 0.125 : tensor<?x6x64xf32>, !kv
   return %l, %0 : tensor<?x1000xf32>, tensor<?x6x64xf32>
 }

@@ -5,10 +5,10 @@
 // RUN: not pmkvq-opt --pmkvq-stage-plan --pmkvq-stage-plan %S/Inputs/step.mlir 2>&1 | FileCheck %s --check-prefix=TWICE
 // RUN: not pmkvq-opt --pmkvq-stage-plan --pmkvq-stage-tile --pmkvq-stage-vector %S/Inputs/step.mlir 2>&1 | FileCheck %s --check-prefix=VECTOR
 // RUN: not pmkvq-opt --pmkvq-stage-plan --pmkvq-stage-tile --pmkvq-stage-fold --pmkvq-stage-buffers --pmkvq-stage-host %S/Inputs/step.mlir 2>&1 | FileCheck %s --check-prefix=KERNEL
-// RUN: not pmkvq-opt --pmkvq-stage-plan="floor=3" %S/Inputs/step.mlir 2>&1 | FileCheck %s --check-prefix=FLOOR
+// RUN: not pmkvq-opt --pmkvq-stage-plan="key-floor=3" %S/Inputs/step.mlir 2>&1 | FileCheck %s --check-prefix=FLOOR
 // RUN: not pmkvq-opt --pmkvq-stage-plan="key=<per_page>" %S/Inputs/step.mlir 2>&1 | FileCheck %s --check-prefix=FORMAT
 
-// TILE: error: 'pmkvq.append' op expected a cache with formats; run pmkvq-set-formats first
+// TILE: error: 'pmkvq.create' op expected a cache with formats; run pmkvq-set-formats first
 // BUFFERS: error: op was not bufferized
 // HOST: error: 'func.func' op expected argument 'tokens' to be a contiguous memref of ?xi32, got 'tensor<?xi32>'
 // TWICE: error: redefinition of symbol named 'flush_key_16'

