@@ -1,7 +1,9 @@
 """pmkvq-run on good input: tokens, budgets, threads, text, stages."""
 
+import json
 import re
 
+import numpy as np
 import pytest
 
 from pmkvq_run import generate, ids, programs, run, tool, write_prompts
@@ -139,6 +141,29 @@ class TestSampling:
         options = (prompt, "--max-tokens=20")
         greedy = generate(reasoner, *options).tokens
         assert greedy == generate(reasoner, *options, "--temperature=0", "--seed=5").tokens
+
+
+class TestLogits:
+    def test_every_position_of_given_tokens(self, reasoner, tmp_path):
+        program = programs(16)[0]
+        given = program["prompt"] + program["answer"]
+        file = tmp_path / "logits.safetensors"
+        output = generate(reasoner, f"--prompt-tokens={ids(given[:-1])}", "--max-tokens=1", f"--logits={file}",
+                          "--kv-bits=3")
+        data = file.read_bytes()
+        size = int.from_bytes(data[:8], "little")
+        entry = json.loads(data[8:8 + size])["logits.0"]
+        assert entry["dtype"] == "F32" and entry["shape"] == [len(given) - 1, 1056]
+        begin, end = entry["data_offsets"]
+        logits = np.frombuffer(data[8 + size:][begin:end], np.float32).reshape(entry["shape"])
+        first = len(program["prompt"]) - 1
+        assert logits.argmax(axis=1)[first:].tolist() == program["answer"]
+        assert output.tokens == [given[-1:]]
+
+    def test_a_file_that_cannot_be_written(self, reasoner, tmp_path):
+        result = run(reasoner, "--prompt-tokens=0,1", "--max-tokens=1", f"--logits={tmp_path}/no/such/folder")
+        assert 1 <= result.returncode <= 127
+        assert result.stdout == "" and "--logits" in result.stderr
 
 
 class TestBudget:

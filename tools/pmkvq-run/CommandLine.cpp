@@ -62,6 +62,9 @@ CommandLine::CommandLine()
       output("output", "text|jsonl",
              "Text as it comes (default), or one JSON line a prompt and a "
              "summary"),
+      logits("logits", "FILE",
+             "Also write the logits after every prompt token, fed one by one "
+             "after the first chunk, as safetensors: logits.0, logits.1, ..."),
       explain("explain",
               "Print what the run will take, when its pages fall and what the "
               "budget buys, and stop; fails with the bytes missing if it does "
@@ -93,7 +96,7 @@ CommandLine::CommandLine()
        "pmkvq-run model.gguf --prompt=Hello --max-tokens=2000 \\\n"
        "        --kv-budget=64MiB --key-floor=4"},
       {"How it runs",
-       {&device, &threads, &output},
+       {&device, &threads, &output, &logits},
        "pmkvq-run test/models/reasoner --max-tokens=112 --output=jsonl \\\n"
        "        --prompts=test/models/reasoner/programs-16.jsonl"},
       {"Looking inside",

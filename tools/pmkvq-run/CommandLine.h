@@ -78,6 +78,7 @@ struct CommandLine {
   ChoiceOption device;
   StringOption threads;
   ChoiceOption output;
+  StringOption logits;
 
   Flag explain;
   StringOption emit;

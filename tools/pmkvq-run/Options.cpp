@@ -327,6 +327,9 @@ static Error readExecution(const CommandLine &line, Options &options) {
   if (line.dumpStages.given() && line.dumpStages.empty())
     return optionError(line.dumpStages, "a folder", line.dumpStages);
   options.dumpFolder = line.dumpStages;
+  if (line.logits.given() && line.logits.empty())
+    return optionError(line.logits, "a file", line.logits);
+  options.logitsFile = line.logits;
   if (!line.threads.given())
     return Error::success();
   Expected<int64_t> count = readCount(line.threads, 1024);

@@ -61,6 +61,10 @@ static std::string failure(StringRef module, const Child &child, int code) {
 // GGUF files
 //===----------------------------------------------------------------------===//
 
+/// To be raised when pmkvq.gguf_import writes other files than before: folders
+/// of an older version are not used any more.
+static constexpr int kConversionVersion = 1;
+
 /// Where a file's conversion belongs: told apart by path, size and time.
 static Expected<std::string> conversionFolder(StringRef file,
                                               const fs::file_status &status) {
@@ -80,7 +84,8 @@ static Expected<std::string> conversionFolder(StringRef file,
   if (fs::real_path(file, real))
     real = file;
   std::string identity =
-      (real + "\n" + Twine(status.getSize()) + "\n" +
+      (Twine(kConversionVersion) + "\n" + real + "\n" +
+       Twine(status.getSize()) + "\n" +
        Twine(status.getLastModificationTime().time_since_epoch().count()))
           .str();
   std::string name =

@@ -9,6 +9,7 @@
 #include "CachePlan.h"
 #include "Compile.h"
 #include "Explain.h"
+#include "Logits.h"
 #include "Options.h"
 #include "Output.h"
 #include "Prompts.h"
@@ -94,7 +95,8 @@ static double secondsSince(std::chrono::steady_clock::time_point begin) {
       .count();
 }
 
-static Error prefill(rt::Session &session,
+static Error prefill(rt::Session &session, const Options &options,
+                     int64_t vocab,
                      const std::vector<std::vector<int32_t>> &prompts,
                      Progress &progress, Timing &timing) {
   std::vector<rt::Prompt> batch;
@@ -104,6 +106,12 @@ static Error prefill(rt::Session &session,
   }
   timing.sequences = static_cast<int64_t>(batch.size());
   auto begin = std::chrono::steady_clock::now();
+  if (!options.logitsFile.empty()) {
+    progress.show("reading the prompt, token by token");
+    Error error = writeLogits(session, prompts, vocab, options.logitsFile);
+    timing.prefillSeconds = secondsSince(begin);
+    return error;
+  }
   rt::Status status = session.prefill(batch, [&](int64_t done, int64_t total) {
     progress.update("reading the prompt: " + llvm::Twine(done) + " of " +
                     llvm::Twine(total) + " tokens");
@@ -227,7 +235,8 @@ static Error generate(Model &model, const Options &options,
   if (!session.ok())
     return toError(session.status());
   Timing timing;
-  if (Error error = prefill(**session, batch->prompts, progress, timing))
+  if (Error error = prefill(**session, options, model.config.vocabSize,
+                            batch->prompts, progress, timing))
     return error;
   Printer printer(options.output, (*session)->maxSequences(), text);
   progress.clear();
