@@ -125,15 +125,16 @@ TEST(ToyFormatTest, CodesAreTheNearestEntries) {
     ASSERT_EQ(kernels->flush(part, 2)(operands, 0), rt::kKernelOk);
     for (int64_t t = 0; t < rt::kPageTokens; ++t)
       for (int64_t d = 0; d < kHeadDim; ++d) {
-        double x = reference::bf16ToFloat(cache.fixed(0, 0, part, 1 + t)[d]);
-        double entry =
-            kEntries[cache.code(cache.entry(0, 0, 0), part, t, d)] * 2 - 1;
-        double nearest = 2;
-        for (double candidate : kEntries)
-          nearest = std::min(nearest, std::abs(candidate * 2 - 1 - x));
-        // A 4-bit code is off by up to half a step of 2 / 15, an 8-bit code by
-        // half of 2 / 255, which may move x past a midpoint.
-        ASSERT_LE(std::abs(entry - x), nearest + 2 * (1.0 / 15 + 1.0 / 255));
+        // Minimum -1 and range 2, then the chain 8 -> 4 -> nearest entry.
+        float x = reference::bf16ToFloat(cache.fixed(0, 0, part, 1 + t)[d]);
+        auto code8 =
+            static_cast<uint32_t>(std::nearbyintf((x + 1.0f) * 255.0f / 2.0f));
+        uint32_t code4 = reference::equivalentShift(code8, 8);
+        uint32_t expected = 0;
+        for (int64_t threshold : kThresholds)
+          expected += code4 >= threshold;
+        ASSERT_EQ(cache.code(cache.entry(0, 0, 0), part, t, d), expected)
+            << "part " << part << " token " << t << " dim " << d;
       }
   }
 }

@@ -1,7 +1,7 @@
 //===- Geometry.h - Pages, blocks and levels --------------------*- C++ -*-===//
 //
 // Sizes that compiler and runtime share; each is written here and nowhere else.
-// Neighbours: Abi.h (structs laid out with these sizes), lib/Allocation users.
+// Neighbours: Abi.h (structs laid out with these sizes).
 //
 // Mental model. A *page* is 128 tokens of one layer and one kv head. It has two
 // *parts*, key and value; each part is at a *level*: 16, 8, 4 or 2 bits a code.
