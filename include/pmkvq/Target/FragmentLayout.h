@@ -1,0 +1,200 @@
+//===- FragmentLayout.h - The order of codes on a GPU -----------*- C++ -*-===//
+//
+// Which bits of a unit hold which code, and which registers a lane makes of
+// them.  The one owner of this order: the lowering takes masks and exponents
+// from here, hosts convert and read codes by it.  Neighbours: Units.h (what a
+// unit is), lib/Conversion/CodeLayout.h (the CPU's order).
+//
+// Mental model.  Codes are the A operand of a matrix instruction of 16 rows:
+// m16n8k32 on bytes below 16 bits, m16n8k16 on bf16 at 16.  Lane 4 g + t of a
+// warp holds four registers of an operand:
+//
+//   a0 = rows g,     k 4 t .. 4 t + 3        a2 = the same rows, k + 16
+//   a1 = rows g + 8, the same k              a3 = rows g + 8, k + 16
+//
+// (bf16: k 2 t, 2 t + 1 and k + 8).  Rows are tokens for keys and head dims for
+// values, k is the other axis.  Codes lie such that one 16-byte load a lane, a
+// *vector*, gives whole operands by AND alone.  A field that is not at bit 0 of
+// its byte reads as code * 2^exponent; exponents depend on the row only, so the
+// factor is a constant after the accumulator:
+//
+//   8 bits: a vector is one operand, words = a0..a3, nothing to do
+//   4 bits: two; words 2 j, 2 j + 1 hold operand j: a0, a1 in the low and high
+//           nibbles of the first, a2, a3 of the second
+//   2 bits: four; words 2 j, 2 j + 1 hold operands (j, 0) in bits 0..3 of each
+//           byte and (j, 1), the next 16 rows, in bits 4..7
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_TARGET_FRAGMENTLAYOUT_H
+#define PMKVQ_TARGET_FRAGMENTLAYOUT_H
+
+#include "pmkvq_rt/Units.h"
+
+#include <cstdint>
+
+namespace pmkvq {
+
+/// One register of an operand: a word of the vector under a mask.
+struct FragmentRegister {
+  int32_t word;
+  uint32_t mask;
+  /// The field reads as code * 2^exponent.
+  int32_t exponent;
+};
+
+/// One operand of 16 rows.
+struct Fragment {
+  FragmentRegister registers[4];
+  /// Which 16 rows, and which k of 32 (16 at level 16), within the unit.
+  int32_t rowBlock;
+  int32_t kBlock;
+};
+
+/// The order of one side of a unit.
+struct FragmentLayout {
+  rt::Part part;
+  int32_t level;
+  int32_t tokens;
+  int64_t headDim;
+
+  static constexpr int32_t kRows = 16;
+  static constexpr int32_t kLanes = 32;
+  static constexpr int32_t kVectorBytes = 16 * kLanes;
+
+  /// Elements along k of one operand.
+  constexpr int32_t depth() const { return level == 16 ? 16 : 32; }
+  constexpr int32_t rowBlocks() const {
+    return static_cast<int32_t>((part == rt::kKey ? tokens : headDim) / kRows);
+  }
+  constexpr int32_t kBlocks() const {
+    return static_cast<int32_t>((part == rt::kKey ? headDim : tokens) /
+                                depth());
+  }
+  constexpr int32_t fragmentsPerVector() const {
+    return level >= 8 ? 1 : 8 / level;
+  }
+  constexpr int32_t vectors() const {
+    return rowBlocks() * kBlocks() / fragmentsPerVector();
+  }
+
+  /// Exponent of a row's fields: the same for all k.
+  constexpr int32_t exponent(int32_t rowBlock, bool upperRows) const {
+    if (level >= 8)
+      return 0;
+    return (level == 2 ? (rowBlock & 1) * 4 : 0) + (upperRows ? level : 0);
+  }
+
+  constexpr Fragment fragment(int32_t vector, int32_t index) const {
+    Fragment f = {};
+    place(vector, index, f.rowBlock, f.kBlock);
+    for (int32_t r = 0; r < 4; ++r) {
+      if (level >= 8) {
+        f.registers[r] = {r, 0xffffffffu, 0};
+        continue;
+      }
+      int32_t pair = level == 2 ? index / 2 : index;
+      int32_t e = exponent(f.rowBlock, r & 1);
+      uint32_t field = ((1u << level) - 1u) << e;
+      f.registers[r] = {pair * 2 + r / 2, field * 0x01010101u, e};
+    }
+    return f;
+  }
+
+  /// A code's place: byte offset in the unit's codes, and first bit.
+  struct Place {
+    int64_t byte;
+    int32_t bit;
+  };
+
+  /// Shapes: `token` counts within the unit.
+  constexpr Place place(int64_t token, int64_t dim) const {
+    int64_t row = part == rt::kKey ? token : dim;
+    int64_t k = part == rt::kKey ? dim : token;
+    auto rowBlock = static_cast<int32_t>(row / kRows);
+    auto kBlock = static_cast<int32_t>(k / depth());
+    auto r = static_cast<int32_t>(row % kRows);
+    auto d = static_cast<int32_t>(k % depth());
+    int32_t half = d / (depth() / 2), in = d % (depth() / 2);
+    int32_t t = 0, e = 0;
+    if (level == 16) {
+      t = in / 2;
+      e = in % 2;
+    } else if (part == rt::kKey) {
+      t = in / 4;
+      e = in % 4;
+    } else {
+      // Tokens in the order in which weights come out of a transposition.
+      t = (in % 8) / 2;
+      e = (in % 2) * 2 + in / 8;
+    }
+    int32_t vector = 0, index = 0;
+    locate(rowBlock, kBlock, vector, index);
+    FragmentRegister reg =
+        fragment(vector, index).registers[half * 2 + (r / 8)];
+    int32_t lane = (r % 8) * 4 + t;
+    int64_t byte = static_cast<int64_t>(vector) * kVectorBytes + lane * 16 +
+                   reg.word * 4 + e * (level == 16 ? 2 : 1);
+    return {byte, reg.exponent};
+  }
+
+  /// Which operand a vector's `index`-th is.
+  constexpr void place(int32_t vector, int32_t index, int32_t &rowBlock,
+                       int32_t &kBlock) const {
+    if (level != 2) {
+      int32_t linear = vector * fragmentsPerVector() + index;
+      int32_t inner = part == rt::kKey ? kBlocks() : rowBlocks();
+      int32_t outer = linear / inner;
+      inner = linear % inner;
+      rowBlock = part == rt::kKey ? outer : inner;
+      kBlock = part == rt::kKey ? inner : outer;
+      return;
+    }
+    // Pairs of row blocks share words.
+    int32_t linear = vector * 2 + index / 2;
+    int32_t inner = part == rt::kKey ? kBlocks() : rowBlocks() / 2;
+    int32_t outer = linear / inner;
+    inner = linear % inner;
+    rowBlock = (part == rt::kKey ? outer : inner) * 2 + index % 2;
+    kBlock = part == rt::kKey ? inner : outer;
+  }
+
+  /// The reverse of place.
+  constexpr void locate(int32_t rowBlock, int32_t kBlock, int32_t &vector,
+                        int32_t &index) const {
+    if (level != 2) {
+      int32_t linear = part == rt::kKey ? rowBlock * kBlocks() + kBlock
+                                        : kBlock * rowBlocks() + rowBlock;
+      vector = linear / fragmentsPerVector();
+      index = linear % fragmentsPerVector();
+      return;
+    }
+    int32_t pair = rowBlock / 2;
+    int32_t linear = part == rt::kKey ? pair * kBlocks() + kBlock
+                                      : kBlock * (rowBlocks() / 2) + pair;
+    vector = linear / 2;
+    index = (linear % 2) * 2 + rowBlock % 2;
+  }
+};
+
+/// Where a parameter lies among those of one part of a unit, as an index of
+/// fp16 values.  `which`: 0 the minimum, 1 the range.
+struct ParameterLayout {
+  /// Per channel, head_dim groups: all ranges, then all minima, so that lane t
+  /// finds the channels of its operands, 32 kb + 16 h + 4 t + e, together.
+  static constexpr int64_t perChannel(int64_t dim, int32_t which,
+                                      int64_t headDim) {
+    int64_t kb = dim / 32, h = dim % 32 / 16, t = dim % 16 / 4, e = dim % 4;
+    return (which == 0 ? headDim : 0) + t * (headDim / 4) + kb * 8 + h * 4 + e;
+  }
+  /// Per token, in runs of 32 tokens: lane g finds the words {token g, g + 8}
+  /// of ranges of its two blocks of 16 tokens, then of minima, in 16 bytes.
+  static constexpr int64_t perToken(int64_t token, int32_t which) {
+    int64_t run = token / 32, block = token % 32 / 16, r = token % 16;
+    return run * 64 + (r % 8) * 8 + (which == 0 ? 4 : 0) + block * 2 + r / 8;
+  }
+};
+
+} // namespace pmkvq
+
+#endif // PMKVQ_TARGET_FRAGMENTLAYOUT_H

@@ -1,0 +1,94 @@
+//===- Units.h - What a worker of a GPU takes at a time ---------*- C++ -*-===//
+//
+// Sizes of units and their places in a staging slot.  Neighbours: Geometry.h
+// (pages and blocks), DeviceAbi.h (the work list made of units),
+// lib/Conversion/FragmentLayout.h (the order of codes inside a unit).
+//
+// Mental model.  A GPU kernel works on *units*: the tokens whose codes fill one
+// block, of keys and of values alike.  A unit is 128, 64, 32 or 16 tokens at
+// 2, 4, 8 or 16 bits, so it is the same bytes at every level, and an even split
+// by units is an even split by bytes.  Where keys and values are at different
+// levels, the unit is the smaller number of tokens and takes a part of the
+// other side's block; codes of 32 tokens lie together at every level below 16,
+// so each side stays one run of bytes:
+//
+//   key 2, value 2: 128 tokens, one block each      key 4, value 2: 64 tokens,
+//   key 8, value 8:  32 tokens, one block each      one block and half a block
+//   key 16, value 4: 32 tokens, two blocks and a quarter
+//
+// In shared memory a unit lies as [key parameters][value parameters][key codes]
+// [value codes]; a side at level 16 has no parameters.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_RT_UNITS_H
+#define PMKVQ_RT_UNITS_H
+
+#include "pmkvq_rt/Geometry.h"
+
+namespace pmkvq::rt {
+
+/// Tokens whose codes lie together at every level below 16, and whose value
+/// parameters do.
+inline constexpr int32_t kUnitGrain = 32;
+
+/// The levels of a unit's two sides.
+struct UnitKind {
+  int32_t key = 16;
+  int32_t value = 16;
+
+  /// 0 .. 15: the kind's number in a work list.
+  constexpr int32_t index() const {
+    return ladderIndex(key) * 4 + ladderIndex(value);
+  }
+  static constexpr UnitKind fromIndex(int32_t index) {
+    return {kLadder[index / 4], kLadder[index % 4]};
+  }
+  friend constexpr bool operator==(UnitKind a, UnitKind b) {
+    return a.key == b.key && a.value == b.value;
+  }
+
+  constexpr int32_t level(Part part) const {
+    return part == kKey ? key : value;
+  }
+
+  /// Tokens of a unit.
+  constexpr int32_t tokens() const {
+    int32_t fewer = tokensPerBlock(key < value ? value : key);
+    return key != value && fewer < kUnitGrain ? kUnitGrain : fewer;
+  }
+
+  /// Units of a page.
+  constexpr int32_t unitsPerPage() const { return kPageTokens / tokens(); }
+
+  /// Bytes of codes of one side.
+  constexpr int64_t codeBytes(Part part, int64_t headDim) const {
+    return tokens() * headDim * level(part) / 8;
+  }
+};
+
+/// Where the four pieces of a unit lie in its slot, in bytes.
+struct UnitSlot {
+  int64_t keyParameters, valueParameters, keyCodes, valueCodes, end;
+};
+
+/// Bytes of a group's two fp16 parameters.
+inline constexpr int64_t kGroupBytes = 4;
+
+/// Keys per channel have one group a head dim, the same for all units of a
+/// page; keys per token and values per token one a token.
+constexpr UnitSlot unitSlot(UnitKind kind, int64_t headDim,
+                            bool keysPerToken) {
+  int64_t keyGroups = keysPerToken ? kind.tokens() : headDim;
+  UnitSlot slot = {};
+  slot.valueParameters = kind.key == 16 ? 0 : keyGroups * kGroupBytes;
+  slot.keyCodes = slot.valueParameters +
+                  (kind.value == 16 ? 0 : kind.tokens() * kGroupBytes);
+  slot.valueCodes = slot.keyCodes + kind.codeBytes(kKey, headDim);
+  slot.end = slot.valueCodes + kind.codeBytes(kValue, headDim);
+  return slot;
+}
+
+} // namespace pmkvq::rt
+
+#endif // PMKVQ_RT_UNITS_H
