@@ -190,9 +190,11 @@ runOnce(const Kernel &kernel, const cuda::Stream &stream, InputSet &set) {
   return results;
 }
 
+/// Errors of a kernel's results; `results` receives them if it is not null.
 static Result<Errors> checkKernel(const Kernel &kernel,
                                   const cuda::Stream &stream, InputSet &set,
-                                  Case &content) {
+                                  Case &content,
+                                  std::vector<float> *results = nullptr) {
   Result<std::vector<float>> first = runOnce(kernel, stream, set);
   if (!first.ok())
     return first.status();
@@ -208,6 +210,8 @@ static Result<Errors> checkKernel(const Kernel &kernel,
                   first->size() * sizeof(float)) != 0)
     return Status(StatusCode::Internal,
                   "two runs of attention differ in their bits");
+  if (results)
+    *results = std::move(*first);
   return errors;
 }
 
@@ -355,15 +359,34 @@ Result<Errors> bench::checkOnDevice(const cuda::DeviceRef &device,
   return checkKernel(*kernel, made->stream, sets->front(), made->content);
 }
 
-/// Times attention over the sets.
+/// Times attention over the sets.  What the timed launches leave, which may
+/// overlap, must be the checked results in every set.
 static Result<Timing> timeDecode(const Kernel &kernel,
                                  const cuda::Stream &stream,
-                                 const std::vector<InputSet> &sets) {
+                                 std::vector<InputSet> &sets,
+                                 const std::vector<float> &checked) {
+  for (InputSet &set : sets)
+    if (Status status = set.results.fill(kPoison); !status.ok())
+      return status;
   auto count = static_cast<int64_t>(sets.size());
-  return timeGraph(stream, launchesOf(count), kRepeats, [&](int64_t launch) {
-    return launchDecode(kernel, stream,
-                        sets[static_cast<size_t>(launch % count)]);
-  });
+  Result<Timing> timing =
+      timeGraph(stream, launchesOf(count), kRepeats, [&](int64_t launch) {
+        return launchDecode(kernel, stream,
+                            sets[static_cast<size_t>(launch % count)]);
+      });
+  if (!timing.ok())
+    return timing;
+  std::vector<float> left(checked.size());
+  for (const InputSet &set : sets) {
+    if (Status status = set.results.download(left.data(), set.results.bytes());
+        !status.ok())
+      return status;
+    if (std::memcmp(left.data(), checked.data(),
+                    checked.size() * sizeof(float)) != 0)
+      return Status(StatusCode::Internal,
+                    "launches in a row leave other results than one alone");
+  }
+  return timing;
 }
 
 Result<std::vector<Measurement>>
@@ -394,9 +417,10 @@ bench::measureOnDevice(const cuda::DeviceRef &device,
 
   // Every kernel is right before one is measured.
   std::vector<Measurement> rows(kernels.size());
+  std::vector<std::vector<float>> checked(kernels.size());
   for (size_t i = 0; i < kernels.size(); ++i) {
-    Result<Errors> errors =
-        checkKernel(kernels[i], made->stream, sets->front(), made->content);
+    Result<Errors> errors = checkKernel(kernels[i], made->stream, sets->front(),
+                                        made->content, &checked[i]);
     if (!errors.ok())
       return errors.status();
     rows[i].device = i == 0 ? "cuda" : "cuda+dependent";
@@ -404,7 +428,8 @@ bench::measureOnDevice(const cuda::DeviceRef &device,
     rows[i].errors = *errors;
   }
   for (size_t i = 0; i < kernels.size(); ++i) {
-    Result<Timing> timing = timeDecode(kernels[i], made->stream, *sets);
+    Result<Timing> timing =
+        timeDecode(kernels[i], made->stream, *sets, checked[i]);
     if (!timing.ok())
       return timing.status();
     rows[i].attention = *timing;
