@@ -197,9 +197,10 @@ LogicalResult TileType::verify(function_ref<InFlightDiagnostic()> emitError,
   if (!rt::isLevel(level))
     return emitError() << "(C1) expected a level of 16, 8, 4 or 2, got "
                        << level;
-  if (format && tokens != rt::kPageTokens)
-    return emitError() << "(C2) expected " << rt::kPageTokens
-                       << " tokens in a tile with a format, got " << tokens;
+  if (format && !llvm::is_contained({16, 32, 64, rt::kPageTokens}, tokens))
+    return emitError() << "(C2) expected 128, 64, 32 or 16 tokens in a tile "
+                          "with a format, got "
+                       << tokens;
   constexpr int64_t maxTokens = kMaxSink + rt::kPageTokens;
   if (tokens <= 0 || tokens > maxTokens)
     return emitError() << "(C2) expected 1 to " << maxTokens << " tokens, got "

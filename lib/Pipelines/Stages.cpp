@@ -168,6 +168,17 @@ struct PlanPipelineOptions : PassPipelineOptions<PlanPipelineOptions> {
 };
 } // namespace
 
+namespace {
+struct DevicePipelineOptions
+    : public PassPipelineOptions<DevicePipelineOptions> {
+  ListOption<int64_t> kinds{*this, "kinds",
+                            llvm::cl::desc("Key and value levels of units")};
+  Option<bool> dependentLaunch{
+      *this, "dependent-launch",
+      llvm::cl::desc("Start while the launch before may still run")};
+};
+} // namespace
+
 void mlir::pmkvq::registerStagePipelines() {
   for (const Stage &stage : getStages())
     PassPipelineRegistration<PlanPipelineOptions>(
@@ -176,4 +187,12 @@ void mlir::pmkvq::registerStagePipelines() {
                               const PlanPipelineOptions &options) {
           build(pm, options.get());
         });
+  PassPipelineRegistration<DevicePipelineOptions>(
+      "pmkvq-lower-to-gpu", "kernels in tile form to a GPU's instructions",
+      [](OpPassManager &pm, const DevicePipelineOptions &options) {
+        DeviceOptions device;
+        device.kinds.assign(options.kinds.begin(), options.kinds.end());
+        device.dependentLaunch = options.dependentLaunch;
+        buildDevicePipeline(pm, device);
+      });
 }

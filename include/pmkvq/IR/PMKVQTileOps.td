@@ -223,8 +223,9 @@ def PMKVQ_ByLevelOp : PMKVQ_Op<"by_level", [
 }
 
 def PMKVQ_YieldOp : PMKVQ_Op<"yield",
-    [Pure, ReturnLike, Terminator, HasParent<"ByLevelOp">]> {
-  let summary = "results of a level's code";
+    [Pure, ReturnLike, Terminator,
+     ParentOneOf<["ByLevelOp", "ForSegmentOp", "ForUnitOp"]>]> {
+  let summary = "results of a region: a level's code, a unit's, a segment's";
   let arguments = (ins Variadic<AnyType>:$results);
   let assemblyFormat = "attr-dict ($results^ `:` type($results))?";
   let builders = [OpBuilder<(ins), [{ }]>];
@@ -461,5 +462,6 @@ def PMKVQ_ContractOp : PMKVQ_Op<"contract", [Pure]> {
 }
 
 include "pmkvq/IR/PMKVQSoftmaxOps.td"
+include "pmkvq/IR/PMKVQUnitOps.td"
 
 #endif // PMKVQ_TILE_OPS_TD

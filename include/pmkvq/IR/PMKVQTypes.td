@@ -83,8 +83,8 @@ def PMKVQ_TileType : PMKVQ_Type<"Tile", "tile"> {
     of a format whose first level is below 16.
 
     (C1) `level` is 16, 8, 4 or 2.
-    (C2) A tile with a format is a whole page: 128 tokens; one without has 1 to
-         144.
+    (C2) A tile with a format is a page, 128 tokens, or a unit of 64, 32 or 16;
+         one without has 1 to 144.
     (C3) `head_dim` is 64 or 128.
     (C4) A tile without a format is at level 16.
 

@@ -13,6 +13,7 @@
 #include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/StringRef.h"
 #include <string>
+#include <vector>
 
 namespace mlir {
 class DialectRegistry;
@@ -54,7 +55,19 @@ LogicalResult runStages(ModuleOp module, const PlanOptions &options,
                         llvm::StringRef dumpFolder = "",
                         llvm::StringRef lastStage = "");
 
-/// Registers `--pmkvq-stage-NAME` for each stage.
+/// What a GPU kernel is compiled for.
+struct DeviceOptions {
+  /// Key and value level of each kind of unit, in turns; empty: all of the
+  /// ladder, both sides alike.
+  std::vector<int64_t> kinds;
+  bool dependentLaunch = false;
+};
+
+/// From kernels in tile form over pages to one gpu.module in the LLVM and NVVM
+/// dialects.  `pmkvq-opt --pmkvq-lower-to-gpu` runs it.
+void buildDevicePipeline(OpPassManager &pm, const DeviceOptions &options);
+
+/// Registers `--pmkvq-stage-NAME` for each stage, and the GPU's pipeline.
 void registerStagePipelines();
 
 /// Every dialect, format, interface and translation the stages need.
