@@ -48,6 +48,16 @@ struct Task {
 /// A WorkSegment's fields.
 struct Segment {
   Value pair, units, share, shares, partial;
+
+  void append(SmallVectorImpl<Value> &to) const {
+    llvm::append_range(to,
+                       ArrayRef<Value>{pair, units, share, shares, partial});
+  }
+  static Segment take(ValueRange &from) {
+    Segment segment = {from[0], from[1], from[2], from[3], from[4]};
+    from = from.drop_front(5);
+    return segment;
+  }
 };
 
 /// The tile ops that a kernel over units is made of.
@@ -191,6 +201,7 @@ private:
     segmentCount = header[0];
     Task first = Task::load(b, tasks);
     second = Task::load(b, b.at(tasks, taskStride()));
+    firstSegment = loadSegment(b.i32(0));
     firstInfo = first.info;
     // This warp's units of all segments: warp, warp + 8, ...
     myUnits = unitsBefore(header[1]);
@@ -210,7 +221,7 @@ private:
       issue(b.i32(0), first);
       b.waitForDependency();
     }
-    firstQueries = loadQueries(loadSegment(b.i32(0)).pair);
+    firstQueries = loadQueries(firstSegment.pair);
     if (!dependentLaunch)
       issue(b.i32(0), first);
   }
@@ -355,9 +366,11 @@ private:
   //===--------------------------------------------------------------------===//
 
   LogicalResult lowerSegments() {
-    // Units so far; the next task to work on and to issue; the next queries.
+    // Units so far; the next task to work on and to issue; the segment, and its
+    // queries.
     SmallVector<Value> init = {b.i32(0), firstInfo};
     second.append(init);
+    firstSegment.append(init);
     llvm::append_range(init, firstQueries);
     auto loop = scf::ForOp::create(b, b.i32(0), segmentCount, b.i32(1), init);
     {
@@ -375,14 +388,15 @@ private:
     Value before = carried[0], info = carried[1];
     carried = carried.drop_front(2);
     Task next = Task::take(carried);
+    Segment segment = Segment::take(carried);
     Values q(carried);
-    Value index = loop.getInductionVar();
-    Segment segment = loadSegment(index);
     stageQueries(q);
     b.barrier();
     Value last = b.sub(segmentCount, b.i32(1));
-    Value following = arith::MinUIOp::create(b, b.add(index, 1), last);
-    Values nextQueries = loadQueries(loadSegment(following).pair);
+    Value following =
+        arith::MinUIOp::create(b, b.add(loop.getInductionVar(), 1), last);
+    Segment nextSegment = loadSegment(following);
+    Values nextQueries = loadQueries(nextSegment.pair);
 
     SegmentLanes lanes = {shared, keysPerToken, base, lane, {}, scale};
     Value mine =
@@ -412,6 +426,7 @@ private:
                          after, shared.group, shared.headDim, shared.slotBytes);
     SmallVector<Value> yielded = {end, infoAfter};
     nextAfter.append(yielded);
+    nextSegment.append(yielded);
     llvm::append_range(yielded, nextQueries);
     scf::YieldOp::create(b, yielded);
     return success();
@@ -512,6 +527,7 @@ private:
   Value row, tasks, thread, warp, lane, base, ring, barriers;
   Value segmentCount, myUnits, isLeader, policy, firstInfo;
   Task second;
+  Segment firstSegment;
   Values firstQueries;
 };
 
