@@ -1,25 +1,7 @@
-//===- CodeLayout.h - The order of codes on the CPU -------------*- C++ -*-===//
+//===- CodeLayout.h - The order of codes of a tile on the CPU ---*- C++ -*-===//
 //
-// Says which field of which byte of a part's blocks is which element.  The only
-// owner of that fact on the compiler's side.  Neighbours: LowerCodes.cpp (which
-// writes codes), LowerProducts.cpp (which reads them).
-//
-// Mental model.  A product with a tile sums over one axis (keys: head dims,
-// values: tokens) and has outputs along the other.  A *vector* is 32 bytes: 8
-// lanes of 32 bits; a lane is an output, its 4 bytes are 4 neighbouring
-// elements of the summed axis, a *quad*, in the order 0, 2, 1, 3.  At level 8 a
-// byte is one code.  Lowering packs two neighbouring vectors into one, so at
-// level 4 a byte holds the codes of 2 outputs, at level 2 of 4; 4 neighbouring
-// vectors of level 8, outputs apart by 8, are one *bundle*, and a bundle is one
-// vector at level 2:
-//
-//   level 8: vectors g = 0, 1, 2, 3          bits 0-7 of each byte
-//   level 4: vector 0: g = 0 in bits 0-3, 1 in bits 4-7; vector 1: g = 2, 3
-//   level 2: g = 0 in bits 0-1, 1 in 4-5, 2 in 2-3, 3 in 6-7
-//
-// A part is a run of bundles, each 32 outputs x one quad.  Keys: for each 32
-// tokens, all quads of head dims; values: for each quad of tokens, all runs of
-// 32 head dims.  At level 16 a part is rows of bf16, one token after the other.
+// HostLayout for a tile type.  Neighbours: HostLayout.h, which has the mental
+// model, LowerCodes.cpp and LowerProducts.cpp.
 //
 //===----------------------------------------------------------------------===//
 
@@ -27,51 +9,15 @@
 #define PMKVQ_LIB_CONVERSION_CODELAYOUT_H
 
 #include "pmkvq/IR/PMKVQ.h"
-#include "llvm/Support/ErrorHandling.h"
+#include "pmkvq/Target/HostLayout.h"
 
 namespace mlir::pmkvq {
 
-struct CodeLayout {
-  static constexpr int64_t kLanes = 8;
-  static constexpr int64_t kVectorBytes = 32;
-  static constexpr int64_t kQuad = 4;
-  static constexpr int64_t kBundleGroups = 4;
-  static constexpr int64_t kBundleOutputs = kLanes * kBundleGroups;
-  /// Byte of a lane that element i of a quad is in; its own inverse.
-  static constexpr int64_t kByteOf[kQuad] = {0, 2, 1, 3};
-
+struct CodeLayout : ::pmkvq::HostLayout {
   explicit CodeLayout(TileType tile)
-      : quads(tile.getReduction() / kQuad),
-        outputs(tile.getWidth() / kBundleOutputs),
-        outputStride(tile.getPart() == Part::Key ? quads : 1),
-        quadStride(tile.getPart() == Part::Key ? 1 : outputs) {}
-
-  /// Quads along the summed axis; runs of 32 outputs along the other.
-  int64_t quads;
-  int64_t outputs;
-  /// Bundle of (run, quad) is run * outputStride + quad * quadStride.
-  int64_t outputStride;
-  int64_t quadStride;
-
-  /// Vectors of a bundle at a level.
-  static int64_t vectorsPerBundle(int64_t level) { return level / 2; }
-
-  /// Fields of a byte at a level, and the group and first bit of each.
-  static int64_t fields(int64_t level) { return 8 / level; }
-  static int64_t groupOf(int64_t level, int64_t vector, int64_t field) {
-    return vector * fields(level) + field;
-  }
-  static int64_t bitOf(int64_t level, int64_t field) {
-    // At level 2 the second half of a bundle fills the gaps of the first.
-    static constexpr int64_t level2[] = {0, 4, 2, 6};
-    return level == 2 ? level2[field] : field * 4;
-  }
-
-  /// Where the codes of `field` of source vector `half` (0 or 1) go when two
-  /// neighbouring vectors at `from` become one.
-  static int64_t loweredBitOf(int64_t from, int64_t half, int64_t field) {
-    return bitOf(from / 2, half * fields(from) + field);
-  }
+      : HostLayout(tile.getPart() == Part::Key ? ::pmkvq::rt::kKey
+                                               : ::pmkvq::rt::kValue,
+                   tile.getReduction(), tile.getWidth()) {}
 };
 
 } // namespace mlir::pmkvq

@@ -23,9 +23,9 @@
 #ifndef PMKVQ_TEST_UNIT_RUNTIMECONFORMANCE_H
 #define PMKVQ_TEST_UNIT_RUNTIMECONFORMANCE_H
 
+#include "RequireGpu.h"
 #include "RuntimeSessionFixture.h"
 
-#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -36,12 +36,7 @@ protected:
   void SetUp() override {
     SessionTest::SetUp();
     entries = Backend::entries();
-    std::string reason = Backend::unavailable();
-    if (reason.empty())
-      return;
-    if (std::getenv("PMKVQ_REQUIRE_GPU"))
-      FAIL() << reason;
-    GTEST_SKIP() << reason;
+    PMKVQ_SKIP_UNLESS_EMPTY(Backend::unavailable());
   }
 
   /// A session of two sequences with room for `pageBlocks` blocks.

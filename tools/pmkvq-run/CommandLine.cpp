@@ -57,14 +57,33 @@ CommandLine::CommandLine()
            "Draw among the most probable tokens that together reach F "
            "(default 1: all)"),
       seed("seed", "N", "The same seed draws the same tokens (default 0)"),
-      device("device", "cpu", "Where to run (default cpu)"),
+      device("device", "auto|cpu|cuda",
+             "Where to run: cuda for --bench only so far (default auto: a GPU "
+             "where it can be used, else the CPU)"),
       threads("threads", "N", "Threads (default: one a core)"),
-      output("output", "text|jsonl",
-             "Text as it comes (default), or one JSON line a prompt and a "
-             "summary"),
+      output("output", "text|jsonl|csv",
+             "Text as it comes (default), one JSON line a prompt and a "
+             "summary, or the lines of --bench"),
       logits("logits", "FILE",
              "Also write the logits after every prompt token, fed one by one "
              "after the first chunk, as safetensors: logits.0, logits.1, ..."),
+      bench("bench", "attention",
+            "Check decode attention against double precision and measure it "
+            "beside reading the same bytes; needs no MODEL; comma lists in the "
+            "options of this group are swept"),
+      kvHeads("kv-heads", "8", "Heads of keys and values"),
+      queryHeads("q-heads", "32", "Query heads, a multiple of them"),
+      headDim("head-dim", "128", "Elements of a head"),
+      batch("batch", "1", "Sequences"),
+      context("context", "N|ragged:N-M",
+              "Tokens of each sequence (default 32768 on a GPU, 4096 on a "
+              "CPU), or a range that lengths are drawn from; whole pages of "
+              "128 unless N is no multiple or ragged: then with a sink and a "
+              "window"),
+      levels("levels", "LEVELS",
+             "16, 8, 4, 2, k4v2 (keys 4, values 2), or "
+             "mixed:2=192/4=48/8=16, pages in these proportions, oldest first "
+             "(default 16,8,4,2)"),
       explain("explain",
               "Print what the run will take, when its pages fall and what the "
               "budget buys, and stop; fails with the bytes missing if it does "
@@ -99,6 +118,10 @@ CommandLine::CommandLine()
        {&device, &threads, &output, &logits},
        "pmkvq-run test/models/reasoner --max-tokens=112 --output=jsonl \\\n"
        "        --prompts=test/models/reasoner/programs-16.jsonl"},
+      {"Benchmark",
+       {&bench, &kvHeads, &queryHeads, &headDim, &batch, &context, &levels},
+       "pmkvq-run --bench=attention --batch=1,8 --context=32768 \\\n"
+       "        --levels=4,2,k4v2,mixed:2=192/4=48/8=16 --output=csv"},
       {"Looking inside",
        {&explain, &emit, &outputFile, &dumpStages},
        "pmkvq-run model/ --prompt-tokens=1,2,3 --max-tokens=4000 \\\n"

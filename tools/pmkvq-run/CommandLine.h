@@ -80,6 +80,14 @@ struct CommandLine {
   ChoiceOption output;
   StringOption logits;
 
+  ChoiceOption bench;
+  StringOption kvHeads;
+  StringOption queryHeads;
+  StringOption headDim;
+  StringOption batch;
+  StringOption context;
+  StringOption levels;
+
   Flag explain;
   StringOption emit;
   StringOption outputFile;

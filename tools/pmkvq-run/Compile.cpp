@@ -5,7 +5,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Compile.h"
-#include "mlir/IR/Diagnostics.h"
+#include "FirstError.h"
 #include "pmkvq/Import/ImportModel.h"
 #include "pmkvq/Target/HostProgram.h"
 #include "llvm/Support/FileSystem.h"
@@ -20,30 +20,6 @@ using mlir::OwningOpRef;
 using mlir::pmkvq::HostProgram;
 using mlir::pmkvq::ModelConfig;
 using mlir::pmkvq::PlanOptions;
-
-namespace {
-/// Keeps the first error that MLIR reports, as one line.
-class FirstError {
-public:
-  explicit FirstError(mlir::MLIRContext &context)
-      : handler(&context, [this](mlir::Diagnostic &diagnostic) {
-          if (message.empty() &&
-              diagnostic.getSeverity() == mlir::DiagnosticSeverity::Error)
-            llvm::raw_string_ostream(message)
-                << diagnostic.getLocation() << ": " << diagnostic.str();
-          return mlir::success();
-        }) {}
-
-  Error take(StringRef what) const {
-    return llvm::createStringError(what + ": " +
-                                   (message.empty() ? "failed" : message));
-  }
-
-private:
-  std::string message;
-  mlir::ScopedDiagnosticHandler handler;
-};
-} // namespace
 
 Expected<OwningOpRef<ModuleOp>>
 pmkvq::run::compileModule(const ModelConfig &config, const PlanOptions &plan,

@@ -87,6 +87,8 @@ First steps
   5. The module that the compiler begins with, and the code it ends with:
        pmkvq-run model/ --emit=import -o step.mlir
        pmkvq-run model/ --emit=asm --floor=2 -o step.s
+  6. How fast attention over such a cache is here, checked and measured:
+       pmkvq-run --bench=attention --context=4096 --levels=16,4,2
 )";
   for (const OptionGroup &group : line.groups) {
     os << "\n" << group.title << "\n";

@@ -7,6 +7,7 @@
 
 #include "Options.h"
 #include "CommandLine.h"
+#include "OptionValues.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/SmallPtrSet.h"
 #include "llvm/ADT/SmallVector.h"
@@ -29,29 +30,6 @@ namespace cl = llvm::cl;
 //===----------------------------------------------------------------------===//
 // Values
 //===----------------------------------------------------------------------===//
-
-static Error optionError(const cl::Option &option, const Twine &expected,
-                         StringRef actual) {
-  return llvm::createStringError("--" + option.ArgStr + ": expected " +
-                                 expected + ", got '" + actual + "'");
-}
-
-static Expected<int64_t> readCount(const StringOption &option, int64_t max) {
-  int64_t count;
-  if (StringRef(option).getAsInteger(10, count) || count < 1 || count > max)
-    return optionError(option, "a whole number from 1 to " + Twine(max),
-                       option);
-  return count;
-}
-
-/// The option's value if it is one of its choices; the first by default.
-static Expected<std::string> readChoice(const StringOption &option) {
-  if (!option.given())
-    return option.choices.front();
-  if (!llvm::is_contained(option.choices, option.getValue()))
-    return optionError(option, llvm::join(option.choices, " or "), option);
-  return option.getValue();
-}
 
 std::optional<int64_t> pmkvq::run::parseSize(StringRef text) {
   constexpr std::pair<StringRef, int64_t> units[] = {{"", 1},
@@ -108,17 +86,6 @@ Expected<std::string> pmkvq::run::parseFormat(StringRef text) {
     }
   }
   return ("<" + name + rotation + clip + ">").str();
-}
-
-static Expected<std::string> readFormat(const StringOption &option) {
-  if (!option.given())
-    return std::string();
-  Expected<std::string> format = parseFormat(option);
-  if (!format)
-    return llvm::createStringError("--" + option.ArgStr + ": " +
-                                   llvm::toString(format.takeError()) +
-                                   ", got '" + option.getValue() + "'");
-  return format;
 }
 
 static Expected<std::vector<int64_t>> readTokens(const StringOption &option) {
@@ -317,11 +284,19 @@ static Error readSampling(const CommandLine &line, Options &options) {
 }
 
 static Error readExecution(const CommandLine &line, Options &options) {
-  if (Expected<std::string> place = readChoice(line.device); !place)
+  Expected<std::string> place = readChoice(line.device);
+  if (!place)
     return place.takeError();
+  if (*place == "cuda")
+    return optionError(line.device,
+                       "cpu or auto with a MODEL, because whole steps do not "
+                       "run on a GPU yet (--bench=attention does)",
+                       line.device);
   Expected<std::string> form = readChoice(line.output);
   if (!form)
     return form.takeError();
+  if (*form == "csv")
+    return optionError(line.output, "text or jsonl with a MODEL", line.output);
   options.output =
       *form == "jsonl" ? Options::Output::JsonLines : Options::Output::Text;
   if (line.dumpStages.given() && line.dumpStages.empty())
@@ -330,13 +305,7 @@ static Error readExecution(const CommandLine &line, Options &options) {
   if (line.logits.given() && line.logits.empty())
     return optionError(line.logits, "a file", line.logits);
   options.logitsFile = line.logits;
-  if (!line.threads.given())
-    return Error::success();
-  Expected<int64_t> count = readCount(line.threads, 1024);
-  if (!count)
-    return count.takeError();
-  options.threads = static_cast<int32_t>(*count);
-  return Error::success();
+  return readThreads(line, options);
 }
 
 /// What LLVM would print itself instead of reporting it: values that are
@@ -405,6 +374,13 @@ Expected<Options> pmkvq::run::parseOptions(int argc, char **argv) {
       return shell.takeError();
     options.action = Options::Action::Print;
     options.text = bashCompletion(line);
+    return options;
+  }
+  if (Error error = checkBenchOptions(line))
+    return error;
+  if (line.bench.given()) {
+    if (Error error = readBench(line, options))
+      return error;
     return options;
   }
   if (line.models.size() != 1)

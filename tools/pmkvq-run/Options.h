@@ -8,6 +8,7 @@
 #ifndef PMKVQ_TOOLS_RUN_OPTIONS_H
 #define PMKVQ_TOOLS_RUN_OPTIONS_H
 
+#include "bench/Sweep.h"
 #include "pmkvq_rt/Sampling.h"
 #include "llvm/ADT/StringRef.h"
 #include "llvm/Support/Error.h"
@@ -19,7 +20,7 @@
 namespace pmkvq::run {
 
 struct Options {
-  enum class Output { Text, JsonLines };
+  enum class Output { Text, JsonLines, Csv };
   enum class Action {
     Generate,
     /// Print the plan.
@@ -28,6 +29,8 @@ struct Options {
     EmitMLIR,
     EmitLLVM,
     EmitAssembly,
+    /// Measure `sweep` on `device`; of the rest, threads and output are set.
+    Bench,
     /// Print `text`; nothing else is set.
     Print
   };
@@ -68,6 +71,10 @@ struct Options {
   std::string emitStage;
   /// Where code goes; empty: stdout.
   std::string outputFile;
+
+  /// "auto", "cpu" or "cuda".
+  std::string device = "auto";
+  bench::Sweep sweep;
 
   bool emits() const {
     return action >= Action::EmitImport && action <= Action::EmitAssembly;

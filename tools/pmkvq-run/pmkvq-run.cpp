@@ -6,6 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Bench.h"
 #include "CachePlan.h"
 #include "Compile.h"
 #include "Explain.h"
@@ -255,6 +256,8 @@ static Error runTool(int argc, char **argv) {
     return options.takeError();
   if (options->action == Options::Action::Print)
     return printOut(options->text);
+  if (options->action == Options::Action::Bench)
+    return runBench(*options);
   Expected<Model> model = openModel(options->model);
   if (!model)
     return model.takeError();

@@ -189,9 +189,42 @@ static void dotPanel(const LinearJob &job, int64_t column, int64_t columns) {
   }
 }
 
+/// The same for any number of rows of x: slow if they are many, but needs no
+/// other library.
+static void dotRowBlocks(const LinearJob &job, int64_t column,
+                         int64_t columns) {
+  for (int64_t row = 0; row < job.m; row += kFewRows) {
+    LinearJob block = job;
+    block.x += row * job.k;
+    block.y += row * job.n;
+    block.m = std::min(kFewRows, job.m - row);
+    dotPanel(block, column, columns);
+  }
+}
+
 //===----------------------------------------------------------------------===//
 // Many rows: oneDNN over converted panels
 //===----------------------------------------------------------------------===//
+
+/// oneDNN's product, or null on a machine without oneDNN.  What is built for
+/// other machines cannot link it: it has no archive.
+static decltype(&dnnl_sgemm) findProduct() {
+#ifdef PMKVQ_LOAD_DNNL
+  // Global, so that OpenMP above finds its libgomp.
+  for (const char *name : {"libdnnl.so.2", "libdnnl.so.3"})
+    if (void *library = ::dlopen(name, RTLD_NOW | RTLD_GLOBAL))
+      return reinterpret_cast<decltype(&dnnl_sgemm)>(
+          ::dlsym(library, "dnnl_sgemm"));
+  return nullptr;
+#else
+  return &dnnl_sgemm;
+#endif
+}
+
+static decltype(&dnnl_sgemm) product() {
+  static const auto found = findProduct();
+  return found;
+}
 
 /// Rows [row, row + rows) of x times weight rows [column, column + columns),
 /// converted into `panel`, which holds columns * job.depth floats.
@@ -203,9 +236,9 @@ static void multiply(const LinearJob &job, int64_t row, int64_t rows,
       widen(panel + i * depth, job.w + (column + i) * job.k + k, depth);
     // Sizes are positive and leading dimensions sufficient, the only errors
     // that dnnl_sgemm reports.
-    (void)dnnl_sgemm('N', 'T', rows, columns, depth, 1.0f,
-                     job.x + row * job.k + k, job.k, panel, depth, 1.0f,
-                     job.y + row * job.n + column, job.n);
+    (void)product()('N', 'T', rows, columns, depth, 1.0f,
+                    job.x + row * job.k + k, job.k, panel, depth, 1.0f,
+                    job.y + row * job.n + column, job.n);
   }
 }
 
@@ -235,11 +268,11 @@ extern "C" void pmkvq_rt_linear(void *runtime, const float *x,
     return;
   ThreadPool &threads = *static_cast<HookContext *>(runtime)->threads;
   LinearJob job{x, w, y, m, n, k, 0, 0, 0};
-  if (m <= kFewRows) {
+  if (m <= kFewRows || !product()) {
     threads.parallelFor(
         (n + kNarrowPanel - 1) / kNarrowPanel, [&](int64_t task) {
           int64_t column = task * kNarrowPanel;
-          dotPanel(job, column, std::min(kNarrowPanel, n - column));
+          dotRowBlocks(job, column, std::min(kNarrowPanel, n - column));
         });
     return;
   }

@@ -1,0 +1,110 @@
+//===- HostLayout.h - The order of codes on the CPU -------------*- C++ -*-===//
+//
+// Says which field of which byte of a part's blocks is which element.  The only
+// owner of that fact on the compiler's side.  Neighbours:
+// lib/Conversion/CodeLayout.h (the same for tile types), LowerCodes.cpp (which
+// writes codes), LowerProducts.cpp (which reads them), FragmentLayout.h (the
+// order on a GPU).
+//
+// Mental model.  A product with a tile sums over one axis (keys: head dims,
+// values: tokens) and has outputs along the other.  A *vector* is 32 bytes: 8
+// lanes of 32 bits; a lane is an output, its 4 bytes are 4 neighbouring
+// elements of the summed axis, a *quad*, in the order 0, 2, 1, 3.  At level 8 a
+// byte is one code.  Lowering packs two neighbouring vectors into one, so at
+// level 4 a byte holds the codes of 2 outputs, at level 2 of 4; 4 neighbouring
+// vectors of level 8, outputs apart by 8, are one *bundle*, and a bundle is one
+// vector at level 2:
+//
+//   level 8: vectors g = 0, 1, 2, 3          bits 0-7 of each byte
+//   level 4: vector 0: g = 0 in bits 0-3, 1 in bits 4-7; vector 1: g = 2, 3
+//   level 2: g = 0 in bits 0-1, 1 in 4-5, 2 in 2-3, 3 in 6-7
+//
+// A part is a run of bundles, each 32 outputs x one quad.  Keys: for each 32
+// tokens, all quads of head dims; values: for each quad of tokens, all runs of
+// 32 head dims.  At level 16 a part is rows of bf16, one token after the other.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_TARGET_HOSTLAYOUT_H
+#define PMKVQ_TARGET_HOSTLAYOUT_H
+
+#include "pmkvq_rt/Geometry.h"
+
+#include <cstdint>
+
+namespace pmkvq {
+
+struct HostLayout {
+  static constexpr int64_t kLanes = 8;
+  static constexpr int64_t kVectorBytes = 32;
+  static constexpr int64_t kQuad = 4;
+  static constexpr int64_t kBundleGroups = 4;
+  static constexpr int64_t kBundleOutputs = kLanes * kBundleGroups;
+  /// Byte of a lane that element i of a quad is in; its own inverse.
+  static constexpr int64_t kByteOf[kQuad] = {0, 2, 1, 3};
+
+  /// Shapes: `reduction` elements are summed, `width` are outputs.
+  constexpr HostLayout(rt::Part part, int64_t reduction, int64_t width)
+      : part(part), quads(reduction / kQuad), outputs(width / kBundleOutputs),
+        outputStride(part == rt::kKey ? quads : 1),
+        quadStride(part == rt::kKey ? 1 : outputs) {}
+
+  /// The layout of a whole part.
+  static constexpr HostLayout ofPart(rt::Part part, int64_t headDim) {
+    return part == rt::kKey ? HostLayout(part, headDim, rt::kPageTokens)
+                            : HostLayout(part, rt::kPageTokens, headDim);
+  }
+
+  rt::Part part;
+  /// Quads along the summed axis; runs of 32 outputs along the other.
+  int64_t quads;
+  int64_t outputs;
+  /// Bundle of (run, quad) is run * outputStride + quad * quadStride.
+  int64_t outputStride;
+  int64_t quadStride;
+
+  /// Vectors of a bundle at a level.
+  static constexpr int64_t vectorsPerBundle(int64_t level) { return level / 2; }
+
+  /// Fields of a byte at a level, and the group and first bit of each.
+  static constexpr int64_t fields(int64_t level) { return 8 / level; }
+  static constexpr int64_t groupOf(int64_t level, int64_t vector,
+                                   int64_t field) {
+    return vector * fields(level) + field;
+  }
+  static constexpr int64_t bitOf(int64_t level, int64_t field) {
+    // At level 2 the second half of a bundle fills the gaps of the first.
+    constexpr int64_t level2[] = {0, 4, 2, 6};
+    return level == 2 ? level2[field] : field * 4;
+  }
+
+  /// Where the codes of `field` of source vector `half` (0 or 1) go when two
+  /// neighbouring vectors at `from` become one.
+  static constexpr int64_t loweredBitOf(int64_t from, int64_t half,
+                                        int64_t field) {
+    return bitOf(from / 2, half * fields(from) + field);
+  }
+
+  /// A code's place: byte offset in the part, and first bit.
+  struct Place {
+    int64_t byte;
+    int32_t bit;
+  };
+
+  /// Of a code below level 16.
+  constexpr Place place(int32_t level, int64_t token, int64_t dim) const {
+    int64_t output = part == rt::kKey ? token : dim;
+    int64_t summed = part == rt::kKey ? dim : token;
+    int64_t bundle =
+        output / kBundleOutputs * outputStride + summed / kQuad * quadStride;
+    int64_t group = output % kBundleOutputs / kLanes;
+    int64_t vector = bundle * vectorsPerBundle(level) + group / fields(level);
+    return {vector * kVectorBytes + output % kLanes * 4 +
+                kByteOf[summed % kQuad],
+            static_cast<int32_t>(bitOf(level, group % fields(level)))};
+  }
+};
+
+} // namespace pmkvq
+
+#endif // PMKVQ_TARGET_HOSTLAYOUT_H

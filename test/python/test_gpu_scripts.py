@@ -1,0 +1,105 @@
+"""script/run-gpu on a folder as script/pack-gpu makes it, with a tool that prints a table."""
+
+import lzma
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEADER = ("device,kv_heads,q_heads,head_dim,batch,context,levels,key_format,value_format,us,spread,bytes,read_us,"
+          "ratio,rms_rel_err,max_rel_err,peer,peer_us")
+
+TOOL = f"""#!/bin/sh
+echo "cuda: NVIDIA Test, 132 multiprocessors, compiling for sm_90a" >&2
+echo "$@" >>"$CALLS"
+case "$*" in *fail*) echo "pmkvq-run: error: it fails" >&2; exit 1 ;; esac
+echo "{HEADER}"
+echo "cuda,8,32,128,8,32768,2,per_channel+hadamard,per_token+hadamard,39.000,0.500,151000000,34.000,1.1471,8e-05,3e-04,xqa,37.00"
+echo "cuda+dependent,8,32,128,8,32768,2,per_channel+hadamard,per_token+hadamard,37.500,0.400,151000000,34.000,1.1029,8e-05,3e-04,xqa,37.00"
+"""
+
+PEER = """#!/bin/sh
+echo "$@" >>"$CALLS"
+echo "READ,8x32768,lv2q,G4,151.0 MB"
+echo "K,8x32768,lv2q,G4,w8k2-m0 ring only,30.00 us,x (partial)"
+echo "K,8x32768,lv2q,G4,w8k2-m6 no loads,20.00 us,x"
+echo "K,8x32768,lv2q,G4,w8k2-tag,38.78 us,x"
+echo "K,8x32768,lv2q,G4,w8k2-tag-pdl,37.01 us,x"
+"""
+
+
+def pack(folder, name, text):
+    (folder / f"{name}.xz").write_bytes(lzma.compress(text.encode()))
+
+
+@pytest.fixture
+def packed(tmp_path):
+    folder = tmp_path / "gpu"
+    folder.mkdir()
+    for script in ("run-gpu", "gpu-shapes"):
+        shutil.copy(ROOT / "script" / script, folder)
+    pack(folder, "pmkvq-run", TOOL)
+    return folder
+
+
+def run(folder, *arguments):
+    calls = folder.parent / "calls"
+    result = subprocess.run([folder / "run-gpu", *arguments], capture_output=True, encoding="utf-8", timeout=60,
+                            env={**os.environ, "CALLS": str(calls), "OUT": str(folder.parent / "out")})
+    return result, calls.read_text().splitlines() if calls.exists() else []
+
+
+def test_one_table_with_card_bandwidth_and_peer(packed):
+    pack(packed, "peer.bin", PEER)
+    result, calls = run(packed, "--batch=8", "--levels=2")
+    assert result.returncode == 0, result.stderr
+    assert calls == ["--bench=attention --device=cuda --output=csv --batch=8 --levels=2",
+                     "w8k2 8x32768 2q,4q,8q,16q,m2q 40 0 4"]
+    lines = result.stdout.splitlines()
+    assert "NVIDIA Test" in lines[0] and "4.44 TB/s" in lines[0]
+    assert len(lines) == 4
+    assert lines[2].split()[:1] == ["cuda"] and "38.78" in lines[2] and "37.00 xqa" in lines[2]
+    assert lines[3].split()[:1] == ["cuda+dependent"] and "37.01" in lines[3]
+    table = (packed.parent / "out" / "attention.csv").read_text().splitlines()
+    assert table[0] == HEADER and len(table) == 3
+
+
+def test_shapes_come_from_the_file(packed):
+    (packed / "gpu-shapes").write_text("# comment\nquick: --batch=1\n\n--batch=2 --levels=4\n")
+    result, calls = run(packed)
+    assert result.returncode == 0
+    assert [call.split("csv ")[1] for call in calls] == ["--batch=1", "--batch=2 --levels=4"]
+    assert len((packed.parent / "out" / "attention.csv").read_text().splitlines()) == 5
+    (packed.parent / "calls").unlink()
+    _, calls = run(packed, "--quick")
+    assert [call.split("csv ")[1] for call in calls] == ["--batch=1"]
+
+
+def test_a_sweep_that_fails_does_not_stop_the_rest(packed):
+    (packed / "gpu-shapes").write_text("--levels=fail\n--levels=4\n")
+    result, calls = run(packed)
+    assert result.returncode == 1
+    assert len(calls) == 2
+    assert "it fails" in result.stderr
+    assert "NVIDIA Test" in result.stdout
+
+
+def test_nothing_measured_is_an_error(packed):
+    result, _ = run(packed, "--levels=fail")
+    assert result.returncode == 1
+    assert "nothing was measured" in result.stderr
+
+
+def test_every_line_of_the_shapes_is_understood(packed):
+    """By the tool's own parser: an error would come before that of the missing driver."""
+    tool = os.environ.get("PMKVQ_RUN", ROOT / "build" / "bin" / "pmkvq-run")
+    for line in (ROOT / "script" / "gpu-shapes").read_text().splitlines():
+        if not line or line.startswith("#"):
+            continue
+        result = subprocess.run([tool, "--bench=attention", "--device=cuda", *line.removeprefix("quick:").split()],
+                                capture_output=True, encoding="utf-8", timeout=60,
+                                env={**os.environ, "PMKVQ_CUDA_LIBRARY": "/nonexistent.so"})
+        assert "no CUDA driver" in result.stderr, line

@@ -1,0 +1,219 @@
+//===- BenchDeviceTest.cpp - The benchmark on a stand-in GPU --------------===//
+//
+// The whole host side of a measurement, with a kernel that does what the ABI
+// says: content, conversion, work lists, launches, checks, times.  Neighbours:
+// StandInDecode.h (the kernel), StandInCuda.h (the driver).
+//
+//===----------------------------------------------------------------------===//
+
+#include "StandInCuda.h"
+#include "StandInDecode.h"
+#include "bench/DeviceBench.h"
+
+#include <gtest/gtest.h>
+
+namespace cuda = pmkvq::rt::cuda;
+namespace bench = pmkvq::bench;
+namespace rt = pmkvq::rt;
+using pmkvq::test::StandIn;
+using pmkvq::test::StandInDecode;
+using pmkvq::test::StandInLaunch;
+using rt::StatusCode;
+
+namespace {
+/// What the stand-in's kernels do; a plain function cannot carry it.
+struct Behaviour {
+  const StandInDecode *decode = nullptr;
+  /// After a run of decode: may spoil its results.
+  void (*spoil)(const rt::DecodeArgs &) = nullptr;
+  std::vector<unsigned> readGrids;
+};
+Behaviour behaviour;
+
+double runKernel(const StandInLaunch &launch, const void *argument) {
+  if (launch.kernel == "read") {
+    behaviour.readGrids.push_back(launch.blocks);
+    // 4 blocks a multiprocessor are best.
+    return launch.blocks == 4 * 132 ? 5 : 8;
+  }
+  if (launch.inGraph)
+    return launch.dependent ? 9 : 10;
+  const auto &arguments = *static_cast<const rt::DecodeArgs *>(argument);
+  behaviour.decode->run(arguments, launch.blocks);
+  if (behaviour.spoil)
+    behaviour.spoil(arguments);
+  return 10;
+}
+
+class BenchDeviceTest : public testing::Test {
+protected:
+  BenchDeviceTest() {
+    behaviour = {};
+    standIn.state().run = runKernel;
+    standIn.state().argumentBytes = {{"decode", sizeof(rt::DecodeArgs)},
+                                     {"read", sizeof(rt::ReadArgs)}};
+    compiler.decode = [](const bench::Problem &, bool,
+                         const std::string &chip) {
+      EXPECT_EQ(chip, "sm_90a");
+      return bench::DeviceCode{".entry decode", "decode", 256, 150000};
+    };
+    compiler.read = [](const std::string &) {
+      return bench::DeviceCode{".entry read", "read", 512, 0};
+    };
+  }
+
+  cuda::DeviceRef open() {
+    auto driver = cuda::Driver::load(standIn.library());
+    EXPECT_TRUE(driver.ok()) << driver.status().message();
+    auto device = cuda::Device::open(*driver);
+    EXPECT_TRUE(device.ok()) << device.status().message();
+    return *device;
+  }
+
+  /// Small, and shared among several rows.
+  static bench::Shape shape(const char *levels, const char *context = "1024") {
+    bench::Shape shape;
+    shape.kvHeads = 2;
+    shape.queryHeads = 6;
+    shape.headDim = 64;
+    shape.batch = 2;
+    shape.context = context;
+    shape.levels = levels;
+    return shape;
+  }
+
+  rt::Result<bench::Errors> check(const bench::Shape &shape) {
+    auto problem = bench::understand(shape);
+    EXPECT_TRUE(problem.ok()) << problem.status().message();
+    StandInDecode decode(*problem);
+    behaviour.decode = &decode;
+    return bench::checkOnDevice(open(), compiler, *problem, false);
+  }
+
+  void expectRefused(const rt::Status &status, StatusCode code,
+                     const char *word) {
+    EXPECT_EQ(status.code(), code);
+    EXPECT_NE(status.message().find(word), std::string::npos)
+        << status.message();
+  }
+
+  void TearDown() override {
+    EXPECT_EQ(standIn.state().live, 0) << "handles are left";
+    EXPECT_EQ(standIn.state().lost, 0);
+  }
+
+  StandIn standIn{PMKVQ_STANDIN_CUDA};
+  bench::DeviceCompiler compiler;
+};
+
+/// Partial results and outputs are f32; a few roundings of each.
+constexpr double kSingle = 1e-6;
+
+TEST_F(BenchDeviceTest, WhatTheHostHandsOverIsTheReferencesCache) {
+  for (const char *levels : {"16", "8", "4", "2", "k8v2", "k2v4", "k4v8",
+                             "mixed:2=3/4=1/k8v4=1/16=1"})
+    for (const char *context : {"1024", "333", "ragged:1-1500"}) {
+      auto errors = check(shape(levels, context));
+      ASSERT_TRUE(errors.ok())
+          << levels << " " << context << ": " << errors.status().message();
+      EXPECT_LT(errors->rms, kSingle) << levels << " " << context;
+      EXPECT_LT(errors->largest, 10 * kSingle);
+    }
+}
+
+TEST_F(BenchDeviceTest, KeysPerTokenAndClipsAreHeeded) {
+  bench::Shape made = shape("2", "ragged:200-900");
+  made.keyFormat = "<per_token, plain, clip = 0.75>";
+  made.valueFormat = "<per_token, hadamard, clip = 0.85>";
+  auto errors = check(made);
+  ASSERT_TRUE(errors.ok()) << errors.status().message();
+  EXPECT_LT(errors->rms, kSingle);
+}
+
+TEST_F(BenchDeviceTest, MeasuresBothWaysOfLaunchingBesideReading) {
+  auto problem = bench::understand(shape("4"));
+  ASSERT_TRUE(problem.ok());
+  StandInDecode decode(*problem);
+  behaviour.decode = &decode;
+  auto rows = bench::measureOnDevice(open(), compiler, *problem);
+  ASSERT_TRUE(rows.ok()) << rows.status().message();
+  ASSERT_EQ(rows->size(), 2u);
+  EXPECT_EQ((*rows)[0].device, "cuda");
+  EXPECT_EQ((*rows)[1].device, "cuda+dependent");
+  EXPECT_NEAR((*rows)[0].attention.median, 10, 1e-3);
+  EXPECT_NEAR((*rows)[1].attention.median, 9, 1e-3);
+  EXPECT_NEAR((*rows)[0].readMicroseconds, 5, 1e-3);
+  EXPECT_NEAR((*rows)[0].ratio(), 2, 1e-3);
+  // 4 pairs of 8 pages: 2 blocks a part of 2,048 bytes, and a slot.
+  EXPECT_EQ((*rows)[0].bytes, 4 * 8 * (4 * 2048 + (64 + 128) * 4));
+  // Every launch in a graph goes to memory of its own until all have been
+  // used: the sets take more than the caches hold.
+  int64_t sets = bench::setsOf((*rows)[0].bytes);
+  EXPECT_GT(sets * (*rows)[0].bytes, 240000000);
+  int64_t timed = 0;
+  for (const StandInLaunch &launch : standIn.state().launches)
+    timed += launch.inGraph && launch.kernel == "decode";
+  EXPECT_EQ(timed, 2 * (3 + 31) * bench::launchesOf(sets));
+}
+
+TEST_F(BenchDeviceTest, ResultsThatWereNotWrittenAreSeen) {
+  behaviour.spoil = [](const rt::DecodeArgs &arguments) {
+    std::memset(arguments.results + 5, 0xff, 4);
+  };
+  auto errors = check(shape("4"));
+  ASSERT_FALSE(errors.ok());
+  expectRefused(errors.status(), StatusCode::Internal, "result 5");
+}
+
+TEST_F(BenchDeviceTest, WrongResultsAreNotMeasured) {
+  behaviour.spoil = [](const rt::DecodeArgs &arguments) {
+    arguments.results[0] += 0.1f;
+  };
+  auto errors = check(shape("4"));
+  ASSERT_FALSE(errors.ok());
+  expectRefused(errors.status(), StatusCode::Internal, "attention is wrong");
+}
+
+TEST_F(BenchDeviceTest, RunsThatDifferInABitAreSeen) {
+  behaviour.spoil = [](const rt::DecodeArgs &arguments) {
+    static int runs = 0;
+    if (++runs % 2)
+      arguments.results[0] = std::nextafter(arguments.results[0], 1e9f);
+  };
+  auto errors = check(shape("4"));
+  ASSERT_FALSE(errors.ok());
+  expectRefused(errors.status(), StatusCode::Internal, "differ in their bits");
+}
+
+TEST_F(BenchDeviceTest, WhatAGpuCannotDoIsRefused) {
+  auto one = check(shape("k16v4"));
+  ASSERT_FALSE(one.ok());
+  expectRefused(one.status(), StatusCode::Unimplemented, "k16v4");
+  bench::Shape channels = shape("4");
+  channels.valueFormat = "<per_channel>";
+  auto values = check(channels);
+  ASSERT_FALSE(values.ok());
+  expectRefused(values.status(), StatusCode::Unimplemented, "per_token");
+  standIn.state().sharedBytesPerBlock = 100000;
+  auto shared = check(shape("4"));
+  ASSERT_FALSE(shared.ok());
+  expectRefused(shared.status(), StatusCode::Unimplemented, "150000");
+}
+
+TEST_F(BenchDeviceTest, TooLittleMemoryIsAStatus) {
+  standIn.state().memoryBytes = 100 << 10;
+  auto errors = check(shape("4"));
+  ASSERT_FALSE(errors.ok());
+  expectRefused(errors.status(), StatusCode::OutOfMemory, "are free");
+}
+
+TEST_F(BenchDeviceTest, ACompilersErrorArrives) {
+  compiler.decode = [](const bench::Problem &, bool,
+                       const std::string &) -> rt::Result<bench::DeviceCode> {
+    return rt::Status(StatusCode::Unimplemented, "groups of 3");
+  };
+  auto errors = check(shape("4"));
+  ASSERT_FALSE(errors.ok());
+  expectRefused(errors.status(), StatusCode::Unimplemented, "groups of 3");
+}
+} // namespace

@@ -1,0 +1,120 @@
+//===- ReadConformance.h - What reading a cache must give -------*- C++ -*-===//
+//
+// The reading half of the back ends' conformance: one suite, typed over a back
+// end, of attention over caches at every level, compared with double precision.
+// RuntimeConformance.h is the writing half.  Neighbours:
+// CompilerReadConformanceTest.cpp (the back ends), bench/Case.h (the content
+// and the reference).
+//
+// struct Backend {
+//   /// Why the back end cannot run here; empty: it can.
+//   static std::string unavailable();
+//   /// Runs attention twice over poisoned results and compares.
+//   static rt::Result<bench::Errors> check(const bench::Problem &);
+//   /// Bounds on the errors of right results.
+//   static constexpr bench::Errors kBounds;
+// };
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_TEST_UNIT_READCONFORMANCE_H
+#define PMKVQ_TEST_UNIT_READCONFORMANCE_H
+
+#include "RequireGpu.h"
+#include "bench/Measurement.h"
+
+#include <gtest/gtest.h>
+
+namespace pmkvq::test {
+
+template <typename Backend> class ReadConformance : public testing::Test {
+protected:
+  void SetUp() override { PMKVQ_SKIP_UNLESS_EMPTY(Backend::unavailable()); }
+
+  /// Two kv heads with three queries each.
+  static bench::Shape shape(const std::string &levels,
+                            const std::string &context) {
+    bench::Shape shape;
+    shape.kvHeads = 2;
+    shape.queryHeads = 6;
+    shape.batch = 3;
+    shape.context = context;
+    shape.levels = levels;
+    return shape;
+  }
+
+  static void expectRight(const bench::Shape &shape) {
+    auto problem = bench::understand(shape);
+    ASSERT_TRUE(problem.ok()) << problem.status().message();
+    auto errors = Backend::check(*problem);
+    std::string what = shape.levels + " over " + shape.context + ", " +
+                       std::to_string(shape.queryHeads) + "/" +
+                       std::to_string(shape.kvHeads) + " heads of " +
+                       std::to_string(shape.headDim) + ", " + shape.keyFormat +
+                       " " + shape.valueFormat;
+    ASSERT_TRUE(errors.ok()) << what << ": " << errors.status().message();
+    EXPECT_LE(errors->rms, Backend::kBounds.rms) << what;
+    EXPECT_LE(errors->largest, Backend::kBounds.largest) << what;
+  }
+};
+
+TYPED_TEST_SUITE_P(ReadConformance);
+
+TYPED_TEST_P(ReadConformance, EveryLevel) {
+  for (const char *levels : {"16", "8", "4", "2"})
+    for (const char *context : {"128", "1024", "4096"})
+      this->expectRight(this->shape(levels, context));
+}
+
+TYPED_TEST_P(ReadConformance, LevelsOfKeysAndValuesApart) {
+  for (const char *levels : {"k8v4", "k8v2", "k4v8", "k4v2", "k2v8", "k2v4"})
+    this->expectRight(this->shape(levels, "1024"));
+}
+
+TYPED_TEST_P(ReadConformance, LevelsMixedInOneSequence) {
+  this->expectRight(this->shape("mixed:2=192/4=48/8=15/16=1", "4096"));
+  this->expectRight(this->shape("mixed:16=1/k4v2=1/2=1/k8v2=1/8=1", "2560"));
+}
+
+TYPED_TEST_P(ReadConformance, RaggedBatchesWithSinkAndWindow) {
+  for (const char *levels : {"16", "4", "mixed:2=3/4=2/8=1"})
+    this->expectRight(this->shape(levels, "ragged:1-5000"));
+  // Without any page; one token; a full window.
+  for (const char *context : {"100", "1", "129", "130"})
+    this->expectRight(this->shape("2", context));
+}
+
+TYPED_TEST_P(ReadConformance, FormatsOfBothAxes) {
+  bench::Shape shape = this->shape("2", "1500");
+  shape.keyFormat = "<per_token, hadamard>";
+  this->expectRight(shape);
+  shape.keyFormat = "<per_channel, plain, clip = 0.75>";
+  shape.valueFormat = "<per_token, plain, clip = 0.85>";
+  this->expectRight(shape);
+}
+
+TYPED_TEST_P(ReadConformance, GroupsOfOneToEightQueries) {
+  for (int64_t group : {1, 2, 4, 5, 7, 8}) {
+    bench::Shape shape = this->shape("mixed:2=1/4=1/8=1/16=1", "1100");
+    shape.queryHeads = 2 * group;
+    this->expectRight(shape);
+  }
+}
+
+TYPED_TEST_P(ReadConformance, HeadDims) {
+  for (int64_t headDim : {64, 128}) {
+    bench::Shape shape = this->shape("mixed:2=1/4=1/8=1/16=1", "1100");
+    shape.headDim = headDim;
+    this->expectRight(shape);
+  }
+}
+
+REGISTER_TYPED_TEST_SUITE_P(ReadConformance, EveryLevel,
+                            LevelsOfKeysAndValuesApart,
+                            LevelsMixedInOneSequence,
+                            RaggedBatchesWithSinkAndWindow, FormatsOfBothAxes,
+                            GroupsOfOneToEightQueries, HeadDims);
+
+} // namespace pmkvq::test
+
+#endif // PMKVQ_TEST_UNIT_READCONFORMANCE_H

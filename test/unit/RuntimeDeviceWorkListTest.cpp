@@ -1,0 +1,282 @@
+//===- RuntimeDeviceWorkListTest.cpp - Rows for a GPU ---------------------===//
+//
+// Units of pages and fixed areas, and rows that hold every unit once.
+// Neighbours: DeviceWorkList.h.
+//
+//===----------------------------------------------------------------------===//
+
+#include "pmkvq_rt/DeviceWorkList.h"
+
+#include <algorithm>
+#include <cstring>
+#include <gtest/gtest.h>
+#include <map>
+#include <random>
+
+using namespace pmkvq::rt;
+
+namespace {
+using Pairs = std::vector<std::vector<UnitTask>>;
+
+/// Units that can be told apart.
+Pairs makePairs(const std::vector<int> &units, UnitKind kind = {2, 2}) {
+  Pairs pairs;
+  uint32_t next = 0;
+  for (int count : units) {
+    pairs.emplace_back();
+    for (int i = 0; i < count; ++i, ++next)
+      pairs.back().push_back(
+          {next, next ^ 7, next, UnitTask::makeInfo(kind, kind.tokens(), 0)});
+  }
+  return pairs;
+}
+
+template <typename T> T readAs(const uint8_t *at) {
+  T value;
+  std::memcpy(&value, at, sizeof(T));
+  return value;
+}
+
+struct Segment {
+  WorkSegment head;
+  std::vector<UnitTask> units;
+};
+
+/// Segments of each row, by the layout as DeviceAbi.h says it.
+std::vector<std::vector<Segment>> parse(const DeviceWorkList &list) {
+  std::vector<std::vector<Segment>> rows;
+  for (int32_t row = 0; row < list.rows; ++row) {
+    const uint8_t *at = list.bytes.data() + size_t(row) * list.rowBytes;
+    auto header = readAs<WorkHeader>(at);
+    const uint8_t *unit = at + 16 + 16 * list.segmentsPerRow;
+    uint32_t total = 0;
+    auto &segments = rows.emplace_back();
+    for (uint32_t s = 0; s < header.segments; ++s) {
+      Segment segment{readAs<WorkSegment>(at + 16 + 16 * s), {}};
+      for (uint32_t u = 0; u < segment.head.units; ++u, unit += 16)
+        segment.units.push_back(readAs<UnitTask>(unit));
+      total += segment.head.units;
+      segments.push_back(std::move(segment));
+    }
+    EXPECT_EQ(total, header.units);
+    // Padding is zero, and long enough.
+    const uint8_t *end = at + list.rowBytes;
+    EXPECT_GE(end - unit, kUnitTaskPadding * 16);
+    EXPECT_TRUE(std::all_of(unit, end, [](uint8_t b) { return b == 0; }));
+  }
+  return rows;
+}
+
+int64_t costOf(const std::vector<Segment> &row) {
+  int64_t cost = 0;
+  for (const Segment &segment : row)
+    for (const UnitTask &unit : segment.units)
+      cost += unitCost(unit);
+  return cost;
+}
+
+/// Every unit once, shares and partials consistent; the dearest row.
+int64_t check(const Pairs &pairs, int32_t blocks, const DeviceWorkList &list) {
+  EXPECT_LE(list.rows, blocks);
+  auto rows = parse(list);
+  std::map<uint32_t, std::vector<Segment>> byPair;
+  int64_t dearest = 0;
+  for (auto &row : rows) {
+    EXPECT_FALSE(row.empty());
+    dearest = std::max(dearest, costOf(row));
+    for (Segment &segment : row)
+      byPair[segment.head.pair].push_back(segment);
+  }
+  EXPECT_EQ(byPair.size(), pairs.size());
+  std::vector<bool> taken(static_cast<size_t>(list.partials));
+  for (auto &[pair, segments] : byPair) {
+    std::vector<UnitTask> units;
+    for (size_t share = 0; share < segments.size(); ++share) {
+      const WorkSegment &head = segments[share].head;
+      EXPECT_EQ(head.share, share);
+      EXPECT_EQ(head.shares, segments.size());
+      EXPECT_GE(head.units, 1u);
+      EXPECT_EQ(head.partial, segments[0].head.partial);
+      units.insert(units.end(), segments[share].units.begin(),
+                   segments[share].units.end());
+      if (segments.size() == 1)
+        continue;
+      EXPECT_LT(head.partial + share, taken.size());
+      EXPECT_FALSE(taken[head.partial + share]) << "partials overlap";
+      taken[head.partial + share] = true;
+    }
+    EXPECT_EQ(units.size(), pairs[pair].size());
+    EXPECT_EQ(std::memcmp(units.data(), pairs[pair].data(),
+                          units.size() * sizeof(UnitTask)),
+              0)
+        << "order of pair " << pair;
+  }
+  EXPECT_TRUE(std::all_of(taken.begin(), taken.end(), [](bool t) { return t; }))
+      << "partials without a share";
+  return dearest;
+}
+
+DeviceWorkList build(const Pairs &pairs, int32_t blocks) {
+  auto list = buildDeviceWorkList(pairs, blocks);
+  EXPECT_TRUE(list.ok()) << list.status().message();
+  return *list;
+}
+
+TEST(DeviceWorkListTest, RowsAreAlignedWherePairsDivideTheDevice) {
+  Pairs pairs = makePairs(std::vector<int>(8, 256));
+  DeviceWorkList list = build(pairs, 132);
+  EXPECT_TRUE(list.aligned);
+  EXPECT_EQ(list.rows, 128);
+  EXPECT_EQ(list.segmentsPerRow, 1u);
+  EXPECT_EQ(list.partials, 128);
+  EXPECT_EQ(check(pairs, 132, list), 16 * 8);
+}
+
+TEST(DeviceWorkListTest, MorePairsThanRowsGiveWholePairs) {
+  Pairs pairs = makePairs(std::vector<int>(256, 64));
+  DeviceWorkList list = build(pairs, 132);
+  EXPECT_TRUE(list.aligned);
+  EXPECT_EQ(list.rows, 128);
+  EXPECT_EQ(list.segmentsPerRow, 2u);
+  EXPECT_EQ(list.partials, 0);
+  check(pairs, 132, list);
+}
+
+TEST(DeviceWorkListTest, RowsAreEvenWhereAligningWouldIdle) {
+  // 70 pairs on 132 blocks: a row each would leave 62 idle.
+  Pairs pairs = makePairs(std::vector<int>(70, 256));
+  DeviceWorkList list = build(pairs, 132);
+  EXPECT_FALSE(list.aligned);
+  EXPECT_EQ(list.rows, 132);
+  // One unit more than the mean at most.
+  EXPECT_LE(check(pairs, 132, list), (70 * 256 / 132 + 1) * 8);
+}
+
+TEST(DeviceWorkListTest, RaggedPairsAreCutEvenly) {
+  Pairs pairs = makePairs({256, 10, 10});
+  DeviceWorkList list = build(pairs, 132);
+  EXPECT_FALSE(list.aligned);
+  EXPECT_LE(check(pairs, 132, list), 3 * 8);
+}
+
+TEST(DeviceWorkListTest, FewUnitsGiveFewRows) {
+  Pairs pairs = makePairs({1, 1, 3});
+  DeviceWorkList list = build(pairs, 132);
+  check(pairs, 132, list);
+  EXPECT_LE(list.rows, 5);
+}
+
+TEST(DeviceWorkListTest, RowsAreEvenByBytesNotByUnits) {
+  // 8-bit keys with 2-bit values read 5/8 of what a whole unit does.
+  Pairs pairs = makePairs({300});
+  for (size_t i = 0; i < 150; ++i)
+    pairs[0][i].info = UnitTask::makeInfo({8, 2}, 32, 0);
+  DeviceWorkList list = build(pairs, 10);
+  int64_t total = 150 * 5 + 150 * 8;
+  EXPECT_LE(check(pairs, 10, list), total / 10 + 8);
+}
+
+TEST(DeviceWorkListTest, RandomListsHoldEveryUnitOnceAndAreBalanced) {
+  std::mt19937 random(11);
+  for (int round = 0; round < 400; ++round) {
+    std::vector<int> units(1 + random() % 40);
+    int most = 1 << random() % 9;
+    for (int &count : units)
+      count = 1 + static_cast<int>(random() % most);
+    Pairs pairs = makePairs(units);
+    int64_t total = 0, dearestUnit = 0;
+    for (auto &pair : pairs)
+      for (UnitTask &unit : pair) {
+        UnitKind kind =
+            UnitKind::fromIndex(static_cast<int32_t>(random() % 16));
+        unit.info = UnitTask::makeInfo(kind, kind.tokens(), 0);
+        total += unitCost(unit);
+        dearestUnit = std::max(dearestUnit, unitCost(unit));
+      }
+    auto blocks = static_cast<int32_t>(1 + random() % 200);
+    DeviceWorkList list = build(pairs, blocks);
+    int64_t dearest = check(pairs, blocks, list);
+    // The even cut is within a unit of the mean, alignment costs 1 / 0.95.
+    EXPECT_LE(dearest * 95, (total / blocks + 1 + dearestUnit) * 100);
+    DeviceWorkList again = build(pairs, blocks);
+    EXPECT_EQ(again.bytes, list.bytes);
+  }
+}
+
+TEST(DeviceWorkListTest, BadInputIsRefused) {
+  Pairs pairs = makePairs({3, 0});
+  auto list = buildDeviceWorkList(pairs, 4);
+  ASSERT_FALSE(list.ok());
+  EXPECT_NE(list.status().message().find("pair 1"), std::string::npos);
+  pairs.pop_back();
+  for (int32_t blocks : {0, -1, 65536})
+    EXPECT_EQ(buildDeviceWorkList(pairs, blocks).status().code(),
+              StatusCode::InvalidArgument);
+  EXPECT_EQ(build({}, 4).rows, 0);
+}
+
+PageEntry makePage(int32_t key, int32_t value) {
+  PageEntry page = {};
+  page.level[kKey] = static_cast<uint8_t>(key);
+  page.level[kValue] = static_cast<uint8_t>(value);
+  page.slot = 9;
+  for (uint32_t i = 0; i < 8; ++i) {
+    page.blocks[kKey][i] = 100 + 3 * i;
+    page.blocks[kValue][i] = 77 - 2 * i;
+  }
+  return page;
+}
+
+TEST(DeviceUnitsTest, PagesBecomeUnitsInTheOrderOfTokens) {
+  for (int32_t level : kLadder) {
+    std::vector<UnitTask> units;
+    ASSERT_TRUE(addPageUnits(makePage(level, level), 128, 0, units).ok());
+    ASSERT_EQ(units.size(), size_t(level) / 2);
+    for (uint32_t i = 0; i < units.size(); ++i) {
+      // One block of 4,096 bytes a side: 8 grains.
+      EXPECT_EQ(units[i].key, (100 + 3 * i) * 8);
+      EXPECT_EQ(units[i].value, (77 - 2 * i) * 8);
+      EXPECT_EQ(units[i].slot, level == 16 ? 0u : 9u);
+      int32_t tokens = 256 / level;
+      EXPECT_EQ(units[i].info, UnitTask::makeInfo({level, level}, tokens,
+                                                  int32_t(i) * tokens / 32));
+    }
+  }
+}
+
+TEST(DeviceUnitsTest, SidesAtLevelsApartShareTheSmallerUnit) {
+  std::vector<UnitTask> units;
+  ASSERT_TRUE(addPageUnits(makePage(8, 2), 128, 4096, units).ok());
+  ASSERT_EQ(units.size(), 4u);
+  for (uint32_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(units[i].key, 8 + (100 + 3 * i) * 8);
+    // A quarter of the one block of values: 1,024 bytes.
+    EXPECT_EQ(units[i].value, 8 + 77 * 8 + 2 * i);
+    EXPECT_EQ(units[i].info, UnitTask::makeInfo({8, 2}, 32, int32_t(i)));
+  }
+}
+
+TEST(DeviceUnitsTest, FixedAreasEndWithAPartOfAUnit) {
+  std::vector<UnitTask> units;
+  ASSERT_TRUE(addFixedUnits(1 << 20, 1 << 21, 37, 64, units).ok());
+  ASSERT_EQ(units.size(), 3u);
+  for (uint32_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(units[i].key, 2048 + i * 4);
+    EXPECT_EQ(units[i].value, 4096 + i * 4);
+    EXPECT_EQ(units[i].info >> 8 & 0xff, i == 2 ? 5u : 16u);
+  }
+}
+
+TEST(DeviceUnitsTest, WhatUnitsCannotHoldIsRefused) {
+  std::vector<UnitTask> units;
+  EXPECT_EQ(addPageUnits(makePage(16, 4), 128, 0, units).code(),
+            StatusCode::Unimplemented);
+  EXPECT_EQ(addPageUnits(makePage(3, 4), 128, 0, units).code(),
+            StatusCode::InvalidArgument);
+  // 32 tokens of 80 head dims at 2 bits are 640 bytes.
+  EXPECT_EQ(addPageUnits(makePage(8, 2), 80, 0, units).code(),
+            StatusCode::Unimplemented);
+  EXPECT_EQ(addPageUnits(makePage(2, 2), 128, int64_t(1) << 42, units).code(),
+            StatusCode::InvalidArgument);
+}
+} // namespace

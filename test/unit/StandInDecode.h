@@ -1,0 +1,182 @@
+//===- StandInDecode.h - Decode attention as the ABI says it ----*- C++ -*-===//
+//
+// What a decode kernel must do with its DecodeArgs, one thread block after the
+// other in double precision: the host's side of the interface is right if this
+// gives the reference's results.  Neighbours: DeviceAbi.h, FragmentLayout.h,
+// BenchDeviceTest.cpp.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_TEST_UNIT_STANDINDECODE_H
+#define PMKVQ_TEST_UNIT_STANDINDECODE_H
+
+#include "bench/Shape.h"
+#include "pmkvq/Reference/Bits.h"
+#include "pmkvq/Target/FragmentLayout.h"
+#include "pmkvq_rt/Abi.h"
+#include "pmkvq_rt/DeviceAbi.h"
+
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+namespace pmkvq::test {
+
+/// A decode kernel for one problem.
+class StandInDecode {
+public:
+  explicit StandInDecode(const bench::Problem &problem)
+      : problem(problem), headDim(problem.shape.headDim),
+        group(problem.group()),
+        keysPerToken(problem.image().perToken[rt::kKey]) {}
+
+  void run(const rt::DecodeArgs &arguments, unsigned blocks) const {
+    for (unsigned block = 0; block < blocks; ++block) {
+      const uint8_t *row = arguments.work + size_t(block) * arguments.rowBytes;
+      auto header = read<rt::WorkHeader>(row);
+      const uint8_t *unit = row + sizeof(rt::WorkHeader) +
+                            arguments.segmentsPerRow * sizeof(rt::WorkSegment);
+      for (uint32_t i = 0; i < header.segments; ++i) {
+        auto segment = read<rt::WorkSegment>(row + sizeof(rt::WorkHeader) +
+                                             i * sizeof(rt::WorkSegment));
+        runSegment(arguments, segment, unit);
+        unit += segment.units * sizeof(rt::UnitTask);
+      }
+    }
+  }
+
+private:
+  /// Softmax state of one query.
+  struct State {
+    double max = -INFINITY, sum = 0;
+    std::vector<double> output;
+  };
+
+  template <typename T> static T read(const uint8_t *at) {
+    T value;
+    std::memcpy(&value, at, sizeof(T));
+    return value;
+  }
+
+  /// One side's value at (token, dim) of a unit.
+  double decode(const rt::DecodeArgs &arguments, const rt::UnitTask &unit,
+                rt::Part part, int64_t token, int64_t dim) const {
+    auto kind = rt::UnitKind::fromIndex(static_cast<int32_t>(unit.info & 0xff));
+    int32_t level = kind.level(part);
+    const uint8_t *codes =
+        arguments.codes + int64_t(part == rt::kKey ? unit.key : unit.value) *
+                              rt::kDeviceGrainBytes;
+    FragmentLayout layout{part, level, kind.tokens(), headDim};
+    FragmentLayout::Place place = layout.place(token, dim);
+    if (level == 16)
+      return reference::bf16ToFloat(read<uint16_t>(codes + place.byte));
+    uint32_t code = codes[place.byte] >> place.bit & ((1u << level) - 1);
+    const uint8_t *slot =
+        arguments.parameters +
+        int64_t(unit.slot) * rt::deviceSlotBytes(headDim, keysPerToken);
+    bool perToken = part == rt::kValue || keysPerToken;
+    if (part == rt::kValue)
+      slot += rt::deviceValueParameters(headDim, keysPerToken);
+    double parameters[2];
+    for (int32_t which : {0, 1}) {
+      int64_t index =
+          perToken ? ParameterLayout::perToken(
+                         (unit.info >> 16) * rt::kUnitGrain + token, which)
+                   : ParameterLayout::perChannel(dim, which, headDim);
+      parameters[which] =
+          reference::halfToFloat(read<uint16_t>(slot + index * 2));
+    }
+    return reference::decodeCode(problem.format[part], parameters[0],
+                                 parameters[1], code, level);
+  }
+
+  void runUnit(const rt::DecodeArgs &arguments, const rt::UnitTask &unit,
+               const float *queries, std::vector<State> &states) const {
+    auto tokens = static_cast<int64_t>(unit.info >> 8 & 0xff);
+    std::vector<double> key(headDim), value(headDim);
+    for (int64_t token = 0; token < tokens; ++token) {
+      for (int64_t dim = 0; dim < headDim; ++dim) {
+        key[dim] = decode(arguments, unit, rt::kKey, token, dim);
+        value[dim] = decode(arguments, unit, rt::kValue, token, dim);
+      }
+      for (int64_t query = 0; query < group; ++query) {
+        double score = 0;
+        for (int64_t dim = 0; dim < headDim; ++dim)
+          score += queries[query * headDim + dim] * key[dim];
+        add(states[query], score * problem.scale(), 1, value.data());
+      }
+    }
+  }
+
+  /// Adds `sum` tokens of the given maximal score and weighted output.
+  void add(State &state, double max, double sum, const double *output) const {
+    double most = std::max(state.max, max);
+    double old = std::exp(state.max - most), fresh = std::exp(max - most);
+    state.sum = state.sum * old + sum * fresh;
+    for (int64_t dim = 0; dim < headDim; ++dim)
+      state.output[dim] = state.output[dim] * old + output[dim] * fresh;
+    state.max = most;
+  }
+
+  std::vector<State> fresh() const {
+    State state;
+    state.output.assign(headDim, 0.0);
+    return std::vector<State>(group, state);
+  }
+
+  void write(const rt::DecodeArgs &arguments, uint32_t pair,
+             const std::vector<State> &states) const {
+    float *results = arguments.results + pair * group * headDim;
+    for (int64_t query = 0; query < group; ++query)
+      for (int64_t dim = 0; dim < headDim; ++dim)
+        results[query * headDim + dim] =
+            static_cast<float>(states[query].output[dim] / states[query].sum);
+  }
+
+  void runSegment(const rt::DecodeArgs &arguments,
+                  const rt::WorkSegment &segment, const uint8_t *unit) const {
+    std::vector<State> states = fresh();
+    for (uint32_t i = 0; i < segment.units; ++i)
+      runUnit(arguments, read<rt::UnitTask>(unit + i * sizeof(rt::UnitTask)),
+              arguments.queries + segment.pair * group * headDim, states);
+    if (segment.shares == 1)
+      return write(arguments, segment.pair, states);
+    int64_t floats = rt::partialFloats(group, headDim);
+    float *partials = arguments.partials + segment.partial * floats;
+    store(partials + segment.share * floats, states);
+    // The last to come merges all, in their order.
+    uint32_t &counter = arguments.counters[segment.partial];
+    if (++counter < segment.shares)
+      return;
+    counter = 0;
+    states = fresh();
+    for (uint16_t share = 0; share < segment.shares; ++share)
+      load(partials + share * floats, states);
+    write(arguments, segment.pair, states);
+  }
+
+  void store(float *partial, const std::vector<State> &states) const {
+    for (const State &state : states) {
+      *partial++ = static_cast<float>(state.max);
+      *partial++ = static_cast<float>(state.sum);
+      for (double value : state.output)
+        *partial++ = static_cast<float>(value);
+    }
+  }
+
+  void load(const float *partial, std::vector<State> &states) const {
+    for (State &state : states) {
+      std::vector<double> output(partial + 2, partial + 2 + headDim);
+      add(state, partial[0], partial[1], output.data());
+      partial += 2 + headDim;
+    }
+  }
+
+  const bench::Problem &problem;
+  int64_t headDim, group;
+  bool keysPerToken;
+};
+
+} // namespace pmkvq::test
+
+#endif // PMKVQ_TEST_UNIT_STANDINDECODE_H

@@ -1,0 +1,155 @@
+//===- Kernels.cpp - Kernels of attention alone ---------------------------===//
+//
+// Neighbours: Kernels.h.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Kernels.h"
+#include "FirstError.h"
+#include "mlir/IR/BuiltinOps.h"
+#include "mlir/IR/DialectRegistry.h"
+#include "mlir/Parser/Parser.h"
+#include "mlir/Pass/PassManager.h"
+#include "pmkvq/Pipelines/Pipelines.h"
+#include "pmkvq/Target/HostProgram.h"
+#include "llvm/Support/FormatVariadic.h"
+
+#ifdef PMKVQ_HAS_DEVICE_PROGRAM
+#include "pmkvq/Target/DeviceProgram.h"
+#endif
+
+using namespace pmkvq;
+using namespace pmkvq::run;
+using llvm::Expected;
+using mlir::ModuleOp;
+using mlir::OwningOpRef;
+using mlir::pmkvq::HostProgram;
+
+static mlir::DialectRegistry makeRegistry() {
+  mlir::DialectRegistry registry;
+  mlir::pmkvq::registerAllForStages(registry);
+  return registry;
+}
+
+KernelCompiler::KernelCompiler() : context(makeRegistry()) {}
+
+static rt::Status toStatus(llvm::Error error) {
+  return {rt::StatusCode::Unimplemented, llvm::toString(std::move(error))};
+}
+
+//===----------------------------------------------------------------------===//
+// The CPU
+//===----------------------------------------------------------------------===//
+
+/// A layer of attention over an explicit cache.
+static std::string moduleText(const bench::Problem &problem) {
+  return llvm::formatv(R"mlir(
+!kv = !pmkvq.cache<kv_heads = {0}, head_dim = {2}, sink = {3}>
+func.func @create() -> !kv {{
+  %c = pmkvq.create layer 0 max_tokens 4096 : !kv
+  return %c : !kv
+}
+func.func @layer(%q: tensor<?x{1}x{2}xf32>, %k: tensor<?x{0}x{2}xf32>,
+                 %v: tensor<?x{0}x{2}xf32>, %b: !pmkvq.batch, %c: !kv)
+    -> tensor<?x{1}x{2}xf32> {{
+  %c1 = pmkvq.append %c, %k, %v, %b : !kv, tensor<?x{0}x{2}xf32>
+  %o = pmkvq.attend %q, %c1, %b scale {4:E15}
+    : tensor<?x{1}x{2}xf32>, !kv
+  return %o : tensor<?x{1}x{2}xf32>
+}
+)mlir",
+                       problem.shape.kvHeads, problem.shape.queryHeads,
+                       problem.shape.headDim, bench::kSinkTokens,
+                       problem.scale())
+      .str();
+}
+
+/// Runs all stages; of the program, only the kernels remain.
+static Expected<std::unique_ptr<HostProgram>>
+compileProgram(const bench::Problem &problem, mlir::MLIRContext &context) {
+  FirstError diagnostics(context);
+  auto module =
+      mlir::parseSourceString<ModuleOp>(moduleText(problem), &context);
+  if (!module)
+    return diagnostics.take("the layer's module");
+  mlir::pmkvq::PlanOptions plan;
+  plan.keyFormat = problem.shape.keyFormat;
+  plan.valueFormat = problem.shape.valueFormat;
+  for (const mlir::pmkvq::Stage &stage : mlir::pmkvq::getStages()) {
+    mlir::PassManager passes(&context);
+    stage.build(passes, plan);
+    if (failed(passes.run(*module)))
+      return diagnostics.take(stage.name);
+    if (stage.name == "tile")
+      module->lookupSymbol("layer")->erase();
+  }
+  return HostProgram::compile(*module);
+}
+
+rt::Result<bench::HostKernels>
+KernelCompiler::compileHost(const bench::Problem &problem) {
+  const bench::Shape &shape = problem.shape;
+  std::string key =
+      llvm::formatv("{0}/{1}/{2}/{3}/{4}", shape.kvHeads, shape.queryHeads,
+                    shape.headDim, shape.keyFormat, shape.valueFormat);
+  if (auto found = compiled.find(key); found != compiled.end())
+    return found->second;
+  auto program = compileProgram(problem, context);
+  if (!program)
+    return toStatus(program.takeError());
+  bench::HostKernels kernels;
+  kernels.attend =
+      reinterpret_cast<rt::KernelFn>((*program)->lookUp("attend_0"));
+  kernels.merge = reinterpret_cast<rt::KernelFn>((*program)->lookUp("merge_0"));
+  if (!kernels.attend || !kernels.merge)
+    return rt::Status(rt::StatusCode::Internal,
+                      "the compiled layer has no kernels of attention");
+  kernels.code = std::shared_ptr<HostProgram>(std::move(*program));
+  return compiled[key] = std::move(kernels);
+}
+
+//===----------------------------------------------------------------------===//
+// GPUs
+//===----------------------------------------------------------------------===//
+
+#ifdef PMKVQ_HAS_DEVICE_PROGRAM
+
+bool pmkvq::run::canCompileForDevices() { return true; }
+
+static rt::Result<bench::DeviceCode>
+toCode(Expected<mlir::pmkvq::DeviceKernel> kernel) {
+  if (!kernel)
+    return toStatus(kernel.takeError());
+  return bench::DeviceCode{std::move(kernel->ptx), std::move(kernel->name),
+                           kernel->threads, kernel->sharedBytes};
+}
+
+bench::DeviceCompiler KernelCompiler::forDevices() {
+  bench::DeviceCompiler compiler;
+  compiler.decode = [this](const bench::Problem &problem, bool dependentLaunch,
+                           const std::string &chip) {
+    mlir::pmkvq::DecodeSpec spec;
+    spec.kvHeads = problem.shape.kvHeads;
+    spec.queryHeads = problem.shape.queryHeads;
+    spec.headDim = problem.shape.headDim;
+    spec.scale = problem.scale();
+    spec.keyFormat = problem.shape.keyFormat;
+    spec.valueFormat = problem.shape.valueFormat;
+    spec.kinds = problem.kinds();
+    spec.dependentLaunch = dependentLaunch;
+    spec.chip = chip;
+    return toCode(mlir::pmkvq::compileDecode(context, spec));
+  };
+  compiler.read = [this](const std::string &chip) {
+    return toCode(mlir::pmkvq::compileRead(context, chip));
+  };
+  return compiler;
+}
+
+#else
+
+bool pmkvq::run::canCompileForDevices() { return false; }
+
+bench::DeviceCompiler KernelCompiler::forDevices() { return {}; }
+
+#endif

@@ -1,0 +1,40 @@
+//===- Kernels.h - Kernels of attention alone -------------------*- C++ -*-===//
+//
+// Compiles attention for a shape, without a model: for this CPU, and for GPUs.
+// Neighbours: Bench.cpp (who measures them), Pipelines.h, DeviceProgram.h.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_TOOLS_RUN_KERNELS_H
+#define PMKVQ_TOOLS_RUN_KERNELS_H
+
+#include "bench/DeviceBench.h"
+#include "bench/HostBench.h"
+#include "mlir/IR/MLIRContext.h"
+#include <map>
+
+namespace pmkvq::run {
+
+/// Whether this build has kernels for GPUs.
+bool canCompileForDevices();
+
+/// Compiles, and keeps what it has compiled for the CPU: those kernels take any
+/// levels and lengths.
+class KernelCompiler {
+public:
+  KernelCompiler();
+
+  /// Errors: what MLIR reports first.
+  rt::Result<bench::HostKernels> compileHost(const bench::Problem &problem);
+
+  /// A compiler for GPUs; lives as long as this.
+  bench::DeviceCompiler forDevices();
+
+private:
+  mlir::MLIRContext context;
+  std::map<std::string, bench::HostKernels> compiled;
+};
+
+} // namespace pmkvq::run
+
+#endif // PMKVQ_TOOLS_RUN_KERNELS_H

@@ -1,0 +1,59 @@
+//===- OptionValues.cpp - Values of options, checked ----------------------===//
+//
+// Neighbours: OptionValues.h.
+//
+//===----------------------------------------------------------------------===//
+
+#include "OptionValues.h"
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringExtras.h"
+
+using namespace pmkvq::run;
+using llvm::Error;
+using llvm::Expected;
+using llvm::StringRef;
+using llvm::Twine;
+
+Error pmkvq::run::optionError(const llvm::cl::Option &option,
+                              const Twine &expected, StringRef actual) {
+  return llvm::createStringError("--" + option.ArgStr + ": expected " +
+                                 expected + ", got '" + actual + "'");
+}
+
+Expected<int64_t> pmkvq::run::readCount(const StringOption &option,
+                                        int64_t max) {
+  int64_t count;
+  if (StringRef(option).getAsInteger(10, count) || count < 1 || count > max)
+    return optionError(option, "a whole number from 1 to " + Twine(max),
+                       option);
+  return count;
+}
+
+Expected<std::string> pmkvq::run::readChoice(const StringOption &option) {
+  if (!option.given())
+    return option.choices.front();
+  if (!llvm::is_contained(option.choices, option.getValue()))
+    return optionError(option, llvm::join(option.choices, " or "), option);
+  return option.getValue();
+}
+
+Expected<std::string> pmkvq::run::readFormat(const StringOption &option) {
+  if (!option.given())
+    return std::string();
+  Expected<std::string> format = parseFormat(option);
+  if (!format)
+    return llvm::createStringError("--" + option.ArgStr + ": " +
+                                   llvm::toString(format.takeError()) +
+                                   ", got '" + option.getValue() + "'");
+  return format;
+}
+
+Error pmkvq::run::readThreads(const CommandLine &line, Options &options) {
+  if (!line.threads.given())
+    return Error::success();
+  Expected<int64_t> count = readCount(line.threads, 1024);
+  if (!count)
+    return count.takeError();
+  options.threads = static_cast<int32_t>(*count);
+  return Error::success();
+}

@@ -1,0 +1,313 @@
+//===- Case.cpp - A cache of random content, and its reference ------------===//
+//
+// Neighbours: Case.h says what the content is.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Case.h"
+#include "pmkvq/Reference/Attention.h"
+#include "pmkvq/Reference/Bits.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <random>
+
+using namespace pmkvq;
+using namespace pmkvq::bench;
+namespace rt = ::pmkvq::rt;
+using rt::Result;
+using rt::Status;
+using rt::StatusCode;
+
+/// Raw values and queries are picked from this many drawn beforehand: drawing
+/// each of a billion would take longer than all measurements.
+static constexpr size_t kDrawn = 4096;
+
+/// splitmix64: fast, and good enough for content.
+static uint64_t next(uint64_t &state) {
+  state += 0x9e3779b97f4a7c15u;
+  uint64_t x = state;
+  x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+  return x ^ x >> 31;
+}
+
+static double uniform(uint64_t &state, double low, double high) {
+  return low + (high - low) * static_cast<double>(next(state) >> 11) * 0x1p-53;
+}
+
+static const std::vector<uint16_t> &drawnValues() {
+  static const std::vector<uint16_t> drawn = [] {
+    std::mt19937 random(17);
+    std::normal_distribution<float> normal(0.3f, 1.2f);
+    std::vector<uint16_t> values(kDrawn);
+    for (uint16_t &value : values)
+      value = reference::floatToBf16(normal(random));
+    return values;
+  }();
+  return drawn;
+}
+
+//===----------------------------------------------------------------------===//
+// Memory
+//===----------------------------------------------------------------------===//
+
+Case::Case(const Problem &problem, Order order)
+    : problem_(problem), order_(order) {
+  const int64_t headDim = problem.shape.headDim;
+  bool anyFixed = false;
+  for (const Length &length : problem.lengths) {
+    maxPages_ = std::max(maxPages_, length.pages);
+    anyFixed |= length.fixedTokens > 0;
+    int64_t units = (length.fixedTokens + 15) / 16 * 16;
+    bytes_ += problem.shape.kvHeads * rt::kParts * headDim * 2 *
+              (order == Order::Device ? units : length.fixedTokens);
+  }
+  fixedAreas_ = anyFixed ? problem.pairs() : 0;
+  int64_t fixedTokens = order == Order::Device
+                            ? rt::deviceFixedTokens(kSinkTokens)
+                            : kSinkTokens + rt::kPageTokens;
+  fixedPartBytes_ = fixedTokens * headDim * 2;
+}
+
+void Case::placePages(uint64_t seed) {
+  pages_.resize(static_cast<size_t>(problem_.pairs() * maxPages_));
+  for (int64_t pair = 0; pair < problem_.pairs(); ++pair)
+    for (int64_t i = 0; i < length(pair).pages; ++i) {
+      rt::UnitKind kind = problem_.kindOf(i, length(pair).pages);
+      rt::PageEntry &page = pages_[static_cast<size_t>(pair * maxPages_ + i)];
+      for (rt::Part part : {rt::kKey, rt::kValue}) {
+        page.level[part] = static_cast<uint8_t>(kind.level(part));
+        blocks_ += rt::blocksAtLevel(kind.level(part));
+      }
+      slots_ += kind.key < 16 || kind.value < 16;
+    }
+  std::vector<uint32_t> ids(static_cast<size_t>(blocks_)),
+      slots(static_cast<size_t>(slots_));
+  std::iota(ids.begin(), ids.end(), 0);
+  std::iota(slots.begin(), slots.end(), 0);
+  std::mt19937_64 random(seed);
+  std::shuffle(ids.begin(), ids.end(), random);
+  std::shuffle(slots.begin(), slots.end(), random);
+  for (rt::PageEntry &page : pages_) {
+    if (!page.level[rt::kKey])
+      continue;
+    for (rt::Part part : {rt::kKey, rt::kValue})
+      for (int32_t i = 0; i < rt::blocksAtLevel(page.level[part]); ++i) {
+        page.blocks[part][i] = ids.back();
+        ids.pop_back();
+      }
+    if (page.level[rt::kKey] == 16 && page.level[rt::kValue] == 16)
+      continue;
+    page.slot = slots.back();
+    slots.pop_back();
+  }
+}
+
+void Case::fillRaw(uint8_t *at, int64_t bytes, uint64_t &state) const {
+  const std::vector<uint16_t> &drawn = drawnValues();
+  for (int64_t i = 0; i < bytes; i += 8) {
+    uint64_t bits = next(state);
+    uint16_t four[4];
+    for (uint16_t &value : four) {
+      value = drawn[bits % kDrawn];
+      bits >>= 12;
+    }
+    std::memcpy(at + i, four, 8);
+  }
+}
+
+void Case::fillBlocks(uint64_t seed) {
+  const int64_t bytes = rt::blockBytes(problem_.shape.headDim);
+  uint64_t state = seed;
+  for (const rt::PageEntry &page : pages_)
+    for (rt::Part part : {rt::kKey, rt::kValue})
+      for (int32_t i = 0; i < page.level[part] / 2; ++i) {
+        uint8_t *block = memory() + page.blocks[part][i] * bytes;
+        if (page.level[part] == 16) {
+          fillRaw(block, bytes, state);
+          continue;
+        }
+        for (int64_t byte = 0; byte < bytes; byte += 8) {
+          uint64_t bits = next(state);
+          std::memcpy(block + byte, &bits, 8);
+        }
+      }
+  fillRaw(memory() + fixedOffset(0, rt::kKey),
+          slotOffset() - fixedOffset(0, rt::kKey), state);
+}
+
+void Case::fillParameters(uint64_t seed) {
+  ImageShape shape = problem_.image();
+  HostImage host(shape, memory(), memory() + slotOffset());
+  DeviceImage device(shape, memory(), memory() + slotOffset());
+  uint64_t state = ~seed;
+  auto set = [&](const rt::PageEntry &page, rt::Part part, int64_t group,
+                 Parameter which, double value) {
+    int64_t token = shape.perToken[part] ? group : 0;
+    int64_t dim = shape.perToken[part] ? 0 : group;
+    uint16_t half = reference::floatToHalfDown(static_cast<float>(value));
+    if (order_ == Order::Device)
+      device.setParameter(page, part, token, dim, which, half);
+    else
+      host.setParameter(page, part, token, dim, which, half);
+  };
+  for (const rt::PageEntry &page : pages_)
+    for (rt::Part part : {rt::kKey, rt::kValue}) {
+      if (page.level[part] == 0 || page.level[part] == 16)
+        continue;
+      for (int64_t group = 0; group < shape.groups(part); ++group) {
+        set(page, part, group, kMinimum,
+            part == rt::kKey ? uniform(state, -2.5, -1)
+                             : uniform(state, -2.2, -1.2));
+        set(page, part, group, kRange, uniform(state, 3, 5));
+      }
+    }
+}
+
+Result<Case> Case::create(const Problem &problem, Order order, uint64_t seed) {
+  if (order == Order::Device &&
+      problem.format[rt::kValue].axis != reference::Axis::PerToken)
+    return Status(StatusCode::Unimplemented,
+                  "values with parameters per channel: on a GPU they are per "
+                  "token; use --value-format=per_token");
+  Case made(problem, order);
+  made.placePages(seed);
+  if (std::max(made.blocks_, made.slots_) >
+      std::numeric_limits<uint32_t>::max())
+    return Status(StatusCode::InvalidArgument,
+                  "a cache of " + std::to_string(made.blocks_) +
+                      " blocks: ids have 32 bits; use a smaller shape");
+  ImageShape shape = problem.image();
+  int64_t slotBytes = order == Order::Device
+                          ? DeviceImage(shape, nullptr, nullptr).slotBytes()
+                          : HostImage(shape, nullptr, nullptr).slotBytes();
+  int64_t slotBegin = made.slotOffset();
+  made.bytes_ +=
+      made.blocks_ * rt::blockBytes(shape.headDim) + made.slots_ * slotBytes;
+  Result<rt::Arena> memory =
+      rt::Arena::reserve(slotBegin + made.slots_ * slotBytes);
+  if (!memory.ok())
+    return memory.status();
+  made.memory_ = std::move(*memory);
+  made.fillBlocks(seed);
+  made.fillParameters(seed);
+  made.queries_.resize(
+      static_cast<size_t>(problem.pairs() * problem.group() * shape.headDim));
+  std::mt19937_64 random(seed);
+  std::normal_distribution<float> normal;
+  for (float &query : made.queries_)
+    query = normal(random);
+  return made;
+}
+
+//===----------------------------------------------------------------------===//
+// Reference
+//===----------------------------------------------------------------------===//
+
+/// Values of one part of a page, in the basis that it is stored in.
+template <typename Image>
+static void
+decodePage(const Image &image, const reference::UniformFormat &format,
+           const rt::PageEntry &page, rt::Part part, std::vector<double> &all) {
+  int32_t level = page.level[part];
+  for (int64_t token = 0; token < rt::kPageTokens; ++token)
+    for (int64_t dim = 0; dim < image.shape().headDim; ++dim) {
+      uint32_t code = image.code(page, part, token, dim);
+      if (level == 16) {
+        all.push_back(reference::bf16ToFloat(static_cast<uint16_t>(code)));
+        continue;
+      }
+      double minimum = reference::halfToFloat(
+          image.parameter(page, part, token, dim, kMinimum));
+      double range = reference::halfToFloat(
+          image.parameter(page, part, token, dim, kRange));
+      all.push_back(reference::decodeCode(format, minimum, range, code, level));
+    }
+}
+
+std::vector<double> Case::decode(int64_t pair, rt::Part part) const {
+  const int64_t headDim = problem_.shape.headDim;
+  ImageShape shape = problem_.image();
+  std::vector<double> all;
+  all.reserve(static_cast<size_t>(length(pair).tokens() * headDim));
+  HostImage host(shape, memory(), memory() + slotOffset());
+  DeviceImage device(shape, memory(), memory() + slotOffset());
+  for (int64_t i = 0; i < length(pair).pages; ++i)
+    if (order_ == Order::Device)
+      decodePage(device, problem_.format[part], page(pair, i), part, all);
+    else
+      decodePage(host, problem_.format[part], page(pair, i), part, all);
+  const uint8_t *area = memory() + fixedOffset(pair, part);
+  for (int64_t token = 0; token < length(pair).fixedTokens; ++token)
+    for (int64_t dim = 0; dim < headDim; ++dim) {
+      uint16_t value = 0;
+      if (order_ == Order::Device)
+        value = DeviceImage::fixedValue(area, part, headDim, token, dim);
+      else
+        std::memcpy(&value, area + (token * headDim + dim) * 2, 2);
+      all.push_back(reference::bf16ToFloat(value));
+    }
+  return all;
+}
+
+void Case::addReference(int64_t pair) {
+  const int64_t headDim = problem_.shape.headDim;
+  std::vector<double> keys = decode(pair, rt::kKey);
+  std::vector<double> values = decode(pair, rt::kValue);
+  reference::Rotations rotations;
+  if (order_ == Order::Host)
+    rotations = {problem_.format[rt::kKey].hadamard,
+                 problem_.format[rt::kValue].hadamard};
+  std::vector<double> output(static_cast<size_t>(headDim));
+  for (int64_t query = 0; query < problem_.group(); ++query) {
+    auto first = queries_.begin() + (pair * problem_.group() + query) * headDim;
+    std::vector<double> q(first, first + headDim);
+    reference::attend(q.data(), keys.data(), values.data(),
+                      length(pair).tokens(), headDim, problem_.scale(),
+                      rotations, output.data());
+    reference_.insert(reference_.end(), output.begin(), output.end());
+  }
+  referencePairs_.push_back(pair);
+}
+
+Result<Errors> Case::compare(const std::vector<float> &results) {
+  for (size_t i = 0; i < results.size(); ++i)
+    if (!std::isfinite(results[i]))
+      return Status(StatusCode::Internal, "attention left result " +
+                                              std::to_string(i) + " of " +
+                                              std::to_string(results.size()) +
+                                              " unwritten or not a number");
+  int64_t last = problem_.pairs() - 1;
+  if (referencePairs_.empty())
+    for (int64_t pair : {int64_t(0), last, last * 5 / 8})
+      if (std::find(referencePairs_.begin(), referencePairs_.end(), pair) ==
+          referencePairs_.end())
+        addReference(pair);
+  const auto headDim = static_cast<size_t>(problem_.shape.headDim);
+  const size_t rows = referencePairs_.size() * problem_.group();
+  double wrong = 0, right = 0, largest = 0;
+  for (size_t row = 0; row < rows; ++row) {
+    size_t group = static_cast<size_t>(problem_.group());
+    const double *expected = reference_.data() + row * headDim;
+    const float *actual =
+        results.data() +
+        (static_cast<size_t>(referencePairs_[row / group]) * group +
+         row % group) *
+            headDim;
+    double squares = 0, apart = 0;
+    for (size_t d = 0; d < headDim; ++d) {
+      double difference = actual[d] - expected[d];
+      squares += expected[d] * expected[d];
+      wrong += difference * difference;
+      apart = std::max(apart, std::abs(difference));
+    }
+    right += squares;
+    largest = std::max(
+        largest, apart / std::sqrt(squares / static_cast<double>(headDim)));
+  }
+  return Errors{std::sqrt(wrong / right), largest};
+}

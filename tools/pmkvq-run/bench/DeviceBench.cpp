@@ -1,0 +1,420 @@
+//===- DeviceBench.cpp - Attention measured on a GPU ----------------------===//
+//
+// Neighbours: DeviceBench.h has the method.
+//
+//===----------------------------------------------------------------------===//
+
+#include "DeviceBench.h"
+
+#include <cstring>
+
+using namespace pmkvq;
+using namespace pmkvq::bench;
+namespace rt = ::pmkvq::rt;
+namespace cuda = ::pmkvq::rt::cuda;
+using rt::Result;
+using rt::Status;
+using rt::StatusCode;
+
+/// Results that were not written read as NaN.
+static constexpr uint8_t kPoison = 0xff;
+
+Status bench::checkErrors(const Errors &errors) {
+  if (errors.rms <= kBounds.rms && errors.largest <= kBounds.largest)
+    return {};
+  auto text = [](const Errors &e) {
+    char line[64];
+    std::snprintf(line, sizeof(line), "rms %.2e, largest %.2e", e.rms,
+                  e.largest);
+    return std::string(line);
+  };
+  return {StatusCode::Internal, "attention is wrong: relative errors are " +
+                                    text(errors) + ", expected at most " +
+                                    text(kBounds)};
+}
+
+namespace {
+/// A kernel ready to be launched.
+struct Kernel {
+  cuda::Function function;
+  cuda::LaunchShape shape;
+  /// Thread blocks that the device runs at once.
+  int32_t resident = 0;
+};
+
+/// One set of inputs, and where its results go.
+struct InputSet {
+  cuda::CachePool pool;
+  cuda::DeviceMemory queries, results;
+  cuda::DecodeWork work;
+
+  rt::DecodeArgs arguments() const {
+    rt::DecodeArgs arguments = {};
+    pool.fill(arguments);
+    work.fill(arguments);
+    arguments.queries = queries.pointer<float>();
+    arguments.results = results.pointer<float>();
+    return arguments;
+  }
+};
+} // namespace
+
+static Result<Kernel> loadKernel(const cuda::DeviceRef &device,
+                                 const Result<DeviceCode> &code,
+                                 bool dependent) {
+  if (!code.ok())
+    return code.status();
+  auto module = cuda::Module::load(device, code->code);
+  if (!module.ok())
+    return module.status();
+  Result<cuda::Function> function = (*module)->function(code->name);
+  if (!function.ok())
+    return function.status();
+  if (Status status = function->reserve(code->sharedBytes); !status.ok())
+    return status;
+  cuda::LaunchShape shape;
+  shape.threads = static_cast<uint32_t>(code->threads);
+  shape.sharedBytes = static_cast<uint32_t>(code->sharedBytes);
+  shape.dependent = dependent;
+  Result<int32_t> blocks = function->blocksPerMultiprocessor(shape);
+  if (!blocks.ok())
+    return blocks.status();
+  return Kernel{std::move(*function), shape,
+                *blocks * device->multiprocessors()};
+}
+
+/// Units of every pair, as a session would list them.
+static Result<std::vector<std::vector<rt::UnitTask>>>
+listUnits(const Case &content) {
+  const int64_t headDim = content.problem().shape.headDim;
+  std::vector<std::vector<rt::UnitTask>> pairs(
+      static_cast<size_t>(content.problem().pairs()));
+  for (int64_t pair = 0; pair < content.problem().pairs(); ++pair) {
+    std::vector<rt::UnitTask> &units = pairs[static_cast<size_t>(pair)];
+    for (int64_t page = 0; page < content.length(pair).pages; ++page)
+      if (Status status =
+              rt::addPageUnits(content.page(pair, page), headDim, 0, units);
+          !status.ok())
+        return status;
+    if (Status status = rt::addFixedUnits(
+            content.fixedOffset(pair, rt::kKey),
+            content.fixedOffset(pair, rt::kValue),
+            static_cast<int32_t>(content.length(pair).fixedTokens), headDim,
+            units);
+        !status.ok())
+      return status;
+  }
+  return pairs;
+}
+
+static cuda::PoolLayout layoutOf(const Case &content) {
+  cuda::PoolLayout layout;
+  layout.headDim = content.problem().shape.headDim;
+  layout.sinkTokens = kSinkTokens;
+  layout.keysPerToken = content.problem().image().perToken[rt::kKey];
+  layout.blocks = content.blocks();
+  layout.fixedAreas = content.fixedAreas();
+  layout.slots = content.slots();
+  return layout;
+}
+
+/// Memory for one more set; its pool is not filled.
+static Result<InputSet> makeSet(const cuda::DeviceRef &device,
+                                const Case &content,
+                                const rt::DeviceWorkList &list) {
+  Result<cuda::CachePool> pool =
+      cuda::CachePool::create(device, layoutOf(content));
+  if (!pool.ok())
+    return pool.status();
+  const Problem &problem = content.problem();
+  Result<cuda::DecodeWork> work = cuda::DecodeWork::create(
+      device, list, problem.group(), problem.shape.headDim);
+  if (!work.ok())
+    return work.status();
+  auto bytes = static_cast<int64_t>(content.queries().size() * sizeof(float));
+  auto queries = cuda::DeviceMemory::allocate(device, bytes);
+  if (!queries.ok())
+    return queries.status();
+  auto results = cuda::DeviceMemory::allocate(device, bytes);
+  if (!results.ok())
+    return results.status();
+  if (Status status = queries->upload(content.queries().data(), bytes);
+      !status.ok())
+    return status;
+  return InputSet{std::move(*pool), std::move(*queries), std::move(*results),
+                  std::move(*work)};
+}
+
+/// The sets that launches rotate over; the first is copied from the host.
+static Result<std::vector<InputSet>> makeSets(const cuda::DeviceRef &device,
+                                              const Case &content,
+                                              const rt::DeviceWorkList &list,
+                                              int64_t count) {
+  std::vector<InputSet> sets;
+  for (int64_t i = 0; i < count; ++i) {
+    Result<InputSet> set = makeSet(device, content, list);
+    if (!set.ok())
+      return set.status();
+    Status filled =
+        i == 0 ? set->pool.memory().upload(content.memory(),
+                                           set->pool.memory().bytes())
+               : set->pool.memory().copyFrom(sets.front().pool.memory());
+    if (!filled.ok())
+      return filled;
+    sets.push_back(std::move(*set));
+  }
+  return sets;
+}
+
+static Status launchDecode(const Kernel &kernel, const cuda::Stream &stream,
+                           const InputSet &set) {
+  cuda::LaunchShape shape = kernel.shape;
+  shape.blocks = static_cast<uint32_t>(set.work.rows());
+  return kernel.function.launch(stream, shape, set.arguments());
+}
+
+/// Results of one launch over poisoned memory.
+static Result<std::vector<float>>
+runOnce(const Kernel &kernel, const cuda::Stream &stream, InputSet &set) {
+  std::vector<float> results(
+      static_cast<size_t>(set.results.bytes() / sizeof(float)));
+  if (Status status = set.results.fill(kPoison); !status.ok())
+    return status;
+  if (Status status = launchDecode(kernel, stream, set); !status.ok())
+    return status;
+  if (Status status = stream.synchronize(); !status.ok())
+    return status;
+  if (Status status = set.results.download(results.data(), set.results.bytes());
+      !status.ok())
+    return status;
+  return results;
+}
+
+static Result<Errors> checkKernel(const Kernel &kernel,
+                                  const cuda::Stream &stream, InputSet &set,
+                                  Case &content) {
+  Result<std::vector<float>> first = runOnce(kernel, stream, set);
+  if (!first.ok())
+    return first.status();
+  Result<std::vector<float>> second = runOnce(kernel, stream, set);
+  if (!second.ok())
+    return second.status();
+  Result<Errors> errors = content.compare(*first);
+  if (!errors.ok())
+    return errors;
+  if (Status status = checkErrors(*errors); !status.ok())
+    return status;
+  if (std::memcmp(first->data(), second->data(),
+                  first->size() * sizeof(float)) != 0)
+    return Status(StatusCode::Internal,
+                  "two runs of attention differ in their bits");
+  return errors;
+}
+
+/// Times graphs of launch(0), launch(1), ...
+static Result<Timing> timeGraph(const cuda::Stream &stream, int64_t launches,
+                                int32_t repeats,
+                                const std::function<Status(int64_t)> &launch) {
+  Result<cuda::Graph> graph = cuda::Graph::capture(stream, [&]() -> Status {
+    for (int64_t i = 0; i < launches; ++i)
+      if (Status status = launch(i); !status.ok())
+        return status;
+    return {};
+  });
+  if (!graph.ok())
+    return graph.status();
+  Result<cuda::Event> begin = cuda::Event::create(stream.deviceRef());
+  Result<cuda::Event> end = cuda::Event::create(stream.deviceRef());
+  for (const Result<cuda::Event> *event : {&begin, &end})
+    if (!event->ok())
+      return event->status();
+  std::vector<double> times;
+  for (int32_t i = -kWarmUps; i < repeats; ++i) {
+    const std::function<Status()> steps[] = {
+        [&] { return begin->record(stream); },
+        [&] { return graph->launch(stream); },
+        [&] { return end->record(stream); },
+        [&] { return end->synchronize(); }};
+    for (const auto &step : steps)
+      if (Status status = step(); !status.ok())
+        return status;
+    Result<double> time = end->microsecondsSince(*begin);
+    if (!time.ok())
+      return time.status();
+    if (i >= 0)
+      times.push_back(*time);
+  }
+  return summarize(std::move(times), launches);
+}
+
+/// Reading the sets' bytes with the best of a few grids.
+static Result<double> timeRead(const Kernel &kernel, const cuda::Stream &stream,
+                               const std::vector<InputSet> &sets,
+                               int64_t bytes) {
+  // 8 grids of 7 runs to choose, then as many runs as attention gets.
+  constexpr int32_t kTrials = 7;
+  auto sink = cuda::DeviceMemory::allocate(stream.deviceRef(), 64);
+  if (!sink.ok())
+    return sink.status();
+  auto count = static_cast<int64_t>(sets.size());
+  auto timeGrid = [&](uint32_t blocks, int32_t repeats) {
+    return timeGraph(
+        stream, launchesOf(count), repeats, [&](int64_t i) -> Status {
+          cuda::LaunchShape shape = kernel.shape;
+          shape.blocks = blocks;
+          rt::ReadArgs arguments = {};
+          arguments.data =
+              sets[static_cast<size_t>(i % count)].pool.memory().pointer();
+          arguments.bytes = static_cast<uint64_t>(bytes / 16 * 16);
+          arguments.sink = sink->pointer<uint32_t>();
+          return kernel.function.launch(stream, shape, arguments);
+        });
+  };
+  uint32_t best = 0;
+  double fastest = 0;
+  const auto one = static_cast<uint32_t>(stream.deviceRef()->multiprocessors());
+  for (uint32_t blocks :
+       {one, 2 * one, 3 * one, 4 * one, 6 * one, 8 * one, 16 * one, 32 * one}) {
+    Result<Timing> timing = timeGrid(blocks, kTrials);
+    if (!timing.ok())
+      return timing.status();
+    if (best == 0 || timing->median < fastest) {
+      best = blocks;
+      fastest = timing->median;
+    }
+  }
+  Result<Timing> timing = timeGrid(best, kRepeats);
+  if (!timing.ok())
+    return timing.status();
+  return timing->median;
+}
+
+/// Kinds of pages that kernels for a GPU do not take.
+static Status checkKinds(const Problem &problem) {
+  for (rt::UnitKind kind : problem.kinds())
+    if ((kind.key == 16) != (kind.value == 16))
+      return {StatusCode::Unimplemented,
+              "levels k" + std::to_string(kind.key) + "v" +
+                  std::to_string(kind.value) +
+                  ": on a GPU keys and values are both at 16 bits or neither "
+                  "is; use --device=cpu"};
+  return {};
+}
+
+namespace {
+/// All that a problem needs on a device but the kernels.
+struct Prepared {
+  Case content;
+  rt::DeviceWorkList list;
+  cuda::Stream stream;
+};
+} // namespace
+
+static Result<Kernel> loadDecode(const cuda::DeviceRef &device,
+                                 const DeviceCompiler &compiler,
+                                 const Problem &problem, bool dependent) {
+  return loadKernel(device, compiler.decode(problem, dependent, device->chip()),
+                    dependent);
+}
+
+/// Content, and rows for `blocks` thread blocks.
+static Result<Prepared> prepare(const cuda::DeviceRef &device,
+                                const Problem &problem, int32_t blocks) {
+  Result<Case> content = Case::create(problem, Order::Device, /*seed=*/1234);
+  if (!content.ok())
+    return content.status();
+  auto units = listUnits(*content);
+  if (!units.ok())
+    return units.status();
+  Result<rt::DeviceWorkList> list = rt::buildDeviceWorkList(*units, blocks);
+  if (!list.ok())
+    return list.status();
+  Result<cuda::Stream> stream = cuda::Stream::create(device);
+  if (!stream.ok())
+    return stream.status();
+  return Prepared{std::move(*content), std::move(*list), std::move(*stream)};
+}
+
+Result<Errors> bench::checkOnDevice(const cuda::DeviceRef &device,
+                                    const DeviceCompiler &compiler,
+                                    const Problem &problem,
+                                    bool dependentLaunch) {
+  if (Status status = checkKinds(problem); !status.ok())
+    return status;
+  Result<Kernel> kernel =
+      loadDecode(device, compiler, problem, dependentLaunch);
+  if (!kernel.ok())
+    return kernel.status();
+  Result<Prepared> made = prepare(device, problem, kernel->resident);
+  if (!made.ok())
+    return made.status();
+  Result<std::vector<InputSet>> sets =
+      makeSets(device, made->content, made->list, /*count=*/1);
+  if (!sets.ok())
+    return sets.status();
+  return checkKernel(*kernel, made->stream, sets->front(), made->content);
+}
+
+/// Times attention over the sets.
+static Result<Timing> timeDecode(const Kernel &kernel,
+                                 const cuda::Stream &stream,
+                                 const std::vector<InputSet> &sets) {
+  auto count = static_cast<int64_t>(sets.size());
+  return timeGraph(stream, launchesOf(count), kRepeats, [&](int64_t launch) {
+    return launchDecode(kernel, stream,
+                        sets[static_cast<size_t>(launch % count)]);
+  });
+}
+
+Result<std::vector<Measurement>>
+bench::measureOnDevice(const cuda::DeviceRef &device,
+                       const DeviceCompiler &compiler, const Problem &problem) {
+  if (Status status = checkKinds(problem); !status.ok())
+    return status;
+  std::vector<Kernel> kernels;
+  for (bool dependent : {false, true}) {
+    Result<Kernel> kernel = loadDecode(device, compiler, problem, dependent);
+    if (!kernel.ok())
+      return kernel.status();
+    kernels.push_back(std::move(*kernel));
+  }
+  Result<Kernel> read =
+      loadKernel(device, compiler.read(device->chip()), /*dependent=*/false);
+  if (!read.ok())
+    return read.status();
+  Result<Prepared> made = prepare(
+      device, problem, std::min(kernels[0].resident, kernels[1].resident));
+  if (!made.ok())
+    return made.status();
+  int64_t bytes = made->content.bytes();
+  Result<std::vector<InputSet>> sets =
+      makeSets(device, made->content, made->list, setsOf(bytes));
+  if (!sets.ok())
+    return sets.status();
+
+  // Every kernel is right before one is measured.
+  std::vector<Measurement> rows(kernels.size());
+  for (size_t i = 0; i < kernels.size(); ++i) {
+    Result<Errors> errors =
+        checkKernel(kernels[i], made->stream, sets->front(), made->content);
+    if (!errors.ok())
+      return errors.status();
+    rows[i].device = i == 0 ? "cuda" : "cuda+dependent";
+    rows[i].bytes = bytes;
+    rows[i].errors = *errors;
+  }
+  for (size_t i = 0; i < kernels.size(); ++i) {
+    Result<Timing> timing = timeDecode(kernels[i], made->stream, *sets);
+    if (!timing.ok())
+      return timing.status();
+    rows[i].attention = *timing;
+  }
+  Result<double> readTime =
+      timeRead(*read, made->stream, *sets,
+               std::min(bytes, sets->front().pool.memory().bytes()));
+  if (!readTime.ok())
+    return readTime.status();
+  for (Measurement &row : rows)
+    row.readMicroseconds = *readTime;
+  return rows;
+}

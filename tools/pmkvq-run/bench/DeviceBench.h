@@ -1,0 +1,60 @@
+//===- DeviceBench.h - Attention measured on a GPU --------------*- C++ -*-===//
+//
+// Checks a generated decode kernel against the reference and measures it beside
+// a generated read kernel.  Neighbours: Case.h (content), pmkvq_rt/cuda (the
+// runtime that launches), Bench.cpp (who compiles).
+//
+// Method.  A CUDA graph of at least 8 launches rotates over more than 240 MB of
+// inputs, so that no launch finds its cache in the GPU's; events around the
+// graph, 3 graphs to warm up, the median of 31, an equal share for each launch.
+// Every set of inputs is memory of its own, with the same content.  The read
+// kernel goes over the same bytes in the same way, with the best of a few grid
+// shapes.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_TOOLS_RUN_BENCH_DEVICEBENCH_H
+#define PMKVQ_TOOLS_RUN_BENCH_DEVICEBENCH_H
+
+#include "Measurement.h"
+#include "pmkvq_rt/cuda/Decode.h"
+
+#include <functional>
+
+namespace pmkvq::bench {
+
+/// A kernel as code that the driver loads.
+struct DeviceCode {
+  std::string code;
+  std::string name;
+  int32_t threads = 0;
+  int32_t sharedBytes = 0;
+};
+
+/// Where kernels come from.
+struct DeviceCompiler {
+  /// Decode attention over a problem's kinds of units.
+  std::function<rt::Result<DeviceCode>(const Problem &, bool dependentLaunch,
+                                       const std::string &chip)>
+      decode;
+  std::function<rt::Result<DeviceCode>(const std::string &chip)> read;
+};
+
+/// Runs a problem twice over poisoned results and compares with the reference.
+///
+/// Errors: as below.
+rt::Result<Errors> checkOnDevice(const rt::cuda::DeviceRef &device,
+                                 const DeviceCompiler &compiler,
+                                 const Problem &problem, bool dependentLaunch);
+
+/// Checks and measures a problem, without and with dependent launch.
+///
+/// Errors: kinds or sizes that the GPU's kernels do not support; those of the
+/// compiler and the driver; Internal if results are wrong or do not repeat.
+rt::Result<std::vector<Measurement>>
+measureOnDevice(const rt::cuda::DeviceRef &device,
+                const DeviceCompiler &compiler, const Problem &problem);
+
+} // namespace pmkvq::bench
+
+#endif // PMKVQ_TOOLS_RUN_BENCH_DEVICEBENCH_H

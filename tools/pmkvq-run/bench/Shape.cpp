@@ -1,0 +1,253 @@
+//===- Shape.cpp - What a benchmark of attention measures -----------------===//
+//
+// Neighbours: Shape.h has the syntax.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Shape.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <random>
+
+using namespace pmkvq;
+using namespace pmkvq::bench;
+namespace rt = ::pmkvq::rt;
+using rt::Result;
+using rt::Status;
+using rt::StatusCode;
+
+/// Tokens of one sequence at most: far beyond any model, and all sums fit.
+static constexpr int64_t kMaxTokens = int64_t(1) << 26;
+
+static Status expected(const std::string &what, const std::string &actual) {
+  return {StatusCode::InvalidArgument,
+          "expected " + what + ", got '" + actual + "'"};
+}
+
+/// A whole number that is all of `text`.
+static bool readNumber(std::string_view text, int64_t &number) {
+  auto [end, error] =
+      std::from_chars(text.data(), text.data() + text.size(), number);
+  return error == std::errc() && end == text.data() + text.size();
+}
+
+/// Takes `prefix` off the front.
+static bool consume(std::string_view &text, std::string_view prefix) {
+  if (text.substr(0, prefix.size()) != prefix)
+    return false;
+  text.remove_prefix(prefix.size());
+  return true;
+}
+
+//===----------------------------------------------------------------------===//
+// Lengths
+//===----------------------------------------------------------------------===//
+
+/// Sink, whole pages, and a window of at least one token.
+static Length cutSequence(int64_t tokens) {
+  int64_t pages =
+      std::max<int64_t>(0, (tokens - kSinkTokens - 1) / rt::kPageTokens);
+  return {pages, tokens - pages * rt::kPageTokens};
+}
+
+static Result<std::vector<Length>> readContext(const Shape &shape) {
+  std::string what = "a context of 1 to " + std::to_string(kMaxTokens) +
+                     " tokens, 32768 or ragged:100-32768";
+  std::string_view text = shape.context;
+  std::vector<Length> lengths;
+  if (!consume(text, "ragged:")) {
+    int64_t tokens = 0;
+    if (!readNumber(text, tokens) || tokens < 1 || tokens > kMaxTokens)
+      return expected(what, shape.context);
+    Length length = tokens % rt::kPageTokens
+                        ? cutSequence(tokens)
+                        : Length{tokens / rt::kPageTokens, 0};
+    lengths.assign(static_cast<size_t>(shape.batch), length);
+    return lengths;
+  }
+  size_t dash = text.find('-');
+  int64_t low = 0, high = 0;
+  if (dash == text.npos || !readNumber(text.substr(0, dash), low) ||
+      !readNumber(text.substr(dash + 1), high) || low < 1 || high < low ||
+      high > kMaxTokens)
+    return expected(what, shape.context);
+  // The generator's numbers are the same everywhere, distributions' are not.
+  std::mt19937_64 random(5);
+  for (int64_t i = 0; i < shape.batch; ++i) {
+    auto drawn = low + static_cast<int64_t>(
+                           random() % static_cast<uint64_t>(high - low + 1));
+    lengths.push_back(cutSequence(i == 0 ? low : i == 1 ? high : drawn));
+  }
+  return lengths;
+}
+
+//===----------------------------------------------------------------------===//
+// Levels
+//===----------------------------------------------------------------------===//
+
+/// "4" or "k4v2".
+static bool readKind(std::string_view text, rt::UnitKind &kind) {
+  int64_t key = 0, value = 0;
+  if (consume(text, "k")) {
+    size_t v = text.find('v');
+    if (v == text.npos || !readNumber(text.substr(0, v), key) ||
+        !readNumber(text.substr(v + 1), value))
+      return false;
+  } else {
+    if (!readNumber(text, key))
+      return false;
+    value = key;
+  }
+  kind = {static_cast<int32_t>(key), static_cast<int32_t>(value)};
+  return key <= 16 && value <= 16 && rt::isLevel(kind.key) &&
+         rt::isLevel(kind.value);
+}
+
+static Result<LevelMix> readLevels(const std::string &levels) {
+  const std::string what =
+      "levels like 16, 8, 4, 2, k4v2 or mixed:2=192/4=48/8=16";
+  std::string_view text = levels;
+  LevelMix mix;
+  if (!consume(text, "mixed:")) {
+    mix.emplace_back(rt::UnitKind(), 1);
+    if (!readKind(text, mix.back().first))
+      return expected(what, levels);
+    return mix;
+  }
+  while (true) {
+    size_t slash = std::min(text.find('/'), text.size());
+    std::string_view part = text.substr(0, slash);
+    size_t equals = part.find('=');
+    auto &[kind, weight] = mix.emplace_back(rt::UnitKind(), 0);
+    if (equals == part.npos || !readKind(part.substr(0, equals), kind) ||
+        !readNumber(part.substr(equals + 1), weight) || weight < 1 ||
+        weight > kMaxTokens)
+      return expected(what, levels);
+    if (slash == text.size())
+      return mix;
+    text.remove_prefix(slash + 1);
+  }
+}
+
+rt::UnitKind Problem::kindOf(int64_t page, int64_t pages) const {
+  int64_t total = 0;
+  for (auto &[kind, weight] : mix)
+    total += weight;
+  int64_t sum = 0;
+  for (auto &[kind, weight] : mix) {
+    sum += weight;
+    if (page < pages * sum / total)
+      return kind;
+  }
+  return mix.back().first;
+}
+
+std::vector<rt::UnitKind> Problem::kinds() const {
+  std::vector<rt::UnitKind> kinds;
+  auto add = [&](rt::UnitKind kind) {
+    if (std::find(kinds.begin(), kinds.end(), kind) == kinds.end())
+      kinds.push_back(kind);
+  };
+  for (const Length &length : lengths) {
+    for (int64_t page = 0; page < length.pages; ++page)
+      add(kindOf(page, length.pages));
+    if (length.fixedTokens)
+      add({16, 16});
+  }
+  return kinds;
+}
+
+//===----------------------------------------------------------------------===//
+// Formats and the rest
+//===----------------------------------------------------------------------===//
+
+std::string bench::plainFormat(const std::string &attribute) {
+  std::string plain;
+  for (size_t i = 0; i < attribute.size(); ++i) {
+    char c = attribute[i];
+    if (c == ',')
+      plain += '+';
+    else if (c != '<' && c != '>' && c != ' ')
+      plain += c;
+  }
+  return plain;
+}
+
+static Result<reference::UniformFormat>
+readFormat(const std::string &attribute) {
+  std::string text = plainFormat(attribute);
+  reference::UniformFormat format;
+  std::string_view rest = text;
+  if (consume(rest, "per_channel"))
+    format.axis = reference::Axis::PerChannel;
+  else if (consume(rest, "per_token"))
+    format.axis = reference::Axis::PerToken;
+  else
+    return Status(StatusCode::Unimplemented,
+                  "the benchmark knows the formats per_channel and per_token, "
+                  "got '" +
+                      text + "'");
+  format.hadamard = rest.find("hadamard") != rest.npos;
+  if (size_t at = rest.find("clip="); at != rest.npos)
+    format.clip = std::strtod(rest.data() + at + 5, nullptr);
+  if (Status status = reference::validateFormat(format); !status.ok())
+    return status;
+  return format;
+}
+
+double Problem::scale() const {
+  return 1.0 / std::sqrt(static_cast<double>(shape.headDim));
+}
+
+ImageShape Problem::image() const {
+  return {shape.headDim,
+          {format[rt::kKey].axis == reference::Axis::PerToken,
+           format[rt::kValue].axis == reference::Axis::PerToken}};
+}
+
+static Status checkHeads(const Shape &shape) {
+  constexpr int64_t most = 1 << 16;
+  const std::pair<const char *, int64_t> counts[] = {
+      {"kv heads", shape.kvHeads},
+      {"query heads", shape.queryHeads},
+      {"sequences", shape.batch}};
+  for (auto [name, count] : counts)
+    if (count < 1 || count > most)
+      return expected("1 to " + std::to_string(most) + " " + name,
+                      std::to_string(count));
+  if (shape.queryHeads % shape.kvHeads)
+    return expected("a multiple of " + std::to_string(shape.kvHeads) +
+                        " query heads",
+                    std::to_string(shape.queryHeads));
+  if (shape.headDim < 32 || shape.headDim > 512 || shape.headDim % 32)
+    return {
+        StatusCode::Unimplemented,
+        "expected a head_dim that is a multiple of 32 from 32 to 512, got " +
+            std::to_string(shape.headDim)};
+  return {};
+}
+
+Result<Problem> bench::understand(const Shape &shape) {
+  if (Status status = checkHeads(shape); !status.ok())
+    return status;
+  Problem problem;
+  problem.shape = shape;
+  Result<std::vector<Length>> lengths = readContext(shape);
+  if (!lengths.ok())
+    return lengths.status();
+  problem.lengths = std::move(*lengths);
+  Result<LevelMix> mix = readLevels(shape.levels);
+  if (!mix.ok())
+    return mix.status();
+  problem.mix = std::move(*mix);
+  for (rt::Part part : {rt::kKey, rt::kValue}) {
+    Result<reference::UniformFormat> format =
+        readFormat(part == rt::kKey ? shape.keyFormat : shape.valueFormat);
+    if (!format.ok())
+      return format.status();
+    problem.format[part] = *format;
+  }
+  return problem;
+}

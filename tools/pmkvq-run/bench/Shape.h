@@ -1,0 +1,85 @@
+//===- Shape.h - What a benchmark of attention measures ---------*- C++ -*-===//
+//
+// One shape of attention as the user writes it, and what that means.
+// Neighbours: Case.h (memory of that shape), Sweep.cpp (lists of shapes).
+//
+// Syntax.  A context is a number of tokens, 32768, the same for every sequence,
+// or `ragged:100-32768`, lengths drawn from that range, its ends among them.
+// Levels are one level for keys and values, 16, 8, 4 or 2; `k4v2`, keys at 4
+// and values at 2 bits; or `mixed:2=192/4=48/k8v4=16`, which cuts the pages of
+// a sequence in these proportions, oldest first.
+//
+// A sequence of whole pages has nothing else.  Any other, and every ragged one,
+// has a sink of one token, then pages, then a window of 1 to 128 tokens, as a
+// session would hold it.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_TOOLS_RUN_BENCH_SHAPE_H
+#define PMKVQ_TOOLS_RUN_BENCH_SHAPE_H
+
+#include "pmkvq/Reference/Quantize.h"
+#include "pmkvq/Target/CacheImage.h"
+#include "pmkvq_rt/Units.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace pmkvq::bench {
+
+/// Tokens that stay at the front of a sequence.
+inline constexpr int64_t kSinkTokens = 1;
+
+/// As the user writes it; empty: the default of the device.
+struct Shape {
+  int64_t kvHeads = 8;
+  int64_t queryHeads = 32;
+  int64_t headDim = 128;
+  int64_t batch = 1;
+  std::string context;
+  std::string levels = "4";
+  /// Attribute text, "<per_channel, hadamard>".
+  std::string keyFormat = "<per_channel, hadamard>";
+  std::string valueFormat = "<per_token, hadamard>";
+};
+
+/// Tokens of one sequence, by where they are.
+struct Length {
+  int64_t pages = 0;
+  int64_t fixedTokens = 0;
+
+  int64_t tokens() const { return pages * rt::kPageTokens + fixedTokens; }
+};
+
+/// Pages by kind, in proportions.
+using LevelMix = std::vector<std::pair<rt::UnitKind, int64_t>>;
+
+/// A shape, understood.
+struct Problem {
+  Shape shape;
+  std::vector<Length> lengths;
+  LevelMix mix;
+  reference::UniformFormat format[rt::kParts];
+
+  int64_t pairs() const { return shape.batch * shape.kvHeads; }
+  int64_t group() const { return shape.queryHeads / shape.kvHeads; }
+  /// Factor of scores: 1 / sqrt(head_dim).
+  double scale() const;
+  /// The kind of a page of a sequence that has `pages` pages.
+  rt::UnitKind kindOf(int64_t page, int64_t pages) const;
+  /// Kinds that occur, each once; fixed areas are {16, 16}.
+  std::vector<rt::UnitKind> kinds() const;
+  ImageShape image() const;
+};
+
+/// Errors: InvalidArgument with the expected and the actual text; Unimplemented
+/// for formats that the benchmark does not know.
+rt::Result<Problem> understand(const Shape &shape);
+
+/// "<per_channel, hadamard, clip = 0.8>" as "per_channel+hadamard+clip=0.8".
+std::string plainFormat(const std::string &attribute);
+
+} // namespace pmkvq::bench
+
+#endif // PMKVQ_TOOLS_RUN_BENCH_SHAPE_H
