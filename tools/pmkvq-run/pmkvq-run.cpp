@@ -105,17 +105,18 @@ static Error prefill(rt::Session &session, const Options &options,
     batch.push_back({static_cast<int32_t>(batch.size()), prompt});
   }
   timing.sequences = static_cast<int64_t>(batch.size());
+  auto show = [&](int64_t done, int64_t total) {
+    progress.update("reading the prompt: " + llvm::Twine(done) + " of " +
+                    llvm::Twine(total) + " tokens");
+  };
   auto begin = std::chrono::steady_clock::now();
   if (!options.logitsFile.empty()) {
-    progress.show("reading the prompt, token by token");
-    Error error = writeLogits(session, prompts, vocab, options.logitsFile);
+    Error error =
+        writeLogits(session, prompts, vocab, options.logitsFile, show);
     timing.prefillSeconds = secondsSince(begin);
     return error;
   }
-  rt::Status status = session.prefill(batch, [&](int64_t done, int64_t total) {
-    progress.update("reading the prompt: " + llvm::Twine(done) + " of " +
-                    llvm::Twine(total) + " tokens");
-  });
+  rt::Status status = session.prefill(batch, show);
   timing.prefillSeconds = secondsSince(begin);
   return status.ok() ? Error::success() : toError(status);
 }
