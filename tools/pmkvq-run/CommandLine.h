@@ -81,6 +81,8 @@ struct CommandLine {
   StringOption logits;
 
   Flag explain;
+  Flag check;
+  StringOption checkTolerance;
   StringOption emit;
   StringOption outputFile;
   StringOption dumpStages;

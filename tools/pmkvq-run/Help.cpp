@@ -87,6 +87,9 @@ First steps
   5. The module that the compiler begins with, and the code it ends with:
        pmkvq-run model/ --emit=import -o step.mlir
        pmkvq-run model/ --emit=asm --floor=2 -o step.s
+  6. Is what the kernels compute right?  Every step, checked:
+       pmkvq-run model/ --prompt-tokens=1,2,3 --max-tokens=200 --kv-bits=3 \
+           --check
 )";
   for (const OptionGroup &group : line.groups) {
     os << "\n" << group.title << "\n";
@@ -96,7 +99,8 @@ First steps
   }
   os << "\nTokens go to stdout, progress and a summary to stderr. The exit "
         "code "
-        "is 0, or 1\nwith one line on stderr that says what is wrong.\n";
+        "is 0, or 1\nwith one line on stderr that says what is wrong; 2 if "
+        "--check found it.\n";
   return text;
 }
 
