@@ -115,10 +115,10 @@ ArrayRef<Stage> mlir::pmkvq::getStages() {
 // Running
 //===----------------------------------------------------------------------===//
 
-LogicalResult mlir::pmkvq::runStages(ModuleOp module,
-                                     const PlanOptions &options,
-                                     StringRef dumpFolder,
-                                     StringRef lastStage) {
+LogicalResult mlir::pmkvq::runStages(
+    ModuleOp module, const PlanOptions &options, StringRef dumpFolder,
+    StringRef lastStage,
+    llvm::function_ref<void(StringRef, ModuleOp)> afterStage) {
   StageDump dump(dumpFolder);
   if (failed(dump.add(module, "import", "the model's step over its caches")))
     return failure();
@@ -128,6 +128,8 @@ LogicalResult mlir::pmkvq::runStages(ModuleOp module,
     if (failed(pm.run(module)) ||
         failed(dump.add(module, stage.name, stage.summary)))
       return failure();
+    if (afterStage)
+      afterStage(stage.name, module);
     if (stage.name == lastStage)
       break;
   }

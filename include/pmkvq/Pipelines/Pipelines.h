@@ -11,6 +11,7 @@
 
 #include "mlir/Support/LLVM.h"
 #include "llvm/ADT/ArrayRef.h"
+#include "llvm/ADT/STLFunctionalExtras.h"
 #include "llvm/ADT/StringRef.h"
 #include <string>
 #include <vector>
@@ -50,10 +51,12 @@ llvm::ArrayRef<Stage> getStages();
 /// Runs the stages on an imported module, up to `lastStage` or, if that is
 /// empty, all.  If `dumpFolder` is not empty, the module before the first stage
 /// and after each is written to it as NN-NAME.mlir, and what they hold to
-/// index.md.  Errors are diagnostics on the offending op.
-LogicalResult runStages(ModuleOp module, const PlanOptions &options,
-                        llvm::StringRef dumpFolder = "",
-                        llvm::StringRef lastStage = "");
+/// index.md.  `afterStage` is shown the module after each.  Errors are
+/// diagnostics on the offending op.
+LogicalResult runStages(
+    ModuleOp module, const PlanOptions &options,
+    llvm::StringRef dumpFolder = "", llvm::StringRef lastStage = "",
+    llvm::function_ref<void(llvm::StringRef stage, ModuleOp)> afterStage = {});
 
 /// What a GPU kernel is compiled for.
 struct DeviceOptions {
