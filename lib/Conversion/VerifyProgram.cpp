@@ -46,9 +46,9 @@ static LogicalResult verifyTypes(const CacheOps &ops) {
     if (!type.isPlanned())
       return op->emitOpError("expected a cache with formats; run "
                              "pmkvq-set-formats first");
-    if (type != types.front().second)
+    if (type.withoutClips() != types.front().second.withoutClips())
       return op->emitOpError("expected all caches of a program to have one "
-                             "type, here ")
+                             "type but for clips, here ")
              << types.front().second << ", got " << type;
   }
   return success();

@@ -1,4 +1,4 @@
-//===- PMKVQAttrs.cpp - Formats, rotations, schedules ---------------------===//
+//===- PMKVQAttrs.cpp - Formats, rotations, schedules, calibration --------===//
 //
 // Parsing, printing and verification of attributes.
 // Neighbours: PMKVQAttrs.td (the constraints cited here).
@@ -10,9 +10,11 @@
 #include "pmkvq_rt/Geometry.h"
 #include "llvm/ADT/TypeSwitch.h"
 #include "llvm/Support/MathExtras.h"
+#include <cmath>
 
 using namespace mlir;
 using namespace mlir::pmkvq;
+namespace rt = ::pmkvq::rt;
 
 #define GET_ATTRDEF_CLASSES
 #include "pmkvq/IR/PMKVQAttrs.cpp.inc"
@@ -80,7 +82,7 @@ LogicalResult FormatAttr::verify(function_ref<InFlightDiagnostic()> emitError,
     return diagnostic;
   }
   double clip = clipAttr.getValueAsDouble();
-  if (!(clip > 0.7 && clip < 0.9))
+  if (!isClip(clip))
     return emitError() << "(C2) expected clip in (0.7, 0.9), got " << clip;
   return success();
 }
@@ -108,8 +110,43 @@ LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                    pmkvq::ScheduleKind, int64_t keyFloor,
                                    int64_t valueFloor) {
   for (int64_t floor : {keyFloor, valueFloor})
-    if (!::pmkvq::rt::isLevel(floor))
+    if (!rt::isLevel(floor))
       return emitError() << "(C1) expected a floor of 16, 8, 4 or 2, got "
                          << floor;
   return success();
+}
+
+//===----------------------------------------------------------------------===//
+// CalibrationAttr
+//===----------------------------------------------------------------------===//
+
+/// A loss is given for each of the levels 8, 4 and 2.
+static constexpr int64_t kLossLevels = rt::kLadder.size() - 1;
+
+static LogicalResult verifyLoss(function_ref<InFlightDiagnostic()> emitError,
+                                DenseF64ArrayAttr loss) {
+  if (!loss)
+    return success();
+  if (loss.size() != kLossLevels)
+    return emitError() << "(C2) expected losses at 8, 4 and 2 bits, got "
+                       << loss.size() << " numbers";
+  for (double nats : loss.asArrayRef())
+    if (!(nats >= 0 && std::isfinite(nats)))
+      return emitError() << "(C2) expected losses that are finite and not "
+                            "negative, got "
+                         << nats;
+  return success();
+}
+
+LogicalResult
+CalibrationAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                        FloatAttr keyClip, FloatAttr valueClip,
+                        DenseF64ArrayAttr keyLoss,
+                        DenseF64ArrayAttr valueLoss) {
+  for (FloatAttr clip : {keyClip, valueClip})
+    if (clip && !FormatAttr::isClip(clip.getValueAsDouble()))
+      return emitError() << "(C1) expected clips in (0.7, 0.9), got "
+                         << clip.getValueAsDouble();
+  return success(succeeded(verifyLoss(emitError, keyLoss)) &&
+                 succeeded(verifyLoss(emitError, valueLoss)));
 }

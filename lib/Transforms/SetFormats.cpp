@@ -29,9 +29,7 @@ public:
     if (!keyFormat || !valueFormat)
       return signalPassFailure();
     replaceCacheTypes(getOperation(), [&](CacheType type) {
-      return CacheType::get(type.getContext(), type.getKvHeads(),
-                            type.getHeadDim(), keyFormat, valueFormat,
-                            type.getLadder(), type.getSink());
+      return type.withFormats(keyFormat, valueFormat);
     });
   }
 

@@ -49,3 +49,30 @@ func.func private @f() attributes {a = #pmkvq.schedule<page, key_floor = 3, valu
 
 // expected-error @+1 {{(C1) expected a floor of 16, 8, 4 or 2, got 0}}
 func.func private @f() attributes {a = #pmkvq.schedule<none, key_floor = 2, value_floor = 0>}
+
+// -----
+
+// CalibrationAttr C1: either clip.
+// expected-error @+1 {{(C1) expected clips in (0.7, 0.9), got 7.000000e-01}}
+func.func private @f() attributes {a = #pmkvq.calibration<key_clip = 0.7>}
+
+// -----
+
+// expected-error @+1 {{(C1) expected clips in (0.7, 0.9), got 9.000000e-01}}
+func.func private @f() attributes {a = #pmkvq.calibration<value_clip = 0.9>}
+
+// -----
+
+// CalibrationAttr C2: how many, sign, finite.
+// expected-error @+1 {{(C2) expected losses at 8, 4 and 2 bits, got 2 numbers}}
+func.func private @f() attributes {a = #pmkvq.calibration<key_loss = [0.0, 1.0]>}
+
+// -----
+
+// expected-error @+1 {{(C2) expected losses that are finite and not negative, got -1.000000e+00}}
+func.func private @f() attributes {a = #pmkvq.calibration<value_loss = [0.0, 0.0, -1.0]>}
+
+// -----
+
+// expected-error @+1 {{(C2) expected losses that are finite and not negative, got nan}}
+func.func private @f() attributes {a = #pmkvq.calibration<key_loss = [0.0, 0.0, 0x7FF8000000000000]>}

@@ -5,6 +5,7 @@
 // CHECK-DAG: e = #pmkvq.format<
 // CHECK-DAG: e = #pmkvq.rotation<
 // CHECK-DAG: e = #pmkvq.schedule<
+// CHECK-DAG: e = #pmkvq.calibration<
 // CHECK-DAG: e = !pmkvq.cache<
 // CHECK-DAG: e = !pmkvq.tile<
 // CHECK-DAG: pmkvq.weight @r0

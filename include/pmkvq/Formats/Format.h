@@ -38,6 +38,9 @@ class FormatAttr;
 /// share parameters per head dim; with Token, a token's head dims share them.
 enum class GroupAxis { HeadDim, Token };
 
+/// Methods may look at `format`, but only emitAffine and emitGrid may depend on
+/// its clip: codes of layers with clips of their own are made and shifted by
+/// the same kernels.
 class FormatModel {
 public:
   virtual ~FormatModel();

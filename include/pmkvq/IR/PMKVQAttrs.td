@@ -1,6 +1,7 @@
 //===- PMKVQAttrs.td - Formats and schedules ---------------*- tablegen -*-===//
 //
-// Attributes: what a format is, how a weight is rotated, when pages fall.
+// Attributes: what a format is, how a weight is rotated, when pages fall, what
+// calibration found.
 // Neighbours: pmkvq/Formats/Format.h (what a format's name stands for).
 //
 //===----------------------------------------------------------------------===//
@@ -46,6 +47,11 @@ def PMKVQ_FormatAttr : PMKVQ_Attr<"Format", "format"> {
     const FormatModel &getModel() const;
     /// Default clip of the design: 0.8.
     static constexpr double kDefaultClip = 0.8;
+    /// Whether 2-bit codes of this clip are the upper halves of 4-bit codes.
+    static bool isClip(double clip) { return clip > 0.7 && clip < 0.9; }
+    FormatAttr withClip(double clip) const {
+      return FormatAttr::get(getName(), getHadamard(), clip);
+    }
   }];
 }
 
@@ -80,6 +86,37 @@ def PMKVQ_ScheduleAttr : PMKVQ_Attr<"Schedule", "schedule"> {
   let extraClassDeclaration = [{
     int64_t getFloor(Part part) const {
       return part == Part::Key ? getKeyFloor() : getValueFloor();
+    }
+  }];
+}
+
+def PMKVQ_CalibrationAttr : PMKVQ_Attr<"Calibration", "calibration"> {
+  let summary = "what a calibration run found for one layer";
+  let description = [{
+    Each field may be missing.  `key_clip` and `value_clip` take the place of
+    the formats' clips in this layer.  `key_loss` and `value_loss` say what the
+    part costs at 8, 4 and 2 bits, in this order, while all else is at 16: the
+    KL divergence from the full cache, in nats a token.
+
+    (C1) Clips lie in (0.7, 0.9), as those of formats.
+    (C2) A loss is three finite numbers that are not negative.
+
+    Example: `#pmkvq.calibration<key_clip = 0.77, value_clip = 0.82,
+      key_loss = [1.0e-04, 3.0e-03, 7.0e-02], value_loss = [0.0, 1.0e-03, 1.3e-02]>`
+  }];
+  let parameters = (ins OptionalParameter<"::mlir::FloatAttr">:$key_clip,
+                        OptionalParameter<"::mlir::FloatAttr">:$value_clip,
+                        OptionalParameter<"::mlir::DenseF64ArrayAttr">:$key_loss,
+                        OptionalParameter<"::mlir::DenseF64ArrayAttr">:$value_loss);
+  let assemblyFormat = "`<` struct(params) `>`";
+  let extraClassDeclaration = [{
+    /// Null where calibration left the clip open.
+    ::mlir::FloatAttr getClip(Part part) const {
+      return part == Part::Key ? getKeyClip() : getValueClip();
+    }
+    /// [8, 4, 2 bits]; null where nothing was measured.
+    ::mlir::DenseF64ArrayAttr getLoss(Part part) const {
+      return part == Part::Key ? getKeyLoss() : getValueLoss();
     }
   }];
 }

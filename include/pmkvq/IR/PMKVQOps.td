@@ -87,11 +87,16 @@ def PMKVQ_CreateOp : PMKVQ_Op<"create"> {
     (C3) The schedule's floors are on the cache's ladder.
     (C4) A planned cache has a schedule.
 
+    `calibration` is what is known of this layer alone; its clips have an effect
+    once `pmkvq-apply-calibration` has put them into the cache's type.
+
     Lowers to: the program's description of itself.
 
     ```mlir
     func.func @create() -> !pmkvq.cache<kv_heads = 2, head_dim = 128> {
       %c = pmkvq.create layer 0 max_tokens 8192
+        schedule <page, key_floor = 2, value_floor = 2> budget 268435456
+        calibration <key_clip = 0.77, value_clip = 0.82>
         : !pmkvq.cache<kv_heads = 2, head_dim = 128>
       return %c : !pmkvq.cache<kv_heads = 2, head_dim = 128>
     }
@@ -99,11 +104,13 @@ def PMKVQ_CreateOp : PMKVQ_Op<"create"> {
   }];
   let arguments = (ins I64Attr:$layer, I64Attr:$max_tokens,
                        OptionalAttr<PMKVQ_ScheduleAttr>:$schedule,
-                       OptionalAttr<I64Attr>:$budget);
+                       OptionalAttr<I64Attr>:$budget,
+                       OptionalAttr<PMKVQ_CalibrationAttr>:$calibration);
   let results = (outs PMKVQ_CacheType:$cache);
   let assemblyFormat = [{
     `layer` $layer `max_tokens` $max_tokens (`schedule` $schedule^)?
-    (`budget` $budget^)? attr-dict `:` type($cache)
+    (`budget` $budget^)? (`calibration` $calibration^)?
+    attr-dict `:` type($cache)
   }];
   let hasVerifier = 1;
 }

@@ -51,6 +51,17 @@ def PMKVQ_CacheType : PMKVQ_Type<"Cache", "cache"> {
     bool hasLevel(int64_t bits) const {
       return ::llvm::is_contained(getLadder(), bits);
     }
+    /// This type with other formats.
+    CacheType withFormats(FormatAttr key, FormatAttr value) const {
+      return CacheType::get(getContext(), getKvHeads(), getHeadDim(), key,
+                            value, getLadder(), getSink());
+    }
+    /// A planned type with default clips: what all layers of a program have in
+    /// common, for only decoding depends on a clip.
+    CacheType withoutClips() const {
+      return withFormats(getKey().withClip(FormatAttr::kDefaultClip),
+                         getValue().withClip(FormatAttr::kDefaultClip));
+    }
     /// Bytes that the parameters of one part of a page take.
     int64_t getParameterBytes(Part part) const;
   }];
