@@ -179,7 +179,7 @@ private:
     if (entry.level[part] == 16)
       return reference::bf16ToFloat(cache.raw(entry, part, token, dim));
     int64_t groups = reference::groupCount(format[part], shape.headDim);
-    int64_t which = reference::groupOf(format[part], token, dim);
+    int64_t which = reference::groupOf(format[part], shape.headDim, token, dim);
     auto parameter = [&](int64_t index) {
       return reference::halfToFloat(
           cache.parameter(entry, part, index, which, groups));
