@@ -51,13 +51,13 @@ private:
     return success();
   }
 
-  /// Under `page` and `layer` a part may be flushed to and pass any level down
-  /// to its floor; under `none` it is only ever written at its floor.
+  /// Where pages fall, a part may be flushed to and pass any level down to its
+  /// floor; under `none` it is only ever written at its floor.
   void addFunctions(CreateOp create, Part part) {
     CacheType cache = create.getCache().getType().withoutClips();
     ScheduleAttr schedule = *create.getSchedule();
     int64_t floor = schedule.getFloor(part);
-    bool lowers = schedule.getKind() != ScheduleKind::None;
+    bool lowers = schedule.getModel().lowers;
     for (int64_t level : cache.getLadder()) {
       if (level < floor || (!lowers && level != floor))
         continue;

@@ -19,8 +19,19 @@ func.func private @f() attributes {a = #pmkvq.format<per_token, clip = 0.9>}
 // -----
 
 // FormatAttr: a field that it does not have.
-// expected-error @+1 {{expected 'clip', 'hadamard' or 'plain'}}
-func.func private @f() attributes {a = #pmkvq.format<per_token, group = 32>}
+// expected-error @+1 {{expected 'clip', 'group', 'hadamard' or 'plain'}}
+func.func private @f() attributes {a = #pmkvq.format<per_token, bits = 4>}
+
+// -----
+
+// FormatAttr C3: none, and negative.
+// expected-error @+1 {{(C3) expected a group of at least 1 element, got 0}}
+func.func private @f() attributes {a = #pmkvq.format<per_token, group = 0>}
+
+// -----
+
+// expected-error @+1 {{(C3) expected a group of at least 1 element, got -32}}
+func.func private @f() attributes {a = #pmkvq.format<per_token, group = -32>}
 
 // -----
 
@@ -49,6 +60,12 @@ func.func private @f() attributes {a = #pmkvq.schedule<page, key_floor = 3, valu
 
 // expected-error @+1 {{(C1) expected a floor of 16, 8, 4 or 2, got 0}}
 func.func private @f() attributes {a = #pmkvq.schedule<none, key_floor = 2, value_floor = 0>}
+
+// -----
+
+// ScheduleAttr C2.
+// expected-error @+1 {{(C2) unknown schedule 'weekly', expected one of: layer, none, page}}
+func.func private @f() attributes {a = #pmkvq.schedule<weekly, key_floor = 2, value_floor = 2>}
 
 // -----
 

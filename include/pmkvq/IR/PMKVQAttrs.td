@@ -22,27 +22,37 @@ def PMKVQ_FormatAttr : PMKVQ_Attr<"Format", "format"> {
   let description = [{
     `name` picks the format's algebra (pmkvq/Formats/Format.h); `hadamard` says
     that vectors are rotated by the normalized Walsh-Hadamard transform before
-    they are stored (`plain`, the default, that they are not); `clip` is the middle part of the range that 2-bit codes
-    cover.
+    they are stored (`plain`, the default, that they are not); `clip` is the
+    middle part of the range that 2-bit codes cover; `group` is the number of
+    elements along the format's axis that share parameters, by default the
+    whole axis: the tokens of a page per channel, the head dims of a token per
+    token.  How many elements an axis has, the cache's type says, which checks
+    that the group divides it.  Only whole axes are lowered today.
 
     (C1) `name` is a known format.
     (C2) `clip` lies in (0.7, 0.9), where the nearest level of a 4-bit code is
          its upper half.
+    (C3) `group`, where it is given, is positive.
 
-    Example: `#pmkvq.format<per_channel, hadamard, clip = 0.8>`
+    Example: `#pmkvq.format<per_channel, hadamard, clip = 0.8, group = 32>`
   }];
   let parameters = (ins "::mlir::StringAttr":$name,
-                        "bool":$hadamard, "::mlir::FloatAttr":$clip_attr);
+                        "bool":$hadamard, "::mlir::FloatAttr":$clip_attr,
+                        "int64_t":$group);
   let hasCustomAssemblyFormat = 1;
   let builders = [
     AttrBuilderWithInferredContext<(ins "::mlir::StringAttr":$name,
-                                        "bool":$hadamard, "double":$clip), [{
+                                        "bool":$hadamard, "double":$clip,
+                                        CArg<"int64_t", "0">:$group), [{
       ::mlir::Builder builder(name.getContext());
       return $_get(name.getContext(), name, hadamard,
-                   builder.getF64FloatAttr(clip));
+                   builder.getF64FloatAttr(clip), group);
     }]>];
   let extraClassDeclaration = [{
     double getClip() const { return getClipAttr().getValueAsDouble(); }
+    /// The lowest level, at least `to`, that pages at `from` can fall to: a
+    /// level whose grid is not linear is the last.
+    int64_t getLastLevel(int64_t from, int64_t to) const;
     /// The algebra behind the name; never null in a verified attribute.
     const FormatModel &getModel() const;
     /// Default clip of the design: 0.8.
@@ -50,7 +60,13 @@ def PMKVQ_FormatAttr : PMKVQ_Attr<"Format", "format"> {
     /// Whether 2-bit codes of this clip are the upper halves of 4-bit codes.
     static bool isClip(double clip) { return clip > 0.7 && clip < 0.9; }
     FormatAttr withClip(double clip) const {
-      return FormatAttr::get(getName(), getHadamard(), clip);
+      return FormatAttr::get(getName(), getHadamard(), clip, getGroup());
+    }
+    /// Elements along the axis whose elements may share parameters.
+    int64_t getAxisSize(int64_t tokens, int64_t headDim) const;
+    /// Elements that share parameters.
+    int64_t getGroupSize(int64_t tokens, int64_t headDim) const {
+      return getGroup() ? getGroup() : getAxisSize(tokens, headDim);
     }
   }];
 }
@@ -75,15 +91,21 @@ def PMKVQ_ScheduleAttr : PMKVQ_Attr<"Schedule", "schedule"> {
     `none` writes every page at its floor; `page` lowers as few pages as the
     next flush needs, highest level first, then oldest; `layer` lowers all pages
     of a layer together when its share of the budget is exceeded (the paper's).
+    Others may be added (docs/new-schedule.md).
 
     (C1) Floors are 16, 8, 4 or 2.
+    (C2) `name` is a known schedule.
 
     Example: `#pmkvq.schedule<page, key_floor = 2, value_floor = 2>`
   }];
-  let parameters = (ins EnumParameter<PMKVQ_ScheduleKind>:$kind,
+  let parameters = (ins "::mlir::StringAttr":$name,
                         "int64_t":$key_floor, "int64_t":$value_floor);
-  let assemblyFormat = "`<` $kind `,` struct($key_floor, $value_floor) `>`";
+  let assemblyFormat = [{
+    `<` custom<Name>($name) `,` struct($key_floor, $value_floor) `>`
+  }];
   let extraClassDeclaration = [{
+    /// What the compiler knows of the schedule.
+    const ScheduleModel &getModel() const;
     int64_t getFloor(Part part) const {
       return part == Part::Key ? getKeyFloor() : getValueFloor();
     }

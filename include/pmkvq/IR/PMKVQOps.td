@@ -86,6 +86,9 @@ def PMKVQ_CreateOp : PMKVQ_Op<"create"> {
     (C2) `budget`, if given, is positive.
     (C3) The schedule's floors are on the cache's ladder.
     (C4) A planned cache has a schedule.
+    (C5) Its formats' grids are linear at every level above the floors.
+    (C6) The budget holds, for layers 0 to this one and a single sequence, fixed
+         areas and the first page of each kv head at its floor.
 
     `calibration` is what is known of this layer alone; its clips have an effect
     once `pmkvq-apply-calibration` has put them into the cache's type.
@@ -193,6 +196,7 @@ def PMKVQ_FlushOp : PMKVQ_Op<"flush", [AllTypesMatch<["caches", "result"]>]> {
 
     (C1) `to` is on the cache's ladder.
     (C2) The cache is planned.
+    (C3) The format's grid is linear at every level of codes above `to`.
 
     Lowers to: one kernel over the page list.
 
@@ -221,6 +225,7 @@ def PMKVQ_RequantizeOp : PMKVQ_Op<"requantize",
     (C1) `to` is half of `from`.
     (C2) The cache's ladder contains both.
     (C3) The cache is planned.
+    (C4) The format's grid is linear at `from`, if that level has codes.
 
     Lowers to: one in-place kernel over the page list.
 

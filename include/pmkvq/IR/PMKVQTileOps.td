@@ -414,7 +414,8 @@ def PMKVQ_QuantizeOp : PMKVQ_Op<"quantize", [Pure]> {
   let summary = "a raw tile to codes and parameters";
   let description = [{
     The format gives parameters from each group's extremes, then codes.  `ok` is
-    false if a value is not finite or a parameter cannot be represented.
+    false if a value is not finite or a parameter cannot be represented.  It
+    loses bits, so nothing that decodes its result folds with it.
 
     (C1) `source` is raw, the result at the first level of its format, all else
          is equal.
@@ -437,13 +438,18 @@ def PMKVQ_QuantizeOp : PMKVQ_Op<"quantize", [Pure]> {
 }
 
 def PMKVQ_ShiftOp : PMKVQ_Op<"shift", [Pure]> {
-  let summary = "halves the code width of a tile";
+  let summary = "lowers the codes of a tile to fewer bits";
   let description = [{
-    (C1) The source holds codes; the result's level is half of its, all else is
-         equal.
+    The right shift, by way of every level between.  A shift of a shift is one
+    shift; for `paper`, whose every step rounds code / (2^b + 1), the way does
+    not even matter: 16 -> 8 -> 4 -> 2 equals 16 -> 2, for all codes.
 
-    Lowers to: the format's algebra on packed codes, and on parameters where it
-    rewrites them.
+    (C1) The source holds codes; the result's level is below its, all else is
+         equal.
+    (C2) The format's grid is linear at every level but the last.
+
+    Lowers to: the format's algebra on packed codes, once a level, and on
+    parameters where it rewrites them.
 
     ```mlir
     !k8 = !pmkvq.tile<key, 8, 128, 64, <per_channel>>
@@ -457,6 +463,7 @@ def PMKVQ_ShiftOp : PMKVQ_Op<"shift", [Pure]> {
   let arguments = (ins PMKVQ_TileType:$source);
   let results = (outs PMKVQ_TileType:$result);
   let assemblyFormat = "$source attr-dict `:` type($source) `->` type($result)";
+  let hasCanonicalizeMethod = 1;
   let hasVerifier = 1;
 }
 
