@@ -48,10 +48,11 @@ static LogicalResult retype(Value cache, CacheType type) {
 
 /// Makes a function's type what its body says.
 static void updateType(func::FuncOp function) {
-  Operation *terminator = function.getBody().back().getTerminator();
-  function.setType(FunctionType::get(function.getContext(),
-                                     function.getBody().getArgumentTypes(),
-                                     terminator->getOperandTypes()));
+  for (Block &block : function.getBody())
+    if (auto end = dyn_cast<func::ReturnOp>(block.getTerminator()))
+      function.setType(FunctionType::get(function.getContext(),
+                                         function.getBody().getArgumentTypes(),
+                                         end.getOperandTypes()));
 }
 
 namespace {
@@ -87,7 +88,8 @@ private:
     if (failed(retype(create.getCache(), type)) ||
         (step && failed(retype(arguments[index], type))))
       return failure();
-    updateType(create->getParentOfType<func::FuncOp>());
+    if (auto function = create->getParentOfType<func::FuncOp>())
+      updateType(function);
     if (step)
       updateType(step);
     ++numLayers;

@@ -40,6 +40,15 @@ func.func @step(%q: tensor<?x2x64xf32>, %b: !pmkvq.batch, %c0: !kv, %c1: !kv)
 
 // -----
 
+// A create outside a function has a result to change, and no function's type.
+// CHECK: pmkvq.create {{.*}}key = <per_channel, clip = 7.700000e-01>
+%c = pmkvq.create layer 0 max_tokens 128
+  schedule <page, key_floor = 2, value_floor = 2>
+  calibration <key_clip = 0.77>
+  : !pmkvq.cache<kv_heads = 2, head_dim = 64, key = <per_channel>, value = <per_token>>
+
+// -----
+
 // Without a calibration nothing changes.
 // CHECK-LABEL: func @create() -> !pmkvq.cache<kv_heads = 2, head_dim = 64> {
 func.func @create() -> !pmkvq.cache<kv_heads = 2, head_dim = 64> {
