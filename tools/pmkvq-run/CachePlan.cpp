@@ -174,9 +174,9 @@ pmkvq::run::planCaches(const Options &options, const ModelConfig &config,
   if (!*budget)
     return plan;
   session.budgetBytes = **budget;
-  // A program must have room for a page; these sequences may end before one,
-  // and then the session alone keeps to the budget.
-  if (**budget >= rt::firstPageBytes(plan.workload.info))
-    plan.compiler.budgetBytes = **budget;
+  // A program must have room for a page.  These sequences may end before one;
+  // the session keeps to the budget, whatever the program's own is.
+  plan.compiler.budgetBytes =
+      std::max(**budget, rt::firstPageBytes(plan.workload.info));
   return plan;
 }
