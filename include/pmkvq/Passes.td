@@ -27,7 +27,7 @@ def SetSchedule : Pass<"pmkvq-set-schedule", "::mlir::ModuleOp"> {
   }];
   let options = [
     Option<"schedule", "schedule", "std::string", "\"page\"",
-           "When pages are lowered: page, layer or none">,
+           "When pages are lowered: page, layer, none, or an added name">,
     Option<"keyFloor", "key-floor", "int64_t", "2",
            "Lowest level of keys, bits">,
     Option<"valueFloor", "value-floor", "int64_t", "2",
@@ -57,6 +57,32 @@ def SetFormats : Pass<"pmkvq-set-formats", "::mlir::ModuleOp"> {
   let dependentDialects = ["::mlir::pmkvq::PMKVQDialect"];
 }
 
+def ApplyCalibration : Pass<"pmkvq-apply-calibration", "::mlir::ModuleOp"> {
+  let summary = "Put each layer's calibrated clips into its cache type";
+  let description = [{
+    A clip in the calibration of a `pmkvq.create` takes the place of the
+    format's in the types of that layer's caches: the create's, and those of
+    `@step` from the layer's argument on.  Types of layers then differ in clips
+    alone; layers of equal clips share their kernels.
+
+    Precondition: caches are planned; `@step`, if there is one, takes one cache a
+    create, in order.
+
+    Before:
+    ```mlir
+    %c = pmkvq.create layer 0 max_tokens 128
+      schedule <page, key_floor = 2, value_floor = 2>
+      calibration <key_clip = 0.77>
+      : !pmkvq.cache<kv_heads = 2, head_dim = 64, key = <per_channel>,
+                     value = <per_token>>
+    ```
+    After: the same, and `key = <per_channel, clip = 0.77>`
+  }];
+  let dependentDialects = ["::mlir::pmkvq::PMKVQDialect"];
+  let statistics = [
+    Statistic<"numLayers", "layers", "Layers whose clips have changed">];
+}
+
 def FoldValueRotation : Pass<"pmkvq-fold-value-rotation", "::mlir::ModuleOp"> {
   let summary = "Fold the rotation of values into the weights around them";
   let description = [{
@@ -80,7 +106,8 @@ def AddPageFunctions : Pass<"pmkvq-add-page-functions", "::mlir::ModuleOp"> {
     Adds one function for each part and level that a flush may write, and for
     each part and step of the ladder.
 
-    Precondition: all caches have one type, with formats and a schedule.
+    Precondition: caches have formats and a schedule, and types that differ in
+    clips at most: these functions make and shift codes, which no clip changes.
 
     ```mlir
     func.func @requantize_key_8_4(%caches: !kv, %pages: !pmkvq.pages) -> !kv {
@@ -104,7 +131,7 @@ def ConvertPMKVQToTile : Pass<"convert-pmkvq-to-tile", "::mlir::ModuleOp"> {
     that share type and flags; functions that `flush` or `requantize` become
     kernels; `create` becomes the program's description of itself.
 
-    Precondition: caches are planned and of one type; creates lie in one function
+    Precondition: caches are planned and of one type but for clips; creates lie in one function
     of their own, in the order of layers, and each flush and requantize in one.
     Postcondition: no op on whole caches is left.
   }];

@@ -38,6 +38,7 @@ static void buildPlan(OpPassManager &pm, const PlanOptions &options) {
   formats.key = options.keyFormat;
   formats.value = options.valueFormat;
   pm.addPass(createSetFormats(formats));
+  pm.addPass(createApplyCalibration());
   pm.addPass(createFoldValueRotation());
   pm.addPass(createAddPageFunctions());
 }

@@ -39,6 +39,9 @@ Status checkOptions(const CacheOptions &options) {
     Status status = validateFormat(options.formats[part]);
     if (!status.ok())
       return status;
+    status = validateGroup(options.formats[part], shape.headDim);
+    if (!status.ok())
+      return status;
   }
   if (options.schedule.budgetBytes < 0)
     return invalid("the budget is negative");

@@ -67,14 +67,6 @@ static Result<Sizes> computeSizes(const Program &program,
   return sizes;
 }
 
-/// Bytes of one page of every layer and kv head, at the floor.
-static int64_t floorPageBytes(const Program &program, const Sizes &sizes) {
-  return saturatingProduct(
-      {sizes.heads,
-       program.slotBytes() +
-           program.floorBlocks() * blockBytes(program.info.headDim)});
-}
-
 Result<int64_t>
 pmkvq::rt::minimumBytes(const Program &program, const SessionOptions &options,
                         const std::vector<SequencePlan> &plans) {
@@ -95,7 +87,7 @@ pmkvq::rt::minimumBytes(const Program &program, const SessionOptions &options,
     bytes = saturatingSum(
         {bytes,
          saturatingProduct({pagesForTokens(tokens, program.info.sinkTokens),
-                            floorPageBytes(program, *sizes)})});
+                            sizes->heads, floorPageBytes(program.info)})});
   }
   return bytes;
 }

@@ -67,6 +67,17 @@ func.func private @f(!pmkvq.cache<kv_heads = 2, head_dim = 64, key = "per_token"
 
 // -----
 
+// CacheType C6: each axis.
+// expected-error @+1 {{(C6) expected a group that divides the 128 elements of the axis of 'per_channel', got 48}}
+func.func private @f(!pmkvq.cache<kv_heads = 2, head_dim = 64, key = <per_channel, group = 48>, value = <per_token>>)
+
+// -----
+
+// expected-error @+1 {{(C6) expected a group that divides the 64 elements of the axis of 'per_token', got 128}}
+func.func private @f(!pmkvq.cache<kv_heads = 2, head_dim = 64, key = <per_channel>, value = <per_token, group = 128>>)
+
+// -----
+
 // TileType C1.
 // expected-error @+1 {{(C1) expected a level of 16, 8, 4 or 2, got 32}}
 func.func private @f(!pmkvq.tile<key, 32, 128, 64, <per_channel>>)
@@ -93,6 +104,12 @@ func.func private @f(!pmkvq.tile<key, 8, 128, 64>)
 // TileType C3.
 // expected-error @+1 {{(C3) expected a head_dim of 64 or 128, got 80}}
 func.func private @f(!pmkvq.tile<key, 4, 128, 80, <per_channel>>)
+
+// -----
+
+// TileType C5.
+// expected-error @+1 {{(C5) expected a group that divides the 64 elements of the axis of 'per_token', got 48}}
+func.func private @f(!pmkvq.tile<value, 4, 128, 64, <per_token, group = 48>>)
 
 // -----
 

@@ -236,6 +236,10 @@ class TestBudget:
         output = generate(reasoner, *self.options(), "--kv-budget=2000000")
         assert output.summary["kv_budget_bytes"] == 2000000
 
+    def test_a_run_without_pages_needs_room_for_none(self, reasoner):
+        output = generate(reasoner, "--prompt-tokens=1,2,3", "--max-tokens=2", "--kv-bits=2.25")
+        assert all(count == 0 for part in ("key", "value") for count in output.summary["levels"][part].values())
+
     def test_layers_add_up(self, reasoner):
         levels = generate(reasoner, *self.options(), "--kv-budget=2MiB").summary["levels"]
         assert len(levels["layers"]) == LAYERS

@@ -62,6 +62,13 @@ constexpr int64_t fixedAreaBytes(int64_t headDim, int64_t sinkTokens) {
   return kParts * (sinkTokens + kPageTokens) * headDim * 2;
 }
 
+/// Bytes of one page of one kv head: its parameters and its blocks.
+constexpr int64_t pageBytes(int64_t headDim, int64_t slotBytes, int32_t keyBits,
+                            int32_t valueBits) {
+  return slotBytes + (blocksAtLevel(keyBits) + blocksAtLevel(valueBits)) *
+                         blockBytes(headDim);
+}
+
 } // namespace pmkvq::rt
 
 #endif // PMKVQ_RT_GEOMETRY_H
