@@ -49,3 +49,9 @@ func.func private @f() attributes {a = #pmkvq.schedule<page, key_floor = 3, valu
 
 // expected-error @+1 {{(C1) expected a floor of 16, 8, 4 or 2, got 0}}
 func.func private @f() attributes {a = #pmkvq.schedule<none, key_floor = 2, value_floor = 0>}
+
+// -----
+
+// A floor that would be 8 in 32 bits.
+// expected-error @+1 {{(C1) expected a floor of 16, 8, 4 or 2, got 4294967304}}
+func.func private @f() attributes {a = #pmkvq.schedule<page, key_floor = 4294967304, value_floor = 2>}
