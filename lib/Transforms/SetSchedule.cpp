@@ -62,8 +62,9 @@ public:
 private:
   /// Levels between the highest that a page is written at and the lower floor.
   SmallVector<int64_t> levelsUnder(ScheduleKind kind) {
-    int64_t high = kind != ScheduleKind::None ? rt::kLadder.front()
-                                              : std::max(keyFloor, valueFloor);
+    int64_t high = rt::kLadder.front();
+    if (kind == ScheduleKind::None)
+      high = std::max(keyFloor, valueFloor);
     int64_t low = std::min(keyFloor, valueFloor);
     SmallVector<int64_t> ladder;
     for (int64_t level : rt::kLadder)
