@@ -104,9 +104,11 @@ static Expected<SmallVector<int64_t>> readSizes(const json &entry,
 
 static std::optional<int64_t> countBytes(ArrayRef<int64_t> shape, DType dtype) {
   std::optional<int64_t> bytes = byteSize(dtype);
-  for (int64_t size : shape)
-    if (!(bytes = llvm::checkedMul(*bytes, size)))
+  for (int64_t size : shape) {
+    bytes = llvm::checkedMul(*bytes, size);
+    if (!bytes)
       return std::nullopt;
+  }
   return bytes;
 }
 

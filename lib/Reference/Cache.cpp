@@ -178,7 +178,7 @@ PageHead Cache::windowAsPage(const Stream &from) const {
   PageHead page;
   for (int32_t part = 0; part < kParts; ++part)
     page[part].values.assign(from.fixed[part].begin() +
-                                 shape().sinkTokens * shape().headDim,
+                                 int64_t{shape().sinkTokens} * shape().headDim,
                              from.fixed[part].end());
   return page;
 }
@@ -217,7 +217,7 @@ void Cache::commit(const PageLevels &planned, std::vector<Change> &changes) {
     }
     to.pages.push_back(std::move(change.content));
     for (std::vector<uint16_t> &fixed : to.fixed)
-      fixed.resize(shape().sinkTokens * shape().headDim);
+      fixed.resize(size_t(shape().sinkTokens) * shape().headDim);
   }
   levels_ = planned;
 }

@@ -79,7 +79,7 @@ int64_t groupCount(const UniformFormat &format, int64_t headDim) {
 }
 
 int64_t parameterBytes(const UniformFormat &format, int64_t headDim) {
-  return 2 * 2 * groupCount(format, headDim);
+  return int64_t{2} * 2 * groupCount(format, headDim);
 }
 
 int64_t groupOf(const UniformFormat &format, int64_t headDim, int64_t token,

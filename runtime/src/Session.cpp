@@ -177,7 +177,7 @@ Status Session::choosePolicy(const SessionOptions &options) {
 Status Session::reserveMemory(int64_t heads) {
   // Pools for the most that the budget, or else the token limit, lets exist.
   int64_t pageHeads = saturatingProduct({maxPages_, heads, maxSequences_});
-  int64_t blocks = saturatingProduct({pageHeads, kParts * kMaxBlocksPerPart});
+  int64_t blocks = saturatingProduct({pageHeads, kParts, kMaxBlocksPerPart});
   int64_t bytes = blockBytes(program_.info.headDim);
   int64_t pageBytes = budget_ - bytesInUse();
   if (budget_ != kUnlimitedBytes)

@@ -93,3 +93,9 @@ func.func private @f() attributes {a = #pmkvq.calibration<value_loss = [0.0, 0.0
 
 // expected-error @+1 {{(C2) expected losses that are finite and not negative, got nan}}
 func.func private @f() attributes {a = #pmkvq.calibration<key_loss = [0.0, 0.0, 0x7FF8000000000000]>}
+
+// -----
+
+// A floor that would be 8 in 32 bits.
+// expected-error @+1 {{(C1) expected a floor of 16, 8, 4 or 2, got 4294967304}}
+func.func private @f() attributes {a = #pmkvq.schedule<page, key_floor = 4294967304, value_floor = 2>}

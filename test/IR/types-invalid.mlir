@@ -39,6 +39,12 @@ func.func private @f(!pmkvq.cache<kv_heads = 2, head_dim = 64, ladder = [2, 1]>)
 
 // -----
 
+// A level that would be 8 in 32 bits.
+// expected-error @+1 {{(C3) expected levels of 16, 8, 4 or 2, got 4294967304}}
+func.func private @f(!pmkvq.cache<kv_heads = 2, head_dim = 64, ladder = [4294967304]>)
+
+// -----
+
 // CacheType C4.
 // expected-error @+1 {{(C4) expected a sink of 0 to 16 tokens, got 17}}
 func.func private @f(!pmkvq.cache<kv_heads = 2, head_dim = 64, sink = 17>)
@@ -81,6 +87,12 @@ func.func private @f(!pmkvq.cache<kv_heads = 2, head_dim = 64, key = <per_channe
 // TileType C1.
 // expected-error @+1 {{(C1) expected a level of 16, 8, 4 or 2, got 32}}
 func.func private @f(!pmkvq.tile<key, 32, 128, 64, <per_channel>>)
+
+// -----
+
+// A level that would be 8 in 32 bits.
+// expected-error @+1 {{(C1) expected a level of 16, 8, 4 or 2, got 4294967304}}
+func.func private @f(!pmkvq.tile<key, 4294967304, 128, 64, <per_channel>>)
 
 // -----
 
