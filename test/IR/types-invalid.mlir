@@ -97,8 +97,8 @@ func.func private @f(!pmkvq.tile<key, 4294967304, 128, 64, <per_channel>>)
 // -----
 
 // TileType C2: with a format, and raw but more than a fixed area.
-// expected-error @+1 {{(C2) expected 128 tokens in a tile with a format, got 64}}
-func.func private @f(!pmkvq.tile<key, 4, 64, 64, <per_channel>>)
+// expected-error @+1 {{(C2) expected 128, 64, 32 or 16 tokens in a tile with a format, got 63}}
+func.func private @f(!pmkvq.tile<key, 4, 63, 64, <per_channel>>)
 
 // -----
 
