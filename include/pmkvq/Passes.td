@@ -27,7 +27,7 @@ def SetSchedule : Pass<"pmkvq-set-schedule", "::mlir::ModuleOp"> {
   }];
   let options = [
     Option<"schedule", "schedule", "std::string", "\"page\"",
-           "When pages are lowered: page, layer or none">,
+           "When pages are lowered: page, layer, none, or an added name">,
     Option<"keyFloor", "key-floor", "int64_t", "2",
            "Lowest level of keys, bits">,
     Option<"valueFloor", "value-floor", "int64_t", "2",
@@ -57,6 +57,32 @@ def SetFormats : Pass<"pmkvq-set-formats", "::mlir::ModuleOp"> {
   let dependentDialects = ["::mlir::pmkvq::PMKVQDialect"];
 }
 
+def ApplyCalibration : Pass<"pmkvq-apply-calibration", "::mlir::ModuleOp"> {
+  let summary = "Put each layer's calibrated clips into its cache type";
+  let description = [{
+    A clip in the calibration of a `pmkvq.create` takes the place of the
+    format's in the types of that layer's caches: the create's, and those of
+    `@step` from the layer's argument on.  Types of layers then differ in clips
+    alone; layers of equal clips share their kernels.
+
+    Precondition: caches are planned; `@step`, if there is one, takes one cache a
+    create, in order.
+
+    Before:
+    ```mlir
+    %c = pmkvq.create layer 0 max_tokens 128
+      schedule <page, key_floor = 2, value_floor = 2>
+      calibration <key_clip = 0.77>
+      : !pmkvq.cache<kv_heads = 2, head_dim = 64, key = <per_channel>,
+                     value = <per_token>>
+    ```
+    After: the same, and `key = <per_channel, clip = 0.77>`
+  }];
+  let dependentDialects = ["::mlir::pmkvq::PMKVQDialect"];
+  let statistics = [
+    Statistic<"numLayers", "layers", "Layers whose clips have changed">];
+}
+
 def FoldValueRotation : Pass<"pmkvq-fold-value-rotation", "::mlir::ModuleOp"> {
   let summary = "Fold the rotation of values into the weights around them";
   let description = [{
@@ -80,7 +106,8 @@ def AddPageFunctions : Pass<"pmkvq-add-page-functions", "::mlir::ModuleOp"> {
     Adds one function for each part and level that a flush may write, and for
     each part and step of the ladder.
 
-    Precondition: all caches have one type, with formats and a schedule.
+    Precondition: caches have formats and a schedule, and types that differ in
+    clips at most: these functions make and shift codes, which no clip changes.
 
     ```mlir
     func.func @requantize_key_8_4(%caches: !kv, %pages: !pmkvq.pages) -> !kv {
@@ -104,7 +131,7 @@ def ConvertPMKVQToTile : Pass<"convert-pmkvq-to-tile", "::mlir::ModuleOp"> {
     that share type and flags; functions that `flush` or `requantize` become
     kernels; `create` becomes the program's description of itself.
 
-    Precondition: caches are planned and of one type; creates lie in one function
+    Precondition: caches are planned and of one type but for clips; creates lie in one function
     of their own, in the order of layers, and each flush and requantize in one.
     Postcondition: no op on whole caches is left.
   }];
@@ -155,6 +182,116 @@ def ConvertTileToVector : Pass<"convert-pmkvq-tile-to-vector",
     "::mlir::LLVM::LLVMDialect", "::mlir::arith::ArithDialect",
     "::mlir::func::FuncDialect", "::mlir::math::MathDialect",
     "::mlir::scf::SCFDialect", "::mlir::vector::VectorDialect"];
+}
+
+//===----------------------------------------------------------------------===//
+// GPU: from tile form to lanes, step by step
+//===----------------------------------------------------------------------===//
+
+def SplitUnits : Pass<"pmkvq-split-units", "::mlir::ModuleOp"> {
+  let summary = "Turn attention over pages into attention over units";
+  let description = [{
+    A kernel that attends over pages, one row a task, becomes one whose workers
+    take units of constant bytes from a work list: the loop over pages and the
+    fixed area become `for_segment` and `for_unit`, the merge kernel becomes
+    `store_merged`.
+
+    Precondition: parameters are not folded yet; queries come rotated.
+    Postcondition: no `attend_task` is left.
+  }];
+  let options = [
+    ListOption<"kinds", "kinds", "int64_t",
+               "Key and value level of each kind of unit that can occur; the "
+               "ladder's levels, both sides alike, if empty">];
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::pmkvq::PMKVQDialect"];
+}
+
+def HoistConstants : Pass<"pmkvq-hoist-constants", "::mlir::pmkvq::KernelOp"> {
+  let summary = "Move constant factors of formats behind products with codes";
+  let description = [{
+    Before: `contract (scale %q, (mulf %range, dense<c>)), %k`
+    After:  `scale (contract (scale %q, %range), %k), dense<c>`
+
+    and the same for the constant part of offsets.
+
+    Precondition: `pmkvq-fold-parameters` ran.
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::pmkvq::PMKVQDialect"];
+  let statistics = [Statistic<"numHoisted", "hoisted", "Factors moved">];
+}
+
+def ConvertTileToLanes : Pass<"convert-pmkvq-tile-to-lanes",
+                              "::mlir::ModuleOp"> {
+  let summary = "Say what each lane of a warp holds";
+  let description = [{
+    Kernels over units become functions of a `gpu.module`: rows become vectors
+    of each lane's elements, tiles places in shared memory, loops over segments
+    and units loops over a work list.  What is more than elementwise arithmetic
+    becomes an op that a later step lowers: the ring, products with codes, the
+    split of queries, the lazy softmax, the repacking of weights, the merges.
+
+    Precondition: `pmkvq-split-units`, `pmkvq-fold-parameters` and
+    `pmkvq-hoist-constants` ran.
+    Postcondition: no kernel over units is left.
+  }];
+  let options = [
+    Option<"dependentLaunch", "dependent-launch", "bool", "false",
+           "Start while the launch before may still run">,
+    Option<"chip", "chip", "std::string", "\"sm_90a\"", "Target GPU">];
+  // Dependent dialects: lib/Conversion/LaneBuilder.cpp.
+}
+
+class PMKVQ_LanePass<string flag> : Pass<flag, "::mlir::ModuleOp"> {
+  // Dependent dialects: lib/Conversion/LaneBuilder.cpp.
+}
+
+def LowerRing : PMKVQ_LanePass<"pmkvq-lower-ring"> {
+  let summary = "Lower the ring of staged units to bulk copies and barriers";
+  let description = [{
+    `ring_issue` becomes one bulk copy for each piece of a unit, `ring_wait` a
+    wait for its barrier's phase.
+  }];
+}
+
+def SplitQueries : PMKVQ_LanePass<"pmkvq-split-queries"> {
+  let summary = "Lower queries times ranges to pairs of bytes";
+  let description = [{
+    `split_rows`, `weigh_rows` and `sum_bytes` become f16 arithmetic, byte
+    permutations and matrix instructions.
+  }];
+}
+
+def UnpackCodes : PMKVQ_LanePass<"pmkvq-unpack-codes"> {
+  let summary = "Lower products with codes to AND and matrix instructions";
+  let description = [{
+    `multiply_codes` becomes one 16-byte load a vector, an AND for each register
+    of an operand at 4 and 2 bits, and `nvvm.mma.sync`.
+  }];
+}
+
+def LowerLazySoftmax : PMKVQ_LanePass<"pmkvq-lower-lazy-softmax"> {
+  let summary = "Lower the softmax with a maximum that is seldom raised";
+  let description = [{
+    `lazy_softmax` becomes multiply-adds, 2^x, a vote and a branch.
+  }];
+}
+
+def RepackWeights : PMKVQ_LanePass<"pmkvq-repack-weights"> {
+  let summary = "Lower weights to B operands of the values' product";
+  let description = [{
+    `repack_weights` and `repack_raw_weights` become conversions, byte
+    permutations and 8x8 transpositions.
+  }];
+}
+
+def LowerMerges : PMKVQ_LanePass<"pmkvq-lower-merges"> {
+  let summary = "Lower the merges of warps and thread blocks";
+  let description = [{
+    `merge_warps` and `merge_shares` become sums in a fixed order, through
+    shared memory and through partial results.
+  }];
 }
 
 //===----------------------------------------------------------------------===//

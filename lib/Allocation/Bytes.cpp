@@ -38,15 +38,12 @@ rt::Result<int64_t> allocation::budgetForBits(const Workload &workload,
   rt::Result<int64_t> minimum = minimumBytes(workload);
   if (!minimum.ok())
     return minimum;
-  rt::Program program = programOf(workload);
-  int64_t headDim = workload.info.headDim;
-  int64_t elements = int64_t(rt::kParts) * rt::kPageTokens * headDim;
-  int64_t floorBytes =
-      program.slotBytes() + program.floorBlocks() * rt::blockBytes(headDim);
+  int64_t elements =
+      int64_t(rt::kParts) * rt::kPageTokens * workload.info.headDim;
   int64_t heads = countPageHeads(workload);
   double wanted = static_cast<double>(heads) * elements * bits / 8;
   return *minimum + static_cast<int64_t>(std::floor(wanted)) -
-         heads * floorBytes;
+         heads * rt::floorPageBytes(workload.info);
 }
 
 /// Whether every sequence can have `count` new tokens.

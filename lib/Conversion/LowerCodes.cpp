@@ -323,13 +323,22 @@ static Value shiftParameters(TileBuilder &b, TileType from,
   return result.address();
 }
 
-static Lowered lowerShift(TileBuilder &b, ShiftOp op, ShiftOp::Adaptor values) {
-  TileType from = op.getSource().getType();
-  TileFields source = b.unpackTile(values.getSource());
+/// A tile at half the level of `from`.
+static TileFields shiftOnce(TileBuilder &b, TileType from,
+                            const TileFields &source) {
   Value codes = from.getLevel() == 16 ? shiftRows(b, from, source)
                                       : shiftPacked(b, from, source);
-  return {b.packTile({codes, b.identityIds(), shiftParameters(b, from, source),
-                      source.count})};
+  return {codes, b.identityIds(), shiftParameters(b, from, source),
+          source.count};
+}
+
+static Lowered lowerShift(TileBuilder &b, ShiftOp op, ShiftOp::Adaptor values) {
+  TileType from = op.getSource().getType();
+  TileFields tile = b.unpackTile(values.getSource());
+  for (int64_t to = op.getResult().getType().getLevel(); from.getLevel() > to;
+       from = from.withLevel(from.getLevel() / 2))
+    tile = shiftOnce(b, from, tile);
+  return {b.packTile(tile)};
 }
 
 static Lowered lowerLoadParameters(TileBuilder &b, LoadParametersOp op,

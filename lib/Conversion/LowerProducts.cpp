@@ -13,7 +13,6 @@
 
 using namespace mlir;
 using namespace mlir::pmkvq;
-namespace rt = ::pmkvq::rt;
 
 namespace {
 constexpr int64_t kLanes = CodeLayout::kLanes;

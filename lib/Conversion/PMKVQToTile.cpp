@@ -176,7 +176,7 @@ private:
     PMKVQ_STORE(sinkTokens, cache.getSink());
     PMKVQ_STORE(vocabSize, vocabSize());
     PMKVQ_STORE(maxPositions, create.getMaxTokens());
-    PMKVQ_STORE(schedule, static_cast<int64_t>(schedule.getKind()));
+    PMKVQ_STORE(schedule, schedule.getModel().kind);
     PMKVQ_STORE(budgetBytes, create.getBudget().value_or(0));
     PMKVQ_STORE(layout, rt::kLayoutCpu);
     PMKVQ_STORE(formatHash, static_cast<int64_t>(hashOf(creates)));

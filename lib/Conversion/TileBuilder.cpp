@@ -37,7 +37,8 @@ Value TileBuilder::constI64(int64_t value) {
 }
 
 Value TileBuilder::constF32(double value) {
-  return arith::ConstantOp::create(*this, getF32FloatAttr(value));
+  return arith::ConstantOp::create(*this,
+                                   getF32FloatAttr(static_cast<float>(value)));
 }
 
 Value TileBuilder::splat(Type type, double value) {

@@ -126,7 +126,8 @@ private:
     auto type = RowsType::get(b.getContext(), queries, headDim);
     Value q = LoadRowsOp::create(b, type, query, task.getRow(), task.getHead(),
                                  task.getRows(), shape.group());
-    q = rotateIf(b, shape.cache.getKey().getHadamard(), q);
+    q = rotateIf(b, shape.cache.getKey().getHadamard() && !shape.queriesRotated,
+                 q);
     auto vector = VectorType::get({headDim}, b.getF32Type());
     auto factor =
         b.getF32FloatAttr(static_cast<float>(shape.scale / std::log(2.0)));

@@ -22,6 +22,8 @@ struct AttentionShape {
   double scale;
   /// Whether the output stays in the values' rotated basis.
   bool resultRotated;
+  /// Whether queries come in the keys' basis.
+  bool queriesRotated = false;
 
   int64_t group() const { return queryHeads / cache.getKvHeads(); }
 };

@@ -61,6 +61,9 @@ class ConvertTileToVectorPass
 public:
   void runOnOperation() override {
     SmallVector<KernelOp> kernels(getOperation().getOps<KernelOp>());
+    for (KernelOp kernel : kernels)
+      if (failed(verifyGroups(kernel)))
+        return signalPassFailure();
     SmallVector<func::FuncOp> functions;
     for (KernelOp kernel : kernels)
       functions.push_back(toFunction(kernel));
@@ -70,6 +73,23 @@ public:
   }
 
 private:
+  /// Lowerings place the parameters of whole axes.
+  LogicalResult verifyGroups(KernelOp kernel) {
+    WalkResult result = kernel.walk([](Operation *op) {
+      SmallVector<Type> types(op->getOperandTypes());
+      llvm::append_range(types, op->getResultTypes());
+      for (Type type : types)
+        if (auto tile = dyn_cast<TileType>(type);
+            tile && tile.hasPartialGroups()) {
+          op->emitOpError("not lowered yet: groups smaller than the axis in ")
+              << tile;
+          return WalkResult::interrupt();
+        }
+      return WalkResult::advance();
+    });
+    return failure(result.wasInterrupted());
+  }
+
   /// A KernelFn: loads the operands, then the kernel's body behind casts.
   func::FuncOp toFunction(KernelOp kernel) {
     OpBuilder at(kernel);

@@ -6,9 +6,11 @@
 
 #include "VerifyProgram.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "pmkvq_rt/Geometry.h"
 
 using namespace mlir;
 using namespace mlir::pmkvq;
+namespace rt = ::pmkvq::rt;
 
 CacheOps mlir::pmkvq::collectCacheOps(ModuleOp module) {
   CacheOps ops;
@@ -40,16 +42,32 @@ cacheTypes(const CacheOps &ops) {
   return types;
 }
 
+/// Kernels decode by parameters of whole axes.
+static LogicalResult verifyGroups(Operation *op, CacheType type) {
+  for (Part part : {Part::Key, Part::Value}) {
+    FormatAttr format = type.getFormat(part);
+    int64_t axis = format.getAxisSize(rt::kPageTokens, type.getHeadDim());
+    int64_t group = format.getGroupSize(rt::kPageTokens, type.getHeadDim());
+    if (group != axis)
+      return op->emitOpError("not lowered yet: a group of ")
+             << group << " in the format of the " << stringifyPart(part)
+             << ", expected the whole axis of " << axis;
+  }
+  return success();
+}
+
 static LogicalResult verifyTypes(const CacheOps &ops) {
   auto types = cacheTypes(ops);
   for (auto [op, type] : types) {
     if (!type.isPlanned())
       return op->emitOpError("expected a cache with formats; run "
                              "pmkvq-set-formats first");
-    if (type != types.front().second)
+    if (type.withoutClips() != types.front().second.withoutClips())
       return op->emitOpError("expected all caches of a program to have one "
-                             "type, here ")
+                             "type but for clips, here ")
              << types.front().second << ", got " << type;
+    if (failed(verifyGroups(op, type)))
+      return failure();
   }
   return success();
 }

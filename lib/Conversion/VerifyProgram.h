@@ -26,7 +26,8 @@ struct CacheOps {
 CacheOps collectCacheOps(ModuleOp module);
 
 /// Checks that
-///  - every cache is planned, and all are of one type;
+///  - every cache is planned, and all are of one type but for clips;
+///  - formats have groups of whole axes;
 ///  - creates lie in one function of their own, in the order of layers, and
 ///    agree; flush and requantize have a function each;
 ///  - no cache is used after an append to it: there is no copy to use;

@@ -1,4 +1,4 @@
-//===- PMKVQAttrs.cpp - Formats, rotations, schedules ---------------------===//
+//===- PMKVQAttrs.cpp - Formats, rotations, schedules, calibration --------===//
 //
 // Parsing, printing and verification of attributes.
 // Neighbours: PMKVQAttrs.td (the constraints cited here).
@@ -10,9 +10,34 @@
 #include "pmkvq_rt/Geometry.h"
 #include "llvm/ADT/TypeSwitch.h"
 #include "llvm/Support/MathExtras.h"
+#include <cmath>
 
 using namespace mlir;
 using namespace mlir::pmkvq;
+namespace rt = ::pmkvq::rt;
+
+/// A name, written as a keyword.
+static ParseResult parseName(AsmParser &parser, StringAttr &name) {
+  StringRef keyword;
+  if (parser.parseKeyword(&keyword))
+    return failure();
+  name = parser.getBuilder().getStringAttr(keyword);
+  return success();
+}
+
+static void printName(AsmPrinter &printer, StringAttr name) {
+  printer << name.getValue();
+}
+
+/// What is wrong with a name, and which ones there are.
+static LogicalResult unknown(function_ref<InFlightDiagnostic()> emitError,
+                             StringRef what, StringAttr name,
+                             ArrayRef<StringRef> known) {
+  InFlightDiagnostic diagnostic = emitError();
+  diagnostic << what << " '" << name.getValue() << "', expected one of: ";
+  llvm::interleaveComma(known, diagnostic);
+  return diagnostic;
+}
 
 #define GET_ATTRDEF_CLASSES
 #include "pmkvq/IR/PMKVQAttrs.cpp.inc"
@@ -35,27 +60,59 @@ const FormatModel &FormatAttr::getModel() const {
   return *model;
 }
 
+int64_t FormatAttr::getLastLevel(int64_t from, int64_t to) const {
+  // Above the first level pages hold values, which are quantized, not shifted.
+  const FormatModel &model = getModel();
+  while (from > to &&
+         (from > model.getFirstLevel() || model.hasLinearGrid(from)))
+    from /= 2;
+  return from;
+}
+
+int64_t FormatAttr::getAxisSize(int64_t tokens, int64_t headDim) const {
+  return getModel().getGroupAxis() == GroupAxis::HeadDim ? tokens : headDim;
+}
+
+/// One `, field` of a format.
+static ParseResult parseField(AsmParser &parser, bool &hadamard, double &clip,
+                              int64_t &group) {
+  SMLoc loc = parser.getCurrentLocation();
+  StringRef field;
+  if (failed(parser.parseOptionalKeyword(
+          &field, {"hadamard", "plain", "clip", "group"})))
+    return parser.emitError(loc,
+                            "expected 'clip', 'group', 'hadamard' or 'plain'");
+  if (field == "hadamard" || field == "plain") {
+    hadamard = field == "hadamard";
+    return success();
+  }
+  if (parser.parseEqual())
+    return failure();
+  if (field == "clip")
+    return parser.parseFloat(clip);
+  if (parser.parseInteger(group))
+    return failure();
+  // 0 stands for the whole axis, which is written by leaving the field out.
+  return group != 0 ? success()
+                    : parser.emitError(loc, "(C3) expected a group of at "
+                                            "least 1 element, got 0");
+}
+
 Attribute FormatAttr::parse(AsmParser &parser, Type) {
   StringRef keyword;
   bool hadamard = false;
   double clip = kDefaultClip;
+  int64_t group = 0;
   if (parser.parseLess() || parser.parseKeyword(&keyword))
     return {};
-  while (succeeded(parser.parseOptionalComma())) {
-    if (succeeded(parser.parseOptionalKeyword("hadamard"))) {
-      hadamard = true;
-    } else if (succeeded(parser.parseOptionalKeyword("plain"))) {
-      hadamard = false;
-    } else if (parser.parseKeyword("clip", ", 'hadamard' or 'plain'") ||
-               parser.parseEqual() || parser.parseFloat(clip)) {
+  while (succeeded(parser.parseOptionalComma()))
+    if (parseField(parser, hadamard, clip, group))
       return {};
-    }
-  }
   if (parser.parseGreater())
     return {};
   return parser.getChecked<FormatAttr>(
       parser.getContext(), parser.getBuilder().getStringAttr(keyword), hadamard,
-      parser.getBuilder().getF64FloatAttr(clip));
+      parser.getBuilder().getF64FloatAttr(clip), group);
 }
 
 void FormatAttr::print(AsmPrinter &printer) const {
@@ -66,22 +123,24 @@ void FormatAttr::print(AsmPrinter &printer) const {
     printer << ", clip = ";
     printer.printFloat(APFloat(getClip()));
   }
+  if (getGroup())
+    printer << ", group = " << getGroup();
   printer << '>';
 }
 
 LogicalResult FormatAttr::verify(function_ref<InFlightDiagnostic()> emitError,
-                                 StringAttr name, bool, FloatAttr clipAttr) {
+                                 StringAttr name, bool, FloatAttr clipAttr,
+                                 int64_t group) {
   auto *dialect = name.getContext()->getLoadedDialect<PMKVQDialect>();
-  if (!dialect->lookupFormat(name)) {
-    InFlightDiagnostic diagnostic = emitError();
-    diagnostic << "(C1) unknown format '" << name.getValue()
-               << "', expected one of: ";
-    llvm::interleaveComma(dialect->formatNames(), diagnostic);
-    return diagnostic;
-  }
+  if (!dialect->lookupFormat(name))
+    return unknown(emitError, "(C1) unknown format", name,
+                   dialect->formatNames());
   double clip = clipAttr.getValueAsDouble();
-  if (!(clip > 0.7 && clip < 0.9))
+  if (!isClip(clip))
     return emitError() << "(C2) expected clip in (0.7, 0.9), got " << clip;
+  if (group < 0)
+    return emitError() << "(C3) expected a group of at least 1 element, got "
+                       << group;
   return success();
 }
 
@@ -104,12 +163,58 @@ LogicalResult RotationAttr::verify(function_ref<InFlightDiagnostic()> emitError,
 // ScheduleAttr
 //===----------------------------------------------------------------------===//
 
+const ScheduleModel &ScheduleAttr::getModel() const {
+  auto *dialect = getContext()->getLoadedDialect<PMKVQDialect>();
+  const ScheduleModel *model = dialect->lookupSchedule(getName());
+  assert(model && "verified schedules are known");
+  return *model;
+}
+
 LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
-                                   pmkvq::ScheduleKind, int64_t keyFloor,
+                                   StringAttr name, int64_t keyFloor,
                                    int64_t valueFloor) {
   for (int64_t floor : {keyFloor, valueFloor})
-    if (!::pmkvq::rt::isLevel(floor))
+    if (!rt::isLevel(floor))
       return emitError() << "(C1) expected a floor of 16, 8, 4 or 2, got "
                          << floor;
+  auto *dialect = name.getContext()->getLoadedDialect<PMKVQDialect>();
+  if (!dialect->lookupSchedule(name))
+    return unknown(emitError, "(C2) unknown schedule", name,
+                   dialect->scheduleNames());
   return success();
+}
+
+//===----------------------------------------------------------------------===//
+// CalibrationAttr
+//===----------------------------------------------------------------------===//
+
+/// A loss is given for each of the levels 8, 4 and 2.
+static constexpr int64_t kLossLevels = rt::kLadder.size() - 1;
+
+static LogicalResult verifyLoss(function_ref<InFlightDiagnostic()> emitError,
+                                DenseF64ArrayAttr loss) {
+  if (!loss)
+    return success();
+  if (loss.size() != kLossLevels)
+    return emitError() << "(C2) expected losses at 8, 4 and 2 bits, got "
+                       << loss.size() << " numbers";
+  for (double nats : loss.asArrayRef())
+    if (!(nats >= 0 && std::isfinite(nats)))
+      return emitError() << "(C2) expected losses that are finite and not "
+                            "negative, got "
+                         << nats;
+  return success();
+}
+
+LogicalResult
+CalibrationAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                        FloatAttr keyClip, FloatAttr valueClip,
+                        DenseF64ArrayAttr keyLoss,
+                        DenseF64ArrayAttr valueLoss) {
+  for (FloatAttr clip : {keyClip, valueClip})
+    if (clip && !FormatAttr::isClip(clip.getValueAsDouble()))
+      return emitError() << "(C1) expected clips in (0.7, 0.9), got "
+                         << clip.getValueAsDouble();
+  return success(succeeded(verifyLoss(emitError, keyLoss)) &&
+                 succeeded(verifyLoss(emitError, valueLoss)));
 }

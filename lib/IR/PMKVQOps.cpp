@@ -5,12 +5,16 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "VerifyShifts.h"
 #include "mlir/IR/Builders.h"
 #include "pmkvq/IR/PMKVQ.h"
+#include "pmkvq_rt/Abi.h"
+#include <algorithm>
 #include <limits>
 
 using namespace mlir;
 using namespace mlir::pmkvq;
+namespace rt = ::pmkvq::rt;
 
 //===----------------------------------------------------------------------===//
 // Weights
@@ -54,6 +58,39 @@ LogicalResult GetWeightOp::verifySymbolUses(SymbolTableCollection &symbols) {
 // Caches
 //===----------------------------------------------------------------------===//
 
+/// What the layers up to this one say of themselves, as far as it is known.
+static rt::ProgramInfo describe(CreateOp create) {
+  CacheType type = create.getCache().getType();
+  std::optional<ScheduleAttr> schedule = create.getSchedule();
+  rt::ProgramInfo info = {};
+  // Far above any model, and no product of sizes leaves 64 bits.
+  constexpr int64_t maxLayers = 4096;
+  info.layers = std::min<int64_t>(create.getLayer(), maxLayers - 1) + 1;
+  info.kvHeads = type.getKvHeads();
+  info.headDim = type.getHeadDim();
+  info.sinkTokens = type.getSink();
+  info.maxPositions = create.getMaxTokens();
+  for (Part part : {Part::Key, Part::Value}) {
+    auto i = static_cast<int32_t>(part);
+    info.floor[i] =
+        schedule ? schedule->getFloor(part) : type.getLadder().back();
+    if (type.isPlanned())
+      info.parameterBytes[i] = type.getParameterBytes(part);
+  }
+  return info;
+}
+
+static LogicalResult verifyBudget(CreateOp create) {
+  int64_t least = rt::firstPageBytes(describe(create));
+  auto budget = static_cast<int64_t>(*create.getBudget());
+  if (budget >= least)
+    return success();
+  return create.emitOpError("(C6) the budget of ")
+         << budget << " bytes lacks " << least - budget
+         << ": one sequence up to its first page takes " << least
+         << " in layers 0 to " << create.getLayer();
+}
+
 LogicalResult CreateOp::verify() {
   if (static_cast<int64_t>(getLayer()) < 0)
     return emitOpError("(C1) expected a layer of at least 0, got ")
@@ -72,7 +109,13 @@ LogicalResult CreateOp::verify() {
                << stringifyPart(part) << " floor " << schedule->getFloor(part);
   if (getCache().getType().isPlanned() && !getSchedule())
     return emitOpError("(C4) expected a schedule for a planned cache");
-  return success();
+  if (getCache().getType().isPlanned())
+    for (Part part : {Part::Key, Part::Value})
+      if (failed(verifyShifts(*this, "(C5)",
+                              getCache().getType().getFormat(part), 16,
+                              getSchedule()->getFloor(part))))
+        return failure();
+  return getBudget() ? verifyBudget(*this) : success();
 }
 
 /// Whether `type` is [?, heads, head_dim] in f32.  Kernels are shared by steps
@@ -116,7 +159,7 @@ LogicalResult FlushOp::verify() {
            << static_cast<int64_t>(getTo());
   if (!cache.isPlanned())
     return emitOpError("(C2) expected a cache with formats");
-  return success();
+  return verifyShifts(*this, "(C3)", cache.getFormat(getPart()), 16, getTo());
 }
 
 LogicalResult RequantizeOp::verify() {
@@ -130,5 +173,5 @@ LogicalResult RequantizeOp::verify() {
       return emitOpError("(C2) the ladder does not hold level ") << level;
   if (!cache.isPlanned())
     return emitOpError("(C3) expected a cache with formats");
-  return success();
+  return verifyShifts(*this, "(C4)", cache.getFormat(getPart()), from, to);
 }

@@ -5,7 +5,9 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "VerifyShifts.h"
 #include "mlir/IR/Builders.h"
+#include "mlir/IR/PatternMatch.h"
 #include "mlir/Interfaces/FunctionImplementation.h"
 #include "pmkvq/IR/PMKVQ.h"
 #include "pmkvq_rt/Geometry.h"
@@ -138,6 +140,18 @@ static TileType wholePart(CacheType cache, Part part, int64_t level) {
                        cache.getHeadDim(), cache.getFormat(part));
 }
 
+LogicalResult mlir::pmkvq::verifyShifts(Operation *op, StringRef constraint,
+                                        FormatAttr format, int64_t from,
+                                        int64_t to) {
+  int64_t level = format.getLastLevel(from, to);
+  if (level <= to)
+    return success();
+  return op->emitOpError(constraint)
+         << " the codes of format '" << format.getName().getValue() << "' at "
+         << level << " bits are no linear grid, which a shift to " << to
+         << " bits needs";
+}
+
 static LogicalResult verifyWholePart(Operation *op, TileType tile,
                                      PageType page) {
   CacheType cache = page.getCache();
@@ -212,12 +226,22 @@ LogicalResult QuantizeOp::verify() {
 }
 
 LogicalResult ShiftOp::verify() {
-  TileType source = getSource().getType();
-  int64_t level = source.getLevel();
-  if (source.isRaw() || level <= 2 ||
-      getResult().getType() != source.withLevel(level / 2))
-    return emitOpError("(C1) expected a tile of codes to half its level, got ")
-           << source << " to " << getResult().getType();
+  TileType source = getSource().getType(), result = getResult().getType();
+  if (source.isRaw() || result.getLevel() >= source.getLevel() ||
+      result != source.withLevel(result.getLevel()))
+    return emitOpError("(C1) expected a tile of codes to a lower level, got ")
+           << source << " to " << result;
+  return verifyShifts(*this, "(C2)", source.getFormat(), source.getLevel(),
+                      result.getLevel());
+}
+
+/// A shift of a shift is one shift.  One that others use too stays: from its
+/// result, theirs is the shorter way.
+LogicalResult ShiftOp::canonicalize(ShiftOp op, PatternRewriter &rewriter) {
+  auto first = op.getSource().getDefiningOp<ShiftOp>();
+  if (!first || !first->hasOneUse())
+    return failure();
+  rewriter.replaceOpWithNewOp<ShiftOp>(op, op.getType(), first.getSource());
   return success();
 }
 

@@ -33,8 +33,21 @@ static bool isHeadDim(int64_t headDim) {
 
 /// Groups of a part of `tokens` tokens.
 static int64_t countGroups(FormatAttr format, int64_t tokens, int64_t headDim) {
-  return format.getModel().getGroupAxis() == GroupAxis::HeadDim ? headDim
-                                                                : tokens;
+  return tokens * headDim / format.getGroupSize(tokens, headDim);
+}
+
+static LogicalResult verifyGroup(function_ref<InFlightDiagnostic()> emitError,
+                                 StringRef constraint, FormatAttr format,
+                                 int64_t headDim) {
+  if (!format)
+    return success();
+  int64_t axis = format.getAxisSize(rt::kPageTokens, headDim);
+  int64_t group = format.getGroupSize(rt::kPageTokens, headDim);
+  if (axis % group == 0)
+    return success();
+  return emitError() << constraint << " expected a group that divides the "
+                     << axis << " elements of the axis of '"
+                     << format.getName().getValue() << "', got " << group;
 }
 
 //===----------------------------------------------------------------------===//
@@ -170,6 +183,9 @@ LogicalResult CacheType::verify(function_ref<InFlightDiagnostic()> emitError,
     return emitError() << "(C5) expected formats for key and value, or for "
                           "neither; only "
                        << (key ? "key" : "value") << " has one";
+  for (FormatAttr format : {key, value})
+    if (failed(verifyGroup(emitError, "(C6)", format, headDim)))
+      return failure();
   return success();
 }
 
@@ -187,6 +203,11 @@ bool TileType::groupsAlongReduction() const {
   return getFormat().getModel().getGroupAxis() == summed;
 }
 
+bool TileType::hasPartialGroups() const {
+  return getFormat() && getFormat().getGroupSize(getTokens(), getHeadDim()) <
+                            getFormat().getAxisSize(getTokens(), getHeadDim());
+}
+
 bool TileType::isRaw() const {
   return !getFormat() || getLevel() > getFormat().getModel().getFirstLevel();
 }
@@ -197,9 +218,10 @@ LogicalResult TileType::verify(function_ref<InFlightDiagnostic()> emitError,
   if (!rt::isLevel(level))
     return emitError() << "(C1) expected a level of 16, 8, 4 or 2, got "
                        << level;
-  if (format && tokens != rt::kPageTokens)
-    return emitError() << "(C2) expected " << rt::kPageTokens
-                       << " tokens in a tile with a format, got " << tokens;
+  if (format && !llvm::is_contained({16, 32, 64, rt::kPageTokens}, tokens))
+    return emitError() << "(C2) expected 128, 64, 32 or 16 tokens in a tile "
+                          "with a format, got "
+                       << tokens;
   constexpr int64_t maxTokens = kMaxSink + rt::kPageTokens;
   if (tokens <= 0 || tokens > maxTokens)
     return emitError() << "(C2) expected 1 to " << maxTokens << " tokens, got "
@@ -209,7 +231,7 @@ LogicalResult TileType::verify(function_ref<InFlightDiagnostic()> emitError,
                        << headDim;
   if (!format && level != 16)
     return emitError() << "(C4) expected a format below level 16";
-  return success();
+  return verifyGroup(emitError, "(C5)", format, headDim);
 }
 
 //===----------------------------------------------------------------------===//

@@ -137,7 +137,8 @@ void Importer::addCreate() {
   SmallVector<Value> caches;
   for (int64_t layer = 0; layer < config.layers; ++layer)
     caches.push_back(CreateOp::create(b, cacheType, layer, config.maxPositions,
-                                      ScheduleAttr(), IntegerAttr()));
+                                      ScheduleAttr(), IntegerAttr(),
+                                      CalibrationAttr()));
   func::ReturnOp::create(b, caches);
 }
 

@@ -6,23 +6,62 @@
 
 #include "Json.h"
 #include "pmkvq/Import/Safetensors.h"
+#include <unordered_set>
 
 using namespace mlir;
 using namespace mlir::pmkvq;
 using nlohmann::json;
 
+namespace {
+/// Looks at a document while it is parsed.
+class MemberNames {
+public:
+  bool see(json::parse_event_t event, const json &value) {
+    if (event == json::parse_event_t::object_start)
+      open.emplace_back();
+    else if (event == json::parse_event_t::object_end)
+      open.pop_back();
+    else if (event == json::parse_event_t::key && duplicate.empty() &&
+             !open.back().insert(value.get_ref<const std::string &>()).second)
+      duplicate = showJson(value);
+    return true;
+  }
+
+  /// The first name that an object has twice, as JSON; empty: none has.
+  std::string duplicate;
+
+private:
+  /// Of the objects that have not ended yet.
+  std::vector<std::unordered_set<std::string>> open;
+};
+} // namespace
+
+llvm::Expected<json> mlir::pmkvq::parseJsonObject(StringRef text) {
+  MemberNames names;
+  json value = json::parse(
+      text.begin(), text.end(),
+      [&](int, json::parse_event_t event, json &seen) {
+        return names.see(event, seen);
+      },
+      /*allow_exceptions=*/false);
+  if (value.is_discarded())
+    return llvm::createStringError("not well-formed JSON");
+  if (!value.is_object())
+    return llvm::createStringError("expected a JSON object, got " +
+                                   showJson(value));
+  if (!names.duplicate.empty())
+    return llvm::createStringError("expected each member once, got " +
+                                   names.duplicate + " twice");
+  return value;
+}
+
 llvm::Expected<json> mlir::pmkvq::readJsonObject(StringRef path) {
   auto buffer = llvm::MemoryBuffer::getFile(path);
   if (std::error_code error = buffer.getError())
     return fileError(path, "file", error.message());
-  StringRef text = (*buffer)->getBuffer();
-  json value = json::parse(text.begin(), text.end(), nullptr,
-                           /*allow_exceptions=*/false);
-  if (value.is_discarded())
-    return fileError(path, "file", "not well-formed JSON");
-  if (!value.is_object())
-    return fileError(path, "file",
-                     "expected a JSON object, got " + showJson(value));
+  llvm::Expected<json> value = parseJsonObject((*buffer)->getBuffer());
+  if (!value)
+    return fileError(path, "file", llvm::toString(value.takeError()));
   return value;
 }
 

@@ -15,6 +15,12 @@
 
 namespace mlir::pmkvq {
 
+/// Reads a JSON object.
+///
+/// Errors: what is wrong; an object that has a member twice is, too: readers
+/// differ in which of the two they take.
+llvm::Expected<nlohmann::json> parseJsonObject(llvm::StringRef text);
+
 /// Reads a file that holds one JSON object.
 ///
 /// Errors: the file, and why it cannot be read.

@@ -233,24 +233,26 @@ static void readSizes(Fields &fields, ModelConfig &config) {
 //===----------------------------------------------------------------------===//
 
 /// The field eos_token_id: a number, a list, or nothing.
-static void readStopTokens(Fields &fields, ModelConfig &config) {
-  const json *value = fields.find("eos_token_id");
-  if (!value)
-    return;
+static std::vector<int32_t> readStopTokens(Fields &fields, int64_t vocabSize) {
+  std::vector<int32_t> tokens;
   auto add = [&](const json &token) {
     if (token.is_number_unsigned() &&
-        token.get<uint64_t>() < static_cast<uint64_t>(config.vocabSize))
-      config.stopTokens.push_back(token.get<int32_t>());
+        token.get<uint64_t>() < static_cast<uint64_t>(vocabSize))
+      tokens.push_back(token.get<int32_t>());
     else
-      fields.fail("eos_token_id",
-                  "token ids from 0 to " + Twine(config.vocabSize - 1), &token);
+      fields.fail("eos_token_id", "token ids from 0 to " + Twine(vocabSize - 1),
+                  &token);
   };
-  if (!value->is_array())
-    return add(*value);
-  for (const json &token : *value)
-    add(token);
+  const json *value = fields.find("eos_token_id");
+  if (value && value->is_array())
+    llvm::for_each(*value, add);
+  else if (value)
+    add(*value);
+  return tokens;
 }
 
+/// The stop tokens of a generation_config.json, if there is one, take the place
+/// of those of config.json.
 static Error readGenerationConfig(StringRef path, ModelConfig &config) {
   if (!llvm::sys::fs::exists(path))
     return Error::success();
@@ -258,7 +260,9 @@ static Error readGenerationConfig(StringRef path, ModelConfig &config) {
   if (!document)
     return document.takeError();
   Fields fields(*document, path);
-  readStopTokens(fields, config);
+  std::vector<int32_t> tokens = readStopTokens(fields, config.vocabSize);
+  if (!tokens.empty())
+    config.stopTokens = std::move(tokens);
   return fields.takeError();
 }
 
@@ -286,14 +290,11 @@ Expected<ModelConfig> mlir::pmkvq::readModelConfig(StringRef folder) {
   config.tiedEmbeddings = fields.flag("tie_word_embeddings", false);
   config.outputBias = !isQwen2 && fields.flag("attention_bias", false);
   config.qkvBias = isQwen2 || config.outputBias;
+  config.stopTokens = readStopTokens(fields, config.vocabSize);
   if (Error error = fields.takeError())
     return error;
   if (Error error = readGenerationConfig(
           fileIn(folder, "generation_config.json"), config))
-    return error;
-  if (config.stopTokens.empty())
-    readStopTokens(fields, config);
-  if (Error error = fields.takeError())
     return error;
   return config;
 }

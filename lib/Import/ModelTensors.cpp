@@ -9,7 +9,6 @@
 using namespace mlir;
 using namespace mlir::pmkvq;
 using llvm::Error;
-using llvm::Expected;
 
 std::vector<TensorSpec> mlir::pmkvq::getLayerTensors(const ModelConfig &config,
                                                      int64_t layer) {
@@ -96,9 +95,9 @@ static Error checkNothingBeyond(const ModelConfig &config,
                            Twine(config.layers) + " of " + config.path);
   std::vector<std::string> unused = {"mlp.gate_proj.bias"};
   if (!config.qkvBias)
-    unused.push_back("self_attn.q_proj.bias");
+    unused.emplace_back("self_attn.q_proj.bias");
   if (!config.outputBias)
-    unused.push_back("self_attn.o_proj.bias");
+    unused.emplace_back("self_attn.o_proj.bias");
   for (const std::string &name : unused)
     if (const TensorView *view = checkpoint.lookup("model.layers.0." + name))
       return tensorError(*view, "model.layers.0." + name,

@@ -104,9 +104,11 @@ static Expected<SmallVector<int64_t>> readSizes(const json &entry,
 
 static std::optional<int64_t> countBytes(ArrayRef<int64_t> shape, DType dtype) {
   std::optional<int64_t> bytes = byteSize(dtype);
-  for (int64_t size : shape)
-    if (!(bytes = llvm::checkedMul(*bytes, size)))
+  for (int64_t size : shape) {
+    bytes = llvm::checkedMul(*bytes, size);
+    if (!bytes)
       return std::nullopt;
+  }
   return bytes;
 }
 
@@ -182,11 +184,10 @@ Error SafetensorsFile::readHeader(int64_t headerBytes) {
   StringRef rest = buffer->getBuffer().drop_front(sizeof(uint64_t));
   StringRef text = rest.take_front(headerBytes);
   data = rest.drop_front(headerBytes);
-  json header = json::parse(text.begin(), text.end(), nullptr,
-                            /*allow_exceptions=*/false);
-  if (header.is_discarded() || !header.is_object())
-    return fileError(path, "header", "not a well-formed JSON object");
-  for (auto &[name, entry] : header.items()) {
+  Expected<json> header = parseJsonObject(text);
+  if (!header)
+    return fileError(path, "header", llvm::toString(header.takeError()));
+  for (auto &[name, entry] : header->items()) {
     if (name == "__metadata__")
       continue;
     Expected<TensorView> view = readEntry(entry, data);

@@ -38,6 +38,7 @@ static void buildPlan(OpPassManager &pm, const PlanOptions &options) {
   formats.key = options.keyFormat;
   formats.value = options.valueFormat;
   pm.addPass(createSetFormats(formats));
+  pm.addPass(createApplyCalibration());
   pm.addPass(createFoldValueRotation());
   pm.addPass(createAddPageFunctions());
 }
@@ -115,10 +116,10 @@ ArrayRef<Stage> mlir::pmkvq::getStages() {
 // Running
 //===----------------------------------------------------------------------===//
 
-LogicalResult mlir::pmkvq::runStages(ModuleOp module,
-                                     const PlanOptions &options,
-                                     StringRef dumpFolder,
-                                     StringRef lastStage) {
+LogicalResult mlir::pmkvq::runStages(
+    ModuleOp module, const PlanOptions &options, StringRef dumpFolder,
+    StringRef lastStage,
+    llvm::function_ref<void(StringRef, ModuleOp)> afterStage) {
   StageDump dump(dumpFolder);
   if (failed(dump.add(module, "import", "the model's step over its caches")))
     return failure();
@@ -128,6 +129,8 @@ LogicalResult mlir::pmkvq::runStages(ModuleOp module,
     if (failed(pm.run(module)) ||
         failed(dump.add(module, stage.name, stage.summary)))
       return failure();
+    if (afterStage)
+      afterStage(stage.name, module);
     if (stage.name == lastStage)
       break;
   }
@@ -168,6 +171,17 @@ struct PlanPipelineOptions : PassPipelineOptions<PlanPipelineOptions> {
 };
 } // namespace
 
+namespace {
+struct DevicePipelineOptions
+    : public PassPipelineOptions<DevicePipelineOptions> {
+  ListOption<int64_t> kinds{*this, "kinds",
+                            llvm::cl::desc("Key and value levels of units")};
+  Option<bool> dependentLaunch{
+      *this, "dependent-launch",
+      llvm::cl::desc("Start while the launch before may still run")};
+};
+} // namespace
+
 void mlir::pmkvq::registerStagePipelines() {
   for (const Stage &stage : getStages())
     PassPipelineRegistration<PlanPipelineOptions>(
@@ -176,4 +190,12 @@ void mlir::pmkvq::registerStagePipelines() {
                               const PlanPipelineOptions &options) {
           build(pm, options.get());
         });
+  PassPipelineRegistration<DevicePipelineOptions>(
+      "pmkvq-lower-to-gpu", "kernels in tile form to a GPU's instructions",
+      [](OpPassManager &pm, const DevicePipelineOptions &options) {
+        DeviceOptions device;
+        device.kinds.assign(options.kinds.begin(), options.kinds.end());
+        device.dependentLaunch = options.dependentLaunch;
+        buildDevicePipeline(pm, device);
+      });
 }

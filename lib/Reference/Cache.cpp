@@ -39,6 +39,9 @@ Status checkOptions(const CacheOptions &options) {
     Status status = validateFormat(options.formats[part]);
     if (!status.ok())
       return status;
+    status = validateGroup(options.formats[part], shape.headDim);
+    if (!status.ok())
+      return status;
   }
   if (options.schedule.budgetBytes < 0)
     return invalid("the budget is negative");
@@ -175,7 +178,7 @@ PageHead Cache::windowAsPage(const Stream &from) const {
   PageHead page;
   for (int32_t part = 0; part < kParts; ++part)
     page[part].values.assign(from.fixed[part].begin() +
-                                 shape().sinkTokens * shape().headDim,
+                                 int64_t{shape().sinkTokens} * shape().headDim,
                              from.fixed[part].end());
   return page;
 }
@@ -214,7 +217,7 @@ void Cache::commit(const PageLevels &planned, std::vector<Change> &changes) {
     }
     to.pages.push_back(std::move(change.content));
     for (std::vector<uint16_t> &fixed : to.fixed)
-      fixed.resize(shape().sinkTokens * shape().headDim);
+      fixed.resize(size_t(shape().sinkTokens) * shape().headDim);
   }
   levels_ = planned;
 }

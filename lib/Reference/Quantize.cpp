@@ -56,16 +56,38 @@ Status validateFormat(const UniformFormat &format) {
                     ", expected 1 or a value in (0.7, 0.9)");
 }
 
+static int64_t axisSize(const UniformFormat &format, int64_t headDim) {
+  return format.axis == Axis::PerChannel ? kPageTokens : headDim;
+}
+
+static int64_t groupSize(const UniformFormat &format, int64_t headDim) {
+  return format.group ? format.group : axisSize(format, headDim);
+}
+
+Status validateGroup(const UniformFormat &format, int64_t headDim) {
+  int64_t axis = axisSize(format, headDim);
+  int64_t size = groupSize(format, headDim);
+  if (size > 0 && axis % size == 0)
+    return {};
+  return Status(StatusCode::InvalidArgument,
+                "a group is " + std::to_string(size) +
+                    " elements, expected a divisor of " + std::to_string(axis));
+}
+
 int64_t groupCount(const UniformFormat &format, int64_t headDim) {
-  return format.axis == Axis::PerChannel ? headDim : kPageTokens;
+  return kPageTokens * headDim / groupSize(format, headDim);
 }
 
 int64_t parameterBytes(const UniformFormat &format, int64_t headDim) {
-  return 2 * 2 * groupCount(format, headDim);
+  return int64_t{2} * 2 * groupCount(format, headDim);
 }
 
-int64_t groupOf(const UniformFormat &format, int64_t token, int64_t channel) {
-  return format.axis == Axis::PerChannel ? channel : token;
+int64_t groupOf(const UniformFormat &format, int64_t headDim, int64_t token,
+                int64_t channel) {
+  int64_t size = groupSize(format, headDim);
+  return format.axis == Axis::PerChannel
+             ? token / size * headDim + channel
+             : token * (headDim / size) + channel / size;
 }
 
 uint32_t lowerCode(const UniformFormat &format, uint32_t code,
@@ -105,7 +127,7 @@ bool findExtremes(const UniformFormat &format, int64_t headDim,
       float x = bf16ToFloat(values[token * headDim + channel]);
       if (!std::isfinite(x))
         return false;
-      Extremes &group = extremes[groupOf(format, token, channel)];
+      Extremes &group = extremes[groupOf(format, headDim, token, channel)];
       group.minimum = std::fmin(group.minimum, x);
       group.maximum = std::fmax(group.maximum, x);
     }
@@ -141,6 +163,8 @@ uint8_t encode(float x, float minimum, float range) {
 
 Status quantizePart(const UniformFormat &format, int64_t headDim,
                     const uint16_t *values, PagePart &part) {
+  if (Status status = validateGroup(format, headDim); !status.ok())
+    return status;
   std::vector<Extremes> extremes;
   if (!findExtremes(format, headDim, values, extremes))
     return Status(StatusCode::NotRepresentable, "a value is not finite");
@@ -152,7 +176,7 @@ Status quantizePart(const UniformFormat &format, int64_t headDim,
   result.codes.resize(kPageTokens * headDim);
   for (int64_t token = 0; token < kPageTokens; ++token)
     for (int64_t channel = 0; channel < headDim; ++channel) {
-      int64_t group = groupOf(format, token, channel);
+      int64_t group = groupOf(format, headDim, token, channel);
       int64_t element = token * headDim + channel;
       result.codes[element] = encode(bf16ToFloat(values[element]),
                                      halfToFloat(result.minimum[group]),
@@ -195,7 +219,7 @@ std::vector<double> decodePart(const UniformFormat &format, int64_t headDim,
         result[element] = bf16ToFloat(part.values[element]);
         continue;
       }
-      int64_t group = groupOf(format, token, channel);
+      int64_t group = groupOf(format, headDim, token, channel);
       result[element] = decodeCode(format, halfToFloat(part.minimum[group]),
                                    halfToFloat(part.range[group]),
                                    part.codes[element], part.level);

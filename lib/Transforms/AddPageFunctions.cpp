@@ -42,21 +42,22 @@ private:
     if (!type.isPlanned() || !create.getSchedule())
       return create.emitOpError("expected formats and a schedule; run "
                                 "pmkvq-set-formats and pmkvq-set-schedule");
-    if (type != first.getCache().getType() ||
+    if (type.withoutClips() != first.getCache().getType().withoutClips() ||
         create.getScheduleAttr() != first.getScheduleAttr() ||
         create.getBudgetAttr() != first.getBudgetAttr())
-      return create.emitOpError("expected type, schedule and budget of layer ")
+      return create.emitOpError("expected type but for clips, schedule and "
+                                "budget of layer ")
              << first.getLayer() << ": " << first.getCache().getType();
     return success();
   }
 
-  /// Under `page` and `layer` a part may be flushed to and pass any level down
-  /// to its floor; under `none` it is only ever written at its floor.
+  /// Where pages fall, a part may be flushed to and pass any level down to its
+  /// floor; under `none` it is only ever written at its floor.
   void addFunctions(CreateOp create, Part part) {
-    CacheType cache = create.getCache().getType();
+    CacheType cache = create.getCache().getType().withoutClips();
     ScheduleAttr schedule = *create.getSchedule();
     int64_t floor = schedule.getFloor(part);
-    bool lowers = schedule.getKind() != ScheduleKind::None;
+    bool lowers = schedule.getModel().lowers;
     for (int64_t level : cache.getLadder()) {
       if (level < floor || (!lowers && level != floor))
         continue;

@@ -74,6 +74,13 @@ public:
         products.push_back(op);
     });
     for (Operation *op : products) {
+      for (Type type : op->getOperandTypes())
+        if (auto tile = dyn_cast<TileType>(type);
+            tile && tile.hasPartialGroups()) {
+          op->emitOpError("not lowered yet: groups smaller than the axis in ")
+              << tile;
+          return signalPassFailure();
+        }
       ImplicitLocOpBuilder b(op->getLoc(), op);
       if (auto scores = dyn_cast<ScoresOp>(op)) {
         scores.replaceAllUsesWith(

@@ -28,11 +28,18 @@ public:
     FormatAttr keyFormat = parse(key), valueFormat = parse(value);
     if (!keyFormat || !valueFormat)
       return signalPassFailure();
+    bool valid = true;
+    auto error = [&] { return getOperation().emitError(); };
     replaceCacheTypes(getOperation(), [&](CacheType type) {
-      return CacheType::get(type.getContext(), type.getKvHeads(),
-                            type.getHeadDim(), keyFormat, valueFormat,
-                            type.getLadder(), type.getSink());
+      // A group may not divide the type's sizes.
+      auto planned = CacheType::getChecked(
+          error, type.getContext(), type.getKvHeads(), type.getHeadDim(),
+          keyFormat, valueFormat, type.getLadder(), type.getSink());
+      valid &= static_cast<bool>(planned);
+      return planned ? planned : type;
     });
+    if (!valid)
+      signalPassFailure();
   }
 
 private:

@@ -28,12 +28,6 @@ public:
 
   void runOnOperation() override {
     ModuleOp module = getOperation();
-    auto kind = symbolizeScheduleKind(schedule);
-    if (!kind) {
-      module.emitError("unknown schedule '")
-          << schedule << "', expected page, layer or none";
-      return signalPassFailure();
-    }
     if (budget < 0) {
       module.emitError("expected a budget of at least 0 bytes, got ")
           << int64_t(budget);
@@ -41,11 +35,12 @@ public:
     }
     auto error = [&] { return module.emitError(); };
     auto attribute = ScheduleAttr::getChecked(
-        error, &getContext(), *kind, int64_t(keyFloor), int64_t(valueFloor));
+        error, &getContext(), StringAttr::get(&getContext(), schedule),
+        int64_t(keyFloor), int64_t(valueFloor));
     if (!attribute)
       return signalPassFailure();
 
-    SmallVector<int64_t> ladder = levelsUnder(*kind);
+    SmallVector<int64_t> ladder = levelsUnder(attribute.getModel());
     // The attributes first: verifiers compare floors with ladders.
     module.walk([&](CreateOp create) {
       create.setScheduleAttr(attribute);
@@ -61,9 +56,9 @@ public:
 
 private:
   /// Levels between the highest that a page is written at and the lower floor.
-  SmallVector<int64_t> levelsUnder(ScheduleKind kind) {
-    int64_t high = kind != ScheduleKind::None ? rt::kLadder.front()
-                                              : std::max(keyFloor, valueFloor);
+  SmallVector<int64_t> levelsUnder(const ScheduleModel &model) {
+    int64_t high =
+        model.lowers ? rt::kLadder.front() : std::max(keyFloor, valueFloor);
     int64_t low = std::min(keyFloor, valueFloor);
     SmallVector<int64_t> ladder;
     for (int64_t level : rt::kLadder)

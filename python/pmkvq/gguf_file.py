@@ -112,6 +112,7 @@ class GGUFFile:
         start = self._align(cursor.at)
         for name, shape, kind, offset in records:
             self._add_tensor(name, shape, kind, offset, start)
+        self._check_overlaps()
 
     def _parse_entry(self):
         cursor = self._cursor
@@ -157,6 +158,14 @@ class GGUFFile:
             raise FileError(self.path, field, f"data up to byte {begin + size}",
                             f"a file of {len(self._data)} bytes")
         self.tensors[name] = Tensor(name, shape, kind, begin, size)
+
+    def _check_overlaps(self):
+        end, before = 0, ""
+        for tensor in sorted(self.tensors.values(), key=lambda tensor: tensor.offset):
+            if tensor.offset < end:
+                raise FileError(self.path, f"tensor {tensor.name}",
+                                f"data from byte {end} on, where tensor {before} ends", tensor.offset)
+            end, before = tensor.offset + tensor.bytes, tensor.name
 
 
 def _native(rows: np.ndarray, kind: GGMLQuantizationType) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Runs the clone's pmkvq-run and reads its JSON lines.
 
-Neighbours: demo.py and figures.py.
+Neighbours: demo.py, figures.py and figures_smollm2.py.
 """
 
 from __future__ import annotations
@@ -63,6 +63,17 @@ def read_programs(lines: int, count: int) -> list[dict]:
 def kib(size) -> str:
     """Bytes as KiB with thousands separators; "none" for no budget."""
     return f"{size / 1024:,.0f} KiB" if size else "none"
+
+
+# A figure's name, what was measured, what is wanted, and whether that is met.
+Row = tuple[str, str, str, bool]
+
+
+def print_rows(rows: list[Row]) -> bool:
+    """Prints measured beside wanted, a line each. True if all are met."""
+    for name, measured, wanted, ok in rows:
+        print(f"  {name:<20}{measured:>14}   {wanted:<22}{'met' if ok else 'MISSED'}", flush=True)
+    return all(ok for *_, ok in rows)
 
 
 def exit_with(main) -> None:

@@ -9,6 +9,7 @@
 #include "pmkvq_rt/Session.h"
 
 #include <algorithm>
+#include <numeric>
 
 using namespace pmkvq::rt;
 
@@ -283,9 +284,8 @@ Session::decode(const std::vector<DecodeRequest> &requests,
     if (Status s = checkRequests(requests); !s.ok())
       return s;
     std::vector<Generated> results(requests.size());
-    std::vector<size_t> active;
-    for (size_t i = 0; i < requests.size(); ++i)
-      active.push_back(i);
+    std::vector<size_t> active(requests.size());
+    std::iota(active.begin(), active.end(), size_t{0});
     std::vector<int32_t> fed;
     std::vector<StepRun> runs;
     for (;;) {

@@ -36,5 +36,8 @@ std::array<HookSymbol, 2> pmkvq::rt::hookSymbols() {
 extern "C" int32_t pmkvq_rt_launch(void *runtime, KernelFn kernel,
                                    void *const *operands, int64_t tasks) {
   auto *context = static_cast<HookContext *>(runtime);
-  return launch(*context->threads, kernel, operands, tasks).status;
+  int32_t status = launch(*context->threads, kernel, operands, tasks).status;
+  if (context->observer)
+    context->observer({kernel, operands, tasks});
+  return status;
 }

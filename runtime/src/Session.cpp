@@ -67,14 +67,6 @@ static Result<Sizes> computeSizes(const Program &program,
   return sizes;
 }
 
-/// Bytes of one page of every layer and kv head, at the floor.
-static int64_t floorPageBytes(const Program &program, const Sizes &sizes) {
-  return saturatingProduct(
-      {sizes.heads,
-       program.slotBytes() +
-           program.floorBlocks() * blockBytes(program.info.headDim)});
-}
-
 Result<int64_t>
 pmkvq::rt::minimumBytes(const Program &program, const SessionOptions &options,
                         const std::vector<SequencePlan> &plans) {
@@ -95,7 +87,7 @@ pmkvq::rt::minimumBytes(const Program &program, const SessionOptions &options,
     bytes = saturatingSum(
         {bytes,
          saturatingProduct({pagesForTokens(tokens, program.info.sinkTokens),
-                            floorPageBytes(program, *sizes)})});
+                            sizes->heads, floorPageBytes(program.info)})});
   }
   return bytes;
 }
@@ -185,7 +177,7 @@ Status Session::choosePolicy(const SessionOptions &options) {
 Status Session::reserveMemory(int64_t heads) {
   // Pools for the most that the budget, or else the token limit, lets exist.
   int64_t pageHeads = saturatingProduct({maxPages_, heads, maxSequences_});
-  int64_t blocks = saturatingProduct({pageHeads, kParts * kMaxBlocksPerPart});
+  int64_t blocks = saturatingProduct({pageHeads, kParts, kMaxBlocksPerPart});
   int64_t bytes = blockBytes(program_.info.headDim);
   int64_t pageBytes = budget_ - bytesInUse();
   if (budget_ != kUnlimitedBytes)

@@ -65,12 +65,9 @@ Status Session::checkReach(const std::vector<int64_t> &tokens) const {
   for (int32_t i = 0; i < maxSequences_; ++i)
     pages += pagesForTokens(tokens[i], program_.info.sinkTokens) -
              sequences_[i].pageCount();
-  int64_t pageBytes =
-      program_.slotBytes() +
-      program_.floorBlocks() * blockBytes(program_.info.headDim);
-  int64_t needed =
-      saturatingSum({fixedBytes_, tableBytes_,
-                     saturatingProduct({pageHeads(), pageBytes, pages})});
+  int64_t needed = saturatingSum(
+      {fixedBytes_, tableBytes_,
+       saturatingProduct({pageHeads(), floorPageBytes(program_.info), pages})});
   if (needed > budget_)
     return missingBytes(needed, budget_, "the sequences to their end");
   return Status();

@@ -64,7 +64,7 @@ static Status damaged(const std::string &what) {
 /// Magic, version, size and hash.
 static Status checkFrame(const SnapshotHeader &header, const uint8_t *data,
                          size_t size) {
-  if (std::memcmp(header.magic, kSnapshotMagic, sizeof(kSnapshotMagic)))
+  if (std::memcmp(header.magic, kSnapshotMagic, sizeof(kSnapshotMagic)) != 0)
     return damaged("it does not begin as one");
   if (header.version != kSnapshotVersion ||
       header.headerBytes != sizeof(SnapshotHeader))
@@ -200,7 +200,7 @@ Result<SnapshotStage> SnapshotStage::create(const SnapshotView &view) {
   for (int32_t layer = 0; layer < g.layers; ++layer)
     stage.caches_.push_back(
         {stage.blocks_.data(), stage.parameters_.data(),
-         stage.entries_.data() + layer * g.kvHeads * s.pages, nullptr,
+         stage.entries_.data() + int64_t{layer} * g.kvHeads * s.pages, nullptr,
          s.pages});
   return stage;
 }

@@ -33,7 +33,7 @@ func.func @create() -> !a {
   return %c : !a
 }
 func.func @other_type(%c: !b, %k: tensor<?x2x64xf32>, %b: !pmkvq.batch) {
-  // expected-error @+1 {{expected all caches of a program to have one type}}
+  // expected-error @+1 {{expected all caches of a program to have one type but for clips}}
   %r = pmkvq.append %c, %k, %k, %b : !b, tensor<?x2x64xf32>
   return
 }

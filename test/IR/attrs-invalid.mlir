@@ -19,8 +19,19 @@ func.func private @f() attributes {a = #pmkvq.format<per_token, clip = 0.9>}
 // -----
 
 // FormatAttr: a field that it does not have.
-// expected-error @+1 {{expected 'clip', 'hadamard' or 'plain'}}
-func.func private @f() attributes {a = #pmkvq.format<per_token, group = 32>}
+// expected-error @+1 {{expected 'clip', 'group', 'hadamard' or 'plain'}}
+func.func private @f() attributes {a = #pmkvq.format<per_token, bits = 4>}
+
+// -----
+
+// FormatAttr C3: none, and negative.
+// expected-error @+1 {{(C3) expected a group of at least 1 element, got 0}}
+func.func private @f() attributes {a = #pmkvq.format<per_token, group = 0>}
+
+// -----
+
+// expected-error @+1 {{(C3) expected a group of at least 1 element, got -32}}
+func.func private @f() attributes {a = #pmkvq.format<per_token, group = -32>}
 
 // -----
 
@@ -49,3 +60,42 @@ func.func private @f() attributes {a = #pmkvq.schedule<page, key_floor = 3, valu
 
 // expected-error @+1 {{(C1) expected a floor of 16, 8, 4 or 2, got 0}}
 func.func private @f() attributes {a = #pmkvq.schedule<none, key_floor = 2, value_floor = 0>}
+
+// -----
+
+// ScheduleAttr C2.
+// expected-error @+1 {{(C2) unknown schedule 'weekly', expected one of: layer, none, page}}
+func.func private @f() attributes {a = #pmkvq.schedule<weekly, key_floor = 2, value_floor = 2>}
+
+// -----
+
+// CalibrationAttr C1: either clip.
+// expected-error @+1 {{(C1) expected clips in (0.7, 0.9), got 7.000000e-01}}
+func.func private @f() attributes {a = #pmkvq.calibration<key_clip = 0.7>}
+
+// -----
+
+// expected-error @+1 {{(C1) expected clips in (0.7, 0.9), got 9.000000e-01}}
+func.func private @f() attributes {a = #pmkvq.calibration<value_clip = 0.9>}
+
+// -----
+
+// CalibrationAttr C2: how many, sign, finite.
+// expected-error @+1 {{(C2) expected losses at 8, 4 and 2 bits, got 2 numbers}}
+func.func private @f() attributes {a = #pmkvq.calibration<key_loss = [0.0, 1.0]>}
+
+// -----
+
+// expected-error @+1 {{(C2) expected losses that are finite and not negative, got -1.000000e+00}}
+func.func private @f() attributes {a = #pmkvq.calibration<value_loss = [0.0, 0.0, -1.0]>}
+
+// -----
+
+// expected-error @+1 {{(C2) expected losses that are finite and not negative, got nan}}
+func.func private @f() attributes {a = #pmkvq.calibration<key_loss = [0.0, 0.0, 0x7FF8000000000000]>}
+
+// -----
+
+// A floor that would be 8 in 32 bits.
+// expected-error @+1 {{(C1) expected a floor of 16, 8, 4 or 2, got 4294967304}}
+func.func private @f() attributes {a = #pmkvq.schedule<page, key_floor = 4294967304, value_floor = 2>}

@@ -112,11 +112,11 @@ func.func @f(%t: !k16) {
 
 // -----
 
-// shift C1: from level 16, two levels at once, to another format.
+// shift C1: from raw values, upwards, to another format.
 !k16 = !pmkvq.tile<key, 16, 128, 64, <per_channel>>
 !k8 = !pmkvq.tile<key, 8, 128, 64, <per_channel>>
 func.func @f(%t: !k16) {
-  // expected-error @+1 {{(C1) expected a tile of codes to half its level}}
+  // expected-error @+1 {{(C1) expected a tile of codes to a lower level}}
   %r = pmkvq.shift %t : !k16 -> !k8
   return
 }
@@ -125,9 +125,9 @@ func.func @f(%t: !k16) {
 
 !k8 = !pmkvq.tile<key, 8, 128, 64, <per_channel>>
 !k2 = !pmkvq.tile<key, 2, 128, 64, <per_channel>>
-func.func @f(%t: !k8) {
-  // expected-error @+1 {{(C1) expected a tile of codes to half its level}}
-  %r = pmkvq.shift %t : !k8 -> !k2
+func.func @f(%t: !k2) {
+  // expected-error @+1 {{(C1) expected a tile of codes to a lower level}}
+  %r = pmkvq.shift %t : !k2 -> !k8
   return
 }
 
@@ -136,7 +136,7 @@ func.func @f(%t: !k8) {
 !k8 = !pmkvq.tile<key, 8, 128, 64, <per_channel>>
 !t4 = !pmkvq.tile<key, 4, 128, 64, <per_token>>
 func.func @f(%t: !k8) {
-  // expected-error @+1 {{(C1) expected a tile of codes to half its level}}
+  // expected-error @+1 {{(C1) expected a tile of codes to a lower level}}
   %r = pmkvq.shift %t : !k8 -> !t4
   return
 }

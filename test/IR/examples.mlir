@@ -1,10 +1,12 @@
-// Every example in the dialect's descriptions parses and verifies.
+// Every example in the dialect's descriptions parses and verifies, and every op
+// has one: the script fails for an op without.
 // RUN: python3 %S/Inputs/extract_examples.py %S/../../include/pmkvq/IR/*.td > %t
 // RUN: pmkvq-opt --split-input-file %t | FileCheck %s
 
 // CHECK-DAG: e = #pmkvq.format<
 // CHECK-DAG: e = #pmkvq.rotation<
 // CHECK-DAG: e = #pmkvq.schedule<
+// CHECK-DAG: e = #pmkvq.calibration<
 // CHECK-DAG: e = !pmkvq.cache<
 // CHECK-DAG: e = !pmkvq.tile<
 // CHECK-DAG: pmkvq.weight @r0
@@ -15,4 +17,5 @@
 // CHECK-DAG: pmkvq.flush
 // CHECK-DAG: pmkvq.requantize
 // CHECK-DAG: pmkvq.kernel @nothing
-
+// CHECK-DAG: pmkvq.shift
+// CHECK-DAG: pmkvq.softmax_finish

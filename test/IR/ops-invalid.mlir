@@ -85,6 +85,26 @@ func.func @f() {
 
 // -----
 
+// create C6: 2 layers of 2 heads, each with 129 tokens of fixed area (33,024
+// bytes) and a page at 2 bits: 72 bytes of table, 768 of parameters, 2 blocks.
+// expected-error @+1 {{(C6) the budget of 151839 bytes lacks 1: one sequence up to its first page takes 151840 in layers 0 to 1}}
+%c = pmkvq.create layer 1 max_tokens 4096 schedule <page, key_floor = 2, value_floor = 2> budget 151839
+  : !pmkvq.cache<kv_heads = 2, head_dim = 64, key = <per_channel>, value = <per_token>>
+
+// -----
+
+// create C6: sequences that fit the fixed areas need no page.
+// expected-error @+1 {{(C6) the budget of 1 bytes lacks 66047}}
+%c = pmkvq.create layer 0 max_tokens 129 budget 1 : !pmkvq.cache<kv_heads = 2, head_dim = 64>
+
+// -----
+
+// create C6: what a budget lacks does not leave 64 bits.
+// expected-error @+1 {{(C6) the budget of 1 bytes lacks}}
+%c = pmkvq.create layer 9223372036854775807 max_tokens 4096 budget 1 : !pmkvq.cache<kv_heads = 1024, head_dim = 128>
+
+// -----
+
 // append C1: kv heads, head_dim, element type, rank, rows that are known.
 !kv = !pmkvq.cache<kv_heads = 2, head_dim = 64>
 func.func @heads(%c: !kv, %k: tensor<?x4x64xf32>, %b: !pmkvq.batch) {

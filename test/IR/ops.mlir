@@ -39,6 +39,17 @@ func.func @create_planned() -> !kv {
   return %c : !kv
 }
 
+// CHECK-LABEL: func @create_calibrated
+func.func @create_calibrated() -> !unplanned {
+  // CHECK: pmkvq.create layer 0 max_tokens 4096
+  // CHECK-SAME: calibration <key_clip = 7.700000e-01 : f64, value_clip = 8.200000e-01 : f64, key_loss = [1.000000e-04, 3.000000e-03, 7.000000e-02], value_loss = [0.000000e+00, 1.000000e-03, 1.300000e-02]> :
+  %c = pmkvq.create layer 0 max_tokens 4096
+    calibration <key_clip = 0.77, value_clip = 0.82,
+                 key_loss = [1.0e-4, 3.0e-3, 7.0e-2],
+                 value_loss = [0.0, 1.0e-3, 1.3e-2]> : !unplanned
+  return %c : !unplanned
+}
+
 // CHECK-LABEL: func @append
 func.func @append(%c: !kv, %k: tensor<?x2x64xf32>, %v: tensor<?x2x64xf32>,
                   %b: !pmkvq.batch) -> !kv {

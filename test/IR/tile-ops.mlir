@@ -86,6 +86,8 @@ func.func @tiles(%c: !kv, %i: index, %raw: !k16) {
   %k8, %ok = pmkvq.quantize %fixed : !pmkvq.tile<key, 16, 128, 64> -> !k8
   // CHECK: pmkvq.shift %{{.*}} : <key, 8, 128, 64, <per_channel>> -> <key, 4, 128, 64, <per_channel>>
   %k4 = pmkvq.shift %k8 : !k8 -> !k4
+  // CHECK: pmkvq.shift %{{.*}} : <key, 8, 128, 64, <per_channel>> -> <key, 2, 128, 64, <per_channel>>
+  %k2 = pmkvq.shift %k8 : !k8 -> !k2
   // CHECK: pmkvq.store %{{.*}}, %{{.*}} with_parameters : <key, 4, {{.*}}>, <<kv_heads = 2
   pmkvq.store %k4, %page with_parameters : !k4, !page
   // CHECK: pmkvq.store %{{.*}}, %{{.*}} : <key, 8, {{.*}}>, <<kv_heads = 2

@@ -39,6 +39,12 @@ func.func private @f(!pmkvq.cache<kv_heads = 2, head_dim = 64, ladder = [2, 1]>)
 
 // -----
 
+// A level that would be 8 in 32 bits.
+// expected-error @+1 {{(C3) expected levels of 16, 8, 4 or 2, got 4294967304}}
+func.func private @f(!pmkvq.cache<kv_heads = 2, head_dim = 64, ladder = [4294967304]>)
+
+// -----
+
 // CacheType C4.
 // expected-error @+1 {{(C4) expected a sink of 0 to 16 tokens, got 17}}
 func.func private @f(!pmkvq.cache<kv_heads = 2, head_dim = 64, sink = 17>)
@@ -67,15 +73,32 @@ func.func private @f(!pmkvq.cache<kv_heads = 2, head_dim = 64, key = "per_token"
 
 // -----
 
+// CacheType C6: each axis.
+// expected-error @+1 {{(C6) expected a group that divides the 128 elements of the axis of 'per_channel', got 48}}
+func.func private @f(!pmkvq.cache<kv_heads = 2, head_dim = 64, key = <per_channel, group = 48>, value = <per_token>>)
+
+// -----
+
+// expected-error @+1 {{(C6) expected a group that divides the 64 elements of the axis of 'per_token', got 128}}
+func.func private @f(!pmkvq.cache<kv_heads = 2, head_dim = 64, key = <per_channel>, value = <per_token, group = 128>>)
+
+// -----
+
 // TileType C1.
 // expected-error @+1 {{(C1) expected a level of 16, 8, 4 or 2, got 32}}
 func.func private @f(!pmkvq.tile<key, 32, 128, 64, <per_channel>>)
 
 // -----
 
+// A level that would be 8 in 32 bits.
+// expected-error @+1 {{(C1) expected a level of 16, 8, 4 or 2, got 4294967304}}
+func.func private @f(!pmkvq.tile<key, 4294967304, 128, 64, <per_channel>>)
+
+// -----
+
 // TileType C2: with a format, and raw but more than a fixed area.
-// expected-error @+1 {{(C2) expected 128 tokens in a tile with a format, got 64}}
-func.func private @f(!pmkvq.tile<key, 4, 64, 64, <per_channel>>)
+// expected-error @+1 {{(C2) expected 128, 64, 32 or 16 tokens in a tile with a format, got 63}}
+func.func private @f(!pmkvq.tile<key, 4, 63, 64, <per_channel>>)
 
 // -----
 
@@ -93,6 +116,12 @@ func.func private @f(!pmkvq.tile<key, 8, 128, 64>)
 // TileType C3.
 // expected-error @+1 {{(C3) expected a head_dim of 64 or 128, got 80}}
 func.func private @f(!pmkvq.tile<key, 4, 128, 80, <per_channel>>)
+
+// -----
+
+// TileType C5.
+// expected-error @+1 {{(C5) expected a group that divides the 64 elements of the axis of 'per_token', got 48}}
+func.func private @f(!pmkvq.tile<value, 4, 128, 64, <per_token, group = 48>>)
 
 // -----
 

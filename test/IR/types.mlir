@@ -14,11 +14,11 @@ func.func private @cache_with_defaults_written(
 
 // CHECK-LABEL: @cache_without_defaults
 // CHECK-SAME: key = <per_token, hadamard, clip = 7.500000e-01>
-// CHECK-SAME: value = <per_channel, clip = 8.500000e-01>, ladder = [8, 4], sink = 16>)
+// CHECK-SAME: value = <per_channel, clip = 8.500000e-01, group = 32>, ladder = [8, 4], sink = 16>)
 func.func private @cache_without_defaults(
     !pmkvq.cache<kv_heads = 4, head_dim = 128,
                  key = <per_token, hadamard, clip = 0.75>,
-                 value = <per_channel, clip = 0.85>, ladder = [8, 4], sink = 16>)
+                 value = <per_channel, group = 32, clip = 0.85>, ladder = [8, 4], sink = 16>)
 
 // CHECK-LABEL: @cache_fields_in_any_order
 // CHECK-SAME: (!pmkvq.cache<kv_heads = 2, head_dim = 64, ladder = [2], sink = 0>)

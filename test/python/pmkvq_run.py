@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +30,11 @@ def tool():
     return path
 
 
-def run(*arguments, **environment):
+def run(*arguments, cwd=None, **environment):
     """The finished process; text is UTF-8."""
     return subprocess.run(
         [str(tool()), *map(str, arguments)], capture_output=True, encoding="utf-8", timeout=TIMEOUT_S,
-        env={**os.environ, "PMKVQ_PYTHON": sys.executable, **environment})
+        cwd=cwd, env={**os.environ, "PMKVQ_PYTHON": sys.executable, **environment})
 
 
 def generate(*arguments, **environment):
@@ -49,8 +50,16 @@ def generate(*arguments, **environment):
 
 
 def fails(*arguments, words=(), **environment):
-    """The one line of stderr of a run that must refuse its input."""
-    result = run(*arguments, **environment)
+    """The one line of stderr of a run that must refuse its input and leave no file.
+
+    Where it could: in the working directory, beside temporary files, in the cache.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        places = {"TMPDIR": scratch, "XDG_CACHE_HOME": scratch, **environment}
+        result = run(*arguments, cwd=scratch, **places)
+        for place in {scratch, places["XDG_CACHE_HOME"]}:
+            left = [path for path in Path(place).rglob("*") if not path.is_dir()]
+            assert not left, left
     assert 1 <= result.returncode <= 127, (result.returncode, result.stderr)
     assert result.stdout == ""
     assert result.stderr.endswith("\n") and result.stderr.count("\n") == 1, result.stderr

@@ -190,6 +190,43 @@ class TestErrors:
         (tmp_path / "m.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + array)
         self.fails(tmp_path / "m.gguf", tmp_path / "out", "k: expected at most 0", str(1 << 60))
 
+    def patched(self, tmp_path, old, new):
+        """A file with the bytes `old`, which occur once, replaced."""
+        tiny_gguf.write(tmp_path / "whole.gguf")
+        data = (tmp_path / "whole.gguf").read_bytes()
+        assert data.count(old) == 1 and len(old) == len(new)
+        (tmp_path / "m.gguf").write_bytes(data.replace(old, new))
+        return tmp_path / "m.gguf"
+
+    def test_duplicate_tensor(self, tmp_path):
+        path = self.patched(tmp_path, b"blk.0.attn_q.weight", b"blk.0.attn_k.weight")
+        self.fails(path, tmp_path / "out", "blk.0.attn_k.weight", "twice")
+
+    def test_duplicate_key(self, tmp_path):
+        path = self.patched(tmp_path, b"tokenizer.ggml.bos_token_id", b"tokenizer.ggml.eos_token_id")
+        self.fails(path, tmp_path / "out", "eos_token_id", "twice")
+
+    def test_overlapping_tensors(self, tmp_path):
+        tiny_gguf.write(tmp_path / "whole.gguf")
+        data = (tmp_path / "whole.gguf").read_bytes()
+        # Name, rank, sizes, type, offset: the second norm is moved into the first.
+        first, second = (data.index(f"blk.{layer}.ffn_norm.weight".encode()) + 21 + 16 for layer in (0, 1))
+        data = data[:second] + data[first : first + 8] + data[second + 8 :]
+        (tmp_path / "m.gguf").write_bytes(data)
+        self.fails(tmp_path / "m.gguf", tmp_path / "out", "ffn_norm.weight", "expected data from byte")
+
+    @pytest.mark.parametrize("kind, value", [("I", 0), ("I", (1 << 32) - 1), ("i", -1)])
+    @pytest.mark.parametrize("key", ["block_count", "embedding_length", "feed_forward_length", "context_length",
+                                     "attention.head_count", "attention.head_count_kv"])
+    def test_sizes_that_are_none(self, tmp_path, key, kind, value):
+        name = f"llama.{key}".encode()
+        tiny_gguf.write(tmp_path / "whole.gguf")
+        data = (tmp_path / "whole.gguf").read_bytes()
+        at = data.index(struct.pack("<Q", len(name)) + name) + 8 + len(name)
+        entry = struct.pack("<I" + kind, {"I": 4, "i": 5}[kind], value)
+        (tmp_path / "m.gguf").write_bytes(data[:at] + entry + data[at + 8 :])
+        self.fails(tmp_path / "m.gguf", tmp_path / "out", f"llama.{key}")
+
     def test_every_truncation(self, tmp_path):
         tiny_gguf.write(tmp_path / "whole.gguf")
         data = (tmp_path / "whole.gguf").read_bytes()

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import struct
+from pathlib import Path
 
 import pytest
 
@@ -50,8 +51,16 @@ def patch_header(path, change):
     replace(path, struct.pack("<Q", len(text)) + text + data[8 + size :])
 
 
-def refuses(model, *words, options=(PROMPT, "--max-tokens=2"), **environment):
-    return fails(model, *options, words=words, **environment)
+def listing(model):
+    return sorted(Path(model).rglob("*")) if Path(model).is_dir() else []
+
+
+def refuses(model, *words, options=(PROMPT, "--max-tokens=2", "--logits=left.safetensors"), **environment):
+    """The error; neither the model's folder nor any other has a new file."""
+    before = listing(model)
+    message = fails(model, *options, words=words, **environment)
+    assert listing(model) == before
+    return message
 
 
 class TestFiles:
@@ -92,7 +101,8 @@ class TestFiles:
         replace(model / SHARD, struct.pack("<Q", length) + data[8:])
         refuses(model, model / SHARD)
 
-    @pytest.mark.parametrize("text", [b"{" + b" " * 63, b"[]" + b" " * 62, b"\xff" * 64])
+    @pytest.mark.parametrize("text", [b"{" + b" " * 63, b"[]" + b" " * 62, b"\xff" * 64, b"[" * 100000,
+                                      b'{"a":' * 100000, b'{"__metadata__":' + b"[" * 100000])
     def test_malformed_header(self, model, text):
         replace(model / SHARD, struct.pack("<Q", len(text)) + text)
         refuses(model, model / SHARD)
@@ -101,11 +111,41 @@ class TestFiles:
         {"data_offsets": [0, 1 << 40]}, {"data_offsets": [8, 0]}, {"data_offsets": [-8, 0]},
         {"data_offsets": [0]}, {"data_offsets": "0,8"}, {"data_offsets": [0, 1 << 70]},
         {"shape": [1 << 40, 1 << 40]}, {"shape": [-1, 384]}, {"shape": 384}, {"shape": [1056, 384, 1]},
-        {"shape": [1, 2]}, {"dtype": "I8"}, {"dtype": 5}])
+        {"shape": [1, 2]}, {"shape": [0, 384]}, {"shape": ["1056", 384]}, {"shape": [1e11, 384]},
+        {"dtype": "I8"}, {"dtype": 5}, {"dtype": "I16"}, {"dtype": "F32"}, {"dtype": "bf16"}, {"dtype": None}])
     def test_damaged_entry(self, model, entry):
         name = "model.embed_tokens.weight"
         patch_header(model / SHARD, lambda header: header[name].update(entry))
         refuses(model, model / SHARD, name)
+
+    def test_tensors_that_overlap(self, model):
+        first, second = "model.layers.0.self_attn.k_proj.weight", "model.layers.0.self_attn.v_proj.weight"
+
+        def overlap(header):
+            assert header[first]["shape"] == header[second]["shape"]
+            header[second]["data_offsets"] = header[first]["data_offsets"]
+
+        patch_header(model / SHARD, overlap)
+        refuses(model, model / SHARD, "data_offsets")
+
+    def test_tensor_twice_in_a_header(self, model):
+        data = (model / SHARD).read_bytes()
+        (size,) = struct.unpack("<Q", data[:8])
+        name = "model.embed_tokens.weight"
+        entry = json.dumps(json.loads(data[8 : 8 + size])[name])
+        text = data[8 : 8 + size].rstrip()[:-1] + f', "{name}": {entry}}}'.encode()
+        replace(model / SHARD, struct.pack("<Q", len(text)) + text + data[8 + size :])
+        refuses(model, model / SHARD, name, "twice")
+
+    def test_tensor_in_two_shards(self, model):
+        name = "model.embed_tokens.weight"
+        other = model / SHARD.replace("00001", "00002")
+
+        def add(header):
+            header[name] = {"dtype": "BF16", "shape": [0], "data_offsets": [0, 0]}
+
+        patch_header(other, add)
+        refuses(model, name, model / SHARD, other)
 
     def test_tensor_not_in_its_shard(self, model):
         def remove(header):
@@ -114,7 +154,8 @@ class TestFiles:
         patch_header(model / SHARD, remove)
         refuses(model, "model.layers.0.mlp.up_proj.weight")
 
-    @pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": 1}', '{"weight_map": {"a": 1}}'])
+    @pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": 1}', '{"weight_map": {"a": 1}}', "[" * 100000,
+                                      '{"weight_map": {"a": "x.safetensors", "a": "y.safetensors"}}'])
     def test_malformed_index(self, model, text):
         replace(model / INDEX, text.encode())
         refuses(model, model / INDEX)
@@ -136,6 +177,12 @@ class TestFiles:
                 PMKVQ_PYTHON="/nonexistent/python")
 
 
+    @pytest.mark.parametrize("name", ["generation_config.json", "tokenizer.json"])
+    def test_deep_json(self, model, name):
+        replace(model / name, b'{"eos_token_id":' + b"[" * 100000)
+        refuses(model, model / name, options=("--prompt=run", "--max-tokens=2", "--logits=left.safetensors"))
+
+
 class TestConfig:
     """A config that contradicts the tensors, or asks for what is not built."""
 
@@ -154,9 +201,31 @@ class TestConfig:
         patch_json(model / "config.json", intermediate_size=1000)
         refuses(model, "1000", "1024", "mlp.")
 
+    @pytest.mark.parametrize("value", [0, -1, "8", 10**11, 1e11, 10**30, True, [8], {}])
+    @pytest.mark.parametrize("field", [
+        "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_size",
+        "intermediate_size", "vocab_size", "max_position_embeddings"])
+    def test_sizes_that_are_none(self, model, field, value):
+        patch_json(model / "config.json", **{field: value})
+        refuses(model, model / "config.json", field)
+
+    @pytest.mark.parametrize("value", [1056, -1, "2", 1.5, [2, 1056], {}])
+    @pytest.mark.parametrize("name, other", [
+        ("config.json", "generation_config.json"), ("generation_config.json", "config.json")])
+    def test_stop_tokens_that_are_none(self, model, name, other, value):
+        for path in (name, other):
+            (model / path).exists() or replace(model / path, b"{}")
+        patch_json(model / name, eos_token_id=value)
+        patch_json(model / other, eos_token_id=2)
+        refuses(model, model / name, "eos_token_id")
+
+    def test_member_twice(self, model):
+        text = (model / "config.json").read_text().rstrip()[:-1] + ', "hidden_size": 384}'
+        replace(model / "config.json", text.encode())
+        refuses(model, model / "config.json", "hidden_size", "twice")
+
     @pytest.mark.parametrize("field, value", [
-        ("num_hidden_layers", 0), ("num_hidden_layers", -1), ("hidden_size", "384"), ("hidden_size", 1.5),
-        ("num_attention_heads", None), ("num_key_value_heads", 4), ("rms_norm_eps", "x"), ("rms_norm_eps", -1.0), ("max_position_embeddings", 0)])
+        ("hidden_size", 1.5), ("num_attention_heads", None), ("num_key_value_heads", 4), ("rms_norm_eps", "x"), ("rms_norm_eps", -1.0), ("max_position_embeddings", 0)])
     def test_bad_value(self, model, field, value):
         patch_json(model / "config.json", **{field: value})
         refuses(model, model / "config.json", field)
@@ -202,6 +271,14 @@ class TestBudget:
         self.missing(reasoner, "--kv-bits=2.24")
         self.missing(reasoner, "--kv-bits=3", "--floor=4")
 
+    @pytest.mark.parametrize("floors", [("--key-floor=4", "--value-floor=4"), ("--key-floor=8", "--value-floor=2"),
+                                        ("--floor=16",)])
+    def test_floors_that_contradict_the_budget(self, reasoner, floors):
+        message = refuses(reasoner, "--kv-bits", options=(*self.OPTIONS, "--kv-bits=3", *floors))
+        keys, values = (int(floor.partition("=")[2]) for floor in (floors * 2)[:2])
+        assert f"keys at {keys} and values at {values} bits" in message
+        assert re.search(r"[1-9]\d* bytes are missing", message)
+
     def test_no_schedule_checks_the_budget(self, reasoner):
         self.missing(reasoner, "--schedule=none", "--floor=16", "--kv-budget=2MiB")
 
@@ -210,7 +287,7 @@ class TestPrompts:
     @pytest.mark.parametrize("tokens", ["", "a", "1,", ",1", "1 2", "1.5", "-1", "1056", "4294967296",
                                         "99999999999999999999"])
     def test_bad_token_ids(self, reasoner, tokens):
-        refuses(reasoner, options=(f"--prompt-tokens={tokens}", "--max-tokens=2"))
+        refuses(reasoner, "--prompt-tokens", options=(f"--prompt-tokens={tokens}", "--max-tokens=2", "--logits=left"))
 
     def test_out_of_range_names_token_and_limit(self, reasoner):
         refuses(reasoner, "1056", "1055", options=("--prompt-tokens=0,1056", "--max-tokens=2"))
@@ -221,7 +298,9 @@ class TestPrompts:
     def test_missing_file(self, reasoner, tmp_path):
         refuses(reasoner, tmp_path / "p.jsonl", options=(f"--prompts={tmp_path}/p.jsonl", "--max-tokens=2"))
 
-    @pytest.mark.parametrize("line", ["{", "[]", "1", "{}", '{"prompt": 1}', '{"prompt": []}', '{"prompt": [1, "a"]}',
+    @pytest.mark.parametrize("line", ["{", "[]", "1", "{}", '{"prompt": 1}', '{"prompt": []}', '{"prompt": ""}',
+                                      '{"prompts": [1]}', '{"prompt": {}}', '{"prompt": [[1]]}', "[" * 100000,
+                                      '{"prompt": ' + "[" * 100000, '{"prompt": [1e400]}', "null", '{"prompt": [1, "a"]}',
                                       '{"prompt": [1.5]}', '{"prompt": [-1]}', '{"prompt": [1056]}',
                                       '{"prompt": [1e30]}', '{"prompt": null}', '{"prompt": [true]}'])
     def test_bad_line_is_named(self, reasoner, tmp_path, line):
@@ -254,17 +333,23 @@ class TestOptions:
     @pytest.mark.parametrize("option", [
         "--colour=red", "-x", "--max-tokens=0", "--max-tokens=-1", "--max-tokens=x", "--max-tokens=", "--max-tokens=1.5",
         "--max-tokens=99999999999999999999", "--kv-budget=", "--kv-budget=x", "--kv-budget=-1", "--kv-budget=0",
-        "--kv-budget=1QB", "--kv-budget=MiB", "--kv-budget=99999999999999999999GB", "--kv-bits=", "--kv-bits=x",
+        "--kv-budget=1QB", "--kv-budget=MiB", "--kv-budget=0MiB", "--kv-budget=-5MiB", "--kv-budget=0.1",
+        "--kv-budget=1.5.2GB", "--kv-budget=1e3MiB", "--kv-budget=3 bananas", "--kv-budget=0x10", "--kv-budget=MiB3",
+        "--kv-budget=9223372036854775808", "--kv-budget=8388608TiB", "--kv-budget=1e400GB", "--kv-bits=33",
+        "--kv-bits=3bits", "--kv-bits=1e400", "--floor=", "--floor=-2", "--floor=4.0", "--floor=04", "--floor=16bits", "--kv-budget=99999999999999999999GB", "--kv-bits=", "--kv-bits=x",
         "--kv-bits=-2", "--kv-bits=0", "--kv-bits=nan", "--kv-bits=inf", "--schedule=weekly", "--schedule=",
         "--floor=3", "--floor=0", "--floor=x", "--key-floor=3", "--key-floor=", "--key-floor=-2", "--value-floor=32",
         "--value-floor=two", "--temperature=-1", "--temperature=x", "--temperature=nan", "--top-p=0", "--top-p=1.5",
         "--seed=-1", "--seed=x", "--device=tpu", "--device=", "--threads=0", "--threads=-1",
         "--threads=x", "--output=xml", "--output="])
     def test_bad_value_is_named(self, reasoner, option):
-        options = [PROMPT, "--max-tokens=2"]
-        if option.startswith("--max-tokens"):
-            options.pop()
-        refuses(reasoner, option.partition("=")[0].lstrip("-"), options=(*options, option))
+        name = option.partition("=")[0]
+        options = [o for o in (PROMPT, "--max-tokens=2", "--logits=left") if not o.startswith(name + "=")]
+        refuses(reasoner, name.lstrip("-"), options=(*options, option))
+        # Also where only code is asked for, with prompts or without.
+        refuses(reasoner, name.lstrip("-"), options=("--emit=import", "-o", "left.mlir", option))
+        if name != "--max-tokens":
+            refuses(reasoner, name.lstrip("-"), options=(PROMPT, "--max-tokens=2", "--emit=asm", "-o", "left", option))
 
     def test_unfit_combinations(self, reasoner):
         refuses(reasoner, "kv-budget", "kv-bits",
@@ -275,10 +360,23 @@ class TestOptions:
     def test_values_missing_or_too_many(self, reasoner, options):
         refuses(reasoner, options[0].partition("=")[0], options=(PROMPT, "--max-tokens=2", *options))
 
+    @pytest.mark.parametrize("action", ["--emit=import", "--emit=asm", "--explain"])
+    @pytest.mark.parametrize("option", ["--logits=left", "--output=jsonl"])
+    def test_files_that_nobody_would_write(self, reasoner, action, option):
+        refuses(reasoner, action.partition("=")[0], option.partition("=")[0],
+                options=(PROMPT, "--max-tokens=2", action, option))
+
     @pytest.mark.parametrize("part", ["key", "value"])
     def test_floors_that_contradict_each_other(self, reasoner, part):
         refuses(reasoner, "--floor=4", f"--{part}-floor=8",
                 options=(PROMPT, "--max-tokens=2", "--floor=4", f"--{part}-floor=8"))
+
+    @pytest.mark.parametrize("options", [
+        ("--check", "--check-tolerance=0"), ("--check", "--check-tolerance=-1"), ("--check", "--check-tolerance=x"),
+        ("--check", "--check-tolerance=nan"), ("--check", "--check-tolerance="), ("--check-tolerance=0.1",),
+        ("--check=1",), ("--check", "--explain"), ("--check", "--emit=asm")])
+    def test_checks_that_are_none(self, reasoner, options):
+        refuses(reasoner, "--check", options=(PROMPT, "--max-tokens=2", *options))
 
     def test_missing_arguments(self, reasoner):
         refuses(reasoner, "prompt", options=("--max-tokens=2",))

@@ -166,6 +166,53 @@ class TestLogits:
         assert result.stdout == "" and "--logits" in result.stderr
 
 
+class TestCheck:
+    """Attention against the reference; test/unit/CompilerCheckTest.cpp has wrong kernels."""
+
+    # Outputs of one row: query heads of every layer.
+    HEADS = LAYERS * 6
+    # What f32 leaves: sums of 128 products, terms up to 100 times the sum.
+    F32 = 100 * 128**0.5 * 2**-24
+
+    @pytest.mark.parametrize("options", [
+        ("--kv-bits=2.5",), (), ("--schedule=none", "--floor=4", "--value-format=per_channel+plain"),
+        ("--key-format=paper", "--value-format=paper", "--kv-bits=4")])
+    def test_every_output_of_every_step(self, reasoner, options):
+        prompt = programs(64)[0]["prompt"]
+        output = generate(reasoner, f"--prompt-tokens={ids(prompt)}", "--max-tokens=80", "--check", *options)
+        check = output.summary["check"]
+        rows = len(prompt) + len(output.tokens[0]) - 1
+        assert check["outputs"] == rows * self.HEADS
+        assert 0 < check["rms"] < check["largest"] < self.F32
+        assert check["worst"]["layer"] < LAYERS and check["worst"]["position"] < rows
+
+    def test_ragged_batch_with_logits(self, reasoner, tmp_path):
+        prompts = [programs(64)[0]["prompt"], programs(16)[1]["prompt"], [0]]
+        output = generate(reasoner, f"--prompts={write_prompts(tmp_path / 'p.jsonl', prompts)}", "--max-tokens=3",
+                          "--kv-bits=3", "--check", f"--logits={tmp_path}/l.safetensors")
+        rows = sum(map(len, prompts)) + sum(map(len, output.tokens)) - len(prompts)
+        assert output.summary["check"]["outputs"] == rows * self.HEADS
+        assert output.summary["check"]["largest"] < self.F32
+
+    def test_tokens_are_the_same(self, reasoner):
+        options = (f"--prompt-tokens={ids(programs(16)[0]['prompt'])}", "--max-tokens=20", "--kv-bits=3")
+        checked = run(reasoner, *options, "--check")
+        plain = run(reasoner, *options)
+        assert (checked.returncode, checked.stdout) == (0, plain.stdout)
+        assert re.search(r"^check   .* outputs of \d+ steps; relative errors: largest \S+ \(step \d+, layer \d+",
+                         checked.stderr, re.MULTILINE)
+        assert "check" not in plain.stderr
+
+    def test_more_than_the_tolerance(self, reasoner):
+        result = run(reasoner, "--prompt-tokens=0,319,650", "--max-tokens=4", "--check", "--check-tolerance=1e-12")
+        assert result.returncode == 2
+        # What was generated is there, and the last line says where it is worst.
+        assert len(result.stdout.split()) >= 1
+        last = result.stderr.splitlines()[-1]
+        assert last.startswith("pmkvq-run: error: --check: ")
+        assert re.search(r"at most 1\.0e-12, got largest \S+ \(step \d+, layer \d, query head \d;", last)
+
+
 class TestBudget:
     LINES = 64
 
@@ -188,6 +235,10 @@ class TestBudget:
     def test_plain_number_is_bytes(self, reasoner):
         output = generate(reasoner, *self.options(), "--kv-budget=2000000")
         assert output.summary["kv_budget_bytes"] == 2000000
+
+    def test_a_run_without_pages_needs_room_for_none(self, reasoner):
+        output = generate(reasoner, "--prompt-tokens=1,2,3", "--max-tokens=2", "--kv-bits=2.25")
+        assert all(count == 0 for part in ("key", "value") for count in output.summary["levels"][part].values())
 
     def test_layers_add_up(self, reasoner):
         levels = generate(reasoner, *self.options(), "--kv-budget=2MiB").summary["levels"]
@@ -329,7 +380,7 @@ def test_help_names_every_option():
     assert result.returncode == 0
     for option in ("prompt", "prompt-tokens", "prompts", "max-tokens", "kv-budget", "kv-bits", "schedule",
                    "floor", "key-floor", "value-floor", "device", "threads", "output", "dump-stages",
-                   "explain", "emit", "completion"):
+                   "explain", "check", "check-tolerance", "emit", "completion"):
         assert f"--{option}" in result.stdout
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import reference_model
 import tiny_gguf
-from pmkvq import demo
+from pmkvq import smollm2
 from pmkvq.gguf_import import convert
 from pmkvq.runner import RunError
 from pmkvq_run import generate, ids, run
@@ -23,7 +23,7 @@ LOGIT_TOLERANCE = 2 * 0.021
 def smollm():
     """The GGUF file of the demo, fetched if it is not there (93 MB)."""
     try:
-        return demo.fetch_smollm()
+        return smollm2.fetch()
     except RunError as error:
         pytest.skip(f"no SmolLM2: {error}")
 

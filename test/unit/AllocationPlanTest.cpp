@@ -294,6 +294,24 @@ TEST(AllocationPlanTest, ReasonerEndsAsDesigned) {
   }
 }
 
+// The compiler's bound on a budget is what a plan of the first page takes.
+TEST(AllocationPlanTest, FirstPageBytesAreThoseOfAPlan) {
+  for (int32_t beyond : {0, 1}) {
+    Workload workload;
+    workload.info = plainInfo();
+    workload.info.layers = 3;
+    workload.info.floor[rt::kKey] = 8;
+    workload.info.parameterBytes[rt::kKey] = 512;
+    int32_t tokens = workload.info.sinkTokens + rt::kPageTokens + beyond;
+    workload.info.maxPositions = tokens;
+    workload.session.plans = {{0, tokens, 1}};
+    EXPECT_EQ(*allocation::minimumBytes(workload),
+              rt::firstPageBytes(workload.info))
+        << beyond;
+    EXPECT_EQ(allocation::countPageHeads(workload) > 0, beyond == 1);
+  }
+}
+
 TEST(AllocationPlanTest, ABudgetInBitsIsThatManyBits) {
   Workload workload = smallExample();
   double parameters = 576 * 8 / 32768.0;

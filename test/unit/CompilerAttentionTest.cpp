@@ -66,7 +66,8 @@ class Attention {
 public:
   Attention(const KernelShape &shape, uint32_t seed)
       : shape(shape), kernels(Kernels::compile(shape)), random(seed),
-        format{referenceFormat(shape.key), referenceFormat(shape.value)},
+        format{referenceFormat(shape.key, shape.keyClip),
+               referenceFormat(shape.value, shape.valueClip)},
         cache(shape, reference::parameterBytes(format[0], shape.headDim),
               reference::parameterBytes(format[1], shape.headDim), 3, 40) {}
 
@@ -178,7 +179,7 @@ private:
     if (entry.level[part] == 16)
       return reference::bf16ToFloat(cache.raw(entry, part, token, dim));
     int64_t groups = reference::groupCount(format[part], shape.headDim);
-    int64_t which = reference::groupOf(format[part], token, dim);
+    int64_t which = reference::groupOf(format[part], shape.headDim, token, dim);
     auto parameter = [&](int64_t index) {
       return reference::halfToFloat(
           cache.parameter(entry, part, index, which, groups));
@@ -243,6 +244,15 @@ KernelShape makeShape(int64_t kvHeads, int64_t group, int64_t headDim,
   return shape;
 }
 
+/// A layer whose clips come from calibration.
+KernelShape calibratedShape() {
+  KernelShape shape =
+      makeShape(1, 2, 64, "<per_channel>", "<per_token, clip = 0.75>");
+  shape.keyClip = 0.72;
+  shape.valueClip = 0.88;
+  return shape;
+}
+
 class AttentionTest : public testing::TestWithParam<KernelShape> {};
 
 TEST_P(AttentionTest, MatchesDoublePrecisionOverMixedLevels) {
@@ -271,7 +281,8 @@ INSTANTIATE_TEST_SUITE_P(
         makeShape(1, 4, 128, "<per_token, hadamard>", "<per_token, hadamard>"),
         makeShape(1, 1, 64, "<per_token>", "<per_channel, clip = 0.85>", 4),
         makeShape(1, 8, 128, "<per_channel, clip = 0.75>", "<per_channel>", 0),
-        makeShape(1, 7, 64, "<per_channel>", "<per_token>")));
+        makeShape(1, 7, 64, "<per_channel>", "<per_token>"),
+        calibratedShape()));
 
 TEST(AttentionNaNTest, IsSeenInTheOutput) {
   Attention attention(makeShape(1, 1, 64, "<per_channel>", "<per_token>"), 9);

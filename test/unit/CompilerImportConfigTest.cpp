@@ -110,7 +110,21 @@ TEST_F(Config, StopTokensComeFromTheGenerationConfigFirst) {
   ASSERT_EQ(read(), "");
   EXPECT_EQ(config.stopTokens, std::vector<int32_t>({3, 4}));
   folder.write("generation_config.json", R"({"eos_token_id":10})");
-  EXPECT_CONTAINS(read(), "eos_token_id: expected token ids from 0 to 9");
+  EXPECT_CONTAINS(read(),
+                  "generation_config.json: eos_token_id: expected token ids "
+                  "from 0 to 9");
+  folder.write("generation_config.json", "{}");
+  ASSERT_EQ(read(), "");
+  EXPECT_EQ(config.stopTokens, std::vector<int32_t>({2}));
+}
+
+TEST_F(Config, BadStopTokensAreNotHiddenByGoodOnes) {
+  folder.write("generation_config.json", R"({"eos_token_id":3})");
+  for (const json &value : {json(10), json(-1), json("2"), json(1.5),
+                            json::array({2, 10}), json::object()}) {
+    fields["eos_token_id"] = value;
+    EXPECT_CONTAINS(read(), "/config.json: eos_token_id: expected token ids");
+  }
 }
 
 TEST_F(Config, RefusesWhatIsNotBuilt) {
@@ -129,6 +143,21 @@ TEST_F(Config, RefusesWhatIsNotBuilt) {
     fields[field] = value;
     EXPECT_CONTAINS(read(), std::string("config.json: ") + field);
   }
+}
+
+TEST_F(Config, RefusesSizesThatAreNone) {
+  json good = fields;
+  for (const char *size :
+       {"num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size",
+        "num_attention_heads", "num_key_value_heads", "head_dim",
+        "max_position_embeddings"})
+    for (const json &value :
+         {json(0), json(-1), json("8"), json(100000000000), json(1e11)}) {
+      fields = good;
+      fields[size] = value;
+      EXPECT_CONTAINS(read(), std::string("config.json: ") + size +
+                                  ": expected a whole number from 1 to");
+    }
 }
 
 TEST_F(Config, RefusesValuesThatAreNone) {

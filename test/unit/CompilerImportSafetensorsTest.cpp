@@ -101,6 +101,23 @@ TEST_F(Safetensors, RefusesOverlapsAndHoles) {
                   "expected 8 bytes");
 }
 
+TEST_F(Safetensors, RefusesATensorThatIsThereTwice) {
+  std::string twice = R"({"a":)" + entry("[4]", "[0,8]") + R"(,"b":)" +
+                      entry("[4]", "[8,16]") + R"(,"a":)" +
+                      entry("[4]", "[0,8]") + "}";
+  EXPECT_CONTAINS(open(twice, 16),
+                  "header: expected each member once, got \"a\" twice");
+  // Equal names in different objects are none of that.
+  EXPECT_EQ(open(R"({"shape":)" + entry("[4]", "[0,8]") + R"(,"dtype":)" +
+                     entry("[4]", "[8,16]") + "}",
+                 16),
+            "");
+  EXPECT_CONTAINS(open(R"({"a":{"dtype":"BF16","dtype":"F16","shape":[4],)"
+                       R"("data_offsets":[0,8]}})",
+                       8),
+                  "got \"dtype\" twice");
+}
+
 TEST_F(Safetensors, RefusesHeadersThatAreNoObject) {
   for (const char *header : {"", "[]", "{", "\xff", "{\"w\":1}"})
     EXPECT_FALSE(open(header, 0).empty()) << header;

@@ -20,15 +20,24 @@
 using namespace pmkvq;
 using namespace pmkvq::test;
 
+/// The calibration of the module's create, or nothing.
+static std::string calibrationText(const KernelShape &shape) {
+  if (shape.keyClip == 0 && shape.valueClip == 0)
+    return "";
+  return llvm::formatv("calibration <key_clip = {0:f4}, value_clip = {1:f4}>",
+                       shape.keyClip, shape.valueClip)
+      .str();
+}
+
 /// A module whose kernels are append_0, attend_0, merge_0 and the page kernels.
 static std::string moduleText(const KernelShape &shape) {
   return llvm::formatv(R"mlir(
 !kv = !pmkvq.cache<kv_heads = {0}, head_dim = {2}, sink = {3}>
 func.func @create() -> !kv {{
-  %c = pmkvq.create layer 0 max_tokens 4096 : !kv
+  %c = pmkvq.create layer 0 max_tokens 4096 {4} : !kv
   return %c : !kv
 }
-func.func @layer(%q: tensor<?x{1}x{2}xf32>, %k: tensor<?x{0}x{2}xf32>,
+func.func @step(%q: tensor<?x{1}x{2}xf32>, %k: tensor<?x{0}x{2}xf32>,
                  %v: tensor<?x{0}x{2}xf32>, %b: !pmkvq.batch, %c: !kv)
     -> tensor<?x{1}x{2}xf32> {{
   %c1 = pmkvq.append %c, %k, %v, %b : !kv, tensor<?x{0}x{2}xf32>
@@ -38,7 +47,7 @@ func.func @layer(%q: tensor<?x{1}x{2}xf32>, %k: tensor<?x{0}x{2}xf32>,
 }
 )mlir",
                        shape.kvHeads, shape.queryHeads, shape.headDim,
-                       shape.sink)
+                       shape.sink, calibrationText(shape))
       .str();
 }
 
@@ -68,7 +77,7 @@ Kernels::compile(const KernelShape &shape,
     }
     // Only the kernels are wanted from here on.
     if (stage.name == "tile")
-      module->lookupSymbol("layer")->erase();
+      module->lookupSymbol("step")->erase();
   }
   auto program = mlir::pmkvq::HostProgram::compile(*module);
   if (!program) {
@@ -196,7 +205,8 @@ uint16_t TestCache::parameter(const rt::PageEntry &entry, int32_t part,
   return static_cast<uint16_t>(address[0] | address[1] << 8);
 }
 
-reference::UniformFormat pmkvq::test::referenceFormat(const std::string &text) {
+reference::UniformFormat pmkvq::test::referenceFormat(const std::string &text,
+                                                      double calibratedClip) {
   reference::UniformFormat format;
   format.axis = text.find("per_channel") != std::string::npos
                     ? reference::Axis::PerChannel
@@ -204,5 +214,7 @@ reference::UniformFormat pmkvq::test::referenceFormat(const std::string &text) {
   format.hadamard = text.find("hadamard") != std::string::npos;
   if (size_t at = text.find("clip = "); at != std::string::npos)
     format.clip = std::stod(text.substr(at + 7));
+  if (calibratedClip != 0)
+    format.clip = calibratedClip;
   return format;
 }

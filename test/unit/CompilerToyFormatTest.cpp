@@ -9,9 +9,13 @@
 
 #include "KernelHarness.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/DialectRegistry.h"
+#include "mlir/IR/MLIRContext.h"
+#include "mlir/Parser/Parser.h"
 #include "pmkvq/Formats/UniformFormat.h"
 #include "pmkvq/IR/PMKVQ.h"
+#include "pmkvq/Pipelines/Pipelines.h"
 #include "pmkvq/Reference/Bits.h"
 
 #include <cmath>
@@ -46,6 +50,7 @@ Value constant(ImplicitLocOpBuilder &b, Type type, TypedAttr element) {
 class CodeBook : public UniformFormat {
   llvm::StringRef getName() const override { return "code_book"; }
   GroupAxis getGroupAxis() const override { return GroupAxis::Token; }
+  bool hasLinearGrid(int64_t level) const override { return level != 2; }
 
   Value emitShift(ImplicitLocOpBuilder &b, FormatAttr format, Value codes,
                   int64_t from) const override {
@@ -87,9 +92,16 @@ class CodeBook : public UniformFormat {
   }
 };
 
+/// A code book at 4 bits already: nothing can be shifted on from it.
+class EarlyCodeBook : public CodeBook {
+  llvm::StringRef getName() const override { return "early_code_book"; }
+  bool hasLinearGrid(int64_t level) const override { return level > 4; }
+};
+
 void addCodeBook(DialectRegistry &registry) {
   registry.addExtension(+[](MLIRContext *, PMKVQDialect *dialect) {
     dialect->addFormat(std::make_unique<CodeBook>());
+    dialect->addFormat(std::make_unique<EarlyCodeBook>());
   });
 }
 
@@ -179,5 +191,64 @@ TEST(ToyFormatTest, AttentionDecodesTheEntries) {
           kEntries[cache.code(cache.entry(0, 0, 0), rt::kValue, t, d)] * 2 - 1;
     EXPECT_NEAR(out[d], sum / (rt::kPageTokens + 1), 1e-5) << "dim " << d;
   }
+}
+
+//===----------------------------------------------------------------------===//
+// What it cannot do
+//===----------------------------------------------------------------------===//
+
+/// What parsing `text` reports; empty if it verifies.
+std::string diagnosticsOf(const std::string &text) {
+  DialectRegistry registry;
+  registerAllForStages(registry);
+  addCodeBook(registry);
+  MLIRContext context(registry);
+  std::string messages;
+  ScopedDiagnosticHandler handler(&context, [&](Diagnostic &diagnostic) {
+    messages += diagnostic.str();
+    return success();
+  });
+  parseSourceString<ModuleOp>(
+      "!kv = !pmkvq.cache<kv_heads = 1, head_dim = 64, key = <per_channel>, "
+      "value = <early_code_book>>\n" +
+          text,
+      &context);
+  return messages;
+}
+
+TEST(ToyFormatTest, NoRightShiftLeadsOnFromACodeBook) {
+  const char *const reason =
+      "the codes of format 'early_code_book' at 4 bits are no linear grid";
+  // The code book itself can be reached.
+  EXPECT_EQ(diagnosticsOf("func.func @f(%c: !kv, %p: !pmkvq.pages) {\n"
+                          "%0 = pmkvq.flush value %c, %p to 4 : !kv\n"
+                          "return }"),
+            "");
+  auto expectRefused = [&](const std::string &text, const char *constraint) {
+    std::string messages = diagnosticsOf(text);
+    EXPECT_NE(messages.find(std::string(constraint) + " " + reason),
+              std::string::npos)
+        << text << messages;
+  };
+  expectRefused("func.func @f(%c: !kv, %p: !pmkvq.pages) {\n"
+                "%0 = pmkvq.requantize value %c, %p from 4 to 2 : !kv\n"
+                "return }",
+                "(C4)");
+  expectRefused("func.func @f(%c: !kv, %p: !pmkvq.pages) {\n"
+                "%0 = pmkvq.flush value %c, %p to 2 : !kv\n"
+                "return }",
+                "(C3)");
+  expectRefused("%c = pmkvq.create layer 0 max_tokens 128 schedule "
+                "<page, key_floor = 2, value_floor = 2> : !kv",
+                "(C5)");
+  for (const char *level : {"8", "4"})
+    expectRefused("func.func @f(%t: !pmkvq.tile<value, " + std::string(level) +
+                      ", 128, 64, <early_code_book>>) {\n"
+                      "%0 = pmkvq.shift %t : !pmkvq.tile<value, " +
+                      level +
+                      ", 128, 64, <early_code_book>> -> "
+                      "!pmkvq.tile<value, 2, 128, 64, <early_code_book>>\n"
+                      "return }",
+                  "(C2)");
 }
 } // namespace

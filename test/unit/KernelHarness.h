@@ -34,6 +34,8 @@ struct KernelShape {
   std::string key = "<per_channel>";
   std::string value = "<per_token>";
   int64_t sink = 1;
+  /// Clips of a calibration that replace those of the formats; 0: none.
+  double keyClip = 0, valueClip = 0;
 };
 
 /// Kernels of one shape, compiled for this machine.
@@ -96,8 +98,10 @@ private:
   rt::CacheView cacheView;
 };
 
-/// The reference's view of a format attribute's text.
-reference::UniformFormat referenceFormat(const std::string &text);
+/// The reference's view of a format attribute's text; a calibrated clip, if
+/// not 0, replaces the text's.
+reference::UniformFormat referenceFormat(const std::string &text,
+                                         double calibratedClip = 0);
 
 } // namespace pmkvq::test
 

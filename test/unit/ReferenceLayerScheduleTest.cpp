@@ -14,7 +14,6 @@
 #include <random>
 
 using namespace pmkvq::reference;
-using pmkvq::rt::StatusCode;
 
 namespace {
 

@@ -39,13 +39,14 @@ PagePart atLevel16(std::vector<uint16_t> values) {
   return part;
 }
 
-class ReferenceQuantize
-    : public testing::TestWithParam<std::tuple<Axis, int64_t, double>> {
+class ReferenceQuantize : public testing::TestWithParam<
+                              std::tuple<Axis, int64_t, double, int64_t>> {
 protected:
   UniformFormat format() const {
     UniformFormat format;
     format.axis = std::get<0>(GetParam());
     format.clip = std::get<2>(GetParam());
+    format.group = std::get<3>(GetParam());
     return format;
   }
   int64_t headDim() const { return std::get<1>(GetParam()); }
@@ -61,7 +62,7 @@ TEST_P(ReferenceQuantize, ParametersEncloseTheGroupTightly) {
   std::vector<double> low(part.minimum.size(), INFINITY);
   std::vector<double> high(part.minimum.size(), -INFINITY);
   for (int64_t i = 0; i < kTokens * headDim(); ++i) {
-    int64_t group = groupOf(format(), i / headDim(), i % headDim());
+    int64_t group = groupOf(format(), headDim(), i / headDim(), i % headDim());
     low[group] = std::min<double>(low[group], bf16ToFloat(values[i]));
     high[group] = std::max<double>(high[group], bf16ToFloat(values[i]));
   }
@@ -92,7 +93,8 @@ TEST_P(ReferenceQuantize, RoundTripErrorIsBounded) {
     // Single precision adds a millionth at most.
     double above = (level < 8 ? 0.5 / 255 : 0) + (level < 4 ? 0.5 / 15 : 0);
     for (int64_t i = 0; i < kTokens * headDim(); ++i) {
-      int64_t group = groupOf(format(), i / headDim(), i % headDim());
+      int64_t group =
+          groupOf(format(), headDim(), i / headDim(), i % headDim());
       double range = halfToFloat(part.range[group]);
       ASSERT_LE(std::abs(decoded[i] - bf16ToFloat(values[i])),
                 range * (half + above + 1e-6))
@@ -124,7 +126,9 @@ TEST_P(ReferenceQuantize, Level16IsExact) {
 INSTANTIATE_TEST_SUITE_P(
     Formats, ReferenceQuantize,
     testing::Combine(testing::Values(Axis::PerChannel, Axis::PerToken),
-                     testing::Values(64, 80, 128), testing::Values(0.8, 1.0)));
+                     testing::Values(64, 80, 128), testing::Values(0.8, 1.0),
+                     // The whole axis, and a part of it.
+                     testing::Values(0, 16)));
 
 TEST(ReferenceQuantizeExact, WorkedExample) {
   // Token 0 holds -1, 2 and otherwise 0.5.
@@ -277,6 +281,31 @@ TEST(ReferenceQuantizeExact, RefusesToRaiseOrToInventLevels) {
   ASSERT_TRUE(lowerPart({}, 64, 4, part).ok());
   EXPECT_EQ(lowerPart({}, 64, 8, part).code(), StatusCode::InvalidArgument);
   EXPECT_EQ(part.level, 4);
+}
+
+TEST(ReferenceQuantizeExact, GroupsLieAlongTheAxis) {
+  UniformFormat channel{Axis::PerChannel, false, 0.8, 64};
+  UniformFormat token{Axis::PerToken, false, 0.8, 32};
+  EXPECT_EQ(groupCount(channel, 64), 2 * 64);
+  EXPECT_EQ(groupCount(token, 64), 128 * 2);
+  EXPECT_EQ(groupOf(channel, 64, 63, 5), 5);
+  EXPECT_EQ(groupOf(channel, 64, 64, 5), 64 + 5);
+  EXPECT_EQ(groupOf(token, 64, 3, 31), 6);
+  EXPECT_EQ(groupOf(token, 64, 3, 32), 7);
+  EXPECT_EQ(parameterBytes(channel, 64), 2 * 2 * 2 * 64);
+}
+
+TEST(ReferenceQuantizeExact, RefusesGroupsThatDoNotDivideTheAxis) {
+  PagePart part = atLevel16(randomValues(80, 5));
+  for (int64_t group : {48, 96, -1}) {
+    UniformFormat format{Axis::PerToken, false, 0.8, group};
+    EXPECT_EQ(lowerPart(format, 80, 8, part).code(),
+              StatusCode::InvalidArgument)
+        << group;
+  }
+  EXPECT_EQ(part.level, 16);
+  EXPECT_TRUE(validateGroup({Axis::PerChannel, false, 0.8, 32}, 80).ok());
+  EXPECT_TRUE(validateGroup({Axis::PerToken, false, 0.8, 40}, 80).ok());
 }
 
 TEST(ReferenceQuantizeExact, RefusesClipsThatNeedAnotherShift) {

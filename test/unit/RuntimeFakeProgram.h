@@ -262,7 +262,7 @@ inline void checkWork(const StepArgs &args) {
     for (int32_t p = 0; p < merge.parts; ++p, ++used) {
       auto found = parts.find(merge.firstPart + p);
       if (found == parts.end())
-        return CHECK_THAT(!"a part that no task writes");
+        return CHECK_THAT(false && "a part that no task writes");
       const AttendTask &task = *found->second;
       CHECK_THAT(task.sequence == first.sequence && task.head == merge.head);
       CHECK_THAT(task.row == merge.row && task.rows == merge.rows);

@@ -136,6 +136,28 @@ TEST(Launch, OkWithoutFailures) {
   EXPECT_EQ(ran.load(), 64);
 }
 
+TEST(Launch, AnObserverSeesWhatIsOver) {
+  HookContext context{makePool(3)};
+  int64_t first = 40;
+  std::atomic<int64_t> ran{0};
+  void *operands[] = {&first, &ran};
+  std::vector<int64_t> seen;
+  context.observer = [&](const LaunchRecord &record) {
+    EXPECT_EQ(record.kernel, failFrom);
+    EXPECT_EQ(record.operands, operands);
+    EXPECT_EQ(ran.load(), record.tasks);
+    seen.push_back(record.tasks);
+    ran = 0;
+  };
+  // Also one that fails, and the status stays what it was.
+  EXPECT_EQ(pmkvq_rt_launch(&context, failFrom, operands, 7), kKernelOk);
+  EXPECT_EQ(pmkvq_rt_launch(&context, failFrom, operands, 64), 40);
+  EXPECT_EQ(seen, (std::vector<int64_t>{7, 64}));
+  context.observer = nullptr;
+  EXPECT_EQ(pmkvq_rt_launch(&context, failFrom, operands, 7), kKernelOk);
+  EXPECT_EQ(seen.size(), 2u);
+}
+
 TEST(Launch, HooksAreListedByName) {
   for (const HookSymbol &hook : hookSymbols()) {
     EXPECT_EQ(std::string(hook.name).rfind("pmkvq_rt_", 0), 0u);

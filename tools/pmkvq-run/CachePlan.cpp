@@ -29,7 +29,7 @@ static FormatAttr withDefaultRotation(FormatAttr format, StringRef text) {
   if (text.contains("hadamard") || text.contains("plain"))
     return format;
   return FormatAttr::get(format.getName(), format.getModel().rotatesByDefault(),
-                         format.getClip());
+                         format.getClip(), format.getGroup());
 }
 
 /// The format that `text` stands for; `text` becomes its full form.
@@ -90,8 +90,11 @@ static rt::ProgramInfo describe(const PlanOptions &plan,
        {mlir::pmkvq::Part::Key, mlir::pmkvq::Part::Value})
     info.parameterBytes[static_cast<int>(part)] =
         static_cast<int32_t>(cache.getParameterBytes(part));
-  info.schedule =
-      static_cast<int32_t>(*mlir::pmkvq::symbolizeScheduleKind(plan.schedule));
+  // Options.cpp lets no other name through.
+  info.schedule = cache.getContext()
+                      ->getLoadedDialect<mlir::pmkvq::PMKVQDialect>()
+                      ->lookupSchedule(plan.schedule)
+                      ->kind;
   info.floor[rt::kKey] = static_cast<int32_t>(plan.keyFloor);
   info.floor[rt::kValue] = static_cast<int32_t>(plan.valueFloor);
   return info;
@@ -168,7 +171,12 @@ pmkvq::run::planCaches(const Options &options, const ModelConfig &config,
       chooseBudget(options, plan.workload);
   if (!budget)
     return budget.takeError();
-  if (*budget)
-    plan.compiler.budgetBytes = session.budgetBytes = **budget;
+  if (!*budget)
+    return plan;
+  session.budgetBytes = **budget;
+  // A program must have room for a page.  These sequences may end before one;
+  // the session keeps to the budget, whatever the program's own is.
+  plan.compiler.budgetBytes =
+      std::max(**budget, rt::firstPageBytes(plan.workload.info));
   return plan;
 }

@@ -38,7 +38,7 @@ makeEnvironment(const std::vector<std::string> &variables) {
       return variable.split('=').first == name;
     });
     if (!replaced)
-      environment.push_back(*entry);
+      environment.emplace_back(*entry);
   }
   return environment;
 }

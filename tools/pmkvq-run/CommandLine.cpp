@@ -88,6 +88,13 @@ CommandLine::CommandLine()
               "Print what the run will take, when its pages fall and what the "
               "budget buys, and stop; fails with the bytes missing if it does "
               "not fit"),
+      check("check",
+            "Compare the attention of every step, layer and query head with "
+            "the reference in double precision over the decoded cache, and "
+            "report the largest and the rms relative error; slow; exit code 2 "
+            "if one exceeds the tolerance"),
+      checkTolerance("check-tolerance", "F",
+                     "Relative error that --check allows (default 0.001)"),
       emit("emit", "import|mlir[:STAGE]|llvm|asm",
            "Print the imported module, the module after the last or another "
            "stage, LLVM IR or assembly for this CPU, and stop; needs no "
@@ -123,7 +130,7 @@ CommandLine::CommandLine()
        "pmkvq-run --bench=attention --batch=1,8 --context=32768 \\\n"
        "        --levels=4,2,k4v2,mixed:2=192/4=48/8=16 --output=csv"},
       {"Looking inside",
-       {&explain, &emit, &outputFile, &dumpStages},
+       {&explain, &check, &checkTolerance, &emit, &outputFile, &dumpStages},
        "pmkvq-run model/ --prompt-tokens=1,2,3 --max-tokens=4000 \\\n"
        "        --kv-bits=3 --explain"},
       {"Help", {&help, &completion}, "source <(pmkvq-run --completion=bash)"},

@@ -89,6 +89,8 @@ struct CommandLine {
   StringOption levels;
 
   Flag explain;
+  Flag check;
+  StringOption checkTolerance;
   StringOption emit;
   StringOption outputFile;
   StringOption dumpStages;

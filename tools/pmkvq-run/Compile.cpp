@@ -21,10 +21,10 @@ using mlir::pmkvq::HostProgram;
 using mlir::pmkvq::ModelConfig;
 using mlir::pmkvq::PlanOptions;
 
-Expected<OwningOpRef<ModuleOp>>
-pmkvq::run::compileModule(const ModelConfig &config, const PlanOptions &plan,
-                          StringRef dumpFolder, StringRef lastStage,
-                          mlir::MLIRContext &context) {
+Expected<OwningOpRef<ModuleOp>> pmkvq::run::compileModule(
+    const ModelConfig &config, const PlanOptions &plan, StringRef dumpFolder,
+    StringRef lastStage, mlir::MLIRContext &context,
+    llvm::function_ref<void(StringRef, ModuleOp)> afterStage) {
   if (!dumpFolder.empty())
     if (std::error_code error = llvm::sys::fs::create_directories(dumpFolder))
       return llvm::createStringError("--dump-stages: " + dumpFolder + ": " +
@@ -33,7 +33,8 @@ pmkvq::run::compileModule(const ModelConfig &config, const PlanOptions &plan,
   if (!module)
     return module.takeError();
   FirstError diagnostics(context);
-  if (failed(mlir::pmkvq::runStages(**module, plan, dumpFolder, lastStage)))
+  if (failed(mlir::pmkvq::runStages(**module, plan, dumpFolder, lastStage,
+                                    afterStage)))
     return diagnostics.take("compiling");
   return std::move(*module);
 }

@@ -17,13 +17,15 @@
 namespace pmkvq::run {
 
 /// Imports a model and runs the stages up to `lastStage`, or all.  Writes the
-/// module after each of them to `dumpFolder` unless that is empty.
+/// module after each of them to `dumpFolder` unless that is empty, and shows it
+/// to `afterStage`.
 ///
 /// Errors: what MLIR reports first; a folder that cannot be made.
-llvm::Expected<mlir::OwningOpRef<mlir::ModuleOp>>
-compileModule(const mlir::pmkvq::ModelConfig &config,
-              const mlir::pmkvq::PlanOptions &plan, llvm::StringRef dumpFolder,
-              llvm::StringRef lastStage, mlir::MLIRContext &context);
+llvm::Expected<mlir::OwningOpRef<mlir::ModuleOp>> compileModule(
+    const mlir::pmkvq::ModelConfig &config,
+    const mlir::pmkvq::PlanOptions &plan, llvm::StringRef dumpFolder,
+    llvm::StringRef lastStage, mlir::MLIRContext &context,
+    llvm::function_ref<void(llvm::StringRef, mlir::ModuleOp)> afterStage = {});
 
 /// What --emit asks for, as text.
 llvm::Expected<std::string> emitCode(const Options &options,

@@ -89,6 +89,9 @@ First steps
        pmkvq-run model/ --emit=asm --floor=2 -o step.s
   6. How fast attention over such a cache is here, checked and measured:
        pmkvq-run --bench=attention --context=4096 --levels=16,4,2
+  7. Is what the kernels compute right?  Every step, checked:
+       pmkvq-run model/ --prompt-tokens=1,2,3 --max-tokens=200 --kv-bits=3 \
+           --check
 )";
   for (const OptionGroup &group : line.groups) {
     os << "\n" << group.title << "\n";
@@ -98,7 +101,8 @@ First steps
   }
   os << "\nTokens go to stdout, progress and a summary to stderr. The exit "
         "code "
-        "is 0, or 1\nwith one line on stderr that says what is wrong.\n";
+        "is 0, or 1\nwith one line on stderr that says what is wrong; 2 if "
+        "--check found it.\n";
   return text;
 }
 

@@ -85,15 +85,20 @@ private:
 
 Error pmkvq::run::writeLogits(rt::Session &session,
                               const std::vector<std::vector<int32_t>> &prompts,
-                              int64_t vocab, StringRef file) {
+                              int64_t vocab, StringRef file,
+                              const rt::PrefillProgress &progress) {
   LogitsFile out(prompts, vocab, file);
   if (!out.good())
     return out.failure();
   std::vector<rt::Prompt> given;
-  for (const std::vector<int32_t> &prompt : prompts)
+  int64_t done = 0, total = 0;
+  for (const std::vector<int32_t> &prompt : prompts) {
     given.push_back({static_cast<int32_t>(given.size()), prompt});
+    total += static_cast<int64_t>(prompt.size());
+  }
   rt::Status status = session.force(given, [&](const rt::PositionLogits &row) {
     out.write(row);
+    progress(++done, total);
     return out.good();
   });
   if (!out.good())

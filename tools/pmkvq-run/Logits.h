@@ -18,7 +18,7 @@ namespace pmkvq::run {
 
 /// Feeds the prompts, one token at a time after the first chunk, and writes
 /// what the program expects after each token.  The sequences can be decoded
-/// afterwards.
+/// afterwards.  `progress` is told of every token.
 ///
 /// Shapes: safetensors with a tensor `logits.I` for prompt I, f32 [tokens,
 ///         vocab].
@@ -26,7 +26,8 @@ namespace pmkvq::run {
 ///         there whole or not at all.
 llvm::Error writeLogits(rt::Session &session,
                         const std::vector<std::vector<int32_t>> &prompts,
-                        int64_t vocab, llvm::StringRef file);
+                        int64_t vocab, llvm::StringRef file,
+                        const rt::PrefillProgress &progress);
 
 } // namespace pmkvq::run
 

@@ -8,6 +8,7 @@
 #include "Options.h"
 #include "CommandLine.h"
 #include "OptionValues.h"
+#include "pmkvq/Check/AttentionCheck.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/SmallPtrSet.h"
 #include "llvm/ADT/SmallVector.h"
@@ -24,6 +25,7 @@ using llvm::Error;
 using llvm::Expected;
 using llvm::StringRef;
 using llvm::Twine;
+namespace check = ::pmkvq::check;
 namespace rt = ::pmkvq::rt;
 namespace cl = llvm::cl;
 
@@ -88,6 +90,14 @@ Expected<std::string> pmkvq::run::parseFormat(StringRef text) {
   return ("<" + name + rotation + clip + ">").str();
 }
 
+/// Sets `value` to the option's number, if it is given.
+static Error readNumber(const StringOption &option, double &value) {
+  if (option.given() &&
+      (StringRef(option).getAsDouble(value) || !std::isfinite(value)))
+    return optionError(option, "a number", option);
+  return Error::success();
+}
+
 static Expected<std::vector<int64_t>> readTokens(const StringOption &option) {
   llvm::SmallVector<StringRef> parts;
   StringRef(option).split(parts, ',');
@@ -102,21 +112,25 @@ static Expected<std::vector<int64_t>> readTokens(const StringOption &option) {
 // Groups of options
 //===----------------------------------------------------------------------===//
 
+static Error readCheck(const CommandLine &line, Options &options) {
+  if (line.checkTolerance.given() && !line.check)
+    return llvm::createStringError("expected --check with --check-tolerance");
+  double tolerance = check::kTolerance;
+  if (Error error = readNumber(line.checkTolerance, tolerance))
+    return error;
+  if (tolerance <= 0)
+    return optionError(line.checkTolerance, "a number above 0",
+                       line.checkTolerance);
+  if (line.check)
+    options.checkTolerance = tolerance;
+  return Error::success();
+}
+
 /// What to do instead of generating.
 static Error readAction(const CommandLine &line, Options &options) {
-  if (line.outputFile.given() && !line.emit.given())
-    return llvm::createStringError("expected --emit with -o");
   if (line.outputFile.given() && line.outputFile.empty())
     return llvm::createStringError("-o: expected a file, got ''");
   options.outputFile = line.outputFile;
-  if (line.explain && (line.emit.given() || line.dumpStages.given()))
-    return llvm::createStringError(
-        "expected one of --explain, --emit and --dump-stages, got several; "
-        "--explain compiles nothing");
-  if (line.explain && line.output.given())
-    return llvm::createStringError(
-        "expected one of --explain and --output, got both; --explain prints "
-        "tables");
   if (line.explain)
     options.action = Options::Action::Explain;
   if (!line.emit.given())
@@ -131,24 +145,54 @@ static Error readAction(const CommandLine &line, Options &options) {
                        .Case("mlir", Options::Action::EmitMLIR)
                        .Case("llvm", Options::Action::EmitLLVM)
                        .Default(Options::Action::EmitAssembly);
+  return Error::success();
+}
+
+/// Options that would have no effect beside others.
+static Error checkTogether(const CommandLine &line, Options &options) {
+  auto conflict = [](StringRef one, StringRef other, StringRef reason) {
+    return llvm::createStringError("expected one of " + one + " and " + other +
+                                   ", got both; " + reason);
+  };
+  if (line.outputFile.given() && !line.emit.given())
+    return llvm::createStringError("expected --emit with -o");
+  if (line.explain && line.emit.given())
+    return conflict("--explain", "--emit", "--explain compiles nothing");
+  if (line.explain && line.dumpStages.given())
+    return conflict("--explain", "--dump-stages", "--explain compiles nothing");
   if (options.action == Options::Action::EmitImport && line.dumpStages.given())
+    return conflict("--emit=import", "--dump-stages",
+                    "the imported module has passed no stage");
+  // What only a run has.
+  StringRef action = line.explain ? "--explain" : "--emit";
+  if (!line.explain && !line.emit.given())
+    return Error::success();
+  if (line.output.given())
+    return conflict(action, "--output", action.str() + " prints its own form");
+  if (line.logits.given())
+    return conflict(action, "--logits", action.str() + " runs nothing");
+  if (line.check)
+    return conflict(action, "--check", action.str() + " runs nothing");
+  if (!options.hasPrompts() && line.kvBits.given())
     return llvm::createStringError(
-        "expected one of --emit=import and --dump-stages, got both; the "
-        "imported module has passed no stage");
+        "expected --kv-budget instead of --kv-bits, or prompts and "
+        "--max-tokens: a budget in bits follows from their lengths");
   return Error::success();
 }
 
 static Error readPrompts(const CommandLine &line, Options &options) {
+  if (line.maxTokens.given()) {
+    Expected<int64_t> count =
+        readCount(line.maxTokens, std::numeric_limits<int32_t>::max());
+    if (!count)
+      return count.takeError();
+    options.maxTokens = *count;
+  }
   int given =
       line.prompt.given() + line.promptTokens.given() + line.prompts.given();
   // Without prompts a program can be shown, but nothing can be said of bytes.
-  if (options.emits() && !given && !line.maxTokens.given()) {
-    if (line.kvBits.given())
-      return llvm::createStringError(
-          "expected --kv-budget instead of --kv-bits, or prompts and "
-          "--max-tokens: a budget in bits follows from their lengths");
+  if (options.emits() && !given && !line.maxTokens.given())
     return Error::success();
-  }
   if (given != 1)
     return llvm::createStringError(
         Twine("expected one of --prompt, --prompt-tokens and --prompts, got ") +
@@ -166,11 +210,6 @@ static Error readPrompts(const CommandLine &line, Options &options) {
   if (!line.maxTokens.given())
     return llvm::createStringError(
         "expected --max-tokens=N, the tokens to generate for each prompt");
-  Expected<int64_t> count =
-      readCount(line.maxTokens, std::numeric_limits<int32_t>::max());
-  if (!count)
-    return count.takeError();
-  options.maxTokens = *count;
   return Error::success();
 }
 
@@ -256,14 +295,6 @@ static Error readCache(const CommandLine &line, Options &options) {
     return value.takeError();
   options.keyFormat = *key;
   options.valueFormat = *value;
-  return Error::success();
-}
-
-/// Sets `value` to the option's number, if it is given.
-static Error readNumber(const StringOption &option, double &value) {
-  if (option.given() &&
-      (StringRef(option).getAsDouble(value) || !std::isfinite(value)))
-    return optionError(option, "a number", option);
   return Error::success();
 }
 
@@ -388,8 +419,8 @@ Expected<Options> pmkvq::run::parseOptions(int argc, char **argv) {
                                    Twine(line.models.size()) +
                                    "; pmkvq-run --help shows how");
   options.model = line.models.front();
-  for (auto *read :
-       {readAction, readPrompts, readCache, readSampling, readExecution})
+  for (auto *read : {readAction, readPrompts, readCache, readSampling,
+                     readExecution, readCheck, checkTogether})
     if (Error error = read(line, options))
       return error;
   return options;

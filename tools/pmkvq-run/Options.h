@@ -62,6 +62,8 @@ struct Options {
   /// 0: one a core.
   int32_t threads = 0;
   rt::SamplingOptions sampling;
+  /// Relative error of attention that --check allows; none: nothing is checked.
+  std::optional<double> checkTolerance;
   /// Where the logits of the prompts go; empty: nowhere.
   std::string logitsFile;
   Output output = Output::Text;

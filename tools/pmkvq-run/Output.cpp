@@ -97,6 +97,19 @@ static ordered_json levelsJson(const rt::Session &session) {
   return levels;
 }
 
+static ordered_json checkJson(const check::Report &report) {
+  return {{"steps", report.steps},
+          {"outputs", report.outputs},
+          {"largest", report.largest},
+          {"rms", report.rms},
+          {"worst",
+           {{"step", report.worst.step},
+            {"sequence", report.worst.sequence},
+            {"position", report.worst.position},
+            {"layer", report.worst.layer},
+            {"head", report.worst.head}}}};
+}
+
 static ordered_json summaryJson(const rt::Session &session,
                                 const Timing &timing) {
   rt::CacheBytes bytes = session.bytes();
@@ -122,7 +135,8 @@ static std::string kibText(int64_t bytes) {
   return llvm::formatv("{0:N} KiB", bytes / 1024);
 }
 
-static void printSummary(const rt::Session &session, const Timing &timing) {
+static void printSummary(const rt::Session &session, const Timing &timing,
+                         const std::optional<check::Report> &checked) {
   rt::CacheBytes bytes = session.bytes();
   llvm::errs() << llvm::formatv(
       "tokens  {0} in, {1} out; {2:F1} a second, prefill {3:F1}\n",
@@ -134,6 +148,11 @@ static void printSummary(const rt::Session &session, const Timing &timing) {
   llvm::errs() << "pages   keys " << levelsText(totalLevels(session, rt::kKey))
                << "; values " << levelsText(totalLevels(session, rt::kValue))
                << "\n";
+  if (checked)
+    llvm::errs() << llvm::formatv("check   {0:N} outputs of {1:N} steps; "
+                                  "relative errors: {2}\n",
+                                  checked->outputs, checked->steps,
+                                  checked->text());
 }
 
 //===----------------------------------------------------------------------===//
@@ -210,8 +229,8 @@ Error Printer::printTexts(const std::vector<rt::Generated> &results) {
 }
 
 Error Printer::printJsonLines(const std::vector<rt::Generated> &results,
-                              const rt::Session &session,
-                              const Timing &timing) {
+                              const rt::Session &session, const Timing &timing,
+                              const std::optional<check::Report> &checked) {
   std::string lines;
   for (size_t i = 0; i < results.size(); ++i)
     lines +=
@@ -219,15 +238,18 @@ Error Printer::printJsonLines(const std::vector<rt::Generated> &results,
         "\n";
   ordered_json summary;
   summary["summary"] = summaryJson(session, timing);
+  if (checked)
+    summary["summary"]["check"] = checkJson(*checked);
   return printOut(lines + summary.dump() + "\n");
 }
 
 Error Printer::finish(const std::vector<rt::Generated> &results,
-                      const rt::Session &session, const Timing &timing) {
+                      const rt::Session &session, const Timing &timing,
+                      const std::optional<check::Report> &checked) {
   if (form == Options::Output::JsonLines)
-    return printJsonLines(results, session, timing);
+    return printJsonLines(results, session, timing, checked);
   if (Error error = printTexts(results))
     return error;
-  printSummary(session, timing);
+  printSummary(session, timing, checked);
   return Error::success();
 }

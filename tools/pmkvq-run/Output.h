@@ -10,6 +10,7 @@
 
 #include "Options.h"
 #include "Python.h"
+#include "pmkvq/Check/AttentionCheck.h"
 #include "pmkvq_rt/Session.h"
 #include "llvm/ADT/Twine.h"
 #include <chrono>
@@ -68,13 +69,16 @@ public:
   /// Errors: stdout is closed; the tokenizer fails.
   llvm::Error token(const rt::TokenEvent &event);
 
-  /// Prints whatever has not been printed, and the summary.
+  /// Prints whatever has not been printed, and the summary, with what --check
+  /// has found.
   llvm::Error finish(const std::vector<rt::Generated> &results,
-                     const rt::Session &session, const Timing &timing);
+                     const rt::Session &session, const Timing &timing,
+                     const std::optional<check::Report> &checked);
 
 private:
   llvm::Error printJsonLines(const std::vector<rt::Generated> &results,
-                             const rt::Session &session, const Timing &timing);
+                             const rt::Session &session, const Timing &timing,
+                             const std::optional<check::Report> &checked);
   llvm::Error printTexts(const std::vector<rt::Generated> &results);
 
   Options::Output form;

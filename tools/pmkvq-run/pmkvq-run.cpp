@@ -8,6 +8,7 @@
 
 #include "Bench.h"
 #include "CachePlan.h"
+#include "Check.h"
 #include "Compile.h"
 #include "Explain.h"
 #include "Logits.h"
@@ -64,12 +65,19 @@ static Expected<Model> openModel(StringRef name) {
   return Model{*folder, std::move(*config), std::move(*checkpoint)};
 }
 
-/// Compiles the model and hands its weights over.
-static Expected<rt::Program> loadProgram(Model &model, const CachePlan &plan,
-                                         StringRef dumpFolder,
-                                         mlir::MLIRContext &context) {
-  auto module = compileModule(model.config, plan.compiler, dumpFolder,
-                              /*lastStage=*/"", context);
+/// Compiles the model and hands its weights over.  `checker` is made if the
+/// options ask for one.
+static Expected<rt::Program>
+loadProgram(Model &model, const CachePlan &plan, const Options &options,
+            mlir::MLIRContext &context,
+            std::unique_ptr<check::AttentionChecker> &checker) {
+  std::vector<check::Attention> layers;
+  auto module = compileModule(model.config, plan.compiler, options.dumpFolder,
+                              /*lastStage=*/"", context,
+                              [&](StringRef stage, mlir::ModuleOp planned) {
+                                if (stage == "plan")
+                                  layers = check::collectAttention(planned);
+                              });
   if (!module)
     return module.takeError();
   Expected<std::unique_ptr<HostProgram>> code = HostProgram::compile(**module);
@@ -78,6 +86,10 @@ static Expected<rt::Program> loadProgram(Model &model, const CachePlan &plan,
   Expected<rt::ProgramEntries> entries = (*code)->entries();
   if (!entries)
     return entries.takeError();
+  auto made = makeChecker(options, std::move(layers), **code);
+  if (!made)
+    return made.takeError();
+  checker = std::move(*made);
   Expected<WeightStore> weights =
       WeightStore::create(std::move(model.checkpoint), (*code)->weights());
   if (!weights)
@@ -106,17 +118,18 @@ static Error prefill(rt::Session &session, const Options &options,
     batch.push_back({static_cast<int32_t>(batch.size()), prompt});
   }
   timing.sequences = static_cast<int64_t>(batch.size());
+  auto show = [&](int64_t done, int64_t total) {
+    progress.update("reading the prompt: " + llvm::Twine(done) + " of " +
+                    llvm::Twine(total) + " tokens");
+  };
   auto begin = std::chrono::steady_clock::now();
   if (!options.logitsFile.empty()) {
-    progress.show("reading the prompt, token by token");
-    Error error = writeLogits(session, prompts, vocab, options.logitsFile);
+    Error error =
+        writeLogits(session, prompts, vocab, options.logitsFile, show);
     timing.prefillSeconds = secondsSince(begin);
     return error;
   }
-  rt::Status status = session.prefill(batch, [&](int64_t done, int64_t total) {
-    progress.update("reading the prompt: " + llvm::Twine(done) + " of " +
-                    llvm::Twine(total) + " tokens");
-  });
+  rt::Status status = session.prefill(batch, show);
   timing.prefillSeconds = secondsSince(begin);
   return status.ok() ? Error::success() : toError(status);
 }
@@ -215,6 +228,29 @@ static Error explain(Model &model, const Options &options,
   return plan ? printOut(*plan) : plan.takeError();
 }
 
+/// Prompts in, tokens and summary out.
+static Error runBatch(const ModelConfig &config, const Batch &batch,
+                      const Options &options, rt::Session &session,
+                      TextServer &text, const check::AttentionChecker *checker,
+                      Progress &progress) {
+  Timing timing;
+  if (Error error = prefill(session, options, config.vocabSize, batch.prompts,
+                            progress, timing))
+    return error;
+  Printer printer(options.output, session.maxSequences(), text);
+  progress.clear();
+  printer.prepare();
+  auto results =
+      decode(session, options, config.stopTokens, printer, progress, timing);
+  progress.clear();
+  if (!results)
+    return results.takeError();
+  std::optional<check::Report> checked;
+  if (checker)
+    checked = checker->report();
+  return printer.finish(*results, session, timing, checked);
+}
+
 static Error generate(Model &model, const Options &options,
                       mlir::MLIRContext &context) {
   Progress progress;
@@ -227,27 +263,20 @@ static Error generate(Model &model, const Options &options,
   if (options.output == Options::Output::Text && text.hasTokenizer())
     llvm::consumeError(text.start());
   progress.show("compiling");
+  std::unique_ptr<check::AttentionChecker> checker;
   Expected<rt::Program> program =
-      loadProgram(model, batch->plan, options.dumpFolder, context);
+      loadProgram(model, batch->plan, options, context, checker);
   if (!program)
     return program.takeError();
   rt::Result<std::unique_ptr<rt::Session>> session =
       rt::Session::open(std::move(*program), batch->plan.workload.session);
   if (!session.ok())
     return toError(session.status());
-  Timing timing;
-  if (Error error = prefill(**session, options, model.config.vocabSize,
-                            batch->prompts, progress, timing))
-    return error;
-  Printer printer(options.output, (*session)->maxSequences(), text);
-  progress.clear();
-  printer.prepare();
-  auto results = decode(**session, options, model.config.stopTokens, printer,
-                        progress, timing);
-  progress.clear();
-  if (!results)
-    return results.takeError();
-  return printer.finish(*results, **session, timing);
+  if (checker)
+    checker->watch(**session);
+  Error error = runBatch(model.config, *batch, options, **session, text,
+                         checker.get(), progress);
+  return judge(options, checker.get(), std::move(error));
 }
 
 static Error runTool(int argc, char **argv) {
@@ -278,8 +307,9 @@ int main(int argc, char **argv) {
   Error error = runTool(argc, argv);
   if (!error)
     return 0;
+  int code = error.isA<CheckFailed>() ? kCheckExitCode : 1;
   std::string message = llvm::toString(std::move(error));
   std::replace(message.begin(), message.end(), '\n', ' ');
   llvm::errs() << "pmkvq-run: error: " << message << "\n";
-  return 1;
+  return code;
 }

@@ -38,6 +38,9 @@ class FormatAttr;
 /// share parameters per head dim; with Token, a token's head dims share them.
 enum class GroupAxis { HeadDim, Token };
 
+/// Methods may look at `format`, but only emitAffine and emitGrid may depend on
+/// its clip: codes of layers with clips of their own are made and shifted by
+/// the same kernels.
 class FormatModel {
 public:
   virtual ~FormatModel();
@@ -80,9 +83,13 @@ public:
   virtual Value emitCode(ImplicitLocOpBuilder &b, FormatAttr format, Value x,
                          ValueRange parameters) const = 0;
 
-  /// Codes at level `from` / 2 from codes at level `from`.
-  /// Shapes: i16 vectors from level 8 and 4, i32 vectors from 16. Intermediates
-  /// must fit the unsigned lanes.
+  /// Whether the codes of a level are evenly spaced.  A code book's are not:
+  /// no shift leads further down from it, so it can only be the last level.
+  virtual bool hasLinearGrid(int64_t level) const { return true; }
+
+  /// Codes at level `from` / 2 from codes at level `from`, whose grid is
+  /// linear. Shapes: i16 vectors from level 8 and 4, i32 vectors from 16.
+  /// Intermediates must fit the unsigned lanes.
   virtual Value emitShift(ImplicitLocOpBuilder &b, FormatAttr format,
                           Value codes, int64_t from) const = 0;
 

@@ -21,6 +21,7 @@
 #include "mlir/Interfaces/InferTypeOpInterface.h"
 #include "mlir/Interfaces/SideEffectInterfaces.h"
 #include "pmkvq/Formats/Format.h"
+#include "pmkvq/IR/Schedule.h"
 #include "llvm/ADT/StringMap.h"
 
 #include "pmkvq/IR/PMKVQEnums.h.inc"

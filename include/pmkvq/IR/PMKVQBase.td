@@ -38,8 +38,18 @@ def PMKVQ_Dialect : Dialect {
     /// The known names, sorted, for diagnostics.
     ::llvm::SmallVector<::llvm::StringRef> formatNames() const;
 
+    /// Makes a schedule known under its name, as addFormat does a format.
+    void addSchedule(const ScheduleModel &schedule);
+
+    /// The schedule of that name, or null.
+    const ScheduleModel *lookupSchedule(::llvm::StringRef name) const;
+
+    /// The known names, sorted, for diagnostics.
+    ::llvm::SmallVector<::llvm::StringRef> scheduleNames() const;
+
   private:
     ::llvm::StringMap<std::unique_ptr<FormatModel>> formats;
+    ::llvm::StringMap<ScheduleModel> schedules;
     void registerAttributes();
     void registerTypes();
     void registerOps();
@@ -55,10 +65,6 @@ class PMKVQ_Enum<string name, string summary, list<I32EnumAttrCase> cases>
 def PMKVQ_Part : PMKVQ_Enum<"Part", "part of a page", [
   I32EnumAttrCase<"Key", 0, "key">, I32EnumAttrCase<"Value", 1, "value">]>;
 def PMKVQ_PartAttr : EnumAttr<PMKVQ_Dialect, PMKVQ_Part, "part">;
-
-def PMKVQ_ScheduleKind : PMKVQ_Enum<"ScheduleKind", "when pages are lowered", [
-  I32EnumAttrCase<"None", 0, "none">, I32EnumAttrCase<"Page", 1, "page">,
-  I32EnumAttrCase<"Layer", 2, "layer">]>;
 
 def PMKVQ_WorkList : PMKVQ_Enum<"WorkList", "what a kernel is launched over", [
   I32EnumAttrCase<"Rows", 0, "rows">, I32EnumAttrCase<"Attend", 1, "attend">,

@@ -86,12 +86,20 @@ def PMKVQ_CreateOp : PMKVQ_Op<"create"> {
     (C2) `budget`, if given, is positive.
     (C3) The schedule's floors are on the cache's ladder.
     (C4) A planned cache has a schedule.
+    (C5) Its formats' grids are linear at every level above the floors.
+    (C6) The budget holds, for layers 0 to this one and a single sequence, fixed
+         areas and the first page of each kv head at its floor.
+
+    `calibration` is what is known of this layer alone; its clips have an effect
+    once `pmkvq-apply-calibration` has put them into the cache's type.
 
     Lowers to: the program's description of itself.
 
     ```mlir
     func.func @create() -> !pmkvq.cache<kv_heads = 2, head_dim = 128> {
       %c = pmkvq.create layer 0 max_tokens 8192
+        schedule <page, key_floor = 2, value_floor = 2> budget 268435456
+        calibration <key_clip = 0.77, value_clip = 0.82>
         : !pmkvq.cache<kv_heads = 2, head_dim = 128>
       return %c : !pmkvq.cache<kv_heads = 2, head_dim = 128>
     }
@@ -99,11 +107,13 @@ def PMKVQ_CreateOp : PMKVQ_Op<"create"> {
   }];
   let arguments = (ins I64Attr:$layer, I64Attr:$max_tokens,
                        OptionalAttr<PMKVQ_ScheduleAttr>:$schedule,
-                       OptionalAttr<I64Attr>:$budget);
+                       OptionalAttr<I64Attr>:$budget,
+                       OptionalAttr<PMKVQ_CalibrationAttr>:$calibration);
   let results = (outs PMKVQ_CacheType:$cache);
   let assemblyFormat = [{
     `layer` $layer `max_tokens` $max_tokens (`schedule` $schedule^)?
-    (`budget` $budget^)? attr-dict `:` type($cache)
+    (`budget` $budget^)? (`calibration` $calibration^)?
+    attr-dict `:` type($cache)
   }];
   let hasVerifier = 1;
 }
@@ -186,6 +196,7 @@ def PMKVQ_FlushOp : PMKVQ_Op<"flush", [AllTypesMatch<["caches", "result"]>]> {
 
     (C1) `to` is on the cache's ladder.
     (C2) The cache is planned.
+    (C3) The format's grid is linear at every level of codes above `to`.
 
     Lowers to: one kernel over the page list.
 
@@ -214,6 +225,7 @@ def PMKVQ_RequantizeOp : PMKVQ_Op<"requantize",
     (C1) `to` is half of `from`.
     (C2) The cache's ladder contains both.
     (C3) The cache is planned.
+    (C4) The format's grid is linear at `from`, if that level has codes.
 
     Lowers to: one in-place kernel over the page list.
 

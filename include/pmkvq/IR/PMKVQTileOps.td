@@ -2,7 +2,8 @@
 //
 // The lower floor, the joint of the project: every kernel of every target is
 // lowered from these ops.  Neighbours: PMKVQOps.td (which includes this file),
-// lib/Conversion (the lowerings).
+// PMKVQRowsOps.td and PMKVQSoftmaxOps.td (which it includes), lib/Conversion
+// (the lowerings).
 //
 // Mental model.  A kernel is a function of operands and a task index.  It takes
 // its share from a work list, works on values (tiles, rows, softmax states),
@@ -72,6 +73,14 @@ def PMKVQ_KernelOp : PMKVQ_Op<"kernel",
 def PMKVQ_ReturnOp : PMKVQ_Op<"return",
     [Pure, HasParent<"KernelOp">, Terminator, ReturnLike]> {
   let summary = "ends a kernel: was everything representable?";
+  let description = [{
+    ```mlir
+    pmkvq.kernel @nothing(%task: index) -> i1 {
+      %ok = arith.constant true
+      pmkvq.return %ok
+    }
+    ```
+  }];
   let arguments = (ins I1:$ok);
   let assemblyFormat = "$ok attr-dict";
 }
@@ -90,6 +99,20 @@ def PMKVQ_LaunchOp : PMKVQ_Op<"launch",
     (C3) `ins` and `outs` are all tensors or all memrefs.
 
     Lowers to: a call of pmkvq_rt_launch.
+
+    ```mlir
+    pmkvq.kernel @zero(%b: !pmkvq.batch, %out: memref<?x2x64xf32>,
+                       %task: index) -> i1 {
+      %ok = arith.constant true
+      pmkvq.return %ok
+    }
+    func.func @f(%b: !pmkvq.batch, %out: tensor<?x2x64xf32>)
+        -> tensor<?x2x64xf32> {
+      %r = pmkvq.launch @zero over rows, %b outs(%out : tensor<?x2x64xf32>)
+        -> tensor<?x2x64xf32>
+      return %r : tensor<?x2x64xf32>
+    }
+    ```
   }];
   let arguments = (ins FlatSymbolRefAttr:$kernel, PMKVQ_WorkListAttr:$over,
                        Optional<PMKVQ_CacheType>:$cache, PMKVQ_BatchType:$batch,
@@ -115,7 +138,16 @@ def PMKVQ_LaunchOp : PMKVQ_Op<"launch",
 
 def PMKVQ_RowPlaceOp : PMKVQ_Op<"row_place", [Pure]> {
   let summary = "sequence and place in the fixed area of a batch's row";
-  let description = [{ Lowers to: loads from the batch. }];
+  let description = [{
+    Lowers to: loads from the batch.
+
+    ```mlir
+    func.func @f(%b: !pmkvq.batch, %row: index) -> (index, index) {
+      %sequence, %token = pmkvq.row_place %b[%row]
+      return %sequence, %token : index, index
+    }
+    ```
+  }];
   let arguments = (ins PMKVQ_BatchType:$batch, Index:$row);
   let results = (outs Index:$sequence, Index:$token);
   let assemblyFormat = "$batch `[` $row `]` attr-dict";
@@ -123,7 +155,16 @@ def PMKVQ_RowPlaceOp : PMKVQ_Op<"row_place", [Pure]> {
 
 def PMKVQ_SingleRowsOp : PMKVQ_Op<"single_rows", [Pure]> {
   let summary = "whether every attention task of a batch holds one row";
-  let description = [{ Lowers to: a load from the batch and a comparison. }];
+  let description = [{
+    Lowers to: a load from the batch and a comparison.
+
+    ```mlir
+    func.func @f(%b: !pmkvq.batch) -> i1 {
+      %single = pmkvq.single_rows %b
+      return %single : i1
+    }
+    ```
+  }];
   let arguments = (ins PMKVQ_BatchType:$batch);
   let results = (outs I1:$result);
   let assemblyFormat = "$batch attr-dict";
@@ -138,6 +179,14 @@ def PMKVQ_AttendTaskOp : PMKVQ_Op<"attend_task", [Pure]> {
     is where the result goes.
 
     Lowers to: loads from the batch.
+
+    ```mlir
+    func.func @f(%b: !pmkvq.batch, %task: index) -> (index, index) {
+      %sequence, %head, %row, %rows, %begin, %end, %fixed, %partial =
+        pmkvq.attend_task %b[%task]
+      return %begin, %end : index, index
+    }
+    ```
   }];
   let arguments = (ins PMKVQ_BatchType:$batch, Index:$task);
   let results = (outs Index:$sequence, Index:$head, Index:$row, Index:$rows,
@@ -148,7 +197,16 @@ def PMKVQ_AttendTaskOp : PMKVQ_Op<"attend_task", [Pure]> {
 
 def PMKVQ_MergeTaskOp : PMKVQ_Op<"merge_task", [Pure]> {
   let summary = "one entry of the list of merges";
-  let description = [{ Lowers to: loads from the batch. }];
+  let description = [{
+    Lowers to: loads from the batch.
+
+    ```mlir
+    func.func @f(%b: !pmkvq.batch, %task: index) -> (index, index) {
+      %head, %row, %rows, %first, %count = pmkvq.merge_task %b[%task]
+      return %first, %count : index, index
+    }
+    ```
+  }];
   let arguments = (ins PMKVQ_BatchType:$batch, Index:$task);
   let results = (outs Index:$head, Index:$row, Index:$rows, Index:$first,
                       Index:$count);
@@ -158,7 +216,17 @@ def PMKVQ_MergeTaskOp : PMKVQ_Op<"merge_task", [Pure]> {
 def PMKVQ_PageTaskOp : PMKVQ_Op<"page_task",
     [Pure, AllTypesMatch<["caches", "cache"]>]> {
   let summary = "one entry of a page list, and the cache of its layer";
-  let description = [{ Lowers to: loads from the list. }];
+  let description = [{
+    Lowers to: loads from the list.
+
+    ```mlir
+    !kv = !pmkvq.cache<kv_heads = 2, head_dim = 64>
+    func.func @f(%p: !pmkvq.pages, %task: index, %caches: !kv) -> !kv {
+      %cache, %sequence, %head, %page = pmkvq.page_task %p[%task] of %caches : !kv
+      return %cache : !kv
+    }
+    ```
+  }];
   let arguments = (ins PMKVQ_PagesType:$pages, Index:$task,
                        PMKVQ_CacheType:$caches);
   let results = (outs PMKVQ_CacheType:$cache, Index:$sequence, Index:$head,
@@ -176,7 +244,18 @@ def PMKVQ_FetchOp : PMKVQ_Op<"fetch", [
     TypesMatchWith<"the page is one of the cache", "result", "cache",
                    "::llvm::cast<PageType>($_self).getCache()">]> {
   let summary = "a page, through the page table";
-  let description = [{ Lowers to: the page's entry. }];
+  let description = [{
+    Lowers to: the page's entry.
+
+    ```mlir
+    !kv = !pmkvq.cache<kv_heads = 2, head_dim = 64>
+    !page = !pmkvq.page<<kv_heads = 2, head_dim = 64>>
+    func.func @f(%c: !kv, %sequence: index, %head: index, %i: index) -> !page {
+      %page = pmkvq.fetch %c[%sequence, %head, %i] : !page
+      return %page : !page
+    }
+    ```
+  }];
   let arguments = (ins PMKVQ_CacheType:$cache, Index:$sequence, Index:$head,
                        Index:$page);
   let results = (outs PMKVQ_PageType:$result);
@@ -192,6 +271,16 @@ def PMKVQ_TakeOp : PMKVQ_Op<"take"> {
     (C2) Its level is on the ladder.
 
     Lowers to: the addresses of its blocks and parameters.
+
+    ```mlir
+    !page = !pmkvq.page<<kv_heads = 2, head_dim = 64, key = <per_channel>,
+                         value = <per_token>, ladder = [4, 2]>>
+    !k4 = !pmkvq.tile<key, 4, 128, 64, <per_channel>>
+    func.func @f(%page: !page) -> !k4 {
+      %tile = pmkvq.take %page : !page -> !k4
+      return %tile : !k4
+    }
+    ```
   }];
   let arguments = (ins PMKVQ_PageType:$page);
   let results = (outs PMKVQ_TileType:$tile);
@@ -212,6 +301,26 @@ def PMKVQ_ByLevelOp : PMKVQ_Op<"by_level", [
     (C3) Each region yields the op's results.
 
     Lowers to: a switch over the level in the page's entry.
+
+    ```mlir
+    !page = !pmkvq.page<<kv_heads = 2, head_dim = 64, key = <per_channel>,
+                         value = <per_token>, ladder = [4, 2]>>
+    !k4 = !pmkvq.tile<key, 4, 128, 64, <per_channel>>
+    !k2 = !pmkvq.tile<key, 2, 128, 64, <per_channel>>
+    !x = !pmkvq.rows<3, 128>
+    func.func @f(%q: !pmkvq.rows<3, 64>, %page: !page) -> !x {
+      %x = pmkvq.by_level key %page : !page -> !x {
+      ^bb0(%tile: !k4):
+        %x4 = pmkvq.scores %q, %tile : !pmkvq.rows<3, 64>, !k4 -> !x
+        pmkvq.yield %x4 : !x
+      }, {
+      ^bb0(%tile: !k2):
+        %x2 = pmkvq.scores %q, %tile : !pmkvq.rows<3, 64>, !k2 -> !x
+        pmkvq.yield %x2 : !x
+      }
+      return %x : !x
+    }
+    ```
   }];
   let arguments = (ins PMKVQ_PartAttr:$part, PMKVQ_PageType:$page);
   let results = (outs Variadic<AnyType>:$results);
@@ -223,8 +332,23 @@ def PMKVQ_ByLevelOp : PMKVQ_Op<"by_level", [
 }
 
 def PMKVQ_YieldOp : PMKVQ_Op<"yield",
-    [Pure, ReturnLike, Terminator, HasParent<"ByLevelOp">]> {
-  let summary = "results of a level's code";
+    [Pure, ReturnLike, Terminator,
+     ParentOneOf<["ByLevelOp", "ForSegmentOp", "ForUnitOp"]>]> {
+  let summary = "results of a region: a level's code, a unit's, a segment's";
+  let description = [{
+    ```mlir
+    !page = !pmkvq.page<<kv_heads = 2, head_dim = 64, key = <per_channel>,
+                         value = <per_token>, ladder = [2]>>
+    func.func @f(%page: !page) -> i1 {
+      %low = pmkvq.by_level value %page : !page -> i1 {
+      ^bb0(%tile: !pmkvq.tile<value, 2, 128, 64, <per_token>>):
+        %true = arith.constant true
+        pmkvq.yield %true : i1
+      }
+      return %low : i1
+    }
+    ```
+  }];
   let arguments = (ins Variadic<AnyType>:$results);
   let assemblyFormat = "attr-dict ($results^ `:` type($results))?";
   let builders = [OpBuilder<(ins), [{ }]>];
@@ -239,6 +363,17 @@ def PMKVQ_FetchFixedOp : PMKVQ_Op<"fetch_fixed"> {
     (C1) The tile has no format, and the cache's head_dim.
 
     Lowers to: an address and a count.
+
+    ```mlir
+    !kv = !pmkvq.cache<kv_heads = 2, head_dim = 64>
+    !raw = !pmkvq.tile<key, 16, 129, 64>
+    func.func @f(%c: !kv, %sequence: index, %head: index, %first: index,
+                 %count: index) -> !raw {
+      %tile = pmkvq.fetch_fixed %c[%sequence, %head] from %first count %count
+        : !kv -> !raw
+      return %tile : !raw
+    }
+    ```
   }];
   let arguments = (ins PMKVQ_CacheType:$cache, Index:$sequence, Index:$head,
                        Index:$first, Index:$count);
@@ -256,6 +391,16 @@ def PMKVQ_StoreFixedOp : PMKVQ_Op<"store_fixed"> {
     (C1) `rows` is one row of head_dim elements.
 
     Lowers to: a rounding and a store.
+
+    ```mlir
+    !kv = !pmkvq.cache<kv_heads = 2, head_dim = 64>
+    func.func @f(%row: !pmkvq.rows<1, 64>, %c: !kv, %sequence: index,
+                 %head: index, %token: index) {
+      pmkvq.store_fixed key %row, %c[%sequence, %head, %token]
+        : !pmkvq.rows<1, 64>, !kv
+      return
+    }
+    ```
   }];
   let arguments = (ins PMKVQ_PartAttr:$part, PMKVQ_RowsType:$rows,
                        PMKVQ_CacheType:$cache, Index:$sequence, Index:$head,
@@ -271,12 +416,22 @@ def PMKVQ_QuantizeOp : PMKVQ_Op<"quantize", [Pure]> {
   let summary = "a raw tile to codes and parameters";
   let description = [{
     The format gives parameters from each group's extremes, then codes.  `ok` is
-    false if a value is not finite or a parameter cannot be represented.
+    false if a value is not finite or a parameter cannot be represented.  It
+    loses bits, so nothing that decodes its result folds with it.
 
     (C1) `source` is raw, the result at the first level of its format, all else
          is equal.
 
     Lowers to: minimum and maximum a group, then the format's algebra.
+
+    ```mlir
+    !raw = !pmkvq.tile<key, 16, 128, 64>
+    !k8 = !pmkvq.tile<key, 8, 128, 64, <per_channel>>
+    func.func @f(%raw: !raw) -> (!k8, i1) {
+      %codes, %ok = pmkvq.quantize %raw : !raw -> !k8
+      return %codes, %ok : !k8, i1
+    }
+    ```
   }];
   let arguments = (ins PMKVQ_TileType:$source);
   let results = (outs PMKVQ_TileType:$result, I1:$ok);
@@ -285,17 +440,32 @@ def PMKVQ_QuantizeOp : PMKVQ_Op<"quantize", [Pure]> {
 }
 
 def PMKVQ_ShiftOp : PMKVQ_Op<"shift", [Pure]> {
-  let summary = "halves the code width of a tile";
+  let summary = "lowers the codes of a tile to fewer bits";
   let description = [{
-    (C1) The source holds codes; the result's level is half of its, all else is
-         equal.
+    The right shift, by way of every level between.  A shift of a shift is one
+    shift; for `paper`, whose every step rounds code / (2^b + 1), the way does
+    not even matter: 16 -> 8 -> 4 -> 2 equals 16 -> 2, for all codes.
 
-    Lowers to: the format's algebra on packed codes, and on parameters where it
-    rewrites them.
+    (C1) The source holds codes; the result's level is below its, all else is
+         equal.
+    (C2) The format's grid is linear at every level but the last.
+
+    Lowers to: the format's algebra on packed codes, once a level, and on
+    parameters where it rewrites them.
+
+    ```mlir
+    !k8 = !pmkvq.tile<key, 8, 128, 64, <per_channel>>
+    !k4 = !pmkvq.tile<key, 4, 128, 64, <per_channel>>
+    func.func @f(%tile: !k8) -> !k4 {
+      %low = pmkvq.shift %tile : !k8 -> !k4
+      return %low : !k4
+    }
+    ```
   }];
   let arguments = (ins PMKVQ_TileType:$source);
   let results = (outs PMKVQ_TileType:$result);
   let assemblyFormat = "$source attr-dict `:` type($source) `->` type($result)";
+  let hasCanonicalizeMethod = 1;
   let hasVerifier = 1;
 }
 
@@ -309,6 +479,16 @@ def PMKVQ_StoreOp : PMKVQ_Op<"store"> {
          format is one where level 16 is raw.
 
     Lowers to: one copy a block.
+
+    ```mlir
+    !page = !pmkvq.page<<kv_heads = 2, head_dim = 64, key = <per_channel>,
+                         value = <per_token>, ladder = [4]>>
+    !k4 = !pmkvq.tile<key, 4, 128, 64, <per_channel>>
+    func.func @f(%tile: !k4, %page: !page) {
+      pmkvq.store %tile, %page with_parameters : !k4, !page
+      return
+    }
+    ```
   }];
   let arguments = (ins PMKVQ_TileType:$tile, PMKVQ_PageType:$page,
                        UnitAttr:$with_parameters);
@@ -319,147 +499,8 @@ def PMKVQ_StoreOp : PMKVQ_Op<"store"> {
   let hasVerifier = 1;
 }
 
-//===----------------------------------------------------------------------===//
-// Rows
-//===----------------------------------------------------------------------===//
-
-def PMKVQ_LoadRowsOp : PMKVQ_Op<"load_rows"> {
-  let summary = "the query rows of one kv head";
-  let description = [{
-    Row r * group + g of the result is `source`[`row` + r, `head` * group + g],
-    for r below `count`; the others are 0.
-
-    (C1) `source` is a contiguous memref [rows, heads, width] in f32, its heads
-         known; `group` divides the queries.
-
-    Lowers to: loads.
-  }];
-  let arguments = (ins AnyShaped:$source, Index:$row, Index:$head, Index:$count,
-                       I64Attr:$group);
-  let results = (outs PMKVQ_RowsType:$result);
-  let assemblyFormat = [{
-    $source `[` $row `,` $head `]` `count` $count `group` $group attr-dict
-    `:` type($source) `->` type($result)
-  }];
-  let hasVerifier = 1;
-}
-
-def PMKVQ_StoreRowsOp : PMKVQ_Op<"store_rows"> {
-  let summary = "writes the rows of one kv head";
-  let description = [{
-    The reverse of `load_rows`.
-
-    (C1) `dest` is a contiguous memref [rows, heads, width] in f32, its heads
-         known; `group` divides the queries.
-
-    Lowers to: stores.
-  }];
-  let arguments = (ins PMKVQ_RowsType:$rows, AnyShaped:$dest, Index:$row,
-                       Index:$head, Index:$count, I64Attr:$group);
-  let assemblyFormat = [{
-    $rows `,` $dest `[` $row `,` $head `]` `count` $count `group` $group attr-dict
-    `:` type($rows) `,` type($dest)
-  }];
-  let hasVerifier = 1;
-}
-
-def PMKVQ_HadamardOp : PMKVQ_Op<"hadamard",
-    [Pure, AllTypesMatch<["source", "result"]>]> {
-  let summary = "rotates each row by the normalized Walsh-Hadamard transform";
-  let description = [{
-    Rows are cut into blocks of the largest power of two that divides the width.
-
-    Lowers to: log2(block) butterflies.
-  }];
-  let arguments = (ins PMKVQ_RowsType:$source);
-  let results = (outs PMKVQ_RowsType:$result);
-  let assemblyFormat = "$source attr-dict `:` type($source)";
-}
-
-def PMKVQ_LoadParametersOp : PMKVQ_Op<"load_parameters", [Pure]> {
-  let summary = "the stored parameters of a tile";
-  let description = [{
-    One vector a parameter of the format, each [groups], in f32.
-
-    (C1) There is one result a parameter of the tile's format, each with one
-         element a group.
-    (C2) The tile is not raw.
-
-    Lowers to: loads and conversions from the stored type.
-  }];
-  let arguments = (ins PMKVQ_TileType:$tile);
-  let results = (outs Variadic<PMKVQ_F32Vector>:$parameters);
-  let assemblyFormat = "$tile attr-dict `:` type($tile) `->` type($parameters)";
-  let hasVerifier = 1;
-}
-
-def PMKVQ_ScaleOp : PMKVQ_Op<"scale", [Pure, AllTypesMatch<["rows", "result"]>]> {
-  let summary = "multiplies every row by a vector, elementwise";
-  let description = [{
-    (C1) `by` has one element a column.
-
-    Lowers to: multiplications.
-  }];
-  let arguments = (ins PMKVQ_RowsType:$rows, PMKVQ_F32Vector:$by);
-  let results = (outs PMKVQ_RowsType:$result);
-  let assemblyFormat = "$rows `,` $by attr-dict `:` type($rows) `,` type($by)";
-  let hasVerifier = 1;
-}
-
-def PMKVQ_ReduceOp : PMKVQ_Op<"reduce", [Pure]> {
-  let summary = "sum of every row, weighted by a vector";
-  let description = [{
-    (C1) `by` has one element a column, the result one a row.
-
-    Lowers to: products and a sum a row.
-  }];
-  let arguments = (ins PMKVQ_RowsType:$rows, PMKVQ_F32Vector:$by);
-  let results = (outs PMKVQ_F32Vector:$result);
-  let assemblyFormat = [{
-    $rows `,` $by attr-dict `:` type($rows) `,` type($by) `->` type($result)
-  }];
-  let hasVerifier = 1;
-}
-
-def PMKVQ_AddOuterOp : PMKVQ_Op<"add_outer",
-    [Pure, AllTypesMatch<["rows", "result"]>]> {
-  let summary = "adds the outer product of two vectors";
-  let description = [{
-    rows[q][j] + left[q] * right[j].
-
-    (C1) `left` has one element a row, `right` one a column.
-
-    Lowers to: multiply-adds.
-  }];
-  let arguments = (ins PMKVQ_RowsType:$rows, PMKVQ_F32Vector:$left,
-                       PMKVQ_F32Vector:$right);
-  let results = (outs PMKVQ_RowsType:$result);
-  let assemblyFormat = [{
-    $rows `,` $left `,` $right attr-dict
-    `:` type($rows) `,` type($left) `,` type($right)
-  }];
-  let hasVerifier = 1;
-}
-
-def PMKVQ_ContractOp : PMKVQ_Op<"contract", [Pure]> {
-  let summary = "product of rows with the bare codes of a tile";
-  let description = [{
-    result[q][j] = sum_i rows[q][i] * code[i][j]: for keys i are head dims and j
-    tokens, for values the reverse.  A code is its integer, in a raw tile the
-    bf16 value.  Columns past the tile's token count are undefined for keys.
-
-    (C1) `rows` is as wide as the tile's summed axis, the result as its other.
-
-    Lowers to: unpacking by the layout and multiply-adds.
-  }];
-  let arguments = (ins PMKVQ_RowsType:$rows, PMKVQ_TileType:$tile);
-  let results = (outs PMKVQ_RowsType:$result);
-  let assemblyFormat = [{
-    $rows `,` $tile attr-dict `:` type($rows) `,` type($tile) `->` type($result)
-  }];
-  let hasVerifier = 1;
-}
-
+include "pmkvq/IR/PMKVQRowsOps.td"
 include "pmkvq/IR/PMKVQSoftmaxOps.td"
+include "pmkvq/IR/PMKVQUnitOps.td"
 
 #endif // PMKVQ_TILE_OPS_TD

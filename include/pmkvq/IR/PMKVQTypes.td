@@ -27,6 +27,7 @@ def PMKVQ_CacheType : PMKVQ_Type<"Cache", "cache"> {
     (C3) `ladder` is a strictly falling run of 16, 8, 4, 2, without a gap.
     (C4) `sink` lies in 0 .. 16.
     (C5) `key` and `value` are both there or both missing.
+    (C6) A format's group divides its axis: 128 tokens, or `head_dim`.
 
     Example:
     ```mlir
@@ -50,6 +51,17 @@ def PMKVQ_CacheType : PMKVQ_Type<"Cache", "cache"> {
     }
     bool hasLevel(int64_t bits) const {
       return ::llvm::is_contained(getLadder(), bits);
+    }
+    /// This type with other formats.
+    CacheType withFormats(FormatAttr key, FormatAttr value) const {
+      return CacheType::get(getContext(), getKvHeads(), getHeadDim(), key,
+                            value, getLadder(), getSink());
+    }
+    /// A planned type with default clips: what all layers of a program have in
+    /// common, for only decoding depends on a clip.
+    CacheType withoutClips() const {
+      return withFormats(getKey().withClip(FormatAttr::kDefaultClip),
+                         getValue().withClip(FormatAttr::kDefaultClip));
     }
     /// Bytes that the parameters of one part of a page take.
     int64_t getParameterBytes(Part part) const;
@@ -83,10 +95,11 @@ def PMKVQ_TileType : PMKVQ_Type<"Tile", "tile"> {
     of a format whose first level is below 16.
 
     (C1) `level` is 16, 8, 4 or 2.
-    (C2) A tile with a format is a whole page: 128 tokens; one without has 1 to
-         144.
+    (C2) A tile with a format is a page, 128 tokens, or a unit of 64, 32 or 16;
+         one without has 1 to 144.
     (C3) `head_dim` is 64 or 128.
     (C4) A tile without a format is at level 16.
+    (C5) The format's group divides its axis.
 
     Example: `!pmkvq.tile<key, 4, 128, 128, <per_channel, hadamard, clip = 0.8>>`
   }];
@@ -108,8 +121,11 @@ def PMKVQ_TileType : PMKVQ_Type<"Tile", "tile"> {
     }
     /// Whether the elements are bf16 values.
     bool isRaw() const;
-    /// Number of parameter groups: head dims or tokens, as the format says.
+    /// Number of parameter groups: head dims or tokens, as the format says, or
+    /// several times that if groups are smaller than the axis.
     int64_t getGroups() const;
+    /// Whether groups are smaller than the axis.
+    bool hasPartialGroups() const;
     /// Whether groups lie along the summed axis.
     bool groupsAlongReduction() const;
     /// The raw tile of the same size.

@@ -11,8 +11,10 @@
 
 #include "mlir/Support/LLVM.h"
 #include "llvm/ADT/ArrayRef.h"
+#include "llvm/ADT/STLFunctionalExtras.h"
 #include "llvm/ADT/StringRef.h"
 #include <string>
+#include <vector>
 
 namespace mlir {
 class DialectRegistry;
@@ -25,7 +27,7 @@ struct PlanOptions {
   /// Format attributes as text, without `#pmkvq.format`.
   std::string keyFormat = "<per_channel, hadamard>";
   std::string valueFormat = "<per_token, hadamard>";
-  /// "page" or "none".
+  /// "page", "layer", "none", or a name that was added to the dialect.
   std::string schedule = "page";
   /// Lowest level per part, in bits; under "none" the level of every page.
   int64_t keyFloor = 2;
@@ -49,12 +51,26 @@ llvm::ArrayRef<Stage> getStages();
 /// Runs the stages on an imported module, up to `lastStage` or, if that is
 /// empty, all.  If `dumpFolder` is not empty, the module before the first stage
 /// and after each is written to it as NN-NAME.mlir, and what they hold to
-/// index.md.  Errors are diagnostics on the offending op.
-LogicalResult runStages(ModuleOp module, const PlanOptions &options,
-                        llvm::StringRef dumpFolder = "",
-                        llvm::StringRef lastStage = "");
+/// index.md.  `afterStage` is shown the module after each.  Errors are
+/// diagnostics on the offending op.
+LogicalResult runStages(
+    ModuleOp module, const PlanOptions &options,
+    llvm::StringRef dumpFolder = "", llvm::StringRef lastStage = "",
+    llvm::function_ref<void(llvm::StringRef stage, ModuleOp)> afterStage = {});
 
-/// Registers `--pmkvq-stage-NAME` for each stage.
+/// What a GPU kernel is compiled for.
+struct DeviceOptions {
+  /// Key and value level of each kind of unit, in turns; empty: all of the
+  /// ladder, both sides alike.
+  std::vector<int64_t> kinds;
+  bool dependentLaunch = false;
+};
+
+/// From kernels in tile form over pages to one gpu.module in the LLVM and NVVM
+/// dialects.  `pmkvq-opt --pmkvq-lower-to-gpu` runs it.
+void buildDevicePipeline(OpPassManager &pm, const DeviceOptions &options);
+
+/// Registers `--pmkvq-stage-NAME` for each stage, and the GPU's pipeline.
 void registerStagePipelines();
 
 /// Every dialect, format, interface and translation the stages need.

@@ -70,19 +70,27 @@ struct UniformFormat {
   /// the last step is `clippedShift`; exactly 1 is the paper's: the equivalent
   /// shift, and levels that reach both ends.
   double clip = 0.8;
+  /// Elements along the axis that share minimum and range; 0: the whole axis,
+  /// the tokens of a page per channel, the channels of a token per token.
+  int64_t group = 0;
 };
 
 /// Errors: InvalidArgument unless the clip is 1 or in (0.7, 0.9).
 rt::Status validateFormat(const UniformFormat &format);
 
-/// Groups of a part: headDim per channel, 128 per token.
+/// Errors: InvalidArgument unless the format's group divides its axis.
+rt::Status validateGroup(const UniformFormat &format, int64_t headDim);
+
+/// Groups of a part; of whole axes: headDim per channel, 128 per token.
 int64_t groupCount(const UniformFormat &format, int64_t headDim);
 
 /// Bytes of a part's parameters: an fp16 minimum and range a group.
 int64_t parameterBytes(const UniformFormat &format, int64_t headDim);
 
-/// Group of the element at (token, channel).
-int64_t groupOf(const UniformFormat &format, int64_t token, int64_t channel);
+/// Group of the element at (token, channel).  Groups are ordered as their first
+/// elements are in [128][headDim].
+int64_t groupOf(const UniformFormat &format, int64_t headDim, int64_t token,
+                int64_t channel);
 
 /// Lowers one code of this format from `fromBits` to `fromBits / 2`.
 /// Units: fromBits is 8 or 4.
@@ -119,7 +127,8 @@ struct PagePart {
 /// range) clamped to 0..255; range 0 gives codes 0.
 ///
 /// Shapes: values [128][headDim], bf16 patterns.
-/// Errors: NotRepresentable if a value is not finite or a parameter, after its
+/// Errors: as validateGroup;
+///         NotRepresentable if a value is not finite or a parameter, after its
 ///         rounding, is not a finite fp16; `part` is then untouched.
 /// Source: the design of pmkvq; the axes are KIVI's and the paper's.
 rt::Status quantizePart(const UniformFormat &format, int64_t headDim,

@@ -18,8 +18,7 @@
 namespace mlir {
 class ModuleOp;
 class MLIRContext;
-template <typename T>
-class OwningOpRef;
+template <typename T> class OwningOpRef;
 namespace pmkvq {
 
 /// What a decode attention kernel is specialized on.
@@ -53,6 +52,9 @@ struct DeviceKernel {
 /// The kernel in tile form; the GPU stages have not run yet.
 OwningOpRef<ModuleOp> buildDecodeModule(MLIRContext &context,
                                         const DecodeSpec &spec);
+
+/// A kernel that reads memory, as a function of a gpu.module.
+OwningOpRef<ModuleOp> buildReadModule(MLIRContext &context);
 
 /// Decode attention over one layer's cache; its argument is a DecodeArgs.
 /// Errors: a shape, format or chip that is not supported, with the reason.

@@ -215,6 +215,24 @@ struct ProgramInfo {
   uint64_t formatHash;
 };
 
+/// Bytes of one page of one kv head with both parts at their floor.
+constexpr int64_t floorPageBytes(const ProgramInfo &info) {
+  return pageBytes(info.headDim,
+                   int64_t(info.parameterBytes[kKey]) +
+                       info.parameterBytes[kValue],
+                   info.floor[kKey], info.floor[kValue]);
+}
+
+/// Bytes of one sequence that has just made its first page, at the floor, or
+/// is too short for one: what a budget must at least be.  Session.h's
+/// minimumBytes says the same of any plans.
+constexpr int64_t firstPageBytes(const ProgramInfo &info) {
+  bool page = info.maxPositions > info.sinkTokens + kPageTokens;
+  return int64_t(info.layers) * info.kvHeads *
+         (fixedAreaBytes(info.headDim, info.sinkTokens) +
+          page * (int64_t(sizeof(PageEntry)) + floorPageBytes(info)));
+}
+
 /// Names of the entry points that a program exports:
 ///   void    pmkvq_describe(ProgramInfo *)
 ///   int32_t pmkvq_step(StepArgs *)                          (KernelStatus)

@@ -38,7 +38,9 @@ inline constexpr int32_t kMaxBlocksPerPart = 8;
 enum Part : int32_t { kKey = 0, kValue = 1 };
 inline constexpr int32_t kParts = 2;
 
-constexpr bool isLevel(int32_t bits) {
+/// 64 bits: a level read from a module or a file must not be cut before it is
+/// checked.
+constexpr bool isLevel(int64_t bits) {
   return bits == 16 || bits == 8 || bits == 4 || bits == 2;
 }
 
@@ -51,7 +53,9 @@ constexpr int32_t ladderIndex(int32_t bits) {
 constexpr int64_t blockBytes(int64_t headDim) { return 32 * headDim; }
 
 /// Blocks that a part owns at `bits` bits.
-constexpr int32_t blocksAtLevel(int32_t bits) { return bits / 2; }
+constexpr int32_t blocksAtLevel(int64_t bits) {
+  return static_cast<int32_t>(bits / 2);
+}
 
 /// Tokens that one block holds at `bits` bits.
 constexpr int32_t tokensPerBlock(int32_t bits) { return 256 / bits; }
@@ -60,6 +64,13 @@ constexpr int32_t tokensPerBlock(int32_t bits) { return 256 / bits; }
 /// sequence, layer and kv head, both parts.
 constexpr int64_t fixedAreaBytes(int64_t headDim, int64_t sinkTokens) {
   return kParts * (sinkTokens + kPageTokens) * headDim * 2;
+}
+
+/// Bytes of one page of one kv head: its parameters and its blocks.
+constexpr int64_t pageBytes(int64_t headDim, int64_t slotBytes, int32_t keyBits,
+                            int32_t valueBits) {
+  return slotBytes + (blocksAtLevel(keyBits) + blocksAtLevel(valueBits)) *
+                         blockBytes(headDim);
 }
 
 } // namespace pmkvq::rt

@@ -12,13 +12,28 @@
 #include "pmkvq_rt/ThreadPool.h"
 
 #include <array>
+#include <functional>
 #include <memory>
 
 namespace pmkvq::rt {
 
+/// A launch that generated code has asked for and that is over: the kernel, its
+/// operands as Abi.h and the program have them, and how many tasks have run.
+struct LaunchRecord {
+  KernelFn kernel;
+  void *const *operands;
+  int64_t tasks;
+};
+
+/// Sees launches, in their order, on the thread of the step.  Reads what the
+/// operands point to while nobody writes it; must not throw.
+using LaunchObserver = std::function<void(const LaunchRecord &)>;
+
 /// What `StepArgs::runtime` points to, and what every hook gets back.
 struct HookContext {
   std::unique_ptr<ThreadPool> threads;
+  /// Null: nobody looks.
+  LaunchObserver observer = nullptr;
 };
 
 /// The outcome of a launch: the status of the first task, in the order of the

@@ -33,10 +33,6 @@ struct Program {
   int64_t slotBytes() const {
     return int64_t(info.parameterBytes[kKey]) + info.parameterBytes[kValue];
   }
-  /// Blocks of a page with both parts at their floor.
-  int32_t floorBlocks() const {
-    return blocksAtLevel(info.floor[kKey]) + blocksAtLevel(info.floor[kValue]);
-  }
 };
 
 /// Looks up every entry point by its name in Abi.h.  `lookUp` returns null for

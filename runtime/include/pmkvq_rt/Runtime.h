@@ -15,6 +15,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* C has no namespaces: names are pmkvq_this_way.
+ * NOLINTBEGIN(readability-identifier-naming) */
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -341,5 +344,7 @@ pmkvq_status pmkvq_session_pages(const pmkvq_session *session, int32_t sequence,
 #ifdef __cplusplus
 }
 #endif
+
+/* NOLINTEND(readability-identifier-naming) */
 
 #endif /* PMKVQ_RT_RUNTIME_H */

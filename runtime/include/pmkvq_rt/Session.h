@@ -300,6 +300,13 @@ public:
   /// bytes missing.  Nothing has happened then.
   Status restore(int32_t sequence, const uint8_t *data, size_t size);
 
+  /// Shows every launch of the following steps to `observer`, for tools that
+  /// check or measure what kernels do; null ends it.  Page kernels, which run
+  /// before a step, are not part of it.
+  void observeLaunches(LaunchObserver observer) {
+    context_.observer = std::move(observer);
+  }
+
   // Queries.
   const Program &program() const { return program_; }
   int32_t maxSequences() const { return maxSequences_; }

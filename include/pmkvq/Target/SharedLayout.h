@@ -1,0 +1,66 @@
+//===- SharedLayout.h - Shared memory of a decode kernel --------*- C++ -*-===//
+//
+// Where a thread block keeps what.  The lowering addresses by it, the host asks
+// for the size.  Neighbours: FragmentLayout.h (the order of codes in a slot),
+// pmkvq_rt/Units.h (the pieces of a slot).
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_TARGET_SHAREDLAYOUT_H
+#define PMKVQ_TARGET_SHAREDLAYOUT_H
+
+#include "pmkvq_rt/Units.h"
+
+#include <cstdint>
+
+namespace pmkvq {
+
+struct SharedLayout {
+  /// Warps of a thread block; each has a ring of its own.  Fewer do not hide
+  /// latency, more cost a longer merge.
+  static constexpr int64_t kWarps = 8;
+  /// Slots of a ring: one is worked on while the next arrives.
+  static constexpr int64_t kSlots = 2;
+  /// Queries of one B operand: 8 columns, two bytes a query.
+  static constexpr int64_t kQueriesPerOperand = 4;
+
+  int64_t headDim = 128;
+  int64_t group = 4;
+  /// Bytes of the largest unit, a multiple of 128.
+  int64_t slotBytes = 0;
+
+  constexpr int64_t operands() const {
+    return (group + kQueriesPerOperand - 1) / kQueriesPerOperand;
+  }
+  constexpr int64_t queries() const { return operands() * kQueriesPerOperand; }
+
+  // Byte offsets, in order.
+  constexpr int64_t ring() const { return 0; }
+  constexpr int64_t ringBytes() const { return kSlots * slotBytes; }
+  /// States of warps, [warp][query][recordFloats] f32.
+  constexpr int64_t records() const { return ring() + kWarps * ringBytes(); }
+  /// Padded so that rows of queries fall on different banks.
+  constexpr int64_t recordFloats() const { return headDim + 4; }
+  /// Query operands in f16 (for codes) and bf16 (for raw units), per operand.
+  constexpr int64_t halfQueries() const {
+    return records() + kWarps * queries() * recordFloats() * 4;
+  }
+  constexpr int64_t operandBytes() const { return headDim * 16; }
+  constexpr int64_t rawQueries() const {
+    return halfQueries() + operands() * operandBytes();
+  }
+  /// Maxima and sums of warps, [query][warp] f32 each.
+  constexpr int64_t maxima() const {
+    return rawQueries() + operands() * operandBytes();
+  }
+  constexpr int64_t sums() const { return maxima() + queries() * kWarps * 4; }
+  /// What turns a normalized query's scores into units of log2, [query] f32.
+  constexpr int64_t factors() const { return sums() + queries() * kWarps * 4; }
+  constexpr int64_t barriers() const { return factors() + queries() * 4; }
+  constexpr int64_t flag() const { return barriers() + kWarps * kSlots * 8; }
+  constexpr int64_t bytes() const { return flag() + 16; }
+};
+
+} // namespace pmkvq
+
+#endif // PMKVQ_TARGET_SHAREDLAYOUT_H

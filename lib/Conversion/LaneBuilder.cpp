@@ -1,0 +1,349 @@
+//===- LaneBuilder.cpp - Code of one lane of a warp -----------------------===//
+//
+// See LaneBuilder.h.
+//
+//===----------------------------------------------------------------------===//
+
+#include "LaneBuilder.h"
+#include "mlir/Dialect/GPU/IR/GPUDialect.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+
+using namespace mlir;
+using namespace mlir::pmkvq;
+using Values = LaneBuilder::Values;
+
+void mlir::pmkvq::registerLaneDialects(DialectRegistry &registry) {
+  registry.insert<LLVM::LLVMDialect, NVVM::NVVMDialect, arith::ArithDialect,
+                  gpu::GPUDialect, scf::SCFDialect, vector::VectorDialect>();
+}
+
+//===----------------------------------------------------------------------===//
+// Scalars
+//===----------------------------------------------------------------------===//
+
+static constexpr auto kContract = arith::FastMathFlags::contract;
+
+Value LaneBuilder::i32(int64_t value) {
+  return arith::ConstantOp::create(
+      *this, IntegerAttr::get(getI32Type(), APInt(32, value, false, true)));
+}
+Value LaneBuilder::i64(int64_t value) {
+  return arith::ConstantOp::create(*this, getI64IntegerAttr(value));
+}
+Value LaneBuilder::f32(double value) {
+  return arith::ConstantOp::create(*this,
+                                   getF32FloatAttr(static_cast<float>(value)));
+}
+Value LaneBuilder::add(Value a, Value b) {
+  return arith::AddIOp::create(*this, a, b);
+}
+Value LaneBuilder::sub(Value a, Value b) {
+  return arith::SubIOp::create(*this, a, b);
+}
+Value LaneBuilder::mul(Value a, Value b) {
+  return arith::MulIOp::create(*this, a, b);
+}
+Value LaneBuilder::andBits(Value a, int64_t mask) {
+  return arith::AndIOp::create(*this, a, i32(mask));
+}
+Value LaneBuilder::shl(Value a, int64_t bits) {
+  return arith::ShLIOp::create(*this, a, i32(bits));
+}
+Value LaneBuilder::shr(Value a, int64_t bits) {
+  return arith::ShRUIOp::create(*this, a, i32(bits));
+}
+Value LaneBuilder::compare(arith::CmpIPredicate predicate, Value a, Value b) {
+  return arith::CmpIOp::create(*this, predicate, a, b);
+}
+Value LaneBuilder::select(Value condition, Value a, Value b) {
+  return arith::SelectOp::create(*this, condition, a, b);
+}
+Value LaneBuilder::bitcast(Value value, Type type) {
+  return value.getType() == type ? value
+                                 : LLVM::BitcastOp::create(*this, type, value);
+}
+
+Value LaneBuilder::addF(Value a, Value b) {
+  return arith::AddFOp::create(*this, a, b, kContract);
+}
+Value LaneBuilder::subF(Value a, Value b) {
+  return arith::SubFOp::create(*this, a, b, kContract);
+}
+Value LaneBuilder::mulF(Value a, Value b) {
+  return arith::MulFOp::create(*this, a, b, kContract);
+}
+Value LaneBuilder::maxF(Value a, Value b) {
+  // The intrinsic: arith.maxnumf would call libdevice.
+  return LLVM::MaxNumOp::create(*this, a, b);
+}
+Value LaneBuilder::fma(Value a, Value b, Value c) {
+  return LLVM::FMAOp::create(*this, a, b, c);
+}
+Value LaneBuilder::toF32(Value integer) {
+  return arith::SIToFPOp::create(*this, getF32Type(), integer);
+}
+
+static Value callIntrinsic(LaneBuilder &b, StringRef name, Type type,
+                           ValueRange operands) {
+  return LLVM::CallIntrinsicOp::create(b, type, b.getStringAttr(name), operands)
+      ->getResult(0);
+}
+
+Value LaneBuilder::exp2(Value x) {
+  return callIntrinsic(*this, "llvm.nvvm.ex2.approx.ftz.f32", getF32Type(), x);
+}
+Value LaneBuilder::log2(Value x) {
+  return callIntrinsic(*this, "llvm.nvvm.lg2.approx.ftz.f", getF32Type(), x);
+}
+Value LaneBuilder::reciprocal(Value x) {
+  return callIntrinsic(*this, "llvm.nvvm.rcp.approx.ftz.f", getF32Type(), x);
+}
+
+//===----------------------------------------------------------------------===//
+// Words
+//===----------------------------------------------------------------------===//
+
+static VectorType halves(LaneBuilder &b) {
+  return VectorType::get({2}, b.getF16Type());
+}
+
+Value LaneBuilder::packHalves(Value low, Value high) {
+  Value pair =
+      callIntrinsic(*this, "llvm.nvvm.ff2f16x2.rn", halves(*this), {high, low});
+  return bitcast(pair, getI32Type());
+}
+Value LaneBuilder::packBrainFloats(Value low, Value high) {
+  Value pair = callIntrinsic(*this, "llvm.nvvm.ff2bf16x2.rn",
+                             VectorType::get({2}, getBF16Type()), {high, low});
+  return bitcast(pair, getI32Type());
+}
+Value LaneBuilder::half(Value word, int64_t index) {
+  Value element = LLVM::ExtractElementOp::create(
+      *this, bitcast(word, halves(*this)), i32(index));
+  return arith::ExtFOp::create(*this, getF32Type(), element);
+}
+Value LaneBuilder::mulHalves(Value a, Value b) {
+  Value r = LLVM::FMulOp::create(*this, bitcast(a, halves(*this)),
+                                 bitcast(b, halves(*this)));
+  return bitcast(r, getI32Type());
+}
+Value LaneBuilder::addHalves(Value a, Value b) {
+  Value r = LLVM::FAddOp::create(*this, bitcast(a, halves(*this)),
+                                 bitcast(b, halves(*this)));
+  return bitcast(r, getI32Type());
+}
+Value LaneBuilder::maxHalves(Value a, Value b) {
+  Value r = LLVM::MaxNumOp::create(*this, bitcast(a, halves(*this)),
+                                   bitcast(b, halves(*this)));
+  return bitcast(r, getI32Type());
+}
+Value LaneBuilder::fmaHalves(Value a, Value b, Value c) {
+  Value r =
+      LLVM::FMAOp::create(*this, bitcast(a, halves(*this)),
+                          bitcast(b, halves(*this)), bitcast(c, halves(*this)));
+  return bitcast(r, getI32Type());
+}
+Value LaneBuilder::maxAbsHalves(Value a, Value b) {
+  Value r =
+      callIntrinsic(*this, "llvm.nvvm.fmax.xorsign.abs.f16x2", halves(*this),
+                    {bitcast(a, halves(*this)), bitcast(b, halves(*this))});
+  return bitcast(r, getI32Type());
+}
+Value LaneBuilder::splatHalf(uint16_t bits) {
+  return i32(static_cast<int32_t>(bits | uint32_t(bits) << 16));
+}
+Value LaneBuilder::permute(Value a, Value b, int64_t selector) {
+  return NVVM::PermuteOp::create(*this, getI32Type(), a, b, i32(selector),
+                                 NVVM::PermuteMode::DEFAULT);
+}
+
+//===----------------------------------------------------------------------===//
+// Lists
+//===----------------------------------------------------------------------===//
+
+Value LaneBuilder::pack(ArrayRef<Value> values) {
+  auto type = VectorType::get({static_cast<int64_t>(values.size())},
+                              values.front().getType());
+  return vector::FromElementsOp::create(*this, type, values);
+}
+
+Values LaneBuilder::unpack(Value vector) {
+  if (auto from = vector.getDefiningOp<vector::FromElementsOp>())
+    return Values(from.getElements());
+  Values values;
+  int64_t size = cast<VectorType>(vector.getType()).getNumElements();
+  for (int64_t i = 0; i < size; ++i)
+    values.push_back(vector::ExtractOp::create(*this, vector, i));
+  return values;
+}
+
+//===----------------------------------------------------------------------===//
+// The warp
+//===----------------------------------------------------------------------===//
+
+Value LaneBuilder::threadId() {
+  return NVVM::ThreadIdXOp::create(*this, getI32Type());
+}
+Value LaneBuilder::blockId() {
+  return NVVM::BlockIdXOp::create(*this, getI32Type());
+}
+Value LaneBuilder::blockThreads() {
+  return NVVM::BlockDimXOp::create(*this, getI32Type());
+}
+Value LaneBuilder::gridBlocks() {
+  return NVVM::GridDimXOp::create(*this, getI32Type());
+}
+void LaneBuilder::barrier() { NVVM::Barrier0Op::create(*this); }
+void LaneBuilder::syncWarp() { NVVM::SyncWarpOp::create(*this, i32(-1)); }
+Value LaneBuilder::shuffleXor(Value value, int64_t mask) {
+  return NVVM::ShflOp::create(*this, value.getType(), i32(-1), value, i32(mask),
+                              i32(31), NVVM::ShflKind::bfly, UnitAttr());
+}
+Value LaneBuilder::shuffle(Value value, Value lane) {
+  return NVVM::ShflOp::create(*this, value.getType(), i32(-1), value, lane,
+                              i32(31), NVVM::ShflKind::idx, UnitAttr());
+}
+Value LaneBuilder::any(Value predicate) {
+  return NVVM::VoteSyncOp::create(*this, getI1Type(), i32(-1), predicate,
+                                  NVVM::VoteSyncKind::any);
+}
+Value LaneBuilder::maxOverWarp(Value value) {
+  return NVVM::ReduxOp::create(*this, value.getType(), value,
+                               NVVM::ReduxKind::UMAX, i32(-1));
+}
+Value LaneBuilder::transpose(Value word) {
+  // Neither an op nor an intrinsic exists.
+  return LLVM::InlineAsmOp::create(
+             *this, getI32Type(), word,
+             "movmatrix.sync.aligned.m8n8.trans.b16 $0, $1;", "=r,r",
+             /*has_side_effects=*/false, /*is_align_stack=*/false,
+             LLVM::TailCallKind::None,
+             LLVM::AsmDialectAttr::get(getContext(), LLVM::AsmDialect::AD_ATT),
+             /*operand_attrs=*/ArrayAttr())
+      .getResult(0);
+}
+
+static Values mma(LaneBuilder &b, ValueRange a, ValueRange operandB,
+                  ValueRange c, ArrayRef<int64_t> shape,
+                  std::optional<NVVM::MMAIntOverflow> overflow,
+                  NVVM::MMATypes typeA, NVVM::MMATypes typeB) {
+  Type element = c[0].getType();
+  auto type = LLVM::LLVMStructType::getLiteral(
+      b.getContext(), {element, element, element, element});
+  Value result = NVVM::MmaOp::create(
+      b, type, a, operandB, c, shape, std::nullopt, overflow,
+      std::array{typeA, typeB},
+      std::array{NVVM::MMALayout::row, NVVM::MMALayout::col});
+  Values values;
+  for (int64_t i = 0; i < 4; ++i)
+    values.push_back(LLVM::ExtractValueOp::create(b, result, i));
+  return values;
+}
+
+Values LaneBuilder::mmaBytes(ArrayRef<Value> a, ArrayRef<Value> b,
+                             ArrayRef<Value> c, bool isSigned) {
+  return mma(*this, a, b, c, {16, 8, 32}, NVVM::MMAIntOverflow::wrapped,
+             NVVM::MMATypes::u8,
+             isSigned ? NVVM::MMATypes::s8 : NVVM::MMATypes::u8);
+}
+
+Values LaneBuilder::mmaHalves(ArrayRef<Value> a, ArrayRef<Value> b,
+                              ArrayRef<Value> c) {
+  Values halvesA, halvesB;
+  for (Value value : a)
+    halvesA.push_back(bitcast(value, halves(*this)));
+  for (Value value : b)
+    halvesB.push_back(bitcast(value, halves(*this)));
+  return mma(*this, halvesA, halvesB, c, {16, 8, 16}, std::nullopt,
+             NVVM::MMATypes::f16, NVVM::MMATypes::f16);
+}
+
+Values LaneBuilder::mmaBrainFloats(ArrayRef<Value> a, ArrayRef<Value> b,
+                                   ArrayRef<Value> c) {
+  return mma(*this, a, b, c, {16, 8, 16}, std::nullopt, NVVM::MMATypes::bf16,
+             NVVM::MMATypes::bf16);
+}
+
+//===----------------------------------------------------------------------===//
+// Memory
+//===----------------------------------------------------------------------===//
+
+Type LaneBuilder::pointer(unsigned space) {
+  return LLVM::LLVMPointerType::get(getContext(), space);
+}
+Value LaneBuilder::at(Value base, Value bytes) {
+  return LLVM::GEPOp::create(*this, base.getType(), getI8Type(), base,
+                             ArrayRef<LLVM::GEPArg>{bytes});
+}
+Value LaneBuilder::load(Type type, Value address, unsigned alignment) {
+  return LLVM::LoadOp::create(*this, type, address, alignment);
+}
+void LaneBuilder::store(Value value, Value address, unsigned alignment) {
+  LLVM::StoreOp::create(*this, value, address, alignment);
+}
+Values LaneBuilder::loadWords(Value address, int64_t count) {
+  if (count == 1)
+    return {load(getI32Type(), address, 4)};
+  Value vector = load(words(count), address, count * 4);
+  Values values;
+  for (int64_t i = 0; i < count; ++i)
+    values.push_back(LLVM::ExtractElementOp::create(*this, vector, i32(i)));
+  return values;
+}
+
+//===----------------------------------------------------------------------===//
+// The ring and launches
+//===----------------------------------------------------------------------===//
+
+void LaneBuilder::initBarrier(Value barrier) {
+  NVVM::MBarrierInitOp::create(*this, barrier, i32(1), Value());
+}
+void LaneBuilder::fenceBarrierInit() {
+  NVVM::FenceMbarrierInitOp::create(*this);
+}
+void LaneBuilder::expectBytes(Value barrier, Value bytes) {
+  NVVM::MBarrierArriveExpectTxOp::create(*this, TypeRange(), barrier, bytes,
+                                         NVVM::MemScopeKind::CTA, false,
+                                         Value());
+}
+void LaneBuilder::waitBarrier(Value barrier, Value parity) {
+  NVVM::MBarrierTryWaitParityOp::create(*this, barrier, parity, i32(10000000));
+}
+void LaneBuilder::bulkCopy(Value to, Value from, Value barrier, Value bytes,
+                           Value policy) {
+  NVVM::CpAsyncBulkGlobalToSharedClusterOp::create(*this, to, from, barrier,
+                                                   bytes, Value(), policy);
+}
+
+/// Inline assembly for what has neither an op nor an intrinsic.
+static Value inlineAsm(LaneBuilder &b, Type type, ValueRange operands,
+                       StringRef text, StringRef constraints,
+                       bool sideEffects) {
+  return LLVM::InlineAsmOp::create(
+             b, type, operands, text, constraints, sideEffects,
+             /*is_align_stack=*/false, LLVM::TailCallKind::None,
+             LLVM::AsmDialectAttr::get(b.getContext(),
+                                       LLVM::AsmDialect::AD_ATT),
+             /*operand_attrs=*/ArrayAttr())
+      .getResult(0);
+}
+
+Value LaneBuilder::evictFirstPolicy() {
+  return inlineAsm(*this, getI64Type(), {},
+                   "createpolicy.fractional.L2::evict_first.b64 $0, 1.0;", "=l",
+                   /*sideEffects=*/false);
+}
+void LaneBuilder::waitForDependency() {
+  NVVM::GriddepcontrolOp::create(*this, NVVM::GridDepActionKind::wait);
+}
+void LaneBuilder::launchDependents() {
+  NVVM::GriddepcontrolOp::create(*this,
+                                 NVVM::GridDepActionKind::launch_dependents);
+}
+Value LaneBuilder::countArrival(Value counter) {
+  return inlineAsm(*this, getI32Type(), counter,
+                   "atom.add.acq_rel.gpu.global.u32 $0, [$1], 1;", "=r,l",
+                   /*sideEffects=*/true);
+}

@@ -1,0 +1,117 @@
+//===- SplitQueries.cpp - Queries times ranges as pairs of bytes ----------===//
+//
+// Lowers split_rows, weigh_rows and sum_bytes.  Neighbours: PMKVQUnitOps.td,
+// UnitLowering.cpp (who asks).
+//
+// Why two bytes: matrix instructions on bytes have half the count of those on
+// f16 and need no conversion of codes.  254 = 2 * 127 keeps the low part, a
+// rounding error of at most half a unit, within a signed byte.
+//
+//===----------------------------------------------------------------------===//
+
+#include "LanePass.h"
+#include "pmkvq/Passes.h"
+
+namespace mlir::pmkvq {
+#define GEN_PASS_DEF_SPLITQUERIES
+#include "pmkvq/Passes.h.inc"
+} // namespace mlir::pmkvq
+
+using namespace mlir;
+using namespace mlir::pmkvq;
+using Values = LaneBuilder::Values;
+
+// f16 bits.
+static constexpr uint16_t kOne = 0x3c00, kMinusOne = 0xbc00;
+static constexpr uint16_t k254 = 0x5bf0;
+/// 1.5 * 2^10: adding it rounds to an integer, which its low byte then holds.
+static constexpr uint16_t kRounder = 0x6600;
+
+/// Exponent field of the largest |element| of column g, at least 5: below, the
+/// factor 2^(35 - E - 15) would leave f16.
+static Value largestExponent(LaneBuilder &b, const Values &words) {
+  Value largest = b.i32(0);
+  for (size_t i = 0; i < words.size(); i += 4) {
+    Value first = b.maxAbsHalves(largest, words[i]);
+    Value second = b.maxAbsHalves(b.maxAbsHalves(words[i + 1], words[i + 2]),
+                                  words[i + 3]);
+    largest = b.maxAbsHalves(first, second);
+  }
+  largest = b.andBits(largest, 0x7fff7fff);
+  auto maximum = [&](Value x, Value y) -> Value {
+    return arith::MaxUIOp::create(b, x, y);
+  };
+  Value bits = maximum(b.andBits(largest, 0xffff), b.shr(largest, 16));
+  for (int64_t mask : {1, 2})
+    bits = maximum(bits, b.shuffleXor(bits, mask));
+  return maximum(b.shr(bits, 10), b.i32(5));
+}
+
+static SmallVector<Value> splitRows(LaneBuilder &b, SplitRowsOp op) {
+  Values words = b.unpack(op.getRows());
+  Value exponent = largestExponent(b, words);
+  // 2^(20 - (E - 15)) in both halves.
+  Value scale = b.mul(b.shl(b.sub(b.i32(35), exponent), 10), b.i32(0x10001));
+  // Lanes with odd g take what the high part left, times 254.
+  Value isLow =
+      b.compare(arith::CmpIPredicate::ne, b.andBits(b.threadId(), 4), 0);
+  auto choose = [&](Value low, Value high) {
+    return b.select(isLow, low, high);
+  };
+  Value zero = b.i32(0), rounder = b.splatHalf(kRounder);
+  Value sign = choose(b.splatHalf(kMinusOne), zero);
+  Value back = choose(rounder, zero);
+  Value unit = choose(b.splatHalf(k254), b.splatHalf(kOne));
+  Values rounded;
+  for (Value word : words) {
+    Value high = b.fmaHalves(word, scale, rounder);
+    Value minusHigh = b.fmaHalves(high, sign, back);
+    Value rest = b.fmaHalves(word, scale, minusHigh);
+    rounded.push_back(b.fmaHalves(rest, unit, rounder));
+  }
+  Values bytes;
+  for (size_t i = 0; i < rounded.size(); i += 2)
+    bytes.push_back(b.permute(rounded[i], rounded[i + 1], 0x6420));
+  // The scale of query t, which lanes 8 t + ... hold: 2^(E - 20) / 254.
+  Value bits = b.shl(b.add(exponent, 107), 23);
+  Value source = b.shl(b.andBits(b.threadId(), 3), 3);
+  Value unscale = b.bitcast(b.shuffle(bits, source), b.getF32Type());
+  return {b.pack(bytes), b.mulF(unscale, b.f32(1.0 / 254.0))};
+}
+
+/// Rows 0..7 of the A operand take words 0 and 2, rows 8..15 words 1 and 3: a
+/// loaded quad is the operand as it is, and each half of the result is right
+/// for its own.
+static SmallVector<Value> weighRows(LaneBuilder &b, WeighRowsOp op) {
+  Values rows = b.unpack(op.getRows()), by = b.unpack(op.getBy());
+  Values first(4, b.f32(0.0)), second(4, b.f32(0.0));
+  for (size_t i = 0; i < rows.size(); i += 4) {
+    ArrayRef<Value> a = ArrayRef<Value>(by).slice(i, 4);
+    first = b.mmaHalves(a, {rows[i], rows[i + 2]}, first);
+    second = b.mmaHalves(a, {rows[i + 1], rows[i + 3]}, second);
+  }
+  return {b.addF(first[0], second[2])};
+}
+
+static SmallVector<Value> sumBytes(LaneBuilder &b, SumBytesOp op) {
+  Values bytes = b.unpack(op.getBytes());
+  Values ones(4, b.i32(0x01010101)), sum(4, b.i32(0));
+  for (size_t i = 0; i < bytes.size(); i += 2)
+    sum = b.mmaBytes(ones, {bytes[i], bytes[i + 1]}, sum, /*isSigned=*/true);
+  return {b.toF32(b.add(b.mul(sum[0], 254), sum[1]))};
+}
+
+namespace {
+class SplitQueriesPass
+    : public mlir::pmkvq::impl::SplitQueriesBase<SplitQueriesPass> {
+public:
+  void getDependentDialects(DialectRegistry &registry) const override {
+    registerLaneDialects(registry);
+  }
+  void runOnOperation() override {
+    replaceEach<WeighRowsOp>(getOperation(), weighRows);
+    replaceEach<SumBytesOp>(getOperation(), sumBytes);
+    replaceEach<SplitRowsOp>(getOperation(), splitRows);
+  }
+};
+} // namespace

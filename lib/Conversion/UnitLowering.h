@@ -1,0 +1,61 @@
+//===- UnitLowering.h - One unit's attention in lanes -----------*- C++ -*-===//
+//
+// Turns the tile ops of one kind of unit into lane code.  Neighbours:
+// TileToLanes.cpp (the loops around it), FragmentLayout.h (who has what).
+// Private to lib/Conversion.
+//
+// Mental model.  Every value of the tile form has a lane form, kept beside it
+// while its region is walked.  Rows of scores and outputs are kept as
+// product * factor + bias, element by element, so that the constants of formats
+// and layouts end in one multiply-add.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_LIB_CONVERSION_UNITLOWERING_H
+#define PMKVQ_LIB_CONVERSION_UNITLOWERING_H
+
+#include "LaneBuilder.h"
+#include "pmkvq/IR/PMKVQ.h"
+#include "pmkvq/Target/SharedLayout.h"
+#include "llvm/ADT/DenseMap.h"
+
+namespace mlir::pmkvq {
+
+/// A warp's softmax state for the 4 queries of one B operand, as a lane has it.
+struct LaneState {
+  using Values = LaneBuilder::Values;
+  /// The maximum (of query t), this lane's part of the sum of weights, and of
+  /// what outputs lack: an amount that is the same for all head dims.
+  Value maximum, sum, offset;
+  /// Dims g and g + 8 of each block of 16.
+  Values outputs;
+
+  static LaneState initial(LaneBuilder &b, int64_t headDim);
+  /// In the order in which loops carry them.
+  void append(SmallVectorImpl<Value> &to) const;
+  static LaneState take(ValueRange &from, int64_t headDim);
+};
+
+/// What all units of a segment share.
+struct SegmentLanes {
+  const ::pmkvq::SharedLayout &shared;
+  bool keysPerToken;
+  /// Start of shared memory, and this lane.
+  Value base, lane;
+  /// [operand] What turns the scores of query t into units of log2: with
+  /// normalized queries, and with raw ones.
+  SmallVector<Value> factors;
+  double rawFactor;
+};
+
+/// Emits the code of one region of `for_unit`.
+/// `slot` is where the unit lies, `tokens` an i32, `grain` the number of the
+/// unit's first 32 tokens.  An op that has no lane form is an error on it.
+FailureOr<SmallVector<LaneState>> lowerUnit(LaneBuilder &b, Region &unit,
+                                            const SegmentLanes &segment,
+                                            Value slot, Value tokens,
+                                            ArrayRef<LaneState> states);
+
+} // namespace mlir::pmkvq
+
+#endif // PMKVQ_LIB_CONVERSION_UNITLOWERING_H

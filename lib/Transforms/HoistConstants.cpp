@@ -1,0 +1,171 @@
+//===- HoistConstants.cpp - Constants of formats leave the products -------===//
+//
+// Moves constant factors of steps and offsets behind products with codes, where
+// they cost one multiplication a result or nothing at all.  Neighbours:
+// FoldParameters.cpp (runs before), lib/Conversion (lowers what is left).
+//
+// With step = r * c and offset = m + r * d, c and d constants of the format:
+//   sum_i (a[i] step[i]) code[i]  =  c * sum_i (a[i] r[i]) code[i]
+//   sum_i a[i] offset[i]          =  sum_i a[i] m[i] + d * sum_i (a[i] r[i])
+//
+//===----------------------------------------------------------------------===//
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/IR/ImplicitLocOpBuilder.h"
+#include "mlir/IR/Matchers.h"
+#include "pmkvq/IR/PMKVQ.h"
+#include "pmkvq/Passes.h"
+
+namespace mlir::pmkvq {
+#define GEN_PASS_DEF_HOISTCONSTANTS
+#include "pmkvq/Passes.h.inc"
+} // namespace mlir::pmkvq
+
+using namespace mlir;
+using namespace mlir::pmkvq;
+
+/// The splat constant behind `value`, if it is one.
+static std::optional<APFloat> splatOf(Value value) {
+  DenseFPElementsAttr attr;
+  if (!matchPattern(value, m_Constant(&attr)) || !attr.isSplat())
+    return std::nullopt;
+  return attr.getSplatValue<APFloat>();
+}
+
+/// value = vector * constant.
+struct ConstantProduct {
+  Value vector;
+  APFloat factor;
+};
+
+static std::optional<ConstantProduct> matchProduct(Value value) {
+  auto mul = value.getDefiningOp<arith::MulFOp>();
+  if (!mul)
+    return std::nullopt;
+  if (auto factor = splatOf(mul.getRhs()))
+    return ConstantProduct{mul.getLhs(), *factor};
+  if (auto factor = splatOf(mul.getLhs()))
+    return ConstantProduct{mul.getRhs(), *factor};
+  return std::nullopt;
+}
+
+/// value = base + vector * constant.
+struct ConstantOffset {
+  Value base;
+  ConstantProduct product;
+};
+
+static std::optional<ConstantOffset> matchOffset(Value value) {
+  auto sum = value.getDefiningOp<arith::AddFOp>();
+  if (!sum)
+    return std::nullopt;
+  if (auto product = matchProduct(sum.getRhs()))
+    return ConstantOffset{sum.getLhs(), *product};
+  if (auto product = matchProduct(sum.getLhs()))
+    return ConstantOffset{sum.getRhs(), *product};
+  return std::nullopt;
+}
+
+static Value splat(ImplicitLocOpBuilder &b, int64_t size,
+                   const APFloat &value) {
+  auto type = VectorType::get({size}, b.getF32Type());
+  return arith::ConstantOp::create(b, DenseElementsAttr::get(type, value));
+}
+
+namespace {
+class HoistConstantsPass
+    : public mlir::pmkvq::impl::HoistConstantsBase<HoistConstantsPass> {
+public:
+  void runOnOperation() override {
+    SmallVector<Operation *> operations;
+    getOperation()->walk([&](Operation *op) { operations.push_back(op); });
+    // In order: a product takes the factor of the scaling before it.
+    for (Operation *op : operations)
+      if (auto contract = dyn_cast<ContractOp>(op))
+        hoistStep(contract);
+    for (Operation *op : operations) {
+      if (auto reduce = dyn_cast<ReduceOp>(op))
+        splitOffset(reduce);
+      else if (auto add = dyn_cast<AddOuterOp>(op))
+        splitOuter(add);
+    }
+    SmallVector<ScaleOp> scales;
+    getOperation()->walk([&](ScaleOp op) { scales.push_back(op); });
+    for (ScaleOp op : scales)
+      splitScale(op);
+  }
+
+private:
+  /// contract(scale(a, r * c)) = scale(contract(scale(a, r)), c).
+  void hoistStep(ContractOp contract) {
+    auto scale = contract.getRows().getDefiningOp<ScaleOp>();
+    if (!scale)
+      return;
+    auto product = matchProduct(scale.getBy());
+    if (!product)
+      return;
+    ImplicitLocOpBuilder b(contract.getLoc(), contract);
+    Value rows = ScaleOp::create(b, scale.getRows(), product->vector);
+    auto type = contract.getType();
+    Value bare = ContractOp::create(b, type, rows, contract.getTile());
+    Value scaled =
+        ScaleOp::create(b, bare, splat(b, type.getWidth(), product->factor));
+    contract.replaceAllUsesWith(scaled);
+    contract.erase();
+    ++numHoisted;
+  }
+
+  /// scale(a, r * c) = scale(scale(a, r), c).
+  void splitScale(ScaleOp scale) {
+    auto product = matchProduct(scale.getBy());
+    if (!product)
+      return;
+    ImplicitLocOpBuilder b(scale.getLoc(), scale);
+    Value first = ScaleOp::create(b, scale.getRows(), product->vector);
+    Value second = ScaleOp::create(
+        b, first, splat(b, scale.getType().getWidth(), product->factor));
+    scale.replaceAllUsesWith(second);
+    scale.erase();
+    ++numHoisted;
+  }
+
+  /// x + l (m + r * d)^T = x + l m^T + (l * d) r^T.
+  void splitOuter(AddOuterOp add) {
+    auto split = matchOffset(add.getRight());
+    if (!split)
+      return;
+    ImplicitLocOpBuilder b(add.getLoc(), add);
+    Value left = add.getLeft();
+    Value first = AddOuterOp::create(b, add.getRows(), left, split->base);
+    Value by = splat(b, cast<VectorType>(left.getType()).getNumElements(),
+                     split->product.factor);
+    Value scaled = arith::MulFOp::create(b, left, by);
+    Value second = AddOuterOp::create(b, first, scaled, split->product.vector);
+    add.replaceAllUsesWith(second);
+    add.erase();
+    ++numHoisted;
+  }
+
+  /// reduce(a, m + r * d) = reduce(a, m) + d * reduce(scale(a, r), ones).
+  void splitOffset(ReduceOp reduce) {
+    auto split = matchOffset(reduce.getBy());
+    if (!split)
+      return;
+    auto product = &split->product;
+    ImplicitLocOpBuilder b(reduce.getLoc(), reduce);
+    Type type = reduce.getType();
+    int64_t width = cast<VectorType>(split->base.getType()).getNumElements();
+    Value first = ReduceOp::create(b, type, reduce.getRows(), split->base);
+    Value scaled = ScaleOp::create(b, reduce.getRows(), product->vector);
+    Value second =
+        ReduceOp::create(b, type, scaled, splat(b, width, APFloat(1.0f)));
+    Value by =
+        splat(b, cast<VectorType>(type).getNumElements(), product->factor);
+    Value result =
+        arith::AddFOp::create(b, first, arith::MulFOp::create(b, second, by));
+    reduce.replaceAllUsesWith(result);
+    reduce.erase();
+    ++numHoisted;
+  }
+};
+} // namespace

@@ -1,0 +1,173 @@
+//===- SplitUnits.cpp - Attention over pages to attention over units ------===//
+//
+// Rewrites a kernel that attends over pages into one whose workers take units
+// of constant bytes from a work list, as a GPU does.  Neighbours:
+// PMKVQUnitOps.td, pmkvq_rt/Units.h (units), FoldParameters.cpp (comes next).
+//
+//===----------------------------------------------------------------------===//
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/IR/ImplicitLocOpBuilder.h"
+#include "pmkvq/IR/PMKVQ.h"
+#include "pmkvq/Passes.h"
+#include "pmkvq_rt/Units.h"
+
+namespace mlir::pmkvq {
+#define GEN_PASS_DEF_SPLITUNITS
+#include "pmkvq/Passes.h.inc"
+} // namespace mlir::pmkvq
+
+using namespace mlir;
+using namespace mlir::pmkvq;
+namespace rt = ::pmkvq::rt;
+
+namespace {
+/// What the attention of one row a task looks like in a kernel over pages.
+struct PagedAttention {
+  LoadRowsOp load;
+  ScaleOp scale;
+  CacheType cache;
+
+  int64_t queries() { return scale.getType().getQueries(); }
+  int64_t group() { return load.getGroup(); }
+};
+
+class SplitUnitsPass
+    : public mlir::pmkvq::impl::SplitUnitsBase<SplitUnitsPass> {
+public:
+  using SplitUnitsBase::SplitUnitsBase;
+
+  void runOnOperation() override {
+    SmallVector<KernelOp> kernels;
+    for (KernelOp kernel : getOperation().getOps<KernelOp>())
+      if (!kernel.getBody().front().getOps<AttendTaskOp>().empty())
+        kernels.push_back(kernel);
+    for (KernelOp kernel : kernels)
+      if (failed(split(kernel)))
+        return signalPassFailure();
+  }
+
+private:
+  LogicalResult split(KernelOp kernel) {
+    PagedAttention paged;
+    if (failed(match(kernel, paged)))
+      return failure();
+    ImplicitLocOpBuilder b(kernel.getLoc(), kernel);
+    MLIRContext *context = b.getContext();
+    Type heads = paged.load.getSource().getType();
+    auto type = b.getFunctionType(
+        {WorkType::get(context), heads, heads, b.getIndexType()},
+        {b.getI1Type()});
+    auto result = KernelOp::create(b, kernel.getSymNameAttr(),
+                                   TypeAttr::get(type), nullptr, nullptr);
+    Block *entry = b.createBlock(&result.getBody());
+    for (Type input : type.getInputs())
+      entry->addArgument(input, b.getLoc());
+    auto segments =
+        ForSegmentOp::create(b, entry->getArgument(0), entry->getArgument(3),
+                             paged.cache.getKvHeads());
+    buildSegment(b, segments, entry->getArgument(1), entry->getArgument(2),
+                 paged);
+    b.setInsertionPointToEnd(entry);
+    ReturnOp::create(b, arith::ConstantOp::create(b, b.getBoolAttr(true)));
+    kernel.erase();
+    return success();
+  }
+
+  /// Finds the branch for one row a task.
+  LogicalResult match(KernelOp kernel, PagedAttention &paged) {
+    kernel.walk([&](SingleRowsOp single) {
+      auto branch = cast<scf::IfOp>(*single->user_begin());
+      for (Operation &op : *branch.thenBlock()) {
+        if (auto load = dyn_cast<LoadRowsOp>(op))
+          paged.load = load;
+        if (auto scale = dyn_cast<ScaleOp>(op))
+          paged.scale = scale;
+      }
+    });
+    kernel.walk(
+        [&](FetchOp fetch) { paged.cache = fetch.getCache().getType(); });
+    if (!paged.load || !paged.scale || !paged.cache)
+      return kernel.emitOpError("does not attend over pages, one row a task");
+    if (paged.scale.getRows() != paged.load.getResult())
+      return kernel.emitOpError(
+          "expected queries in the keys' basis: on a GPU they are rotated "
+          "where they are made");
+    return success();
+  }
+
+  void buildSegment(ImplicitLocOpBuilder &b, ForSegmentOp segments,
+                    Value queries, Value results, PagedAttention &paged) {
+    MLIRContext *context = b.getContext();
+    Block *body = b.createBlock(
+        &segments.getBody(), {},
+        {SegmentType::get(context), b.getIndexType(), b.getIndexType()},
+        {b.getLoc(), b.getLoc(), b.getLoc()});
+    Value segment = body->getArgument(0), row = body->getArgument(1),
+          head = body->getArgument(2);
+    Value one = arith::ConstantIndexOp::create(b, 1);
+    Value q = LoadRowsOp::create(b, paged.load.getType(), queries, row, head,
+                                 one, paged.group());
+    Value by = b.clone(*paged.scale.getBy().getDefiningOp())->getResult(0);
+    q = ScaleOp::create(b, q, by);
+    int64_t headDim = paged.cache.getHeadDim();
+    auto stateType = SoftmaxType::get(context, paged.queries(), headDim);
+    Value init = SoftmaxInitOp::create(b, stateType);
+    SmallVector<rt::UnitKind> kinds = kindsOf(paged.cache);
+    SmallVector<int64_t> levels;
+    for (rt::UnitKind kind : kinds)
+      llvm::append_range(levels, ArrayRef<int64_t>{kind.key, kind.value});
+    auto units =
+        ForUnitOp::create(b, stateType, segment, init,
+                          b.getDenseI64ArrayAttr(levels), kinds.size());
+    for (auto [kind, region] : llvm::zip(kinds, units.getBodies()))
+      buildUnit(b, region, kind, paged.cache, stateType, q, paged.group());
+    b.setInsertionPointAfter(units);
+    StoreMergedOp::create(b, units.getResult(), segment, results, row, head,
+                          paged.group());
+    YieldOp::create(b);
+  }
+
+  void buildUnit(ImplicitLocOpBuilder &b, Region &region, rt::UnitKind kind,
+                 CacheType cache, SoftmaxType stateType, Value q,
+                 int64_t group) {
+    MLIRContext *context = b.getContext();
+    OpBuilder::InsertionGuard guard(b);
+    auto tile = [&](Part part, int64_t level) {
+      auto format = level == 16 ? FormatAttr() : cache.getFormat(part);
+      return TileType::get(context, part, level, kind.tokens(),
+                           cache.getHeadDim(), format);
+    };
+    Block *block =
+        b.createBlock(&region, {},
+                      {stateType, b.getIndexType(), tile(Part::Key, kind.key),
+                       tile(Part::Value, kind.value)},
+                      SmallVector<Location>(4, b.getLoc()));
+    auto scoresType =
+        RowsType::get(context, stateType.getQueries(), kind.tokens());
+    Value scores = ScoresOp::create(b, scoresType, q, block->getArgument(2));
+    // Only fixed areas have tokens that do not count, and these are raw.
+    if (kind.key == 16)
+      scores = CausalMaskOp::create(b, scores, block->getArgument(1),
+                                    stateType.getQueries());
+    auto update = SoftmaxUpdateOp::create(b, block->getArgument(0), scores);
+    Value next = AccumulateOp::create(b, update.getNext(), update.getWeights(),
+                                      block->getArgument(3));
+    YieldOp::create(b, next);
+  }
+
+  /// The option, or one kind a level of the ladder.
+  SmallVector<rt::UnitKind> kindsOf(CacheType cache) {
+    SmallVector<rt::UnitKind> result;
+    for (size_t i = 0; i + 1 < kinds.size(); i += 2)
+      result.push_back(
+          {static_cast<int32_t>(kinds[i]), static_cast<int32_t>(kinds[i + 1])});
+    if (result.empty())
+      for (int64_t level : cache.getLadder())
+        result.push_back(
+            {static_cast<int32_t>(level), static_cast<int32_t>(level)});
+    return result;
+  }
+};
+} // namespace
