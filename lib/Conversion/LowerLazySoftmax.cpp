@@ -1,6 +1,6 @@
 //===- LowerLazySoftmax.cpp - A maximum that is seldom raised -------------===//
 //
-// Lowers lazy_softmax.  Neighbours: PMKVQUnitOps.td, UnitLowering.cpp.
+// Lowers lazy_softmax.  Neighbours: PMKVQLaneOps.td, UnitLowering.cpp.
 //
 // Weights are 2^(score - maximum - kHeadroom), so a score may exceed the
 // maximum by kHeadroom before its weight exceeds 1.  More headroom means fewer

@@ -1,6 +1,6 @@
 //===- RepackWeights.cpp - Weights to operands of the values' product -----===//
 //
-// Lowers repack_weights and repack_raw_weights.  Neighbours: PMKVQUnitOps.td,
+// Lowers repack_weights and repack_raw_weights.  Neighbours: PMKVQLaneOps.td,
 // UnitLowering.cpp.
 //
 // Accumulators have queries along t, B operands along g: one 8x8 transposition

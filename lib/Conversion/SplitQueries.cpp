@@ -1,6 +1,6 @@
 //===- SplitQueries.cpp - Queries times ranges as pairs of bytes ----------===//
 //
-// Lowers split_rows, weigh_rows and sum_bytes.  Neighbours: PMKVQUnitOps.td,
+// Lowers split_rows, weigh_rows and sum_bytes.  Neighbours: PMKVQLaneOps.td,
 // UnitLowering.cpp (who asks).
 //
 // Why two bytes: matrix instructions on bytes have half the count of those on
