@@ -39,7 +39,7 @@ static Expected<Place> choosePlace(const Options &options) {
   Place place;
   if (options.device != "cpu") {
     auto device = openDevice();
-    if (device.ok() && canCompileForDevices()) {
+    if (device.ok()) {
       place.device = std::move(*device);
       llvm::errs() << "cuda: " << place.device->name() << ", "
                    << place.device->multiprocessors()
@@ -47,8 +47,7 @@ static Expected<Place> choosePlace(const Options &options) {
                    << "\n";
       return place;
     }
-    std::string reason = device.ok() ? "this build has no kernels for GPUs"
-                                     : device.status().message();
+    const std::string &reason = device.status().message();
     if (options.device == "cuda")
       return llvm::createStringError("--device=cuda: " + reason);
     llvm::errs() << "no GPU is used: " << reason << "\n";

@@ -11,12 +11,9 @@
 #include "mlir/Parser/Parser.h"
 #include "mlir/Pass/PassManager.h"
 #include "pmkvq/Pipelines/Pipelines.h"
+#include "pmkvq/Target/DeviceProgram.h"
 #include "pmkvq/Target/HostProgram.h"
 #include "llvm/Support/FormatVariadic.h"
-
-#ifdef PMKVQ_HAS_DEVICE_PROGRAM
-#include "pmkvq/Target/DeviceProgram.h"
-#endif
 
 using namespace pmkvq;
 using namespace pmkvq::run;
@@ -112,10 +109,6 @@ KernelCompiler::compileHost(const bench::Problem &problem) {
 // GPUs
 //===----------------------------------------------------------------------===//
 
-#ifdef PMKVQ_HAS_DEVICE_PROGRAM
-
-bool pmkvq::run::canCompileForDevices() { return true; }
-
 static rt::Result<bench::DeviceCode>
 toCode(Expected<mlir::pmkvq::DeviceKernel> kernel) {
   if (!kernel)
@@ -145,11 +138,3 @@ bench::DeviceCompiler KernelCompiler::forDevices() {
   };
   return compiler;
 }
-
-#else
-
-bool pmkvq::run::canCompileForDevices() { return false; }
-
-bench::DeviceCompiler KernelCompiler::forDevices() { return {}; }
-
-#endif

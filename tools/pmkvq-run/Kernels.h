@@ -15,9 +15,6 @@
 
 namespace pmkvq::run {
 
-/// Whether this build has kernels for GPUs.
-bool canCompileForDevices();
-
 /// Compiles, and keeps what it has compiled for the CPU: those kernels take any
 /// levels and lengths.
 class KernelCompiler {
