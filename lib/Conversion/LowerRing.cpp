@@ -55,8 +55,8 @@ static void issueKind(LaneBuilder &b, RingIssueOp op, rt::UnitKind kind) {
   };
   Value parameters = farAt(b, op.getParameters(), op.getSlot(),
                            rt::deviceSlotBytes(headDim, keysPerToken));
-  Value grain =
-      b.mul(b.shr(op.getInfo(), 16), rt::kUnitGrain * rt::kGroupBytes);
+  Value grain = b.mul(b.andBits(b.shr(op.getInfo(), 16), 0xff),
+                      rt::kUnitGrain * rt::kGroupBytes);
   int64_t keyBytes = places.valueParameters;
   int64_t valueBytes = places.keyCodes - places.valueParameters;
   int64_t valueStart = rt::deviceValueParameters(headDim, keysPerToken);

@@ -216,14 +216,22 @@ private:
     }
     policy = b.evictFirstPolicy();
     b.syncWarp();
-    if (dependentLaunch) {
-      b.launchDependents();
-      issue(b.i32(0), first);
-      b.waitForDependency();
+    Value hasFirst = b.compare(arith::CmpIPredicate::ne, myUnits, 0);
+    if (!dependentLaunch) {
+      firstQueries = loadQueries(firstSegment.pair);
+      issue(b.i32(0), first, hasFirst);
+      return;
     }
+    // What the launch before may still write is copied after it.  The second
+    // unit is not: its copies would slow down that launch's merges.
+    b.launchDependents();
+    Value early = b.compare(arith::CmpIPredicate::ult, warp, header[2]);
+    issue(b.i32(0), first, arith::AndIOp::create(b, hasFirst, early));
+    b.waitForDependency();
+    Value late = arith::XOrIOp::create(
+        b, early, arith::ConstantOp::create(b, b.getBoolAttr(true)));
+    issue(b.i32(0), first, arith::AndIOp::create(b, hasFirst, late));
     firstQueries = loadQueries(firstSegment.pair);
-    if (!dependentLaunch)
-      issue(b.i32(0), first);
   }
 
   int64_t taskStride() { return SharedLayout::kWarps * sizeof(rt::UnitTask); }
@@ -234,8 +242,7 @@ private:
     return b.shr(ahead, llvm::Log2_64(SharedLayout::kWarps));
   }
 
-  void issue(Value number, const Task &task) {
-    Value exists = b.compare(arith::CmpIPredicate::ult, number, myUnits);
+  void issue(Value number, const Task &task, Value exists) {
     Value leader = arith::AndIOp::create(b, exists, isLeader);
     SmallVector<int64_t> levels(parts.units.getKinds());
     RingIssueOp::create(b, ring, barriers, number, leader, codes, parameters,
@@ -444,7 +451,8 @@ private:
     Value slot = RingWaitOp::create(b, b.pointer(kSharedSpace), ring, barriers,
                                     number, shared.slotBytes);
     Value following = b.add(number, 1);
-    issue(following, next);
+    issue(following, next,
+          b.compare(arith::CmpIPredicate::ult, following, myUnits));
     Value place = b.mul(b.add(number, 2), taskStride());
     Task afterNext = Task::load(b, b.at(tasks, place));
     SmallVector<Value> worked;

@@ -85,8 +85,10 @@ Status pmkvq::rt::addFixedUnits(int64_t keyOffset, int64_t valueOffset,
   for (int32_t token = 0; token < tokens; token += kind.tokens()) {
     int64_t bytes = token * headDim * 2;
     UnitTask unit = {};
-    unit.info = UnitTask::makeInfo(
-        kind, std::min(kind.tokens(), tokens - token), token / kUnitGrain);
+    unit.info =
+        UnitTask::makeInfo(kind, std::min(kind.tokens(), tokens - token),
+                           token / kUnitGrain) |
+        UnitTask::kFixedArea;
     if (Status status =
             addUnit(keyOffset + bytes, valueOffset + bytes, unit, units);
         !status.ok())
@@ -240,6 +242,18 @@ static int64_t countUnits(const RowCut &row) {
   return units;
 }
 
+/// Units of a row before the first of a fixed area.
+static int64_t
+countEarlyUnits(const RowCut &row,
+                const std::vector<std::vector<UnitTask>> &pairs) {
+  int64_t early = 0;
+  for (const Run &run : row)
+    for (size_t i = run.begin; i < run.end; ++i, ++early)
+      if (pairs[run.pair][i].info & UnitTask::kFixedArea)
+        return early;
+  return early;
+}
+
 /// Sizes of the rows; bytes are allocated, and zero.
 static Status layOut(const Split &split, DeviceWorkList &list) {
   size_t segments = 0;
@@ -298,7 +312,7 @@ pmkvq::rt::buildDeviceWorkList(const std::vector<std::vector<UnitTask>> &pairs,
     uint8_t *at = list.bytes.data() + r * list.rowBytes;
     WorkHeader header = {static_cast<uint32_t>(row.size()),
                          static_cast<uint32_t>(countUnits(row)),
-                         {}};
+                         static_cast<uint32_t>(countEarlyUnits(row, pairs)), 0};
     std::memcpy(at, &header, sizeof(header));
     uint8_t *segmentAt = at + sizeof(WorkHeader);
     uint8_t *unitAt = segmentAt + list.segmentsPerRow * sizeof(WorkSegment);

@@ -49,16 +49,21 @@ std::vector<std::vector<Segment>> parse(const DeviceWorkList &list) {
     const uint8_t *at = list.bytes.data() + size_t(row) * list.rowBytes;
     auto header = readAs<WorkHeader>(at);
     const uint8_t *unit = at + 16 + 16 * list.segmentsPerRow;
-    uint32_t total = 0;
+    uint32_t total = 0, early = 0;
+    bool isEarly = true;
     auto &segments = rows.emplace_back();
     for (uint32_t s = 0; s < header.segments; ++s) {
       Segment segment{readAs<WorkSegment>(at + 16 + 16 * s), {}};
-      for (uint32_t u = 0; u < segment.head.units; ++u, unit += 16)
+      for (uint32_t u = 0; u < segment.head.units; ++u, unit += 16) {
         segment.units.push_back(readAs<UnitTask>(unit));
+        isEarly &= !(segment.units.back().info & UnitTask::kFixedArea);
+        early += isEarly;
+      }
       total += segment.head.units;
       segments.push_back(std::move(segment));
     }
     EXPECT_EQ(total, header.units);
+    EXPECT_EQ(early, header.earlyUnits);
     // Padding is zero, and long enough.
     const uint8_t *end = at + list.rowBytes;
     EXPECT_GE(end - unit, kUnitTaskPadding * 16);

@@ -38,11 +38,13 @@ struct UnitTask {
   uint32_t value;
   /// The page's slot in the parameter pool; 0 if neither side has parameters.
   uint32_t slot;
-  /// kind | tokens << 8 | grain << 16: UnitKind::index(), tokens that count
-  /// (fewer than the kind's only at the end of a fixed area), and the number of
-  /// the unit's first 32 tokens in its page (where its parameters per token
-  /// are).
+  /// kind | tokens << 8 | grain << 16 | fixed << 24: UnitKind::index(), tokens
+  /// that count (fewer than the kind's only at the end of a fixed area), the
+  /// number of the unit's first 32 tokens in its page (where its parameters per
+  /// token are), and whether the unit lies in a fixed area.
   uint32_t info;
+
+  static constexpr uint32_t kFixedArea = 1u << 24;
 
   static constexpr uint32_t makeInfo(UnitKind kind, int32_t tokens,
                                      int32_t grain) {
@@ -51,7 +53,8 @@ struct UnitTask {
 };
 static_assert(sizeof(UnitTask) == 16);
 
-/// Units of one pair in one row.
+/// Units of one pair in one row.  Only the first and the last segment of a row
+/// may belong to a pair that other rows share.
 struct WorkSegment {
   /// sequence * kvHeads + head: whose queries and results.
   uint32_t pair;
@@ -69,7 +72,11 @@ struct WorkHeader {
   uint32_t segments;
   /// Units of all segments.
   uint32_t units;
-  uint32_t reserved[2];
+  /// Units from the first on that the launch before does not write: pages, but
+  /// not the fixed area that it may append to.  With dependent launch their
+  /// copies start before it has ended.
+  uint32_t earlyUnits;
+  uint32_t reserved;
 };
 static_assert(sizeof(WorkHeader) == 16);
 
