@@ -10,6 +10,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <set>
 
@@ -39,6 +40,9 @@ StandInState state;
 double now = 0;
 bool current = false;
 std::map<DeviceAddress, size_t> allocations;
+/// Work of the default stream that the host has not waited for: copies to the
+/// device and fills come late, as they may on a GPU.
+std::vector<std::function<void()>> pending;
 
 constexpr int kNotFound = 500;
 constexpr int kInvalidContext = 201;
@@ -89,6 +93,13 @@ static bool inside(DeviceAddress address, size_t bytes) {
     return false;
   auto [begin, size] = *std::prev(after);
   return address - begin + bytes <= size;
+}
+
+/// Does what is pending.
+static void settle() {
+  for (const std::function<void()> &work : pending)
+    work();
+  pending.clear();
 }
 
 extern "C" {
@@ -198,6 +209,7 @@ int cuMemFree_v2(DeviceAddress address) {
   auto found = allocations.find(address);
   if (found == allocations.end())
     return kDriverInvalidValue;
+  settle();
   state.usedBytes -= found->second;
   allocations.erase(found);
   std::free(reinterpret_cast<void *>(address));
@@ -208,13 +220,18 @@ int cuMemcpyHtoD_v2(DeviceAddress to, const void *from, size_t bytes) {
   BEGIN();
   if (!inside(to, bytes))
     return kDriverInvalidValue;
-  std::memcpy(reinterpret_cast<void *>(to), from, bytes);
+  std::vector<uint8_t> staged(static_cast<const uint8_t *>(from),
+                              static_cast<const uint8_t *>(from) + bytes);
+  pending.push_back([to, staged = std::move(staged)] {
+    std::memcpy(reinterpret_cast<void *>(to), staged.data(), staged.size());
+  });
   return kDriverSuccess;
 }
 int cuMemcpyDtoH_v2(void *to, DeviceAddress from, size_t bytes) {
   BEGIN();
   if (!inside(from, bytes))
     return kDriverInvalidValue;
+  settle();
   std::memcpy(to, reinterpret_cast<void *>(from), bytes);
   return kDriverSuccess;
 }
@@ -222,15 +239,18 @@ int cuMemcpyDtoD_v2(DeviceAddress to, DeviceAddress from, size_t bytes) {
   BEGIN();
   if (!inside(to, bytes) || !inside(from, bytes))
     return kDriverInvalidValue;
-  std::memcpy(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from),
-              bytes);
+  pending.push_back([=] {
+    std::memcpy(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from),
+                bytes);
+  });
   return kDriverSuccess;
 }
 int cuMemsetD8_v2(DeviceAddress to, unsigned char byte, size_t bytes) {
   BEGIN();
   if (!inside(to, bytes))
     return kDriverInvalidValue;
-  std::memset(reinterpret_cast<void *>(to), byte, bytes);
+  pending.push_back(
+      [=] { std::memset(reinterpret_cast<void *>(to), byte, bytes); });
   return kDriverSuccess;
 }
 
@@ -242,8 +262,11 @@ int cuStreamDestroy_v2(StreamHandle stream) {
   BEGIN();
   return destroy<FakeStream>(stream);
 }
-int cuStreamSynchronize(StreamHandle) {
+int cuStreamSynchronize(StreamHandle stream) {
   BEGIN();
+  // Other streams do not wait for the default one.
+  if (!stream)
+    settle();
   return kDriverSuccess;
 }
 int cuStreamBeginCapture_v2(StreamHandle stream, int) {

@@ -131,11 +131,21 @@ Status DeviceMemory::checkRange(int64_t offset, int64_t bytes) const {
               " leave a range of " + std::to_string(bytes_)};
 }
 
+/// Waits for a copy or fill that `started` on the default stream.  The driver
+/// may return before it is done, and our streams do not wait for that one.
+static Status settle(const Device &device, Status started) {
+  if (!started.ok())
+    return started;
+  return device.call(device.driver().streamSynchronize,
+                     static_cast<StreamHandle>(nullptr));
+}
+
 Status DeviceMemory::upload(const void *from, int64_t bytes, int64_t offset) {
   if (Status status = checkRange(offset, bytes); !status.ok() || bytes == 0)
     return status;
-  return memory_.device().call(memory_.device().driver().memcpyHtoD,
-                               memory_.get() + offset, from, bytes);
+  const Device &device = memory_.device();
+  return settle(device, device.call(device.driver().memcpyHtoD,
+                                    memory_.get() + offset, from, bytes));
 }
 
 Status DeviceMemory::download(void *to, int64_t bytes, int64_t offset) const {
@@ -149,15 +159,17 @@ Status DeviceMemory::copyFrom(const DeviceMemory &from) {
   if (Status status = checkRange(0, from.bytes());
       !status.ok() || from.bytes() == 0)
     return status;
-  return memory_.device().call(memory_.device().driver().memcpyDtoD,
-                               memory_.get(), from.memory_.get(), from.bytes());
+  const Device &device = memory_.device();
+  return settle(device, device.call(device.driver().memcpyDtoD, memory_.get(),
+                                    from.memory_.get(), from.bytes()));
 }
 
 Status DeviceMemory::fill(uint8_t byte) {
   if (bytes_ == 0)
     return {};
-  return memory_.device().call(memory_.device().driver().memsetD8,
-                               memory_.get(), byte, bytes_);
+  const Device &device = memory_.device();
+  return settle(device, device.call(device.driver().memsetD8, memory_.get(),
+                                    byte, bytes_));
 }
 
 //===----------------------------------------------------------------------===//
