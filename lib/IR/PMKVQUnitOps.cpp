@@ -20,16 +20,18 @@ LogicalResult ForSegmentOp::verify() {
   if (getBody().getArgumentTypes() != ArrayRef<Type>(expected))
     return emitOpError("(C1) expected a region that takes a segment and two "
                        "indices");
+  if (static_cast<int64_t>(getKvHeads()) <= 0)
+    return emitOpError("(C2) expected a positive number of kv heads");
   return success();
 }
 
-/// Whether `tile` is the `part` of a unit of `kind`.
-static bool isSide(Type type, Part part, rt::UnitKind kind) {
+/// Whether `type` is the `part` of a unit of `kind`.
+static bool isSide(Type type, Part part, rt::UnitKind kind, int64_t headDim) {
   auto tile = dyn_cast<TileType>(type);
   return tile && tile.getPart() == part &&
          tile.getLevel() ==
              kind.level(part == Part::Key ? rt::kKey : rt::kValue) &&
-         tile.getTokens() == kind.tokens();
+         tile.getTokens() == kind.tokens() && tile.getHeadDim() == headDim;
 }
 
 LogicalResult ForUnitOp::verify() {
@@ -38,27 +40,44 @@ LogicalResult ForUnitOp::verify() {
     return emitOpError("(C1) expected a pair of levels for each of ")
            << getBodies().size() << " regions, got " << kinds.size()
            << " levels";
+  int64_t headDim = getInit().getType().getHeadDim();
   for (auto [i, body] : llvm::enumerate(getBodies())) {
-    rt::UnitKind kind = {static_cast<int32_t>(kinds[2 * i]),
-                         static_cast<int32_t>(kinds[2 * i + 1])};
-    if (!rt::isLevel(kind.key) || !rt::isLevel(kind.value))
+    int64_t key = kinds[2 * i], value = kinds[2 * i + 1];
+    if (!rt::isLevel(key) || !rt::isLevel(value))
       return emitOpError("(C1) expected levels of 16, 8, 4 or 2, got ")
-             << kind.key << " and " << kind.value;
+             << key << " and " << value;
+    rt::UnitKind kind = {static_cast<int32_t>(key),
+                         static_cast<int32_t>(value)};
     if ((kind.key == 16) != (kind.value == 16))
       return emitOpError("(C3) expected both sides of a unit at level 16 or "
                          "neither, got keys at ")
              << kind.key << " and values at " << kind.value;
     TypeRange types = body.getArgumentTypes();
     if (types.size() != 4 || types[0] != getInit().getType() ||
-        !types[1].isIndex() || !isSide(types[2], Part::Key, kind) ||
-        !isSide(types[3], Part::Value, kind))
+        !types[1].isIndex() || !isSide(types[2], Part::Key, kind, headDim) ||
+        !isSide(types[3], Part::Value, kind, headDim))
       return emitOpError("(C2) expected region ")
              << i << " to take a state, an index, and tiles of "
-             << kind.tokens() << " tokens at levels " << kind.key << " and "
-             << kind.value;
+             << kind.tokens() << " tokens and " << headDim << " dims at levels "
+             << kind.key << " and " << kind.value;
     auto yield = cast<YieldOp>(body.front().getTerminator());
     if (yield.getResults().getTypes() != TypeRange(getInit().getType()))
       return yield.emitOpError("(C2) expected to yield the next state");
   }
+  return success();
+}
+
+LogicalResult StoreMergedOp::verify() {
+  SoftmaxType state = getState().getType();
+  auto heads = dyn_cast<MemRefType>(getOut().getType());
+  if (!heads || !heads.getLayout().isIdentity() || heads.getRank() != 3 ||
+      heads.isDynamicDim(1) || heads.getDimSize(2) != state.getHeadDim() ||
+      !heads.getElementType().isF32())
+    return emitOpError("(C1) expected a contiguous memref [rows, heads, ")
+           << state.getHeadDim() << "] in f32, its heads known, got "
+           << getOut().getType();
+  if (static_cast<int64_t>(getGroup()) != state.getQueries())
+    return emitOpError("(C1) expected a group of ")
+           << state.getQueries() << " queries, got " << getGroup();
   return success();
 }

@@ -19,3 +19,5 @@
 // CHECK-DAG: pmkvq.kernel @nothing
 // CHECK-DAG: pmkvq.shift
 // CHECK-DAG: pmkvq.softmax_finish
+// CHECK-DAG: pmkvq.for_unit
+// CHECK-DAG: pmkvq.multiply_codes

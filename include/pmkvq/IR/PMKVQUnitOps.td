@@ -35,8 +35,19 @@ def PMKVQ_ForSegmentOp : PMKVQ_Op<"for_segment", [
   let summary = "a thread block's segments, one after the other";
   let description = [{
     (C1) The region takes the segment, its sequence and its kv head.
+    (C2) `kv_heads` is positive.
 
     Lowers to: a loop over the row's segments.
+
+    ```mlir
+    pmkvq.kernel @segments(%work: !pmkvq.work, %block: index) -> i1 {
+      pmkvq.for_segment %work[%block] kv_heads 2 {
+      ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
+      }
+      %ok = arith.constant true
+      pmkvq.return %ok
+    }
+    ```
   }];
   let arguments = (ins PMKVQ_WorkType:$work, Index:$worker,
                        I64Attr:$kv_heads);
@@ -59,10 +70,24 @@ def PMKVQ_ForUnitOp : PMKVQ_Op<"for_unit", [
 
     (C1) `kinds` lists pairs of levels, one a region.
     (C2) A region takes a state, an index, a tile of keys and a tile of values
-         at its kind's levels, both of the kind's number of tokens.
+         at its kind's levels, both of the kind's number of tokens and of the
+         state's head_dim.
     (C3) Where one side is at level 16 the other is too.
 
     Lowers to: the ring of staged units, and a switch over the kind.
+
+    ```mlir
+    !state = !pmkvq.softmax<4, 128>
+    !k = !pmkvq.tile<key, 2, 128, 128, <per_channel>>
+    !v = !pmkvq.tile<value, 2, 128, 128, <per_token>>
+    func.func @f(%segment: !pmkvq.segment, %init: !state) -> !state {
+      %r = pmkvq.for_unit %segment from %init kinds [2, 2] : !state {
+      ^bb0(%state: !state, %tokens: index, %keys: !k, %values: !v):
+        pmkvq.yield %state : !state
+      }
+      return %r : !state
+    }
+    ```
   }];
   let arguments = (ins PMKVQ_SegmentType:$segment, PMKVQ_SoftmaxType:$init,
                        DenseI64ArrayAttr:$kinds);
@@ -82,9 +107,18 @@ def PMKVQ_StoreMergedOp : PMKVQ_Op<"store_merged"> {
     who comes last stores row r, head h of `out`.
 
     (C1) `out` is a contiguous memref [rows, heads, head_dim] in f32, its
-         heads known.
+         heads known; `group` is the number of the state's queries.
 
     Lowers to: a merge through shared memory, then through partial results.
+
+    ```mlir
+    func.func @f(%state: !pmkvq.softmax<4, 128>, %segment: !pmkvq.segment,
+                 %out: memref<?x8x128xf32>, %row: index, %head: index) {
+      pmkvq.store_merged %state of %segment, %out[%row, %head] group 4
+        : !pmkvq.softmax<4, 128>, memref<?x8x128xf32>
+      return
+    }
+    ```
   }];
   let arguments = (ins PMKVQ_SoftmaxType:$state, PMKVQ_SegmentType:$segment,
                        AnyShaped:$out, Index:$row, Index:$head,
@@ -93,6 +127,7 @@ def PMKVQ_StoreMergedOp : PMKVQ_Op<"store_merged"> {
     $state `of` $segment `,` $out `[` $row `,` $head `]` `group` $group
     attr-dict `:` type($state) `,` type($out)
   }];
+  let hasVerifier = 1;
 }
 
 include "pmkvq/IR/PMKVQLaneOps.td"

@@ -1,0 +1,135 @@
+// Constraints of the ops on lanes that read shared memory, each violated once.
+// RUN: pmkvq-opt %s -split-input-file -verify-diagnostics
+
+// multiply_codes C1.
+func.func @f(%p: !llvm.ptr<3>, %c: vector<8xi32>) {
+  // expected-error @+1 {{(C1) expected codes that fill whole vectors, got 64 tokens of 128 dims at level 3}}
+  %s = pmkvq.multiply_codes key 3 tokens 64 head_dim 128 in %p, %c
+    : !llvm.ptr<3>, vector<8xi32> -> vector<16xi32>
+  return
+}
+
+// -----
+
+// multiply_codes C1: at 2 bits two blocks of 16 rows share a word.
+func.func @f(%p: !llvm.ptr<3>, %c: vector<8xi32>) {
+  // expected-error @+1 {{(C1) expected codes that fill whole vectors, got 16 tokens of 128 dims at level 2}}
+  %s = pmkvq.multiply_codes key 2 tokens 16 head_dim 128 in %p, %c
+    : !llvm.ptr<3>, vector<8xi32> -> vector<4xi32>
+  return
+}
+
+// -----
+
+// multiply_codes C1: bytes take 32 tokens of values at a time.
+func.func @f(%p: !llvm.ptr<3>, %c: vector<2xi32>) {
+  // expected-error @+1 {{(C1) expected codes that fill whole vectors, got 16 tokens of 128 dims at level 8}}
+  %s = pmkvq.multiply_codes value 8 tokens 16 head_dim 128 in %p, %c
+    : !llvm.ptr<3>, vector<2xi32> -> vector<32xi32>
+  return
+}
+
+// -----
+
+// multiply_codes C2.
+func.func @f(%p: !llvm.ptr<3>) {
+  // expected-error @+1 {{(C2) expected at least one operand of columns}}
+  "pmkvq.multiply_codes"(%p) <{part = #pmkvq<part key>, level = 4 : i64,
+                               tokens = 64 : i64, head_dim = 128 : i64}>
+    : (!llvm.ptr<3>) -> ()
+  return
+}
+
+// -----
+
+// multiply_codes C2: raw keys have 8 blocks of 16 dims.
+func.func @f(%p: !llvm.ptr<3>, %c: vector<8xi32>) {
+  // expected-error @+1 {{(C2) expected columns of 16 words, got 8}}
+  %s = pmkvq.multiply_codes key 16 tokens 16 head_dim 128 in %p, %c
+    : !llvm.ptr<3>, vector<8xi32> -> vector<4xf32>
+  return
+}
+
+// -----
+
+// multiply_codes C3: codes' sums are exact.
+func.func @f(%p: !llvm.ptr<3>, %c: vector<8xi32>) {
+  // expected-error @+1 {{(C3) expected 1 results of type 'vector<16xi32>', got 'vector<16xf32>'}}
+  %s = pmkvq.multiply_codes key 4 tokens 64 head_dim 128 in %p, %c
+    : !llvm.ptr<3>, vector<8xi32> -> vector<16xf32>
+  return
+}
+
+// -----
+
+// multiply_codes C3: one result an operand.
+func.func @f(%p: !llvm.ptr<3>, %c: vector<8xi32>) {
+  // expected-error @+1 {{(C3) expected 2 results of type 'vector<16xi32>', got 'vector<16xi32>'}}
+  %s = pmkvq.multiply_codes key 4 tokens 64 head_dim 128 in %p, %c, %c
+    : !llvm.ptr<3>, vector<8xi32>, vector<8xi32> -> vector<16xi32>
+  return
+}
+
+// -----
+
+// ring_issue C1.
+func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %n: i32, %l: i1, %p: i64) {
+  // expected-error @+1 {{(C1) expected pairs of levels of 16, 8, 4 or 2, got [2, 2, 4]}}
+  pmkvq.ring_issue %n into %s, %s if %l from %g, %g at %n, %n, %n info %n policy %p
+    kinds [2, 2, 4] slot_bytes 9216 head_dim 128 keys_per_token false
+    : !llvm.ptr<3>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+  return
+}
+
+// -----
+
+// ring_issue C2: parameters and codes are 512 + 512 + 4096 + 4096 bytes.
+func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %n: i32, %l: i1, %p: i64) {
+  // expected-error @+1 {{(C2) expected a slot of at least 9216 bytes for units of levels 2 and 2, got 8192}}
+  pmkvq.ring_issue %n into %s, %s if %l from %g, %g at %n, %n, %n info %n policy %p
+    kinds [16, 16, 2, 2] slot_bytes 8192 head_dim 128 keys_per_token false
+    : !llvm.ptr<3>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+  return
+}
+
+// -----
+
+// ring_issue C2: pieces of a slot are aligned.
+func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %n: i32, %l: i1, %p: i64) {
+  // expected-error @+1 {{(C2) expected a multiple of 128 bytes a slot, got 9220}}
+  pmkvq.ring_issue %n into %s, %s if %l from %g, %g at %n, %n, %n info %n policy %p
+    kinds [2, 2] slot_bytes 9220 head_dim 128 keys_per_token false
+    : !llvm.ptr<3>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+  return
+}
+
+// -----
+
+// merge_warps C1.
+func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
+  // expected-error @+1 {{(C1) expected a group of 1 to 8, got 9}}
+  pmkvq.merge_warps pair %i shares %i partial %i (%x, %x, %x, %x) through %s to %g, %g
+    group 9 head_dim 8 slot_bytes 128 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+  return
+}
+
+// -----
+
+// merge_warps C1: five queries take two operands.
+func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
+  // expected-error @+1 {{(C1) expected 8 values of states, got 4}}
+  pmkvq.merge_warps pair %i shares %i partial %i (%x, %x, %x, %x) through %s to %g, %g
+    group 5 head_dim 8 slot_bytes 128 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+  return
+}
+
+// -----
+
+// merge_shares C1.
+func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32) {
+  // expected-error @+1 {{(C1) expected a group of 1 to 8, got 0}}
+  pmkvq.merge_shares pair %i shares %i partial %i from %g, %g to %g through %s
+    group 0 head_dim 128 slot_bytes 128
+    : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>, !llvm.ptr<1>
+  return
+}
