@@ -151,5 +151,6 @@ llvm::Expected<DeviceKernel> mlir::pmkvq::compileRead(MLIRContext &context,
   auto ptx = printPTX(*module, chip);
   if (!ptx)
     return ptx.takeError();
-  return DeviceKernel{std::move(*ptx), "read", 0, 0};
+  return DeviceKernel{std::move(*ptx), "read", /*threads=*/512,
+                      /*sharedBytes=*/0};
 }

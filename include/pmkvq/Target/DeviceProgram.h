@@ -62,7 +62,7 @@ llvm::Expected<DeviceKernel> compileDecode(MLIRContext &context,
                                            const DecodeSpec &spec);
 
 /// A kernel that reads memory as fast as the device can; its argument is a
-/// ReadArgs.  The grid is free.
+/// ReadArgs.  Blocks and threads are free; those said are a good choice.
 llvm::Expected<DeviceKernel> compileRead(MLIRContext &context,
                                          const std::string &chip);
 
