@@ -118,9 +118,11 @@ void TileBuilder::store(Value value, Value address, unsigned alignment) {
 }
 
 Value TileBuilder::loadBf16Lanes(Value address) {
-  // bf16 is the upper half of f32.
-  Value shifted = arith::ShLIOp::create(*this, loadU16Lanes(address),
-                                        splatInt(i32Vector(), 16));
+  // bf16 is the upper half of f32.  Named: compilers differ in which argument
+  // of a call they evaluate, and so emit, first.
+  Value lanes = loadU16Lanes(address);
+  Value shifted =
+      arith::ShLIOp::create(*this, lanes, splatInt(i32Vector(), 16));
   return arith::BitcastOp::create(*this, f32Vector(), shifted);
 }
 

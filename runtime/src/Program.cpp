@@ -6,6 +6,8 @@
 
 #include "pmkvq_rt/Program.h"
 
+#include <algorithm>
+
 using namespace pmkvq::rt;
 
 static const char *const kPartNames[kParts] = {"key", "value"};
@@ -135,7 +137,8 @@ Status pmkvq::rt::checkKernels(const Program &program, LevelUse use) {
         continue;
       if (!program.entries.flush[part][ladderIndex(level)])
         return missing(flushName(part, level));
-      if (level > lowest &&
+      // Nothing falls from the last level, whatever the floor: the array ends.
+      if (level > std::max(lowest, kLadder.back()) &&
           !program.entries.requantize[part][ladderIndex(level)])
         return missing(requantizeName(part, level));
     }

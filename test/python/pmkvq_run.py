@@ -1,4 +1,4 @@
-"""Runs build/bin/pmkvq-run (or $PMKVQ_RUN) and reads what it prints."""
+"""Runs pmkvq-run of build/ (or $PMKVQ_BUILD) and reads what it prints."""
 
 import functools
 import json
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+BUILD = Path(os.environ.get("PMKVQ_BUILD", ROOT / "build"))
 TIMEOUT_S = 600
 
 
@@ -24,7 +25,7 @@ class Output:
 
 
 def tool():
-    path = Path(os.environ.get("PMKVQ_RUN", ROOT / "build" / "bin" / "pmkvq-run"))
+    path = BUILD / "bin" / "pmkvq-run"
     if not path.exists():
         pytest.fail(f"{path} is not built")
     return path
