@@ -58,9 +58,10 @@ struct Lanes {
     /// A number a query.
     Scalars,
     /// A constant, the same for all elements.
-    Constant,
-    State
+    Constant
   } form;
+  explicit Lanes(Form form = Constant) : form(form) {}
+
   /// [operand] for everything but parameters, which have one.
   SmallVector<Values> words;
   SmallVector<Affine> elements;
@@ -115,7 +116,7 @@ private:
       return it->second;
     DenseFPElementsAttr attr;
     if (matchPattern(value, m_Constant(&attr)) && attr.isSplat()) {
-      Lanes constant{Lanes::Constant};
+      Lanes constant(Lanes::Constant);
       constant.constant = attr.getSplatValue<APFloat>().convertToFloat();
       return forms[value] = constant;
     }
@@ -124,7 +125,7 @@ private:
   }
 
   Lanes loadQueries(bool raw) {
-    Lanes result{Lanes::Queries};
+    Lanes result(Lanes::Queries);
     int64_t start =
         raw ? segment.shared.rawQueries() : segment.shared.halfQueries();
     Value mine = b.at(segment.base, b.shl(segment.lane, 4));
@@ -238,7 +239,7 @@ private:
   LogicalResult lowerReduce(ReduceOp op) {
     Lanes by = get(op.getBy());
     Lanes &rows = get(op.getRows());
-    Lanes result{Lanes::Scalars};
+    Lanes result(Lanes::Scalars);
     bool ones = by.form == Lanes::Constant && by.constant == 1.0;
     if (rows.form == Lanes::Queries && by.form == Lanes::PerChannel) {
       Value weights = b.pack(by.ranges);
@@ -309,7 +310,7 @@ private:
   template <typename OpTy>
   LogicalResult lowerScalars(OpTy op,
                              function_ref<Value(Value, Value)> combine) {
-    Lanes result{Lanes::Scalars};
+    Lanes result(Lanes::Scalars);
     Lanes left = get(op.getLhs()), right = get(op.getRhs());
     if (left.form != Lanes::Scalars && right.form != Lanes::Scalars)
       return unsupported(op);
@@ -386,7 +387,7 @@ private:
     auto product = MultiplyCodesOp::create(
         b, SmallVector<Type>(operands.size(), type), tile.getPart(),
         tile.getLevel(), tile.getTokens(), tile.getHeadDim(), codes, operands);
-    Lanes result{Lanes::Elements};
+    Lanes result(Lanes::Elements);
     for (auto [i, vector] : llvm::enumerate(product.getSums())) {
       Values c = b.unpack(vector);
       Affine affine;
@@ -437,7 +438,7 @@ private:
     Lanes scores = get(op.getScores());
     if (scores.form != Lanes::Elements)
       return unsupported(op);
-    Lanes weights{Lanes::Weights};
+    Lanes weights(Lanes::Weights);
     for (int64_t i = 0; i < operands(); ++i) {
       Affine &affine = scores.elements[i];
       Value log2 = keys.isRaw() ? b.f32(segment.rawFactor) : segment.factors[i];
@@ -457,8 +458,7 @@ private:
       Affine result;
       result.products = b.unpack(softmax.getWeights());
       weights.weights.push_back(b.unpack(softmax.getPacked()));
-      state.sum =
-          b.addF(state.sum, sumOf(result.products));
+      state.sum = b.addF(state.sum, sumOf(result.products));
       weights.elements.push_back(result);
     }
     forms[op.getWeights()] = weights;

@@ -59,7 +59,7 @@ static SmallVector<Value> multiplyCodes(LaneBuilder &b, MultiplyCodesOp op) {
       Values a = unpackFragment(b, words, fragment);
       for (auto [operand, sum] : llvm::zip(operands, sums)) {
         ArrayRef<Value> k =
-            ArrayRef<Value>(operand).slice(fragment.kBlock * 2, 2);
+            ArrayRef<Value>(operand).slice(size_t(fragment.kBlock) * 2, 2);
         Values &c = sum[fragment.rowBlock];
         c = raw ? b.mmaBrainFloats(a, k, c) : b.mmaBytes(a, k, c, isKey);
       }

@@ -61,7 +61,7 @@ createMachine(const std::string &chip) {
   llvm::Triple triple("nvptx64-nvidia-cuda");
   std::string message;
   const llvm::Target *target =
-      llvm::TargetRegistry::lookupTarget(triple.str(), message);
+      llvm::TargetRegistry::lookupTarget(triple, message);
   if (!target)
     return makeError(message);
   std::unique_ptr<llvm::TargetMachine> machine(target->createTargetMachine(

@@ -151,7 +151,7 @@ private:
     auto split = matchOffset(reduce.getBy());
     if (!split)
       return;
-    auto product = &split->product;
+    ConstantProduct *product = &split->product;
     ImplicitLocOpBuilder b(reduce.getLoc(), reduce);
     Type type = reduce.getType();
     int64_t width = cast<VectorType>(split->base.getType()).getNumElements();

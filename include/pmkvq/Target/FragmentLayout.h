@@ -133,8 +133,8 @@ struct FragmentLayout {
     FragmentRegister reg =
         fragment(vector, index).registers[half * 2 + (r / 8)];
     int32_t lane = (r % 8) * 4 + t;
-    int64_t byte = static_cast<int64_t>(vector) * kVectorBytes + lane * 16 +
-                   reg.word * 4 + e * (level == 16 ? 2 : 1);
+    int64_t in16 = int64_t{reg.word} * 4 + int64_t{e} * (level == 16 ? 2 : 1);
+    int64_t byte = int64_t{vector} * kVectorBytes + int64_t{lane} * 16 + in16;
     return {byte, reg.exponent};
   }
 
