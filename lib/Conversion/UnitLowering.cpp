@@ -9,6 +9,7 @@
 #include "pmkvq/Target/FragmentLayout.h"
 #include "llvm/ADT/TypeSwitch.h"
 #include <cmath>
+#include <limits>
 #include <optional>
 
 using namespace mlir;
@@ -380,10 +381,11 @@ private:
   Lanes multiplyCodes(TileType tile, Values &operands, Values &scales,
                       int64_t lowUnits) {
     FragmentLayout order = layout(tile);
+    // Each lane has rows g and g + 8 of a block.
+    int64_t rows = int64_t{order.rowBlocks()} * 2;
     Value codes = b.at(slot, tile.getPart() == Part::Key ? places.keyCodes
                                                          : places.valueCodes);
-    Type type = lowUnits ? Type(b.words(order.rowBlocks() * 4))
-                         : Type(b.floats(order.rowBlocks() * 4));
+    Type type = lowUnits ? Type(b.words(rows * 2)) : Type(b.floats(rows * 2));
     auto product = MultiplyCodesOp::create(
         b, SmallVector<Type>(operands.size(), type), tile.getPart(),
         tile.getLevel(), tile.getTokens(), tile.getHeadDim(), codes, operands);
@@ -392,7 +394,7 @@ private:
       Values c = b.unpack(vector);
       Affine affine;
       llvm::SmallDenseMap<int32_t, Value> factors;
-      for (int32_t row = 0; row < order.rowBlocks() * 2; ++row) {
+      for (int64_t row = 0; row < rows; ++row) {
         Value high = c[row * 2], low = c[row * 2 + 1];
         if (!lowUnits) {
           affine.products.push_back(b.addF(high, low));
@@ -402,7 +404,8 @@ private:
         Value sum = b.add(
             lowUnits == 256 ? b.shl(high, 8) : b.mul(high, lowUnits), low);
         affine.products.push_back(b.toF32(sum));
-        int32_t exponent = order.exponent(row / 2, row % 2);
+        int32_t exponent =
+            order.exponent(static_cast<int32_t>(row / 2), row % 2);
         Value &factor = factors[exponent];
         if (!factor)
           factor = b.mulF(scales[i], b.f32(std::ldexp(1.0, -exponent)));
@@ -423,7 +426,7 @@ private:
     Lanes rows = get(op.getScores());
     if (rows.form != Lanes::Elements)
       return unsupported(op);
-    Value hidden = b.f32(-INFINITY);
+    Value hidden = b.f32(-std::numeric_limits<double>::infinity());
     for (Affine &affine : rows.elements)
       for (size_t i = 0; i < affine.products.size(); ++i) {
         Value token = b.add(g, static_cast<int64_t>(i) * 8);

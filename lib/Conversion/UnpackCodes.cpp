@@ -52,8 +52,8 @@ static SmallVector<Value> multiplyCodes(LaneBuilder &b, MultiplyCodesOp op) {
   Value lane = b.andBits(b.threadId(), FragmentLayout::kLanes - 1);
   Value mine = b.at(op.getCodes(), b.shl(lane, 4));
   for (int32_t vector = 0; vector < layout.vectors(); ++vector) {
-    Values words =
-        b.loadWords(b.at(mine, vector * FragmentLayout::kVectorBytes), 4);
+    Values words = b.loadWords(
+        b.at(mine, int64_t{vector} * FragmentLayout::kVectorBytes), 4);
     for (int32_t i = 0; i < layout.fragmentsPerVector(); ++i) {
       Fragment fragment = layout.fragment(vector, i);
       Values a = unpackFragment(b, words, fragment);
