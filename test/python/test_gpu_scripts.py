@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from pmkvq_run import tool
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADER = ("device,kv_heads,q_heads,head_dim,batch,context,levels,key_format,value_format,us,spread,bytes,read_us,"
@@ -95,11 +96,10 @@ def test_nothing_measured_is_an_error(packed):
 
 def test_every_line_of_the_shapes_is_understood(packed):
     """By the tool's own parser: an error would come before that of the missing driver."""
-    tool = os.environ.get("PMKVQ_RUN", ROOT / "build" / "bin" / "pmkvq-run")
     for line in (ROOT / "script" / "gpu-shapes").read_text().splitlines():
         if not line or line.startswith("#"):
             continue
-        result = subprocess.run([tool, "--bench=attention", "--device=cuda", *line.removeprefix("quick:").split()],
+        result = subprocess.run([tool(), "--bench=attention", "--device=cuda", *line.removeprefix("quick:").split()],
                                 capture_output=True, encoding="utf-8", timeout=60,
                                 env={**os.environ, "PMKVQ_CUDA_LIBRARY": "/nonexistent.so"})
         assert "no CUDA driver" in result.stderr, line
