@@ -342,8 +342,40 @@ void LaneBuilder::launchDependents() {
   NVVM::GriddepcontrolOp::create(*this,
                                  NVVM::GridDepActionKind::launch_dependents);
 }
-Value LaneBuilder::countArrival(Value counter) {
-  return inlineAsm(*this, getI32Type(), counter,
-                   "atom.add.acq_rel.gpu.global.u32 $0, [$1], 1;", "=r,l",
-                   /*sideEffects=*/true);
+
+// No op and no intrinsic has 128-bit relaxed accesses.
+
+void LaneBuilder::storeWhole(const Values &words, Value address) {
+  auto wide = [&](Value low, Value high) -> Value {
+    Value pair = LLVM::UndefOp::create(*this, this->words(2));
+    pair = LLVM::InsertElementOp::create(*this, pair, low, i32(0));
+    pair = LLVM::InsertElementOp::create(*this, pair, high, i32(1));
+    return bitcast(pair, getI64Type());
+  };
+  LLVM::InlineAsmOp::create(
+      *this, TypeRange(),
+      ValueRange{address, wide(words[0], words[1]), wide(words[2], words[3])},
+      "{ .reg .b128 v; mov.b128 v, {$1, $2}; "
+      "st.relaxed.gpu.global.b128 [$0], v; }",
+      "l,l,l", /*has_side_effects=*/true, /*is_align_stack=*/false,
+      LLVM::TailCallKind::None,
+      LLVM::AsmDialectAttr::get(getContext(), LLVM::AsmDialect::AD_ATT),
+      /*operand_attrs=*/ArrayAttr());
+}
+
+Values LaneBuilder::loadWhole(Value address) {
+  auto type = LLVM::LLVMStructType::getLiteral(getContext(),
+                                               {getI64Type(), getI64Type()});
+  Value pair = inlineAsm(*this, type, address,
+                         "{ .reg .b128 v; ld.relaxed.gpu.global.b128 v, [$2]; "
+                         "mov.b128 {$0, $1}, v; }",
+                         "=l,=l,l", /*sideEffects=*/true);
+  Values loaded;
+  for (int64_t i = 0; i < 2; ++i) {
+    Value wide = LLVM::ExtractValueOp::create(*this, pair, i);
+    Value both = bitcast(wide, words(2));
+    for (int64_t j = 0; j < 2; ++j)
+      loaded.push_back(LLVM::ExtractElementOp::create(*this, both, i32(j)));
+  }
+  return loaded;
 }

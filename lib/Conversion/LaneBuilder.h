@@ -155,9 +155,9 @@ public:
   Value evictFirstPolicy();
   void waitForDependency();
   void launchDependents();
-  /// Adds 1 with acquire and release order at the scope of the device; gives
-  /// what was there.
-  Value countArrival(Value counter);
+  /// Four words at once, as one access that other thread blocks see whole.
+  void storeWhole(const Values &words, Value address);
+  Values loadWhole(Value address);
 };
 
 } // namespace mlir::pmkvq

@@ -13,7 +13,7 @@
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "pmkvq/Passes.h"
 #include "pmkvq/Target/SharedLayout.h"
-#include "pmkvq_rt/Abi.h"
+#include "pmkvq_rt/DeviceAbi.h"
 
 namespace mlir::pmkvq {
 #define GEN_PASS_DEF_LOWERMERGES
@@ -167,28 +167,27 @@ static Merged mergeWarpStates(LaneBuilder &b, Value base, const Share &share,
   return merged;
 }
 
-/// Bytes of one partial result.
-static int64_t partialBytes(const SharedLayout &shared) {
-  return rt::partialFloats(shared.group, shared.headDim) * 4;
+/// This thread's first record of a partial result; it has one for each two
+/// outputs.
+static Value recordAt(LaneBuilder &b, Value partials, Value index,
+                      const Share &share, const SharedLayout &shared) {
+  Value partial =
+      b.mul(index, rt::devicePartialBytes(shared.group, shared.headDim));
+  Value record =
+      b.mul(b.threadId(), share.width / 2 * int64_t{sizeof(rt::PartialRecord)});
+  return b.at(b.at(partials, partial), record);
 }
 
-static Value partialAt(LaneBuilder &b, Value partials, Value index,
-                       const SharedLayout &shared) {
-  return b.at(partials, b.mul(index, partialBytes(shared)));
-}
-
-/// Outputs first, then maximum and sum of each query.
 static void storePartial(LaneBuilder &b, const Merged &merged,
-                         const Share &share, const SharedLayout &shared,
-                         Value record) {
-  storeFloats(b, merged.outputs, b.at(record, b.mul(share.element, 4)));
-  Value first = b.compare(arith::CmpIPredicate::eq, share.dim, 0);
-  auto branch = scf::IfOp::create(b, first, /*withElseRegion=*/false);
-  OpBuilder::InsertionGuard guard(b);
-  b.setInsertionPointToStart(branch.thenBlock());
-  Value stats = b.at(b.at(record, shared.group * shared.headDim * 4),
-                     b.mul(share.query, 8));
-  storeFloats(b, {merged.maximum, merged.sum}, stats);
+                         const Share &share, Value record) {
+  Value inverse = b.reciprocal(merged.sum);
+  Value logSum = b.addF(b.log2(merged.sum), merged.maximum);
+  auto bits = [&](Value value) { return b.bitcast(value, b.getI32Type()); };
+  for (int64_t i = 0; i < share.width; i += 2)
+    b.storeWhole({bits(b.mulF(merged.outputs[i], inverse)),
+                  bits(b.mulF(merged.outputs[i + 1], inverse)), bits(logSum),
+                  bits(b.f32(rt::kPartialTag))},
+                 b.at(record, i / 2 * int64_t{sizeof(rt::PartialRecord)}));
 }
 
 static SharedLayout sharedOf(int64_t group, int64_t headDim,
@@ -214,8 +213,8 @@ static SmallVector<Value> mergeWarps(LaneBuilder &b, MergeWarpsOp op) {
     b.setInsertionPointToStart(branch.thenBlock());
     storeResults(b, merged, share, shared, op.getOut(), op.getPair());
     b.setInsertionPointToStart(branch.elseBlock());
-    storePartial(b, merged, share, shared,
-                 partialAt(b, op.getPartials(), op.getPartial(), shared));
+    storePartial(b, merged, share,
+                 recordAt(b, op.getPartials(), op.getPartial(), share, shared));
   });
   return {};
 }
@@ -224,110 +223,123 @@ static SmallVector<Value> mergeWarps(LaneBuilder &b, MergeWarpsOp op) {
 // Thread blocks
 //===----------------------------------------------------------------------===//
 
-/// Whether this thread block is the last of its pair; the counter is zero again
-/// then.
-static Value arriveLast(LaneBuilder &b, MergeSharesOp op,
-                        const SharedLayout &shared) {
-  Value flag = b.at(op.getShared(), shared.flag());
-  b.barrier();
-  Value first = b.compare(arith::CmpIPredicate::eq, b.threadId(), 0);
-  auto branch = scf::IfOp::create(b, first, /*withElseRegion=*/false);
+/// The records of up to `count` shares from `first` on, [share][record] words.
+/// All loads are in flight before the first is looked at, and they are made
+/// again until every record has its tag.  Past the end, the last share is read
+/// again.
+static SmallVector<Values> awaitRecords(LaneBuilder &b, MergeSharesOp op,
+                                        const Share &share,
+                                        const SharedLayout &shared, Value first,
+                                        int64_t count) {
+  constexpr int64_t kWords = 4, kTagWord = 3;
+  int64_t records = share.width / 2;
+  Value last = b.sub(op.getShares(), b.i32(1));
+  Values addresses;
+  for (int64_t i = 0; i < count; ++i) {
+    Value index = arith::MinUIOp::create(b, b.add(first, i), last);
+    Value record = recordAt(b, op.getPartials(), b.add(op.getPartial(), index),
+                            share, shared);
+    for (int64_t r = 0; r < records; ++r)
+      addresses.push_back(b.at(record, r * int64_t{sizeof(rt::PartialRecord)}));
+  }
+  SmallVector<Type> types(addresses.size() * kWords, b.getI32Type());
+  auto loop = scf::WhileOp::create(b, types, ValueRange());
   {
     OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(branch.thenBlock());
-    Value counter = b.at(op.getCounters(), b.mul(op.getPartial(), 4));
-    Value before = b.countArrival(counter);
-    Value last =
-        b.compare(arith::CmpIPredicate::eq, b.add(before, 1), op.getShares());
-    b.store(arith::ExtUIOp::create(b, b.getI32Type(), last), flag, 4);
-    auto reset = scf::IfOp::create(b, last, /*withElseRegion=*/false);
-    b.setInsertionPointToStart(reset.thenBlock());
-    b.store(b.i32(0), counter, 4);
+    Block *before = b.createBlock(&loop.getBefore());
+    Values words;
+    for (Value address : addresses)
+      llvm::append_range(words, b.loadWhole(address));
+    Value tag = b.bitcast(b.f32(rt::kPartialTag), b.getI32Type());
+    Value missing;
+    for (size_t i = kTagWord; i < words.size(); i += kWords) {
+      Value differs = b.compare(arith::CmpIPredicate::ne, words[i], tag);
+      missing =
+          missing ? Value(arith::OrIOp::create(b, missing, differs)) : differs;
+    }
+    b.setInsertionPointToEnd(before);
+    scf::ConditionOp::create(b, missing, words);
+    b.createBlock(&loop.getAfter(), {}, types,
+                  SmallVector<Location>(types.size(), b.getLoc()));
+    scf::YieldOp::create(b, ValueRange());
   }
-  b.barrier();
-  return b.compare(arith::CmpIPredicate::ne, b.load(b.getI32Type(), flag, 4),
-                   0);
+  // The tags are zero again for the next launch.
+  SmallVector<Values> result;
+  for (size_t i = 0; i < addresses.size(); ++i) {
+    b.store(b.i32(0), b.at(addresses[i], kTagWord * 4), 4);
+    result.push_back(Values(loop.getResults().slice(i * kWords, kWords)));
+  }
+  return result;
 }
 
-/// Adds `count` partial results from `first` on; those past the last have no
-/// weight.  All loads are in flight before the first is used.
+/// Adds `count` shares from `first` on; those past the last have no weight.
 static Merged addShares(LaneBuilder &b, MergeSharesOp op, const Share &share,
                         const SharedLayout &shared, Value first,
                         const Merged &before, int64_t count) {
-  SmallVector<Values> outputs;
-  Values maxima, sums;
-  int64_t statsOffset = shared.group * shared.headDim * 4;
-  SmallVector<Type> types(share.width + 2, b.getF32Type());
-  for (int64_t i = 0; i < count; ++i) {
-    Value index = b.add(first, i);
-    Value exists = b.compare(arith::CmpIPredicate::ult, index, op.getShares());
-    auto branch = scf::IfOp::create(b, types, exists, /*addThenBlock=*/true,
-                                    /*addElseBlock=*/true);
-    {
-      OpBuilder::InsertionGuard guard(b);
-      b.setInsertionPointToStart(branch.elseBlock());
-      Values none(share.width + 2, b.f32(0.0));
-      none[0] = b.f32(-1e30);
-      scf::YieldOp::create(b, none);
-      b.setInsertionPointToStart(branch.thenBlock());
-      Value record =
-          partialAt(b, op.getPartials(), b.add(op.getPartial(), index), shared);
-      Values loaded = loadFloats(
-          b, b.at(b.at(record, statsOffset), b.mul(share.query, 8)), 2);
-      llvm::append_range(
-          loaded,
-          loadFloats(b, b.at(record, b.mul(share.element, 4)), share.width));
-      scf::YieldOp::create(b, loaded);
-    }
-    maxima.push_back(branch.getResult(0));
-    sums.push_back(branch.getResult(1));
-    outputs.push_back(Values(branch.getResults().drop_front(2)));
-  }
+  SmallVector<Values> words = awaitRecords(b, op, share, shared, first, count);
+  int64_t records = share.width / 2;
+  auto number = [&](int64_t i, int64_t record, int64_t word) {
+    return b.bitcast(words[i * records + record][word], b.getF32Type());
+  };
+  Values logSums;
   Merged merged;
   merged.maximum = before.maximum;
-  for (Value maximum : maxima)
-    merged.maximum = b.maxF(merged.maximum, maximum);
+  for (int64_t i = 0; i < count; ++i) {
+    Value exists =
+        b.compare(arith::CmpIPredicate::ult, b.add(first, i), op.getShares());
+    logSums.push_back(b.select(exists, number(i, 0, 2), b.f32(-1e30)));
+    merged.maximum = b.maxF(merged.maximum, logSums.back());
+  }
   Value rescale = b.exp2(b.subF(before.maximum, merged.maximum));
   merged.sum = b.mulF(before.sum, rescale);
   for (Value output : before.outputs)
     merged.outputs.push_back(b.mulF(output, rescale));
   for (int64_t i = 0; i < count; ++i) {
-    Value weight = b.exp2(b.subF(maxima[i], merged.maximum));
-    merged.sum = b.fma(weight, sums[i], merged.sum);
-    for (auto [sum, output] : llvm::zip(merged.outputs, outputs[i]))
-      sum = b.fma(weight, output, sum);
+    Value weight = b.exp2(b.subF(logSums[i], merged.maximum));
+    merged.sum = b.addF(merged.sum, weight);
+    for (int64_t j = 0; j < share.width; ++j) {
+      Value &sum = merged.outputs[j];
+      sum = b.fma(weight, number(i, j / 2, j % 2), sum);
+    }
   }
   return merged;
 }
 
 static SmallVector<Value> mergeShares(LaneBuilder &b, MergeSharesOp op) {
-  SharedLayout shared =
-      sharedOf(op.getGroup(), op.getHeadDim(), op.getSlotBytes());
-  Value last = arriveLast(b, op, shared);
-  auto branch = scf::IfOp::create(b, last, /*withElseRegion=*/false);
-  OpBuilder::InsertionGuard guard(b);
-  b.setInsertionPointToStart(branch.thenBlock());
+  SharedLayout shared = sharedOf(op.getGroup(), op.getHeadDim(), 0);
   Share share = Share::of(b, shared);
   ifQuery(b, share, shared, [&] {
-    constexpr int64_t kAtOnce = 16;
-    SmallVector<Value> init = {b.f32(-1e30), b.f32(0.0)};
-    init.append(share.width, b.f32(0.0));
-    auto loop =
-        scf::ForOp::create(b, b.i32(0), op.getShares(), b.i32(kAtOnce), init);
+    Merged none = {b.f32(-1e30), b.f32(0.0), Values(share.width, b.f32(0.0))};
+    SmallVector<Type> types(share.width + 2, b.getF32Type());
+    auto yield = [&](const Merged &merged) {
+      SmallVector<Value> values = {merged.maximum, merged.sum};
+      llvm::append_range(values, merged.outputs);
+      scf::YieldOp::create(b, values);
+    };
+    auto take = [](ValueRange values) {
+      return Merged{values[0], values[1], Values(values.drop_front(2))};
+    };
+    // Two or three thread blocks a pair are as common as sixteen.
+    constexpr int64_t kFew = 4, kAtOnce = 16;
+    Value few = b.compare(arith::CmpIPredicate::ule, op.getShares(), kFew);
+    auto pick = scf::IfOp::create(b, types, few, /*addThenBlock=*/true,
+                                  /*addElseBlock=*/true);
     {
       OpBuilder::InsertionGuard inner(b);
+      b.setInsertionPointToStart(pick.thenBlock());
+      yield(addShares(b, op, share, shared, b.i32(0), none, kFew));
+      b.setInsertionPointToStart(pick.elseBlock());
+      SmallVector<Value> init = {none.maximum, none.sum};
+      llvm::append_range(init, none.outputs);
+      auto loop =
+          scf::ForOp::create(b, b.i32(0), op.getShares(), b.i32(kAtOnce), init);
+      scf::YieldOp::create(b, loop.getResults());
       b.setInsertionPointToStart(loop.getBody());
-      ValueRange carried = loop.getRegionIterArgs();
-      Merged before = {carried[0], carried[1], Values(carried.drop_front(2))};
-      Merged merged = addShares(b, op, share, shared, loop.getInductionVar(),
-                                before, kAtOnce);
-      SmallVector<Value> next = {merged.maximum, merged.sum};
-      llvm::append_range(next, merged.outputs);
-      scf::YieldOp::create(b, next);
+      yield(addShares(b, op, share, shared, loop.getInductionVar(),
+                      take(loop.getRegionIterArgs()), kAtOnce));
     }
-    Merged merged = {loop.getResult(0), loop.getResult(1),
-                     Values(loop.getResults().drop_front(2))};
-    storeResults(b, merged, share, shared, op.getOut(), op.getPair());
+    storeResults(b, take(pick.getResults()), share, shared, op.getOut(),
+                 op.getPair());
   });
   return {};
 }

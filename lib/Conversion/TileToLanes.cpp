@@ -172,7 +172,6 @@ private:
     queries = pointerField(offsetof(rt::DecodeArgs, queries));
     results = pointerField(offsetof(rt::DecodeArgs, results));
     partials = pointerField(offsetof(rt::DecodeArgs, partials));
-    counters = pointerField(offsetof(rt::DecodeArgs, counters));
     Value work = pointerField(offsetof(rt::DecodeArgs, work));
     auto word = [&](size_t offset) {
       return b.load(b.getI32Type(), b.at(arguments, offset), 4);
@@ -504,18 +503,21 @@ private:
     return success();
   }
 
-  /// Announces shares at the end, so that no segment waits for another.
+  /// Merges shared pairs at the end, so that no segment waits for another.
   void mergeShared() {
     auto loop = scf::ForOp::create(b, b.i32(0), segmentCount, b.i32(1));
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(loop.getBody());
     Segment segment = loadSegment(loop.getInductionVar());
     Value isShared = b.compare(arith::CmpIPredicate::ugt, segment.shares, 1);
-    auto branch = scf::IfOp::create(b, isShared, /*withElseRegion=*/false);
+    Value isLast = b.compare(arith::CmpIPredicate::eq, b.add(segment.share, 1),
+                             segment.shares);
+    auto branch =
+        scf::IfOp::create(b, arith::AndIOp::create(b, isShared, isLast),
+                          /*withElseRegion=*/false);
     b.setInsertionPointToStart(branch.thenBlock());
-    MergeSharesOp::create(b, base, results, partials, counters, segment.pair,
-                          segment.shares, segment.partial, shared.group,
-                          shared.headDim, shared.slotBytes);
+    MergeSharesOp::create(b, results, partials, segment.pair, segment.shares,
+                          segment.partial, shared.group, shared.headDim);
   }
 
 public:
@@ -531,7 +533,7 @@ private:
   bool keysPerToken = false;
   double scale = 1.0;
 
-  Value arguments, codes, parameters, queries, results, partials, counters;
+  Value arguments, codes, parameters, queries, results, partials;
   Value row, tasks, thread, warp, lane, base, ring, barriers;
   Value segmentCount, myUnits, isLeader, policy, firstInfo;
   Task second;

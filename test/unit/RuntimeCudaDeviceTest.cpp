@@ -247,7 +247,7 @@ TEST_F(CudaDeviceTest, WorkListsArriveWithClearedCounters) {
   // The stand-in's device memory is the host's.
   EXPECT_EQ(std::memcmp(arguments.work, list->bytes.data(), list->bytes.size()),
             0);
-  for (int64_t i = 0; i < list->partials; ++i)
-    EXPECT_EQ(arguments.counters[i], 0u);
+  for (int64_t i = 0; i < list->partials * devicePartialBytes(4, 128); ++i)
+    ASSERT_EQ(arguments.partials[i], 0u);
 }
 } // namespace

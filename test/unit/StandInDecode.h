@@ -141,14 +141,14 @@ private:
               arguments.queries + segment.pair * group * headDim, states);
     if (segment.shares == 1)
       return write(arguments, segment.pair, states);
-    int64_t floats = rt::partialFloats(group, headDim);
-    float *partials = arguments.partials + segment.partial * floats;
+    // Its own layout, within what a kernel may use.
+    int64_t floats = rt::devicePartialBytes(group, headDim) / 4;
+    float *partials = reinterpret_cast<float *>(arguments.partials) +
+                      segment.partial * floats;
     store(partials + segment.share * floats, states);
-    // The last to come merges all, in their order.
-    uint32_t &counter = arguments.counters[segment.partial];
-    if (++counter < segment.shares)
+    // Rows run in their order: the last share's merges all.
+    if (segment.share + 1 < segment.shares)
       return;
-    counter = 0;
     states = fresh();
     for (uint16_t share = 0; share < segment.shares; ++share)
       load(partials + share * floats, states);

@@ -359,32 +359,28 @@ def PMKVQ_MergeWarpsOp : PMKVQ_Op<"merge_warps"> {
 def PMKVQ_MergeSharesOp : PMKVQ_Op<"merge_shares"> {
   let summary = "merges partial results of a pair that thread blocks share";
   let description = [{
-    Announces this thread block's share of partial results `partial` and on; the
-    last to arrive adds all of them in their order and stores the result.
+    Waits for all `shares` partial results from `partial` on, adds them in their
+    order and stores the result.  Run by the thread block of the last share.
 
     (C1) `group` lies in 1 .. 8.
 
-    Lowers to: one atomic addition, then loads of up to 16 shares at a time.
+    Lowers to: 16-byte loads of up to 16 shares at a time, again until each has
+    its tag.
 
     ```mlir
-    func.func @f(%shared: !llvm.ptr<3>, %out: !llvm.ptr<1>, %partials: !llvm.ptr<1>,
-                 %counters: !llvm.ptr<1>, %i: i32) {
-      pmkvq.merge_shares pair %i shares %i partial %i from %partials, %counters
-        to %out through %shared group 4 head_dim 128 slot_bytes 9216
-        : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>, !llvm.ptr<1>
+    func.func @f(%out: !llvm.ptr<1>, %partials: !llvm.ptr<1>, %i: i32) {
+      pmkvq.merge_shares pair %i shares %i partial %i from %partials to %out
+        group 4 head_dim 128 : !llvm.ptr<1>, !llvm.ptr<1>
       return
     }
     ```
   }];
-  let arguments = (ins PMKVQ_Shared:$shared, AnyType:$out,
-                       AnyType:$partials, AnyType:$counters, I32:$pair,
-                       I32:$shares, I32:$partial, I64Attr:$group,
-                       I64Attr:$head_dim, I64Attr:$slot_bytes);
+  let arguments = (ins AnyType:$out, AnyType:$partials, I32:$pair, I32:$shares,
+                       I32:$partial, I64Attr:$group, I64Attr:$head_dim);
   let assemblyFormat = [{
-    `pair` $pair `shares` $shares `partial` $partial `from` $partials `,`
-    $counters `to` $out `through` $shared `group` $group
-    `head_dim` $head_dim `slot_bytes` $slot_bytes attr-dict
-    `:` type($shared) `,` type($out) `,` type($partials) `,` type($counters)
+    `pair` $pair `shares` $shares `partial` $partial `from` $partials `to` $out
+    `group` $group `head_dim` $head_dim attr-dict
+    `:` type($partials) `,` type($out)
   }];
   let hasVerifier = 1;
 }

@@ -57,8 +57,7 @@ struct SharedLayout {
   /// What turns a normalized query's scores into units of log2, [query] f32.
   constexpr int64_t factors() const { return sums() + queries() * kWarps * 4; }
   constexpr int64_t barriers() const { return factors() + queries() * 4; }
-  constexpr int64_t flag() const { return barriers() + kWarps * kSlots * 8; }
-  constexpr int64_t bytes() const { return flag() + 16; }
+  constexpr int64_t bytes() const { return barriers() + kWarps * kSlots * 8; }
 };
 
 } // namespace pmkvq

@@ -12,9 +12,11 @@
 //
 //   [WorkHeader][WorkSegment x segmentsPerRow][UnitTask x unitsPerRow]
 //
-// Warps take a segment's units in turns.  A pair whose units are shared among
-// `shares` thread blocks is merged by the block that finishes last, in the
-// order of shares, so the same work list gives the same bits.
+// Warps take a segment's units in turns.  Of a pair whose units are shared
+// among `shares` thread blocks each leaves a partial result, and the block of
+// the last share merges them in the order of shares, so the same work list
+// gives the same bits.  It waits for blocks of lower number only, which a
+// device starts before it.
 //
 //===----------------------------------------------------------------------===//
 
@@ -63,7 +65,7 @@ struct WorkSegment {
   /// This row's number among the rows that share the pair, and how many share.
   uint16_t share;
   uint16_t shares;
-  /// First of the pair's `shares` partial results, and its counter's index.
+  /// First of the pair's `shares` partial results.
   uint32_t partial;
 };
 static_assert(sizeof(WorkSegment) == 16);
@@ -83,6 +85,25 @@ static_assert(sizeof(WorkHeader) == 16);
 /// Rows are padded with zeros: kernels read this many UnitTasks past the last.
 inline constexpr int32_t kUnitTaskPadding = 64;
 
+/// Two neighbouring outputs of a share's queries, divided by their sum of
+/// weights, and log2 of that sum plus the maximum.  Written at once, so the tag
+/// says that the rest is there.
+struct PartialRecord {
+  float outputs[2];
+  float logSum;
+  /// kPartialTag, or 0.
+  float tag;
+};
+static_assert(sizeof(PartialRecord) == 16);
+inline constexpr float kPartialTag = 1.0f;
+
+/// Bytes of one partial result: records [queries][headDim / 2], queries rounded
+/// up to what one matrix instruction takes.
+constexpr int64_t devicePartialBytes(int64_t group, int64_t headDim) {
+  return (group + 3) / 4 * 4 * (headDim / 2) *
+         static_cast<int64_t>(sizeof(PartialRecord));
+}
+
 /// Arguments of a decode attention kernel, passed by value as one struct.
 struct DecodeArgs {
   /// What UnitTask::key and ::value count from.
@@ -93,17 +114,15 @@ struct DecodeArgs {
   const float *queries;
   /// [pairs][group][headDim] f32, in the values' basis.
   float *results;
-  /// [partials][partialFloats(group, headDim)] f32.
-  float *partials;
-  /// One for each partial index that starts a pair; zero before the first
-  /// launch, zero again after each.
-  uint32_t *counters;
+  /// [partials] of devicePartialBytes(group, headDim): zero before the first
+  /// launch, tags zero again after each.
+  uint8_t *partials;
   const uint8_t *work;
   /// Bytes from row to row, and WorkSegments of each.
   uint32_t rowBytes;
   uint32_t segmentsPerRow;
 };
-static_assert(sizeof(DecodeArgs) == 64);
+static_assert(sizeof(DecodeArgs) == 56);
 
 /// Arguments of the read kernel: the ceiling that attention is compared with.
 struct ReadArgs {

@@ -70,8 +70,7 @@ Result<DecodeWork> DecodeWork::create(const DeviceRef &device,
   work.segmentsPerRow_ = list.segmentsPerRow;
   const std::pair<DeviceMemory *, int64_t> wanted[] = {
       {&work.rowMemory_, static_cast<int64_t>(list.bytes.size())},
-      {&work.partials_, list.partials * partialFloats(group, headDim) * 4},
-      {&work.counters_, list.partials * 4}};
+      {&work.partials_, list.partials * devicePartialBytes(group, headDim)}};
   for (auto [memory, bytes] : wanted) {
     Result<DeviceMemory> made = DeviceMemory::allocate(device, bytes);
     if (!made.ok())
@@ -82,15 +81,14 @@ Result<DecodeWork> DecodeWork::create(const DeviceRef &device,
           work.rowMemory_.upload(list.bytes.data(), work.rowMemory_.bytes());
       !status.ok())
     return status;
-  if (Status status = work.counters_.fill(0); !status.ok())
+  if (Status status = work.partials_.fill(0); !status.ok())
     return status;
   return work;
 }
 
 void DecodeWork::fill(DecodeArgs &arguments) const {
   arguments.work = rowMemory_.pointer();
-  arguments.partials = partials_.pointer<float>();
-  arguments.counters = counters_.pointer<uint32_t>();
+  arguments.partials = partials_.pointer<uint8_t>();
   arguments.rowBytes = rowBytes_;
   arguments.segmentsPerRow = segmentsPerRow_;
 }

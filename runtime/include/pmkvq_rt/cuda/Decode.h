@@ -87,11 +87,11 @@ public:
 
   int32_t rows() const { return rows_; }
 
-  /// Work, partials and counters for a kernel.
+  /// Work and partials for a kernel.
   void fill(DecodeArgs &arguments) const;
 
 private:
-  DeviceMemory rowMemory_, partials_, counters_;
+  DeviceMemory rowMemory_, partials_;
   int32_t rows_ = 0;
   uint32_t rowBytes_ = 0;
   uint32_t segmentsPerRow_ = 0;
