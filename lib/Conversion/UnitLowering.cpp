@@ -150,11 +150,11 @@ private:
     bool isKey = tile.getPart() == Part::Key;
     if (op.getParameters().size() != 2 || !tile.getFormat())
       return op.emitOpError("has no lane form: expected a minimum and a range");
-    if (tile.groupsAlongReduction() == (isKey && segment.keysPerToken))
-      return op.emitOpError("disagrees with the kernel's parameter layout");
     if (!isKey && !tile.groupsAlongReduction())
       return op.emitOpError("has no lane form: values have groups per token "
                             "on a GPU");
+    if (tile.groupsAlongReduction() == (isKey && segment.keysPerToken))
+      return op.emitOpError("disagrees with the kernel's parameter layout");
     int64_t start = isKey ? 0 : places.valueParameters;
     Lanes minimum, range;
     if (isKey && !segment.keysPerToken) {

@@ -1,0 +1,125 @@
+// Units that have no lane form.
+// RUN: pmkvq-opt %s -split-input-file -verify-diagnostics --pass-pipeline="builtin.module(pmkvq.kernel(pmkvq-fold-parameters,pmkvq-hoist-constants),canonicalize,cse,convert-pmkvq-tile-to-lanes)"
+
+// A format whose codes have a zero point.
+!state = !pmkvq.softmax<4, 128>
+!q = !pmkvq.rows<4, 128>
+!k = !pmkvq.tile<key, 4, 64, 128, <paper>>
+!v = !pmkvq.tile<value, 4, 64, 128, <paper>>
+pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index) -> i1 {
+  %one = arith.constant 1 : index
+  pmkvq.for_segment %work[%block] kv_heads 2 {
+  ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
+    %rows = pmkvq.load_rows %m[%row, %head] count %one group 4 : memref<?x8x128xf32> -> !q
+    %by = arith.constant dense<0.125> : vector<128xf32>
+    %q = pmkvq.scale %rows, %by : !q, vector<128xf32>
+    %init = pmkvq.softmax_init : !state
+    %r = pmkvq.for_unit %segment from %init kinds [4, 4] : !state {
+    ^bb0(%s: !state, %tokens: index, %k: !k, %v: !v):
+      // expected-error @+1 {{has no lane form}}
+      %x = pmkvq.scores %q, %k : !q, !k -> !pmkvq.rows<4, 64>
+      %t, %w = pmkvq.softmax_update %s, %x : !state, !pmkvq.rows<4, 64>
+      %u = pmkvq.accumulate %t, %w, %v : !state, !pmkvq.rows<4, 64>, !v
+      pmkvq.yield %u : !state
+    }
+    pmkvq.store_merged %r of %segment, %m[%row, %head] group 4 : !state, memref<?x8x128xf32>
+  }
+  %ok = arith.constant true
+  pmkvq.return %ok
+}
+
+// -----
+
+// Values per channel: their ranges would scale the outputs, unit by unit.
+!state = !pmkvq.softmax<4, 128>
+!q = !pmkvq.rows<4, 128>
+!k = !pmkvq.tile<key, 4, 64, 128, <per_channel>>
+!v = !pmkvq.tile<value, 4, 64, 128, <per_channel>>
+pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index) -> i1 {
+  %one = arith.constant 1 : index
+  pmkvq.for_segment %work[%block] kv_heads 2 {
+  ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
+    %rows = pmkvq.load_rows %m[%row, %head] count %one group 4 : memref<?x8x128xf32> -> !q
+    %by = arith.constant dense<0.125> : vector<128xf32>
+    %q = pmkvq.scale %rows, %by : !q, vector<128xf32>
+    %init = pmkvq.softmax_init : !state
+    %r = pmkvq.for_unit %segment from %init kinds [4, 4] : !state {
+    ^bb0(%s: !state, %tokens: index, %k: !k, %v: !v):
+      %x = pmkvq.scores %q, %k : !q, !k -> !pmkvq.rows<4, 64>
+      %t, %w = pmkvq.softmax_update %s, %x : !state, !pmkvq.rows<4, 64>
+      // expected-error @+1 {{has no lane form: values have groups per token on a GPU}}
+      %u = pmkvq.accumulate %t, %w, %v : !state, !pmkvq.rows<4, 64>, !v
+      pmkvq.yield %u : !state
+    }
+    pmkvq.store_merged %r of %segment, %m[%row, %head] group 4 : !state, memref<?x8x128xf32>
+  }
+  %ok = arith.constant true
+  pmkvq.return %ok
+}
+
+// -----
+
+// Keys of one kernel share a parameter layout.
+!state = !pmkvq.softmax<4, 128>
+!q = !pmkvq.rows<4, 128>
+!k = !pmkvq.tile<key, 4, 64, 128, <per_channel>>
+!k8 = !pmkvq.tile<key, 8, 32, 128, <per_token>>
+!v8 = !pmkvq.tile<value, 8, 32, 128, <per_token>>
+!v = !pmkvq.tile<value, 4, 64, 128, <per_token>>
+pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index) -> i1 {
+  %one = arith.constant 1 : index
+  pmkvq.for_segment %work[%block] kv_heads 2 {
+  ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
+    %rows = pmkvq.load_rows %m[%row, %head] count %one group 4 : memref<?x8x128xf32> -> !q
+    %by = arith.constant dense<0.125> : vector<128xf32>
+    %q = pmkvq.scale %rows, %by : !q, vector<128xf32>
+    %init = pmkvq.softmax_init : !state
+    %r = pmkvq.for_unit %segment from %init kinds [8, 8, 4, 4] : !state {
+    ^bb0(%s: !state, %tokens: index, %k: !k8, %v: !v8):
+      %x = pmkvq.scores %q, %k : !q, !k8 -> !pmkvq.rows<4, 32>
+      %t, %w = pmkvq.softmax_update %s, %x : !state, !pmkvq.rows<4, 32>
+      %u = pmkvq.accumulate %t, %w, %v : !state, !pmkvq.rows<4, 32>, !v8
+      pmkvq.yield %u : !state
+    }, {
+    ^bb0(%s: !state, %tokens: index, %k: !k, %v: !v):
+      // expected-error @+1 {{disagrees with the kernel's parameter layout}}
+      %x = pmkvq.scores %q, %k : !q, !k -> !pmkvq.rows<4, 64>
+      %t, %w = pmkvq.softmax_update %s, %x : !state, !pmkvq.rows<4, 64>
+      %u = pmkvq.accumulate %t, %w, %v : !state, !pmkvq.rows<4, 64>, !v
+      pmkvq.yield %u : !state
+    }
+    pmkvq.store_merged %r of %segment, %m[%row, %head] group 4 : !state, memref<?x8x128xf32>
+  }
+  %ok = arith.constant true
+  pmkvq.return %ok
+}
+
+// -----
+
+// An op with no lane form.
+!state = !pmkvq.softmax<4, 128>
+!q = !pmkvq.rows<4, 128>
+!k = !pmkvq.tile<key, 4, 64, 128, <per_channel>>
+!v = !pmkvq.tile<value, 4, 64, 128, <per_token>>
+pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index) -> i1 {
+  %one = arith.constant 1 : index
+  pmkvq.for_segment %work[%block] kv_heads 2 {
+  ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
+    %rows = pmkvq.load_rows %m[%row, %head] count %one group 4 : memref<?x8x128xf32> -> !q
+    %by = arith.constant dense<0.125> : vector<128xf32>
+    %q = pmkvq.scale %rows, %by : !q, vector<128xf32>
+    %init = pmkvq.softmax_init : !state
+    %r = pmkvq.for_unit %segment from %init kinds [4, 4] : !state {
+    ^bb0(%s: !state, %tokens: index, %k: !k, %v: !v):
+      // expected-error @+1 {{has no lane form}}
+      %h = pmkvq.hadamard %q : !q
+      %x = pmkvq.scores %h, %k : !q, !k -> !pmkvq.rows<4, 64>
+      %t, %w = pmkvq.softmax_update %s, %x : !state, !pmkvq.rows<4, 64>
+      %u = pmkvq.accumulate %t, %w, %v : !state, !pmkvq.rows<4, 64>, !v
+      pmkvq.yield %u : !state
+    }
+    pmkvq.store_merged %r of %segment, %m[%row, %head] group 4 : !state, memref<?x8x128xf32>
+  }
+  %ok = arith.constant true
+  pmkvq.return %ok
+}

@@ -1,0 +1,96 @@
+// The code of each kind of unit.
+// RUN: pmkvq-opt %s --pass-pipeline="builtin.module(pmkvq.kernel(pmkvq-fold-parameters,pmkvq-hoist-constants),canonicalize,cse,convert-pmkvq-tile-to-lanes,canonicalize,cse)" | FileCheck %s
+
+!state = !pmkvq.softmax<4, 128>
+!q = !pmkvq.rows<4, 128>
+!k16 = !pmkvq.tile<key, 16, 16, 128>
+!v16 = !pmkvq.tile<value, 16, 16, 128>
+!k2 = !pmkvq.tile<key, 2, 64, 128, <per_channel>>
+!v4 = !pmkvq.tile<value, 4, 64, 128, <per_token>>
+!k8 = !pmkvq.tile<key, 8, 32, 128, <per_channel>>
+!v8 = !pmkvq.tile<value, 8, 32, 128, <per_token>>
+
+pmkvq.kernel @decode(%work: !pmkvq.work, %in: memref<?x8x128xf32>,
+                     %out: memref<?x8x128xf32>, %block: index) -> i1 {
+  %one = arith.constant 1 : index
+  %scale = arith.constant dense<0.125> : vector<128xf32>
+  pmkvq.for_segment %work[%block] kv_heads 2 {
+  ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
+    %rows = pmkvq.load_rows %in[%row, %head] count %one group 4 : memref<?x8x128xf32> -> !q
+    %q = pmkvq.scale %rows, %scale : !q, vector<128xf32>
+    %init = pmkvq.softmax_init : !state
+    %r = pmkvq.for_unit %segment from %init kinds [16, 16, 2, 4, 8, 8] : !state {
+    ^bb0(%s: !state, %tokens: index, %k: !k16, %v: !v16):
+      %x = pmkvq.scores %q, %k : !q, !k16 -> !pmkvq.rows<4, 16>
+      %y = pmkvq.causal_mask %x visible %tokens group 4 : !pmkvq.rows<4, 16>
+      %t, %w = pmkvq.softmax_update %s, %y : !state, !pmkvq.rows<4, 16>
+      %u = pmkvq.accumulate %t, %w, %v : !state, !pmkvq.rows<4, 16>, !v16
+      pmkvq.yield %u : !state
+    }, {
+    ^bb0(%s: !state, %tokens: index, %k: !k2, %v: !v4):
+      %x = pmkvq.scores %q, %k : !q, !k2 -> !pmkvq.rows<4, 64>
+      %t, %w = pmkvq.softmax_update %s, %x : !state, !pmkvq.rows<4, 64>
+      %u = pmkvq.accumulate %t, %w, %v : !state, !pmkvq.rows<4, 64>, !v4
+      pmkvq.yield %u : !state
+    }, {
+    ^bb0(%s: !state, %tokens: index, %k: !k8, %v: !v8):
+      %x = pmkvq.scores %q, %k : !q, !k8 -> !pmkvq.rows<4, 32>
+      %t, %w = pmkvq.softmax_update %s, %x : !state, !pmkvq.rows<4, 32>
+      %u = pmkvq.accumulate %t, %w, %v : !state, !pmkvq.rows<4, 32>, !v8
+      pmkvq.yield %u : !state
+    }
+    pmkvq.store_merged %r of %segment, %out[%row, %head] group 4 : !state, memref<?x8x128xf32>
+  }
+  %ok = arith.constant true
+  pmkvq.return %ok
+}
+
+// CHECK-DAG: %[[HIDDEN:.*]] = arith.constant 0xFF800000 : f32
+// CHECK-DAG: %[[QUARTER:.*]] = arith.constant 2.500000e-01 : f32
+// CHECK-DAG: %[[SIXTEENTH:.*]] = arith.constant 6.250000e-02 : f32
+// CHECK-DAG: %[[SIXTY_FOURTH:.*]] = arith.constant 1.562500e-02 : f32
+// CHECK: %[[SLOT:.*]] = pmkvq.ring_wait
+
+// Raw units: tokens g and g + 8 that do not count get minus infinity, whatever
+// the other lanes have.
+// CHECK: scf.if %{{.*}} -> (f32
+// CHECK: pmkvq.multiply_codes key 16 tokens 16 head_dim 128 in %[[SLOT]], {{.*}} -> vector<4xf32>
+// CHECK: %[[COUNTS:.*]] = arith.cmpi slt
+// CHECK: arith.select %[[COUNTS]], %{{.*}}, %[[HIDDEN]]
+// CHECK: arith.cmpi slt
+// CHECK: pmkvq.lazy_softmax
+// CHECK: pmkvq.repack_raw_weights %{{.*}} : vector<2xf32> -> vector<2xi32>
+// CHECK: %[[VALUES:.*]] = llvm.getelementptr %[[SLOT]][4096]
+// CHECK: pmkvq.multiply_codes value 16 tokens 16 head_dim 128 in %[[VALUES]], {{.*}} -> vector<32xf32>
+
+// Keys at 2 bits: minima weigh the queries, ranges scale them, both before they
+// are split.  Sums of bytes go to the constant part of the offset.
+// CHECK: } else {
+// CHECK: scf.if %{{.*}} -> (f32
+// CHECK: pmkvq.weigh_rows %{{.*}} : vector<16xi32>
+// CHECK-COUNT-16: llvm.fmul {{.*}} : vector<2xf16>
+// CHECK: %[[BYTES:.*]], %[[SCALE:.*]] = pmkvq.split_rows
+// CHECK: pmkvq.sum_bytes %[[BYTES]]
+// CHECK: %[[CODES:.*]] = llvm.getelementptr %[[SLOT]][768]
+// CHECK: pmkvq.multiply_codes key 2 tokens 64 head_dim 128 in %[[CODES]], %[[BYTES]]
+// A row's field is at bit 0, 2, 4 or 6: four factors in all.
+// CHECK: arith.muli %{{.*}}, %c254_i32
+// CHECK-DAG: arith.mulf %[[SCALE]], %[[QUARTER]]
+// CHECK-DAG: arith.mulf %[[SCALE]], %[[SIXTEENTH]]
+// CHECK-DAG: arith.mulf %[[SCALE]], %[[SIXTY_FOURTH]]
+// No token of theirs is hidden.
+// CHECK-NOT: arith.select
+// CHECK: pmkvq.lazy_softmax
+// Values at 4 bits: weights take the ranges, high sums count 256.
+// CHECK: %[[OPERAND:.*]], %[[UNSCALE:.*]] = pmkvq.repack_weights %{{.*}}, %{{.*}} : vector<8xf32>, vector<4xi32> -> vector<4xi32>
+// CHECK: pmkvq.multiply_codes value 4 tokens 64 head_dim 128 in %{{.*}}, %[[OPERAND]]
+// CHECK: arith.shli %{{.*}}, %c8_i32
+// CHECK: arith.mulf %[[UNSCALE]], %[[SIXTEENTH]]
+
+// At 8 bits there is no exponent; the last kind needs no test.
+// CHECK: } else {
+// CHECK-NOT: scf.if
+// CHECK: pmkvq.multiply_codes key 8 tokens 32 head_dim 128
+// CHECK-NOT: arith.mulf %{{.*}}, %[[SIXTEENTH]]
+// CHECK: pmkvq.multiply_codes value 8 tokens 32 head_dim 128
+// CHECK: nvvm.bar.warp.sync
