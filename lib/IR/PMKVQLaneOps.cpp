@@ -178,7 +178,11 @@ LogicalResult RingIssueOp::verify() {
 //===----------------------------------------------------------------------===//
 
 /// The warp of a query's number stages it, so there are no more than warps.
-static LogicalResult verifyGroup(Operation *op, int64_t group) {
+static LogicalResult verifyMerge(Operation *op, int64_t group,
+                                 int64_t headDim) {
+  if (headDim % 128)
+    return op->emitOpError("(C2) expected a head_dim that 128 divides, got ")
+           << headDim;
   if (group < 1 || group > SharedLayout::kWarps)
     return op->emitOpError("(C1) expected a group of 1 to ")
            << SharedLayout::kWarps << ", got " << group;
@@ -186,7 +190,7 @@ static LogicalResult verifyGroup(Operation *op, int64_t group) {
 }
 
 LogicalResult MergeWarpsOp::verify() {
-  if (failed(verifyGroup(*this, getGroup())))
+  if (failed(verifyMerge(*this, getGroup(), getHeadDim())))
     return failure();
   SharedLayout shared;
   shared.group = getGroup();
@@ -197,4 +201,6 @@ LogicalResult MergeWarpsOp::verify() {
   return success();
 }
 
-LogicalResult MergeSharesOp::verify() { return verifyGroup(*this, getGroup()); }
+LogicalResult MergeSharesOp::verify() {
+  return verifyMerge(*this, getGroup(), getHeadDim());
+}

@@ -12,7 +12,7 @@ func.func @warps(%shared: !llvm.ptr<3>, %out: !llvm.ptr<1>, %partials: !llvm.ptr
   // CHECK: nvvm.shfl.sync bfly %{{.*}}, %[[OFFSET]], %c4_i32
   // What all outputs lack is added when they are stored.
   // CHECK: %[[ALL:.*]] = arith.addf %[[O]], %{{.*}}
-  // CHECK-COUNT-8: llvm.store %[[ALL]], %{{.*}} : f32, !llvm.ptr<3>
+  // CHECK-COUNT-16: llvm.store %[[ALL]], %{{.*}} : f32, !llvm.ptr<3>
   // CHECK: llvm.store %[[MAX]], %{{.*}} : f32, !llvm.ptr<3>
   // CHECK: nvvm.barrier0
   // The largest maximum, then the warps in their order.
@@ -24,45 +24,47 @@ func.func @warps(%shared: !llvm.ptr<3>, %out: !llvm.ptr<1>, %partials: !llvm.ptr
   // CHECK: %[[ALONE:.*]] = arith.cmpi eq, %[[SHARES]], %c1_i32
   // CHECK: scf.if %[[ALONE]] {
   // CHECK: %[[INVERSE:.*]] = llvm.call_intrinsic "llvm.nvvm.rcp.approx.ftz.f"
-  // CHECK: %[[RESULT:.*]] = arith.mulf %{{.*}}, %[[INVERSE]]
+  // CHECK: arith.mulf %{{.*}}, %[[INVERSE]]
   // CHECK: %[[TO:.*]] = llvm.getelementptr %[[OUT]]
-  // CHECK: llvm.store %[[RESULT]], %[[TO]]
-  // Others leave outputs, maximum and sum as they are: (3 * 64 + 2 * 3) * 4 bytes.
+  // CHECK: llvm.store %{{.*}}, %[[TO]] {alignment = 8 : i64} : vector<2xf32>
+  // Others leave divided outputs, the log of their weight and a tag, at once:
+  // 4 columns of 128 dims, 8 bytes each.
   // CHECK: } else {
-  // CHECK: %[[BYTES:.*]] = arith.muli %[[PARTIAL]], %c792_i32
+  // CHECK: %[[BYTES:.*]] = arith.muli %[[PARTIAL]], %c4096_i32
   // CHECK: llvm.getelementptr %[[PARTIALS]][%[[BYTES]]]
-  // CHECK-NOT: rcp.approx
-  // CHECK: llvm.store %{{.*}} : vector<2xf32>, !llvm.ptr<1>
+  // CHECK: llvm.call_intrinsic "llvm.nvvm.rcp.approx.ftz.f"
+  // CHECK: llvm.call_intrinsic "llvm.nvvm.lg2.approx.ftz.f"
+  // CHECK: llvm.inline_asm has_side_effects {{.*}}st.relaxed.gpu.global.b128
   // CHECK: return
   pmkvq.merge_warps pair %pair shares %shares partial %partial
-    (%max, %sum, %offset, %o, %o, %o, %o, %o, %o, %o, %o) through %shared
-    to %out, %partials group 3 head_dim 64 slot_bytes 9216
+    (%max, %sum, %offset, %o, %o, %o, %o, %o, %o, %o, %o, %o, %o, %o, %o, %o, %o, %o, %o)
+    through %shared to %out, %partials group 3 head_dim 128 slot_bytes 9216
     : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
   return
 }
 
 // CHECK-LABEL: func @shares
-// CHECK-SAME: (%[[SHARED:.*]]: !llvm.ptr<3>, %[[OUT:[^:]*]]: !llvm.ptr<1>, %[[PARTIALS:[^:]*]]: !llvm.ptr<1>, %[[COUNTERS:[^:]*]]: !llvm.ptr<1>, %[[PAIR:[^:]*]]: i32, %[[SHARES:[^:]*]]: i32, %[[PARTIAL:[^:]*]]: i32)
-func.func @shares(%shared: !llvm.ptr<3>, %out: !llvm.ptr<1>, %partials: !llvm.ptr<1>,
-                  %counters: !llvm.ptr<1>, %pair: i32, %shares: i32, %partial: i32) {
-  // Partial results are stored before one thread announces them.
-  // CHECK: nvvm.barrier0
-  // CHECK: %[[COUNTER:.*]] = llvm.getelementptr %[[COUNTERS]]
-  // CHECK: %[[BEFORE:.*]] = llvm.inline_asm has_side_effects {{.*}} "atom.add.acq_rel.gpu.global.u32 $0, [$1], 1;", "=r,l" %[[COUNTER]]
-  // CHECK: %[[COUNT:.*]] = arith.addi %[[BEFORE]], %c1_i32
-  // CHECK: %[[LAST:.*]] = arith.cmpi eq, %[[COUNT]], %[[SHARES]]
-  // The last resets the counter for the next launch.
-  // CHECK: scf.if %[[LAST]] {
-  // CHECK-NEXT: llvm.store %c0_i32, %[[COUNTER]]
-  // CHECK: nvvm.barrier0
-  // CHECK: scf.if
-  // Sixteen at a time; those past the last weigh nothing.
-  // CHECK: scf.for %{{.*}} = %c0_i32 to %[[SHARES]] step %c16_i32 iter_args(%{{.*}} = %[[NONE:.*]], %{{.*}} = %[[ZERO:.*]], %{{.*}} = %[[ZERO]])
-  // CHECK: scf.yield %[[NONE]], %[[ZERO]], %[[ZERO]]
+// CHECK-SAME: (%[[OUT:.*]]: !llvm.ptr<1>, %[[PARTIALS:[^:]*]]: !llvm.ptr<1>, %[[PAIR:[^:]*]]: i32, %[[SHARES:[^:]*]]: i32, %[[PARTIAL:[^:]*]]: i32)
+func.func @shares(%out: !llvm.ptr<1>, %partials: !llvm.ptr<1>, %pair: i32, %shares: i32,
+                  %partial: i32) {
+  // Up to four at once, more sixteen at a time.
+  // CHECK: %[[FEW:.*]] = arith.cmpi ule, %[[SHARES]], %c4_i32
+  // CHECK: scf.if %[[FEW]]
+  // Loaded whole, again until all have their tags.
+  // CHECK: %[[WORDS:.*]]:12 = scf.while
+  // CHECK-COUNT-4: ld.relaxed.gpu.global.b128
+  // CHECK-COUNT-3: arith.ori
+  // CHECK: scf.condition
+  // Tags are zero for the next launch.
+  // CHECK-COUNT-4: llvm.store %c0_i32, %{{.*}} : i32, !llvm.ptr<1>
+  // Those past the last weigh nothing.
+  // CHECK: arith.cmpi ult, %{{.*}}, %[[SHARES]]
+  // CHECK: arith.select
+  // CHECK: scf.for %{{.*}} = %c0_i32 to %[[SHARES]] step %c16_i32
+  // CHECK-COUNT-16: ld.relaxed.gpu.global.b128
   // CHECK: rcp.approx
-  // CHECK: llvm.store %{{.*}} : f32, !llvm.ptr<1>
-  pmkvq.merge_shares pair %pair shares %shares partial %partial from %partials, %counters
-    to %out through %shared group 4 head_dim 64 slot_bytes 9216
-    : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>, !llvm.ptr<1>
+  // CHECK: llvm.getelementptr %[[OUT]]
+  pmkvq.merge_shares pair %pair shares %shares partial %partial from %partials to %out
+    group 4 head_dim 128 : !llvm.ptr<1>, !llvm.ptr<1>
   return
 }

@@ -44,7 +44,8 @@ func.func @places(%ring: !llvm.ptr<3>, %barriers: !llvm.ptr<3>, %codes: !llvm.pt
   // CHECK: %[[WIDE:.*]] = arith.extui %[[SLOT]] : i32 to i64
   // CHECK: %[[BYTES:.*]] = arith.muli %[[WIDE]], %c1024_i64
   // CHECK: %[[P:.*]] = llvm.getelementptr %[[PARAMETERS]][%[[BYTES]]]
-  // CHECK: %[[GRAIN:.*]] = arith.shrui %[[INFO]], %c16_i32
+  // CHECK: %[[SHIFTED:.*]] = arith.shrui %[[INFO]], %c16_i32
+  // CHECK: %[[GRAIN:.*]] = arith.andi %[[SHIFTED]], %c255_i32
   // CHECK: %[[GBYTES:.*]] = arith.muli %[[GRAIN]], %c128_i32
   // CHECK: nvvm.cp.async.bulk.shared.cluster.global %[[TO]], %[[P]], %[[BARRIER]], %c512_i32
   // CHECK: %[[V:.*]] = llvm.getelementptr %[[P]][512]

@@ -31,7 +31,7 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %in: memref<?x6x128xf32>,
 // CHECK-NOT: pmkvq.kernel
 // CHECK: gpu.module @kernels
 // CHECK: llvm.mlir.global external @shared_memory() {addr_space = 3 : i32, alignment = 128 : i64} : !llvm.array<0 x i8>
-// CHECK: llvm.func @decode(%[[ARGS:.*]]: !llvm.ptr {llvm.align = 8 : i64, llvm.byval = !llvm.array<8 x i64>})
+// CHECK: llvm.func @decode(%[[ARGS:.*]]: !llvm.ptr {llvm.align = 8 : i64, llvm.byval = !llvm.array<7 x i64>})
 // CHECK-SAME: nvvm.kernel
 // CHECK-SAME: nvvm.reqntid = array<i32: 256>
 
@@ -67,11 +67,13 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %in: memref<?x6x128xf32>,
 // CHECK-NEXT: scf.yield
 // CHECK: pmkvq.merge_warps {{.*}} group 3 head_dim 128 slot_bytes 8192
 
-// Shares are announced after all segments, so that none waits for another.
+// The last share merges after all segments, so that none waits for another.
 // CHECK: scf.for
 // CHECK: %[[SHARED:.*]] = arith.cmpi ugt
-// CHECK: scf.if %[[SHARED]]
-// CHECK: pmkvq.merge_shares {{.*}} group 3 head_dim 128 slot_bytes 8192
+// CHECK: %[[LAST:.*]] = arith.cmpi eq
+// CHECK: %[[MERGES:.*]] = arith.andi %[[SHARED]], %[[LAST]]
+// CHECK: scf.if %[[MERGES]]
+// CHECK: pmkvq.merge_shares {{.*}} group 3 head_dim 128
 // CHECK: llvm.return
 
 // Queries are loaded before the first copy, or they wait behind the flood.
@@ -86,6 +88,8 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %in: memref<?x6x128xf32>,
 // DEPENDENT-NOT: -> (f32, f32, f32, f32)
 // DEPENDENT: pmkvq.ring_issue
 // DEPENDENT: nvvm.griddepcontrol wait
+// What the launch before may write is copied after it.
+// DEPENDENT: pmkvq.ring_issue
 // DEPENDENT: scf.if %{{.*}} -> (f32, f32, f32, f32)
 // DEPENDENT: scf.for
 // DEPENDENT-NOT: nvvm.griddepcontrol

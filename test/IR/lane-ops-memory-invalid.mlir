@@ -109,7 +109,7 @@ func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %n: i32, %l: i1, %p: i64) {
 func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
   // expected-error @+1 {{(C1) expected a group of 1 to 8, got 9}}
   pmkvq.merge_warps pair %i shares %i partial %i (%x, %x, %x, %x) through %s to %g, %g
-    group 9 head_dim 8 slot_bytes 128 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+    group 9 head_dim 128 slot_bytes 128 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
   return
 }
 
@@ -117,19 +117,38 @@ func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
 
 // merge_warps C1: five queries take two operands.
 func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
-  // expected-error @+1 {{(C1) expected 8 values of states, got 4}}
+  // expected-error @+1 {{(C1) expected 38 values of states, got 4}}
   pmkvq.merge_warps pair %i shares %i partial %i (%x, %x, %x, %x) through %s to %g, %g
-    group 5 head_dim 8 slot_bytes 128 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+    group 5 head_dim 128 slot_bytes 128 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+  return
+}
+
+// -----
+
+// merge_warps C2.
+func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
+  // expected-error @+1 {{(C2) expected a head_dim that 128 divides, got 64}}
+  pmkvq.merge_warps pair %i shares %i partial %i (%x, %x, %x, %x) through %s to %g, %g
+    group 4 head_dim 64 slot_bytes 128 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
   return
 }
 
 // -----
 
 // merge_shares C1.
-func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32) {
+func.func @f(%g: !llvm.ptr<1>, %i: i32) {
   // expected-error @+1 {{(C1) expected a group of 1 to 8, got 0}}
-  pmkvq.merge_shares pair %i shares %i partial %i from %g, %g to %g through %s
-    group 0 head_dim 128 slot_bytes 128
-    : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>, !llvm.ptr<1>
+  pmkvq.merge_shares pair %i shares %i partial %i from %g to %g group 0 head_dim 128
+    : !llvm.ptr<1>, !llvm.ptr<1>
+  return
+}
+
+// -----
+
+// merge_shares C2.
+func.func @f(%g: !llvm.ptr<1>, %i: i32) {
+  // expected-error @+1 {{(C2) expected a head_dim that 128 divides, got 64}}
+  pmkvq.merge_shares pair %i shares %i partial %i from %g to %g group 4 head_dim 64
+    : !llvm.ptr<1>, !llvm.ptr<1>
   return
 }

@@ -50,12 +50,11 @@ func.func @ring(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %n: i32, %leader: i1, %polic
 
 // CHECK-LABEL: func @merges
 func.func @merges(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
-  // CHECK: pmkvq.merge_warps pair %[[I:.*]] shares %[[I]] partial %[[I]](%{{.*}}) through %[[S:.*]] to %[[G:.*]], %[[G]] group 4 head_dim 8 slot_bytes 128 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
-  pmkvq.merge_warps pair %i shares %i partial %i (%x, %x, %x, %x) through %s to %g, %g
-    group 4 head_dim 8 slot_bytes 128 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
-  // CHECK: pmkvq.merge_shares pair %[[I]] shares %[[I]] partial %[[I]] from %[[G]], %[[G]] to %[[G]] through %[[S]] group 5 head_dim 128 slot_bytes 128 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>, !llvm.ptr<1>
-  pmkvq.merge_shares pair %i shares %i partial %i from %g, %g to %g through %s
-    group 5 head_dim 128 slot_bytes 128
-    : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>, !llvm.ptr<1>
+  // CHECK: pmkvq.merge_warps pair %[[I:.*]] shares %[[I]] partial %[[I]](%{{.*}}) through %[[S:.*]] to %[[G:.*]], %[[G]] group 4 head_dim 128 slot_bytes 128 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+  pmkvq.merge_warps pair %i shares %i partial %i (%x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x) through %s to %g, %g
+    group 4 head_dim 128 slot_bytes 128 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+  // CHECK: pmkvq.merge_shares pair %[[I]] shares %[[I]] partial %[[I]] from %[[G]] to %[[G]] group 5 head_dim 128 : !llvm.ptr<1>, !llvm.ptr<1>
+  pmkvq.merge_shares pair %i shares %i partial %i from %g to %g group 5 head_dim 128
+    : !llvm.ptr<1>, !llvm.ptr<1>
   return
 }

@@ -328,6 +328,7 @@ def PMKVQ_MergeWarpsOp : PMKVQ_Op<"merge_warps"> {
 
     (C1) `group` lies in 1 .. 8, and `states` has 3 + head_dim / 8 values for
          each B operand.
+    (C2) 128 divides `head_dim`: a thread merges at least two outputs.
 
     Lowers to: sums over the lanes of a query, stores to shared memory, a
     barrier, a sum over warps in their order, a store.
@@ -336,8 +337,9 @@ def PMKVQ_MergeWarpsOp : PMKVQ_Op<"merge_warps"> {
     func.func @f(%shared: !llvm.ptr<3>, %out: !llvm.ptr<1>, %partials: !llvm.ptr<1>,
                  %i: i32, %x: f32) {
       pmkvq.merge_warps pair %i shares %i partial %i
-        (%x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x) through %shared
-        to %out, %partials group 3 head_dim 64 slot_bytes 9216
+        (%x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x,
+         %x) through %shared
+        to %out, %partials group 3 head_dim 128 slot_bytes 9216
         : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
       return
     }
@@ -363,6 +365,7 @@ def PMKVQ_MergeSharesOp : PMKVQ_Op<"merge_shares"> {
     order and stores the result.  Run by the thread block of the last share.
 
     (C1) `group` lies in 1 .. 8.
+    (C2) 128 divides `head_dim`.
 
     Lowers to: 16-byte loads of up to 16 shares at a time, again until each has
     its tag.
