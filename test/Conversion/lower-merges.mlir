@@ -57,11 +57,11 @@ func.func @shares(%out: !llvm.ptr<1>, %partials: !llvm.ptr<1>, %pair: i32, %shar
   // CHECK: scf.condition
   // Tags are zero for the next launch.
   // CHECK-COUNT-4: llvm.store %c0_i32, %{{.*}} : i32, !llvm.ptr<1>
+  // CHECK: scf.for
+  // CHECK-COUNT-16: ld.relaxed.gpu.global.b128
   // Those past the last weigh nothing.
   // CHECK: arith.cmpi ult, %{{.*}}, %[[SHARES]]
   // CHECK: arith.select
-  // CHECK: scf.for %{{.*}} = %c0_i32 to %[[SHARES]] step %c16_i32
-  // CHECK-COUNT-16: ld.relaxed.gpu.global.b128
   // CHECK: rcp.approx
   // CHECK: llvm.getelementptr %[[OUT]]
   pmkvq.merge_shares pair %pair shares %shares partial %partial from %partials to %out
