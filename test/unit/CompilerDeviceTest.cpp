@@ -1,0 +1,367 @@
+//===- CompilerDeviceTest.cpp - PTX of decode attention -------------------===//
+//
+// Every kind of kernel compiles, its PTX has the instructions that the design
+// promises and no others on codes, and ptxas takes it within a budget of
+// registers.  Neighbours: DeviceProgram.h, PtxText.h,
+// CompilerFragmentLayoutTest.cpp (which code is where).
+//
+//===----------------------------------------------------------------------===//
+
+#include "PtxText.h"
+#include "mlir/IR/DialectRegistry.h"
+#include "mlir/IR/MLIRContext.h"
+#include "pmkvq/Pipelines/Pipelines.h"
+#include "pmkvq/Target/DeviceProgram.h"
+#include "pmkvq/Target/FragmentLayout.h"
+#include "pmkvq/Target/SharedLayout.h"
+
+#include <gtest/gtest.h>
+#include <memory>
+#include <set>
+
+using namespace pmkvq;
+using namespace pmkvq::test;
+using mlir::pmkvq::DecodeSpec;
+using mlir::pmkvq::DeviceKernel;
+using rt::UnitKind;
+
+namespace {
+const std::vector<UnitKind> kEveryKind = {{16, 16}, {8, 8}, {8, 4}, {8, 2},
+                                          {4, 8},   {4, 4}, {4, 2}, {2, 8},
+                                          {2, 4},   {2, 2}};
+const char *const kPerToken = "<per_token, hadamard>";
+
+struct Case {
+  std::vector<UnitKind> kinds;
+  int64_t group = 4;
+  bool keysPerToken = false;
+  bool dependentLaunch = false;
+
+  std::string name() const {
+    std::string text;
+    for (UnitKind kind : kinds)
+      text += "K" + std::to_string(kind.key) + "V" + std::to_string(kind.value);
+    text = kinds.size() == kEveryKind.size() ? "EveryKind" : text;
+    return text + "Group" + std::to_string(group) +
+           (keysPerToken ? "PerToken" : "") +
+           (dependentLaunch ? "Dependent" : "");
+  }
+  DecodeSpec spec() const {
+    DecodeSpec spec;
+    spec.kvHeads = 2;
+    spec.queryHeads = 2 * group;
+    spec.kinds = kinds;
+    spec.dependentLaunch = dependentLaunch;
+    if (keysPerToken)
+      spec.keyFormat = kPerToken;
+    return spec;
+  }
+  int operands() const { return group > 4 ? 2 : 1; }
+};
+
+void PrintTo(const Case &c, std::ostream *os) { *os << c.name(); }
+
+/// Each kind, each group, each layout of keys' parameters, and both ways to
+/// launch; not their product, which would take a minute.
+std::vector<Case> makeCases() {
+  std::vector<Case> cases;
+  for (UnitKind kind : kEveryKind)
+    cases.push_back({{kind}});
+  for (UnitKind kind : {UnitKind{8, 8}, {4, 4}, {2, 2}, {2, 8}})
+    cases.push_back({{kind}, 4, /*keysPerToken=*/true});
+  for (int64_t group : {1, 2, 3, 5, 6, 7, 8})
+    cases.push_back({{{2, 2}}, group});
+  for (UnitKind kind : {UnitKind{16, 16}, {8, 8}, {4, 4}})
+    cases.push_back({{kind}, 8});
+  cases.push_back({{{2, 2}}, 8, /*keysPerToken=*/true});
+  cases.push_back({{{2, 2}}, 4, false, /*dependentLaunch=*/true});
+  cases.push_back({kEveryKind});
+  cases.push_back({kEveryKind, 8, /*keysPerToken=*/true,
+                   /*dependentLaunch=*/true});
+  return cases;
+}
+
+mlir::MLIRContext &context() {
+  static auto instance = [] {
+    mlir::DialectRegistry registry;
+    mlir::pmkvq::registerAllForStages(registry);
+    return std::make_unique<mlir::MLIRContext>(registry);
+  }();
+  return *instance;
+}
+
+/// Each kernel is compiled once for all tests.
+const DeviceKernel &compile(const Case &c) {
+  static std::map<std::string, DeviceKernel> compiled;
+  auto [it, isNew] = compiled.try_emplace(c.name());
+  if (isNew) {
+    auto kernel = mlir::pmkvq::compileDecode(context(), c.spec());
+    if (kernel)
+      it->second = std::move(*kernel);
+    else
+      ADD_FAILURE() << llvm::toString(kernel.takeError());
+  }
+  return it->second;
+}
+
+class DeviceKernels : public ::testing::TestWithParam<Case> {};
+
+//===----------------------------------------------------------------------===//
+// Instructions
+//===----------------------------------------------------------------------===//
+
+constexpr int64_t kHeadDim = 128;
+
+FragmentLayout layout(UnitKind kind, rt::Part part) {
+  return {part, kind.level(part), kind.tokens(), kHeadDim};
+}
+
+/// Operands of codes of one side.
+int fragments(UnitKind kind, rt::Part part) {
+  FragmentLayout order = layout(kind, part);
+  return order.rowBlocks() * order.kBlocks();
+}
+
+/// Masks under which registers are taken out of words, as PTX prints them.
+std::set<std::string> codeMasks() {
+  std::set<std::string> masks;
+  for (int32_t level : {4, 2})
+    for (int32_t index = 0; index < 8 / level; ++index)
+      for (const FragmentRegister &r :
+           layout({level, level}, rt::kKey).fragment(0, index).registers)
+        masks.insert(std::to_string(static_cast<int32_t>(r.mask)));
+  return masks;
+}
+
+bool isMaskedCode(const PtxInstruction &instruction) {
+  static const std::set<std::string> masks = codeMasks();
+  return instruction.is("and.b32") && instruction.operands.size() == 3 &&
+         masks.count(instruction.operands[2][0]);
+}
+
+bool isByteMma(const PtxInstruction &instruction) {
+  return instruction.is("mma.sync.aligned.m16n8k32.row.col.s32.u8.");
+}
+
+TEST_P(DeviceKernels, OneAndForEachRegisterOfAnOperand) {
+  PtxText text(compile(GetParam()).ptx);
+  int expected = 0, found = 0;
+  for (UnitKind kind : GetParam().kinds)
+    for (rt::Part part : {rt::kKey, rt::kValue})
+      if (kind.level(part) < 8)
+        expected += 4 * fragments(kind, part);
+  for (const PtxInstruction &instruction : text.instructions())
+    found += isMaskedCode(instruction);
+  EXPECT_EQ(found, expected);
+}
+
+TEST_P(DeviceKernels, CodesAreOnlyMaskedAndMultiplied) {
+  PtxText text(compile(GetParam()).ptx);
+  std::set<std::string> words;
+  int products = 0;
+  for (const PtxInstruction &mma : text.instructions()) {
+    if (!isByteMma(mma))
+      continue;
+    for (const std::string &name : mma.operands[1]) {
+      auto definitions = text.definitions(name);
+      ASSERT_EQ(definitions.size(), 1u) << name;
+      const PtxInstruction &definition = *definitions[0];
+      if (definition.is("mov")) // ones, for sums
+        continue;
+      ++products;
+      words.insert(isMaskedCode(definition) ? definition.operands[1][0] : name);
+    }
+  }
+  for (const std::string &word : words) {
+    auto definitions = text.definitions(word);
+    ASSERT_EQ(definitions.size(), 1u) << word;
+    EXPECT_TRUE(definitions[0]->is("ld.shared.v4")) << definitions[0]->opcode;
+    for (const PtxInstruction *use : text.uses(word))
+      EXPECT_TRUE(isMaskedCode(*use) || isByteMma(*use)) << use->opcode;
+  }
+  int expected = 0;
+  for (UnitKind kind : GetParam().kinds)
+    for (rt::Part part : {rt::kKey, rt::kValue})
+      if (kind.level(part) < 16)
+        expected += 4 * fragments(kind, part) * GetParam().operands();
+  EXPECT_EQ(products, expected);
+}
+
+TEST_P(DeviceKernels, MatrixInstructions) {
+  const Case &c = GetParam();
+  PtxText text(compile(c).ptx);
+  int bytes = 0, halves = 0, brainFloats = 0;
+  for (UnitKind kind : c.kinds) {
+    int products = fragments(kind, rt::kKey) + fragments(kind, rt::kValue);
+    if (kind.key == 16) {
+      brainFloats += products;
+      continue;
+    }
+    bytes += products;
+    // Sums of queries, with ones for codes: where offsets have a part that is
+    // the same for all dims, which of keys per channel only those at 2 bits do.
+    if (c.keysPerToken || kind.key == 2)
+      bytes += kHeadDim / 32;
+    // Minima of channels weigh the queries.
+    if (!c.keysPerToken)
+      halves += kHeadDim / 16;
+  }
+  EXPECT_EQ(text.count("mma.sync.aligned.m16n8k32"), bytes * c.operands());
+  EXPECT_EQ(text.count("mma.sync.aligned.m16n8k16.row.col.f32.f16"),
+            halves * c.operands());
+  EXPECT_EQ(text.count("mma.sync.aligned.m16n8k16.row.col.f32.bf16"),
+            brainFloats * c.operands());
+}
+
+TEST_P(DeviceKernels, LaunchesAndShape) {
+  const Case &c = GetParam();
+  const DeviceKernel &kernel = compile(c);
+  PtxText text(kernel.ptx);
+  EXPECT_EQ(kernel.name, "decode");
+  EXPECT_EQ(kernel.threads, 256);
+  EXPECT_NE(kernel.ptx.find(".entry decode"), std::string::npos);
+  EXPECT_NE(kernel.ptx.find(".reqntid 256"), std::string::npos);
+  EXPECT_EQ(text.count("griddepcontrol.wait"), c.dependentLaunch ? 1 : 0);
+  EXPECT_EQ(text.count("griddepcontrol.launch_dependents"),
+            c.dependentLaunch ? 1 : 0);
+  // What a thread block of sm_90 can have.
+  EXPECT_LE(kernel.sharedBytes, 227 * 1024);
+  // No call of a library: nothing would resolve it.
+  EXPECT_EQ(text.count("call"), 0);
+}
+
+//===----------------------------------------------------------------------===//
+// Registers
+//===----------------------------------------------------------------------===//
+
+/// 256 threads, one block an SM: 65536 / 256, of which ptxas gives 255.
+constexpr int kRegisterLimit = 255;
+
+/// What a kernel may take: what ptxas of CUDA 12 or 13 gives it today, and up
+/// to 8 more, since that differs by version.  More is not wrong as long as it
+/// fits, but a change to look at.
+int registerBudget(const Case &c) {
+  if (c.kinds.size() > 1)
+    return kRegisterLimit;
+  bool isTwoOperands = c.operands() == 2;
+  switch (c.kinds[0].key) {
+  case 2:
+    return isTwoOperands ? 240 : 160;
+  case 16:
+    return isTwoOperands ? 144 : 104;
+  default:
+    return isTwoOperands ? 184 : 144;
+  }
+}
+
+TEST_P(DeviceKernels, FitRegisters) {
+  std::string ptxas = findPtxas();
+  if (ptxas.empty())
+    GTEST_SKIP() << "no ptxas in PATH or /usr/local/cuda/bin";
+  PtxasReport report = runPtxas(ptxas, compile(GetParam()).ptx);
+  ASSERT_TRUE(report.accepted) << report.output;
+  EXPECT_EQ(report.spillBytes, 0) << report.output;
+  EXPECT_EQ(report.stackBytes, 0) << report.output;
+  EXPECT_GT(report.registers, 0) << report.output;
+  EXPECT_LE(report.registers, registerBudget(GetParam())) << report.output;
+}
+
+INSTANTIATE_TEST_SUITE_P(Compiler, DeviceKernels,
+                         ::testing::ValuesIn(makeCases()),
+                         [](const auto &info) { return info.param.name(); });
+
+//===----------------------------------------------------------------------===//
+// The read kernel, and errors
+//===----------------------------------------------------------------------===//
+
+TEST(DeviceRead, LoadsFourVectorsAtATime) {
+  auto kernel = mlir::pmkvq::compileRead(context(), "sm_90a");
+  ASSERT_TRUE(static_cast<bool>(kernel)) << llvm::toString(kernel.takeError());
+  EXPECT_EQ(kernel->name, "read");
+  EXPECT_GE(PtxText(kernel->ptx).count("ld.global.v4"), 4);
+  std::string ptxas = findPtxas();
+  if (ptxas.empty())
+    GTEST_SKIP() << "no ptxas in PATH or /usr/local/cuda/bin";
+  PtxasReport report = runPtxas(ptxas, kernel->ptx);
+  EXPECT_TRUE(report.accepted) << report.output;
+  EXPECT_EQ(report.spillBytes, 0);
+}
+
+/// The message with which `spec` is refused.
+std::string refusal(const DecodeSpec &spec) {
+  auto kernel = mlir::pmkvq::compileDecode(context(), spec);
+  return kernel ? "compiled" : llvm::toString(kernel.takeError());
+}
+
+DecodeSpec goodSpec() { return Case{{{4, 4}}}.spec(); }
+
+TEST(DeviceErrors, Chip) {
+  DecodeSpec spec = goodSpec();
+  spec.chip = "sm_80";
+  EXPECT_EQ(refusal(spec),
+            "no kernels for a GPU of kind sm_80 yet; expected sm_90a");
+  auto read = mlir::pmkvq::compileRead(context(), "gfx942");
+  ASSERT_FALSE(static_cast<bool>(read));
+  EXPECT_EQ(llvm::toString(read.takeError()),
+            "no kernels for a GPU of kind gfx942 yet; expected sm_90a");
+}
+
+TEST(DeviceErrors, HeadDim) {
+  DecodeSpec spec = goodSpec();
+  spec.headDim = 64;
+  EXPECT_NE(refusal(spec).find("has a head_dim of 64; a GPU supports 128"),
+            std::string::npos)
+      << refusal(spec);
+}
+
+TEST(DeviceErrors, Group) {
+  DecodeSpec spec = goodSpec();
+  spec.queryHeads = 18;
+  EXPECT_NE(
+      refusal(spec).find("has 9 queries a kv head; a GPU supports up to 8"),
+      std::string::npos)
+      << refusal(spec);
+}
+
+TEST(DeviceErrors, HeadsThatDoNotDivide) {
+  DecodeSpec spec = goodSpec();
+  spec.queryHeads = 7;
+  EXPECT_NE(refusal(spec).find("expected a number of query heads that 2 kv "
+                               "heads divide, got 7"),
+            std::string::npos)
+      << refusal(spec);
+  spec = goodSpec();
+  spec.kvHeads = 0;
+  EXPECT_NE(refusal(spec).find("(C1)"), std::string::npos) << refusal(spec);
+}
+
+TEST(DeviceErrors, Formats) {
+  DecodeSpec spec = goodSpec();
+  spec.keyFormat = "<no_such_format>";
+  EXPECT_NE(refusal(spec).find("no_such_format"), std::string::npos)
+      << refusal(spec);
+  spec = goodSpec();
+  spec.valueFormat = "per_token";
+  EXPECT_NE(refusal(spec).find("unknown attribute"), std::string::npos)
+      << refusal(spec);
+  spec = goodSpec();
+  spec.keyFormat = spec.valueFormat = "<paper>";
+  EXPECT_NE(refusal(spec).find("has no lane form"), std::string::npos)
+      << refusal(spec);
+  spec = goodSpec();
+  spec.valueFormat = "<per_channel>";
+  EXPECT_NE(refusal(spec).find("values have groups per token on a GPU"),
+            std::string::npos)
+      << refusal(spec);
+}
+
+TEST(DeviceErrors, MixedRawKind) {
+  DecodeSpec spec = goodSpec();
+  spec.kinds = {{16, 4}};
+  EXPECT_NE(refusal(spec).find("expected both sides of a unit at level 16 or "
+                               "neither, got keys at 16 and values at 4"),
+            std::string::npos)
+      << refusal(spec);
+}
+
+} // namespace
