@@ -7,7 +7,9 @@
 #include "pmkvq_rt/DeviceWorkList.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <string>
 
@@ -95,6 +97,38 @@ Status pmkvq::rt::addFixedUnits(int64_t keyOffset, int64_t valueOffset,
       return status;
   }
   return {};
+}
+
+void pmkvq::rt::spreadKinds(std::vector<UnitTask> &units) {
+  // Unit r of the n of its kind lies at (2 r + 1) / 2 n of the way.
+  struct Placed {
+    int64_t numerator, denominator;
+    size_t index;
+  };
+  auto isFixed = [](const UnitTask &unit) {
+    return (unit.info & UnitTask::kFixedArea) != 0;
+  };
+  std::array<int64_t, 256> count = {}, seen = {};
+  for (const UnitTask &unit : units)
+    if (!isFixed(unit))
+      ++count[unit.info & 0xff];
+  std::vector<Placed> placed;
+  for (size_t i = 0; i < units.size(); ++i) {
+    uint32_t kind = units[i].info & 0xff;
+    if (!isFixed(units[i]))
+      placed.push_back({2 * seen[kind]++ + 1, 2 * count[kind], i});
+  }
+  std::sort(placed.begin(), placed.end(), [](const Placed &a, const Placed &b) {
+    int64_t left = a.numerator * b.denominator;
+    int64_t right = b.numerator * a.denominator;
+    return left != right ? left < right : a.index < b.index;
+  });
+  std::vector<UnitTask> spread;
+  spread.reserve(units.size());
+  for (const Placed &place : placed)
+    spread.push_back(units[place.index]);
+  std::copy_if(units.begin(), units.end(), std::back_inserter(spread), isFixed);
+  units = std::move(spread);
 }
 
 int64_t pmkvq::rt::unitCost(const UnitTask &unit) {

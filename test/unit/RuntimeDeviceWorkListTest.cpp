@@ -272,6 +272,26 @@ TEST(DeviceUnitsTest, FixedAreasEndWithAPartOfAUnit) {
   }
 }
 
+TEST(DeviceUnitsTest, KindsAreSpreadEvenlyAndFixedAreasStayLast) {
+  std::vector<UnitTask> units;
+  // 12 units at 2 bits, then 2 pages at 4 (4 units), then a window of 2 units.
+  for (uint32_t i = 0; i < 12; ++i)
+    units.push_back({i, i, 0, UnitTask::makeInfo({2, 2}, 128, 0)});
+  for (uint32_t i = 12; i < 16; ++i)
+    units.push_back({i, i, 0, UnitTask::makeInfo({4, 4}, 64, 0)});
+  ASSERT_TRUE(addFixedUnits(1 << 20, 1 << 21, 20, 128, units).ok());
+  std::vector<UnitTask> before = units;
+  spreadKinds(units);
+  ASSERT_EQ(units.size(), before.size());
+  std::vector<uint32_t> order;
+  for (size_t i = 0; i < 16; ++i)
+    order.push_back(units[i].key);
+  // One of every four is at 4 bits, each kind in its order.
+  EXPECT_EQ(order, (std::vector<uint32_t>{0, 1, 12, 2, 3, 4, 13, 5, 6, 7, 14, 8,
+                                          9, 10, 15, 11}));
+  EXPECT_EQ(std::memcmp(&units[16], &before[16], 2 * sizeof(UnitTask)), 0);
+}
+
 TEST(DeviceUnitsTest, WhatUnitsCannotHoldIsRefused) {
   std::vector<UnitTask> units;
   EXPECT_EQ(addPageUnits(makePage(16, 4), 128, 0, units).code(),

@@ -103,6 +103,7 @@ listUnits(const Case &content) {
             units);
         !status.ok())
       return status;
+    rt::spreadKinds(units);
   }
   return pairs;
 }
