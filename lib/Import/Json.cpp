@@ -6,6 +6,7 @@
 
 #include "Json.h"
 #include "pmkvq/Import/Safetensors.h"
+#include "llvm/ADT/STLExtras.h"
 #include <unordered_set>
 
 using namespace mlir;
@@ -65,8 +66,21 @@ llvm::Expected<json> mlir::pmkvq::readJsonObject(StringRef path) {
   return value;
 }
 
+/// Whether brackets nest at most `depth` deep; serializing recurses.
+static bool isShallow(const json &value, int depth) {
+  if (!value.is_structured())
+    return true;
+  return depth > 0 && llvm::all_of(value, [&](const json &element) {
+           return isShallow(element, depth - 1);
+         });
+}
+
 std::string mlir::pmkvq::showJson(const json &value) {
   constexpr size_t maxLength = 80;
+  constexpr int maxDepth = 16;
+  if (!isShallow(value, maxDepth))
+    return std::string(value.is_array() ? "a list" : "an object") +
+           " nested more than " + std::to_string(maxDepth) + " deep";
   std::string text = value.dump(-1, ' ', /*ensure_ascii=*/true,
                                 json::error_handler_t::replace);
   if (text.size() > maxLength)

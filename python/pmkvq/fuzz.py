@@ -16,15 +16,18 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SEEDS = ("test/IR", "test/Transforms", "test/Conversion", "test/Pipelines", "test/Import")
 STAGES = ("plan", "tile", "fold", "vector", "buffers", "host", "llvm")
-PASSES = ("pmkvq-set-schedule", "pmkvq-set-formats", "pmkvq-fold-value-rotation", "pmkvq-add-page-functions",
-          "convert-pmkvq-to-tile", "convert-pmkvq-tile-to-vector", "pmkvq-outline-loops", "pmkvq-lower-host")
+PASSES = ("canonicalize", "pmkvq-set-schedule", "pmkvq-set-formats", "pmkvq-apply-calibration",
+          "pmkvq-fold-value-rotation", "pmkvq-add-page-functions", "convert-pmkvq-to-tile",
+          "convert-pmkvq-tile-to-vector", "pmkvq-outline-loops", "pmkvq-lower-host", "pmkvq-split-units",
+          "convert-pmkvq-tile-to-lanes", "pmkvq-lower-ring", "pmkvq-split-queries", "pmkvq-unpack-codes",
+          "pmkvq-lower-lazy-softmax", "pmkvq-repack-weights", "pmkvq-lower-merges", "pmkvq-lower-to-gpu")
 # One invocation takes this many modules; a crash is then narrowed down.
 BATCH = 25
 TIMEOUT_S = 60
 
 NUMBERS = ("0", "1", "-1", "2", "3", "7", "8", "15", "16", "17", "63", "64", "80", "127", "128", "129", "4096",
            "2147483648", "9223372036854775807", "99999999999999999999")
-WORDS = ("key", "value", "per_channel", "per_token", "paper", "hadamard", "plain", "page", "none", "rows", "attend",
+WORDS = ("key", "value", "per_channel", "per_token", "paper", "hadamard", "plain", "clip", "group", "layer", "page", "none", "rows", "attend",
          "merge", "f32", "f16", "bf16", "i32", "i1", "index", "tensor", "memref", "vector")
 
 

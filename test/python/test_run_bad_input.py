@@ -1,8 +1,10 @@
 """pmkvq-run on bad input: one clear line on stderr, exit code 1 to 127, empty stdout."""
 
 import json
+import os
 import re
 import shutil
+import stat
 import struct
 from pathlib import Path
 
@@ -182,6 +184,27 @@ class TestFiles:
         replace(model / name, b'{"eos_token_id":' + b"[" * 100000)
         refuses(model, model / name, options=("--prompt=run", "--max-tokens=2", "--logits=left.safetensors"))
 
+    @pytest.mark.parametrize("name, field", [
+        ("config.json", "num_hidden_layers"), ("config.json", "model_type"), ("config.json", "rope_scaling"),
+        ("generation_config.json", "eos_token_id")])
+    def test_deep_json_that_ends(self, model, name, field):
+        config = json.loads((model / name).read_text())
+        config.pop(field, None)
+        text = json.dumps(config)[:-1] + ', "' + field + '": ' + "[" * 200000 + "]" * 200000 + "}"
+        replace(model / name, text.encode())
+        refuses(model, model / name)
+
+    def test_deep_json_in_a_prompt(self, reasoner, tmp_path):
+        prompts = tmp_path / "deep.jsonl"
+        prompts.write_text('{"prompt":' + "[" * 200000 + "]" * 200000 + "}")
+        refuses(reasoner, "a list", options=(f"--prompts={prompts}", "--max-tokens=2"))
+
+    def test_outputs_replace_no_pipe(self, reasoner, tmp_path):
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        refuses(reasoner, "cannot write", options=(PROMPT, "--max-tokens=2", f"--logits={pipe}"))
+        assert stat.S_ISFIFO(pipe.stat().st_mode)
+
 
 class TestConfig:
     """A config that contradicts the tensors, or asks for what is not built."""
@@ -332,7 +355,7 @@ class TestPrompts:
 class TestOptions:
     @pytest.mark.parametrize("option", [
         "--colour=red", "-x", "--max-tokens=0", "--max-tokens=-1", "--max-tokens=x", "--max-tokens=", "--max-tokens=1.5",
-        "--max-tokens=99999999999999999999", "--kv-budget=", "--kv-budget=x", "--kv-budget=-1", "--kv-budget=0",
+        "--max-tokens=99999999999999999999", "--kv-budget=", "--kv-budget=x", "--kv-budget=-1", "--kv-budget=0", "--kv-budget=1.5",
         "--kv-budget=1QB", "--kv-budget=MiB", "--kv-budget=0MiB", "--kv-budget=-5MiB", "--kv-budget=0.1",
         "--kv-budget=1.5.2GB", "--kv-budget=1e3MiB", "--kv-budget=3 bananas", "--kv-budget=0x10", "--kv-budget=MiB3",
         "--kv-budget=9223372036854775808", "--kv-budget=8388608TiB", "--kv-budget=1e400GB", "--kv-bits=33",
@@ -340,7 +363,8 @@ class TestOptions:
         "--kv-bits=-2", "--kv-bits=0", "--kv-bits=nan", "--kv-bits=inf", "--schedule=weekly", "--schedule=",
         "--floor=3", "--floor=0", "--floor=x", "--key-floor=3", "--key-floor=", "--key-floor=-2", "--value-floor=32",
         "--value-floor=two", "--temperature=-1", "--temperature=x", "--temperature=nan", "--top-p=0", "--top-p=1.5",
-        "--seed=-1", "--seed=x", "--device=tpu", "--device=", "--threads=0", "--threads=-1",
+        "--seed=-1", "--seed=18446744073709551616", "--key-format=paper+clip=0.8",
+        "--value-format=per_token+hadamard+plain", "--seed=x", "--device=tpu", "--device=", "--threads=0", "--threads=-1",
         "--threads=x", "--output=xml", "--output="])
     def test_bad_value_is_named(self, reasoner, option):
         name = option.partition("=")[0]

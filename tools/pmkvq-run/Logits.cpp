@@ -23,7 +23,7 @@ class LogitsFile {
 public:
   LogitsFile(const std::vector<std::vector<int32_t>> &prompts, int64_t vocab,
              StringRef file)
-      : vocab(vocab), target(file.str()), partial(target + ".partial"),
+      : vocab(vocab), target(resolve(file)), partial(target + ".partial"),
         stream(partial, std::ios::binary) {
     llvm::json::Object tensors;
     int64_t end = 0;
@@ -56,7 +56,13 @@ public:
     stream.write(reinterpret_cast<const char *>(row.logits), rowBytes());
   }
 
-  bool good() const { return stream.good(); }
+  /// Rows are written in any order, and the file gets its name at the end: a
+  /// device or a pipe can be neither.
+  bool good() const {
+    llvm::sys::fs::file_status status;
+    bool exists = !llvm::sys::fs::status(target, status);
+    return stream.good() && (!exists || is_regular_file(status));
+  }
 
   /// Gives the file its name.
   Error finish() {
@@ -71,6 +77,12 @@ public:
   }
 
 private:
+  /// What a link leads to, so that it stays a link.
+  static std::string resolve(StringRef file) {
+    llvm::SmallString<128> real;
+    return llvm::sys::fs::real_path(file, real) ? file.str() : real.str().str();
+  }
+
   int64_t rowBytes() const {
     return vocab * static_cast<int64_t>(sizeof(float));
   }

@@ -55,6 +55,9 @@ std::optional<int64_t> pmkvq::run::parseSize(StringRef text) {
     std::optional<int64_t> bytes = llvm::checkedMul(whole, found->second);
     return bytes && *bytes > 0 ? bytes : std::nullopt;
   }
+  // A part of a byte is none.
+  if (found->second == 1)
+    return std::nullopt;
   double fraction;
   if (number.getAsDouble(fraction, /*AllowInexact=*/true))
     return std::nullopt;
@@ -76,7 +79,11 @@ Expected<std::string> pmkvq::run::parseFormat(StringRef text) {
   std::string rotation, clip;
   for (StringRef part : llvm::drop_begin(parts)) {
     double value;
+    if (name == "paper")
+      return llvm::createStringError("expected paper alone: it has no options");
     if (part == "hadamard" || part == "plain") {
+      if (!rotation.empty())
+        return llvm::createStringError("expected one of +hadamard and +plain");
       rotation = (", " + part).str();
     } else if (part.consume_front("clip=") && !part.getAsDouble(value) &&
                std::isfinite(value)) {
@@ -305,7 +312,8 @@ static Error readSampling(const CommandLine &line, Options &options) {
     return error;
   if (line.seed.given() &&
       StringRef(line.seed).getAsInteger(10, options.sampling.seed))
-    return optionError(line.seed, "a whole number of at least 0", line.seed);
+    return optionError(line.seed, "a whole number from 0 to 2^64 - 1",
+                       line.seed);
   rt::Status status = rt::checkSampling(options.sampling);
   if (!status.ok())
     return llvm::createStringError(

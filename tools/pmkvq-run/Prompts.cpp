@@ -89,7 +89,10 @@ Error PromptReader::addJson(const Twine &where, StringRef line) {
   for (const json &token : prompt) {
     if (!token.is_number_integer())
       return fail(where, "prompt: expected whole numbers as token ids, got " +
-                             token.dump(-1, ' ', true).substr(0, 40));
+                             (token.is_array() ? "a list"
+                              : token.is_object()
+                                  ? "an object"
+                                  : token.dump(-1, ' ', true).substr(0, 40)));
     // What does not fit is no token id either.
     bool fits = !token.is_number_unsigned() ||
                 token.get<uint64_t>() <=

@@ -21,6 +21,7 @@
 #include "pmkvq/Import/ImportModel.h"
 #include "pmkvq/Import/WeightStore.h"
 #include "pmkvq/Target/HostProgram.h"
+#include "llvm/Support/FileSystem.h"
 #include "llvm/Support/raw_ostream.h"
 #include <csignal>
 #include <cstdio>
@@ -191,8 +192,24 @@ static Expected<Batch> readBatch(const Model &model, const Options &options,
   return batch;
 }
 
-/// Writes all or nothing.
+/// Writes all or nothing; devices and pipes are written to, not replaced.
 static Error writeFile(StringRef file, StringRef text) {
+  llvm::sys::fs::file_status status;
+  if (!llvm::sys::fs::status(file, status) && !is_regular_file(status)) {
+    std::error_code code;
+    llvm::raw_fd_ostream os(file, code, llvm::sys::fs::CD_OpenExisting);
+    if (!code) {
+      os << text;
+      os.flush();
+      code = os.error();
+      os.clear_error();
+    }
+    return code ? llvm::createStringError("-o: " + file + ": " + code.message())
+                : Error::success();
+  }
+  llvm::SmallString<128> real;
+  if (!llvm::sys::fs::real_path(file, real))
+    file = real;
   Error error = llvm::writeToOutput(file, [&](llvm::raw_ostream &os) -> Error {
     os << text;
     return Error::success();
