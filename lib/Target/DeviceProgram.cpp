@@ -106,9 +106,23 @@ static llvm::Error checkChip(const std::string &chip) {
                    " yet; expected sm_90a");
 }
 
+/// Sizes are computed from kinds before an op verifies them.
+static llvm::Error checkKinds(llvm::ArrayRef<rt::UnitKind> kinds) {
+  if (kinds.empty())
+    return makeError("expected at least one kind of unit");
+  for (rt::UnitKind kind : kinds)
+    if (!rt::isLevel(kind.key) || !rt::isLevel(kind.value))
+      return makeError("expected kinds at levels of 16, 8, 4 or 2, got " +
+                       llvm::Twine(kind.key) + " and " +
+                       llvm::Twine(kind.value));
+  return llvm::Error::success();
+}
+
 llvm::Expected<DeviceKernel>
 mlir::pmkvq::compileDecode(MLIRContext &context, const DecodeSpec &spec) {
   if (llvm::Error error = checkChip(spec.chip))
+    return error;
+  if (llvm::Error error = checkKinds(spec.kinds))
     return error;
   Diagnostics diagnostics(context);
   OwningOpRef<ModuleOp> module = buildDecodeModule(context, spec);

@@ -39,6 +39,11 @@ public:
   using SplitUnitsBase::SplitUnitsBase;
 
   void runOnOperation() override {
+    if (kinds.size() % 2 || !llvm::all_of(kinds, rt::isLevel)) {
+      getOperation().emitError("expected kinds to be pairs of levels of 16, 8, "
+                               "4 or 2");
+      return signalPassFailure();
+    }
     SmallVector<KernelOp> kernels;
     for (KernelOp kernel : getOperation().getOps<KernelOp>())
       if (!kernel.getBody().front().getOps<AttendTaskOp>().empty())
@@ -78,7 +83,11 @@ private:
   /// Finds the branch for one row a task.
   LogicalResult match(KernelOp kernel, PagedAttention &paged) {
     kernel.walk([&](SingleRowsOp single) {
-      auto branch = cast<scf::IfOp>(*single->user_begin());
+      auto branch = single->hasOneUse()
+                        ? dyn_cast<scf::IfOp>(*single->user_begin())
+                        : scf::IfOp();
+      if (!branch)
+        return;
       for (Operation &op : *branch.thenBlock()) {
         if (auto load = dyn_cast<LoadRowsOp>(op))
           paged.load = load;
@@ -94,6 +103,8 @@ private:
       return kernel.emitOpError(
           "expected queries in the keys' basis: on a GPU they are rotated "
           "where they are made");
+    if (!paged.scale.getBy().getDefiningOp<arith::ConstantOp>())
+      return kernel.emitOpError("expected queries times a constant");
     return success();
   }
 

@@ -356,6 +356,15 @@ TEST(DeviceErrors, Formats) {
       << refusal(spec);
 }
 
+TEST(DeviceErrors, Kinds) {
+  DecodeSpec spec = goodSpec();
+  spec.kinds = {};
+  EXPECT_EQ(refusal(spec), "expected at least one kind of unit");
+  spec.kinds = {{4, 0}};
+  EXPECT_EQ(refusal(spec),
+            "expected kinds at levels of 16, 8, 4 or 2, got 4 and 0");
+}
+
 TEST(DeviceErrors, MixedRawKind) {
   DecodeSpec spec = goodSpec();
   spec.kinds = {{16, 4}};
