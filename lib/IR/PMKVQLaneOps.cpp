@@ -68,7 +68,7 @@ static bool isWhole(rt::Part part, int64_t level, int64_t tokens,
   int64_t rows = part == rt::kKey ? tokens : headDim;
   int64_t k = part == rt::kKey ? headDim : tokens;
   // At 2 bits pairs of row blocks share words.
-  int64_t rowsTogether = FragmentLayout::kRows * (level == 2 ? 2 : 1);
+  int64_t rowsTogether = int64_t{FragmentLayout::kRows} * (level == 2 ? 2 : 1);
   return rows % rowsTogether == 0 && k % layout.depth() == 0 &&
          layout.rowBlocks() * layout.kBlocks() % layout.fragmentsPerVector() ==
              0;
@@ -86,11 +86,11 @@ LogicalResult MultiplyCodesOp::verify() {
   if (getColumns().empty())
     return emitOpError("(C2) expected at least one operand of columns");
   for (Value column : getColumns())
-    if (sizeOf(column) != layout.kBlocks() * 2)
+    if (sizeOf(column) != int64_t{layout.kBlocks()} * 2)
       return emitOpError("(C2) expected columns of ")
              << layout.kBlocks() * 2 << " words, got " << sizeOf(column);
   Builder b(getContext());
-  auto sum = VectorType::get({layout.rowBlocks() * 4},
+  auto sum = VectorType::get({int64_t{layout.rowBlocks()} * 4},
                              getLevel() == 16 ? Type(b.getF32Type())
                                               : Type(b.getI32Type()));
   if (getSums().size() != getColumns().size() ||

@@ -65,17 +65,19 @@ static rt::ProgramInfo describe(CreateOp create) {
   rt::ProgramInfo info = {};
   // Far above any model, and no product of sizes leaves 64 bits.
   constexpr int64_t maxLayers = 4096;
-  info.layers = std::min<int64_t>(create.getLayer(), maxLayers - 1) + 1;
-  info.kvHeads = type.getKvHeads();
-  info.headDim = type.getHeadDim();
-  info.sinkTokens = type.getSink();
-  info.maxPositions = create.getMaxTokens();
+  // The verifiers of types and ops keep all of these small.
+  auto cut = [](int64_t value) { return static_cast<int32_t>(value); };
+  info.layers = cut(std::min<int64_t>(create.getLayer(), maxLayers - 1) + 1);
+  info.kvHeads = cut(type.getKvHeads());
+  info.headDim = cut(type.getHeadDim());
+  info.sinkTokens = cut(type.getSink());
+  info.maxPositions = cut(create.getMaxTokens());
   for (Part part : {Part::Key, Part::Value}) {
     auto i = static_cast<int32_t>(part);
     info.floor[i] =
-        schedule ? schedule->getFloor(part) : type.getLadder().back();
+        cut(schedule ? schedule->getFloor(part) : type.getLadder().back());
     if (type.isPlanned())
-      info.parameterBytes[i] = type.getParameterBytes(part);
+      info.parameterBytes[i] = cut(type.getParameterBytes(part));
   }
   return info;
 }

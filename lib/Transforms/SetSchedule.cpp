@@ -57,8 +57,8 @@ public:
 private:
   /// Levels between the highest that a page is written at and the lower floor.
   SmallVector<int64_t> levelsUnder(const ScheduleModel &model) {
-    int64_t high =
-        model.lowers ? rt::kLadder.front() : std::max(keyFloor, valueFloor);
+    int64_t high = model.lowers ? int64_t{rt::kLadder.front()}
+                                : std::max<int64_t>(keyFloor, valueFloor);
     int64_t low = std::min(keyFloor, valueFloor);
     SmallVector<int64_t> ladder;
     for (int64_t level : rt::kLadder)

@@ -26,6 +26,7 @@ using mlir::pmkvq::DeviceKernel;
 using rt::UnitKind;
 
 namespace {
+// NOLINTNEXTLINE(bugprone-throwing-static-initialization): a test's.
 const std::vector<UnitKind> kEveryKind = {{16, 16}, {8, 8}, {8, 4}, {8, 2},
                                           {4, 8},   {4, 4}, {4, 2}, {2, 8},
                                           {2, 4},   {2, 2}};
@@ -59,6 +60,7 @@ struct Case {
   int operands() const { return group > 4 ? 2 : 1; }
 };
 
+// NOLINTNEXTLINE(readability-identifier-naming): GoogleTest's name.
 void PrintTo(const Case &c, std::ostream *os) { *os << c.name(); }
 
 /// Each kind, each group, each layout of keys' parameters, and both ways to

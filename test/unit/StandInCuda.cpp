@@ -32,10 +32,12 @@ struct FakeEvent {
   double time = 0;
 };
 struct FakeModule {
+  explicit FakeModule(std::string text) : text(std::move(text)) {}
   std::string text;
-  std::set<std::string> names = {};
+  std::set<std::string> names;
 };
 
+// NOLINTNEXTLINE(bugprone-throwing-static-initialization): a test's.
 StandInState state;
 double now = 0;
 bool current = false;
@@ -102,6 +104,8 @@ static void settle() {
   pending.clear();
 }
 
+// NOLINTBEGIN(readability-identifier-naming,readability-non-const-parameter):
+// the driver's names and signatures.
 extern "C" {
 
 StandInState *standInState() { return &state; }
@@ -222,7 +226,7 @@ int cuMemcpyHtoD_v2(DeviceAddress to, const void *from, size_t bytes) {
     return kDriverInvalidValue;
   std::vector<uint8_t> staged(static_cast<const uint8_t *>(from),
                               static_cast<const uint8_t *>(from) + bytes);
-  pending.push_back([to, staged = std::move(staged)] {
+  pending.emplace_back([to, staged = std::move(staged)] {
     std::memcpy(reinterpret_cast<void *>(to), staged.data(), staged.size());
   });
   return kDriverSuccess;
@@ -239,7 +243,7 @@ int cuMemcpyDtoD_v2(DeviceAddress to, DeviceAddress from, size_t bytes) {
   BEGIN();
   if (!inside(to, bytes) || !inside(from, bytes))
     return kDriverInvalidValue;
-  pending.push_back([=] {
+  pending.emplace_back([=] {
     std::memcpy(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from),
                 bytes);
   });
@@ -249,7 +253,7 @@ int cuMemsetD8_v2(DeviceAddress to, unsigned char byte, size_t bytes) {
   BEGIN();
   if (!inside(to, bytes))
     return kDriverInvalidValue;
-  pending.push_back(
+  pending.emplace_back(
       [=] { std::memset(reinterpret_cast<void *>(to), byte, bytes); });
   return kDriverSuccess;
 }
@@ -406,3 +410,4 @@ int cuLaunchKernelEx(const LaunchConfig *config, FunctionHandle function,
 }
 #endif
 }
+// NOLINTEND(readability-identifier-naming,readability-non-const-parameter)

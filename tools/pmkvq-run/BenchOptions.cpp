@@ -14,7 +14,6 @@ using namespace pmkvq::run;
 using llvm::Error;
 using llvm::Expected;
 using llvm::StringRef;
-namespace bench = ::pmkvq::bench;
 
 static llvm::SmallVector<StringRef> splitList(const StringOption &option) {
   llvm::SmallVector<StringRef> parts;

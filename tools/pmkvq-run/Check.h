@@ -20,6 +20,7 @@ inline constexpr int kCheckExitCode = 2;
 /// The error that makes the exit code kCheckExitCode.
 class CheckFailed : public llvm::ErrorInfo<CheckFailed> {
 public:
+  // NOLINTNEXTLINE(readability-identifier-naming): llvm::ErrorInfo's name.
   static char ID;
   explicit CheckFailed(std::string message) : message(std::move(message)) {}
   void log(llvm::raw_ostream &os) const override { os << message; }

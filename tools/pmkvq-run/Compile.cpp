@@ -12,7 +12,6 @@
 #include "llvm/Support/raw_ostream.h"
 
 using namespace pmkvq::run;
-using llvm::Error;
 using llvm::Expected;
 using llvm::StringRef;
 using mlir::ModuleOp;

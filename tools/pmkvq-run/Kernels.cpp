@@ -19,7 +19,6 @@ using namespace pmkvq;
 using namespace pmkvq::run;
 using llvm::Expected;
 using mlir::ModuleOp;
-using mlir::OwningOpRef;
 using mlir::pmkvq::HostProgram;
 
 static mlir::DialectRegistry makeRegistry() {

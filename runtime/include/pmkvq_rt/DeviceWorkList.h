@@ -63,10 +63,10 @@ Status addPageUnits(const PageEntry &page, int64_t headDim, int64_t codesOffset,
 Status addFixedUnits(int64_t keyOffset, int64_t valueOffset, int32_t tokens,
                      int64_t headDim, std::vector<UnitTask> &units);
 
-/// Spreads the kinds of units evenly over a pair's list, each kind in its order.
-/// Units at low levels keep a multiprocessor busy where those at high levels
-/// keep memory busy: together they cost less than one after the other, and every
-/// row should have its part of both.  Fixed areas stay last.
+/// Spreads the kinds of units evenly over a pair's list, each kind in its
+/// order. Units at low levels keep a multiprocessor busy where those at high
+/// levels keep memory busy: together they cost less than one after the other,
+/// and every row should have its part of both.  Fixed areas stay last.
 void spreadKinds(std::vector<UnitTask> &units);
 
 /// What a unit costs, in 64ths of the bits that it reads for each head dim.

@@ -77,8 +77,7 @@ inline constexpr int64_t kGroupBytes = 4;
 
 /// Keys per channel have one group a head dim, the same for all units of a
 /// page; keys per token and values per token one a token.
-constexpr UnitSlot unitSlot(UnitKind kind, int64_t headDim,
-                            bool keysPerToken) {
+constexpr UnitSlot unitSlot(UnitKind kind, int64_t headDim, bool keysPerToken) {
   int64_t keyGroups = keysPerToken ? kind.tokens() : headDim;
   UnitSlot slot = {};
   slot.valueParameters = kind.key == 16 ? 0 : keyGroups * kGroupBytes;

@@ -19,6 +19,7 @@ Result<std::shared_ptr<const Module>> Module::load(const DeviceRef &device,
   std::array<char, kLogBytes> log = {};
   int options[] = {kJitErrorLog, kJitErrorLogBytes};
   // Sizes are passed in the pointer itself.
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): that is how it takes them.
   void *values[] = {log.data(), reinterpret_cast<void *>(
                                     static_cast<uintptr_t>(log.size() - 1))};
   ModuleHandle handle = nullptr;

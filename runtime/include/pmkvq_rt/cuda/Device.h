@@ -134,6 +134,7 @@ public:
   int64_t bytes() const { return bytes_; }
   /// As kernels see it; never to be used by the host.
   template <typename T = uint8_t> T *pointer(int64_t offset = 0) const {
+    // NOLINTNEXTLINE(performance-no-int-to-ptr): addresses are integers.
     return reinterpret_cast<T *>(
         static_cast<uintptr_t>(memory_.get() + offset));
   }
