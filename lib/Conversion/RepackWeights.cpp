@@ -57,7 +57,9 @@ static SmallVector<Value> repack(LaneBuilder &b, RepackWeightsOp op) {
       Value sum = b.fma(weights[2 * i + half], factor, rounder);
       return b.bitcast(sum, b.getI32Type());
     };
-    Value word = b.permute(integer(0), integer(1), 0x4051);
+    // Named, so that every compiler emits them in this order.
+    Value low = integer(0), high = integer(1);
+    Value word = b.permute(low, high, 0x4051);
     operand.push_back(b.transpose(word));
   }
   return {b.pack(operand), b.mulF(largest, b.f32(1.0 / kLargest))};
