@@ -77,18 +77,19 @@ class HoistConstantsPass
     : public mlir::pmkvq::impl::HoistConstantsBase<HoistConstantsPass> {
 public:
   void runOnOperation() override {
-    SmallVector<Operation *> operations;
-    getOperation()->walk([&](Operation *op) { operations.push_back(op); });
-    // In order: a product takes the factor of the scaling before it.
-    for (Operation *op : operations)
-      if (auto contract = dyn_cast<ContractOp>(op))
-        hoistStep(contract);
-    for (Operation *op : operations) {
-      if (auto reduce = dyn_cast<ReduceOp>(op))
-        splitOffset(reduce);
-      else if (auto add = dyn_cast<AddOuterOp>(op))
-        splitOuter(add);
-    }
+    // Each kind is collected before any of it is erased.
+    SmallVector<ContractOp> contracts;
+    SmallVector<ReduceOp> reductions;
+    SmallVector<AddOuterOp> sums;
+    getOperation()->walk([&](ContractOp op) { contracts.push_back(op); });
+    getOperation()->walk([&](ReduceOp op) { reductions.push_back(op); });
+    getOperation()->walk([&](AddOuterOp op) { sums.push_back(op); });
+    for (ContractOp op : contracts)
+      hoistStep(op);
+    for (ReduceOp op : reductions)
+      splitOffset(op);
+    for (AddOuterOp op : sums)
+      splitOuter(op);
     SmallVector<ScaleOp> scales;
     getOperation()->walk([&](ScaleOp op) { scales.push_back(op); });
     for (ScaleOp op : scales)
