@@ -302,7 +302,7 @@ TEST_P(FragmentsOfKeys, TimesQueries) {
       int64_t expected = 0;
       for (int64_t k = 0; k < depth(); ++k)
         expected += int64_t(code(row, k)) * columns[column][k];
-      ASSERT_EQ(at(sums, row, column), expected << exponent(row))
+      ASSERT_EQ(at(sums, row, column), expected * (int64_t{1} << exponent(row)))
           << row << " " << column;
     }
 }
@@ -343,7 +343,7 @@ TEST_P(FragmentsOfValues, TimesWeights) {
         expected += int64_t(code(row, k)) * weights[query][k];
       int64_t high = at(sums, row, 2 * query);
       int64_t low = at(sums, row, 2 * query + 1);
-      ASSERT_EQ(high * 256 + low, expected << exponent(row))
+      ASSERT_EQ(high * 256 + low, expected * (int64_t{1} << exponent(row)))
           << row << " " << query;
     }
 }
