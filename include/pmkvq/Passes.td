@@ -238,8 +238,7 @@ def ConvertTileToLanes : Pass<"convert-pmkvq-tile-to-lanes",
   }];
   let options = [
     Option<"dependentLaunch", "dependent-launch", "bool", "false",
-           "Start while the launch before may still run">,
-    Option<"chip", "chip", "std::string", "\"sm_90a\"", "Target GPU">];
+           "Start while the launch before may still run">];
   // Dependent dialects: lib/Conversion/LaneBuilder.cpp.
 }
 

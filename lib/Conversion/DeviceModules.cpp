@@ -60,6 +60,52 @@ OwningOpRef<ModuleOp> mlir::pmkvq::buildDecodeModule(MLIRContext &context,
   return module;
 }
 
+/// xor of all words of `data`: thread i of n takes 16-byte vectors i, i + n,
+/// i + 2 n, ..., four at once.
+static Value emitReadLoop(LaneBuilder &b, Value data, Value size) {
+  auto widen = [&](Value value) -> Value {
+    return arith::ExtUIOp::create(b, b.getI64Type(), value);
+  };
+  auto times = [&](Value x, Value y) -> Value {
+    return arith::MulIOp::create(b, x, y);
+  };
+  auto plus = [&](Value x, Value y) -> Value {
+    return arith::AddIOp::create(b, x, y);
+  };
+  constexpr int64_t kAtOnce = 4, kVectorBytes = 16;
+  Value threads = widen(b.blockThreads());
+  Value stride =
+      times(times(threads, widen(b.gridBlocks())), b.i64(kVectorBytes));
+  Value thread = plus(times(widen(b.blockId()), threads), widen(b.threadId()));
+  Value start = times(thread, b.i64(kVectorBytes));
+  Value step = times(stride, b.i64(kAtOnce));
+  auto loop = scf::ForOp::create(b, start, size, step, ValueRange{b.i32(0)});
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(loop.getBody());
+  Value offset = loop.getInductionVar();
+  Values loaded;
+  for (int64_t i = 0; i < kAtOnce; ++i) {
+    Value inside =
+        arith::CmpIOp::create(b, arith::CmpIPredicate::ult, offset, size);
+    SmallVector<Type> types(4, b.getI32Type());
+    auto branch = scf::IfOp::create(b, types, inside, /*addThenBlock=*/true,
+                                    /*addElseBlock=*/true);
+    OpBuilder::InsertionGuard inner(b);
+    b.setInsertionPointToStart(branch.elseBlock());
+    scf::YieldOp::create(b, Values(4, b.i32(0)));
+    b.setInsertionPointToStart(branch.thenBlock());
+    scf::YieldOp::create(b, b.loadWords(b.at(data, offset), 4));
+    llvm::append_range(loaded, branch.getResults());
+    b.setInsertionPointAfter(branch);
+    offset = plus(offset, stride);
+  }
+  Value sum = loop.getRegionIterArg(0);
+  for (Value word : loaded)
+    sum = arith::XOrIOp::create(b, sum, word);
+  scf::YieldOp::create(b, sum);
+  return loop.getResult(0);
+}
+
 OwningOpRef<ModuleOp> mlir::pmkvq::buildReadModule(MLIRContext &context) {
   DialectRegistry registry;
   registerLaneDialects(registry);
@@ -86,61 +132,20 @@ OwningOpRef<ModuleOp> mlir::pmkvq::buildReadModule(MLIRContext &context) {
   auto field = [&](Type type, size_t offset) {
     return b.load(type, b.at(arguments, offset), 8);
   };
-  auto global = [&](Value pointer) -> Value {
-    return LLVM::AddrSpaceCastOp::create(b, b.pointer(kGlobalSpace), pointer);
+  auto global = [&](size_t offset) -> Value {
+    return LLVM::AddrSpaceCastOp::create(b, b.pointer(kGlobalSpace),
+                                         field(b.pointer(0), offset));
   };
-  Value data = global(field(b.pointer(0), offsetof(rt::ReadArgs, data)));
+  Value data = global(offsetof(rt::ReadArgs, data));
   Value size = field(b.getI64Type(), offsetof(rt::ReadArgs, bytes));
-  Value sink = global(field(b.pointer(0), offsetof(rt::ReadArgs, sink)));
-  // Thread i of n takes 16-byte vectors i, i + n, i + 2 n, ..., four at once.
-  auto widen = [&](Value value) -> Value {
-    return arith::ExtUIOp::create(b, b.getI64Type(), value);
-  };
-  auto times = [&](Value x, Value y) -> Value {
-    return arith::MulIOp::create(b, x, y);
-  };
-  auto plus = [&](Value x, Value y) -> Value {
-    return arith::AddIOp::create(b, x, y);
-  };
-  Value threads = widen(b.blockThreads());
-  Value stride = times(times(threads, widen(b.gridBlocks())), b.i64(16));
-  Value start = times(
-      plus(times(widen(b.blockId()), threads), widen(b.threadId())), b.i64(16));
-  constexpr int64_t kAtOnce = 4;
-  Value step = times(stride, b.i64(kAtOnce));
-  auto loop = scf::ForOp::create(b, start, size, step, ValueRange{b.i32(0)});
-  {
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    Value sum = loop.getRegionIterArg(0);
-    Value offset = loop.getInductionVar();
-    SmallVector<Values> loaded;
-    for (int64_t i = 0; i < kAtOnce; ++i) {
-      Value inside =
-          arith::CmpIOp::create(b, arith::CmpIPredicate::ult, offset, size);
-      SmallVector<Type> types(4, b.getI32Type());
-      auto branch = scf::IfOp::create(b, types, inside, true, true);
-      OpBuilder::InsertionGuard inner(b);
-      b.setInsertionPointToStart(branch.elseBlock());
-      scf::YieldOp::create(b, Values(4, b.i32(0)));
-      b.setInsertionPointToStart(branch.thenBlock());
-      scf::YieldOp::create(b, b.loadWords(b.at(data, offset), 4));
-      loaded.push_back(Values(branch.getResults()));
-      b.setInsertionPointAfter(branch);
-      offset = plus(offset, stride);
-    }
-    for (const Values &words : loaded)
-      for (Value word : words)
-        sum = arith::XOrIOp::create(b, sum, word);
-    scf::YieldOp::create(b, sum);
-  }
-  Value never =
-      b.compare(arith::CmpIPredicate::eq, loop.getResult(0), 0x12345677);
+  Value sink = global(offsetof(rt::ReadArgs, sink));
+  Value sum = emitReadLoop(b, data, size);
+  Value never = b.compare(arith::CmpIPredicate::eq, sum, 0x12345677);
   auto branch = scf::IfOp::create(b, never, /*withElseRegion=*/false);
   {
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(branch.thenBlock());
-    b.store(loop.getResult(0), sink, 4);
+    b.store(sum, sink, 4);
   }
   LLVM::ReturnOp::create(b, ValueRange());
   return module;

@@ -2,8 +2,8 @@
 //
 // A builder with the idioms that all lowerings to lanes share: words of two
 // f16, matrix instructions, shuffles, addresses.  Neighbours: TileToLanes.cpp
-// and the steps after it.  The one file of the GPU path that includes the NVVM
-// dialect is LaneBuilder.cpp: its header alone takes 20 s to compile.
+// and the steps after it.  The one file of the lowerings that includes the
+// NVVM dialect, whose header is slow to compile, is LaneBuilder.cpp.
 //
 // A *word* is an i32 that holds two f16 or bf16 values, or four bytes.  Values
 // that lanes hold many of are lists of scalars here, and vectors where ops pass

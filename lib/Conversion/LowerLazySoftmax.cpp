@@ -4,8 +4,8 @@
 //
 // Weights are 2^(score - maximum - kHeadroom), so a score may exceed the
 // maximum by kHeadroom before its weight exceeds 1.  More headroom means fewer
-// raises, but weights become 16-bit integers: at 2^-6 typical ones had an error
-// of 1e-3, at 2^-2 one of 8e-5.
+// raises, but weights become 16-bit integers, and typical ones lose as many
+// bits as there is headroom.
 //
 //===----------------------------------------------------------------------===//
 

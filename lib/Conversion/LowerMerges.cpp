@@ -3,9 +3,9 @@
 // Lowers merge_warps and merge_shares.  Neighbours: SharedLayout.h (records of
 // warps), DeviceAbi.h (partial results).
 //
-// This code decides short contexts: it runs once, and a lone warp takes about 5
-// clocks an instruction.  So sizes are constants, indices 32 bits, and there is
-// no division but the last.
+// This code decides short contexts: it runs once, with nothing beside it to
+// hide its latency.  So sizes are constants, indices 32 bits, and there is no
+// division but the last.
 //
 //===----------------------------------------------------------------------===//
 

@@ -130,10 +130,8 @@ private:
       if (!keys.isRaw() && !keys.groupsAlongReduction())
         keysPerToken = true;
     }
-    for (rt::UnitKind kind : kinds) {
-      int64_t bytes = rt::unitSlot(kind, shared.headDim, keysPerToken).end;
-      shared.slotBytes = std::max(shared.slotBytes, (bytes + 127) / 128 * 128);
-    }
+    for (rt::UnitKind kind : kinds)
+      shared.fit(kind, keysPerToken);
     return success();
   }
 

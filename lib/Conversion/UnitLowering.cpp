@@ -262,7 +262,8 @@ private:
   }
 
   /// This lane's part of sum_t weight[t] * range[t] * by[t].  Two products are
-  /// added in f16, the rest in f32: longer sums in f16 lose 4e-4.
+  /// added in f16, the rest in f32: short contexts show the error of longer
+  /// sums in f16.
   void reduceWeights(const Lanes &rows, const Lanes &by, Lanes &result) {
     for (const Values &weights : rows.weights) {
       auto factor = [&](size_t i) {

@@ -42,15 +42,17 @@ struct SegmentLanes {
   bool keysPerToken;
   /// Start of shared memory, and this lane.
   Value base, lane;
-  /// [operand] What turns the scores of query t into units of log2: with
-  /// normalized queries, and with raw ones.
+  /// [operand] What turns the scores of query t, normalized, into units of
+  /// log2.
   SmallVector<Value> factors;
+  /// The same for units at level 16, whose queries are not normalized.
   double rawFactor;
 };
 
 /// Emits the code of one region of `for_unit`.
-/// `slot` is where the unit lies, `tokens` an i32, `grain` the number of the
-/// unit's first 32 tokens.  An op that has no lane form is an error on it.
+/// `slot` is where the unit lies, `tokens` (an i32) how many of its tokens
+/// count; `states` has one state a B operand, the result the next ones. Errors:
+/// a diagnostic on the op that has no lane form.
 FailureOr<SmallVector<LaneState>> lowerUnit(LaneBuilder &b, Region &unit,
                                             const SegmentLanes &segment,
                                             Value slot, Value tokens,

@@ -9,11 +9,12 @@
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/ExecutionEngine/OptUtils.h"
 #include "mlir/IR/BuiltinOps.h"
-#include "mlir/IR/Diagnostics.h"
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/Pass/PassManager.h"
 #include "mlir/Target/LLVMIR/Export.h"
+#include "pmkvq/IR/PMKVQ.h"
 #include "pmkvq/Pipelines/Pipelines.h"
+#include "pmkvq/Target/FirstError.h"
 #include "pmkvq/Target/SharedLayout.h"
 #include "llvm/IR/LegacyPassManager.h"
 #include "llvm/IR/Module.h"
@@ -28,23 +29,6 @@ namespace rt = ::pmkvq::rt;
 static llvm::Error makeError(const llvm::Twine &message) {
   return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
 }
-
-/// Collects what a compilation says, so that it ends in the error.
-class Diagnostics {
-public:
-  explicit Diagnostics(MLIRContext &context)
-      : handler(&context, [this](Diagnostic &diagnostic) {
-          if (diagnostic.getSeverity() == DiagnosticSeverity::Error)
-            text += (text.empty() ? "" : "; ") + diagnostic.str();
-        }) {}
-  llvm::Error error(llvm::StringRef otherwise) {
-    return makeError(text.empty() ? otherwise : llvm::StringRef(text));
-  }
-
-private:
-  std::string text;
-  ScopedDiagnosticHandler handler;
-};
 
 /// PTX 8.6 is the first with bulk copies to shared::cta; a driver of CUDA 12.7
 /// or later takes it.
@@ -118,32 +102,38 @@ static llvm::Error checkKinds(llvm::ArrayRef<rt::UnitKind> kinds) {
   return llvm::Error::success();
 }
 
+/// Whether the format of keys has groups along tokens.
+static bool hasKeysPerToken(ModuleOp module) {
+  auto kernel = *module.getOps<KernelOp>().begin();
+  auto cache = cast<CacheType>(kernel.getFunctionType().getInput(0));
+  return cache.getKey().getModel().getGroupAxis() == GroupAxis::Token;
+}
+
 llvm::Expected<DeviceKernel>
 mlir::pmkvq::compileDecode(MLIRContext &context, const DecodeSpec &spec) {
   if (llvm::Error error = checkChip(spec.chip))
     return error;
   if (llvm::Error error = checkKinds(spec.kinds))
     return error;
-  Diagnostics diagnostics(context);
+  FirstError diagnostics(context);
   OwningOpRef<ModuleOp> module = buildDecodeModule(context, spec);
   if (!module)
-    return diagnostics.error("cannot build the kernel");
+    return diagnostics.take("cannot build the kernel");
   DeviceOptions options;
   options.dependentLaunch = spec.dependentLaunch;
-  bool keysPerToken = llvm::StringRef(spec.keyFormat).starts_with("<per_token");
+  bool keysPerToken = hasKeysPerToken(*module);
   ::pmkvq::SharedLayout shared;
   shared.headDim = spec.headDim;
   shared.group = spec.queryHeads / spec.kvHeads;
   for (rt::UnitKind kind : spec.kinds) {
     options.kinds.push_back(kind.key);
     options.kinds.push_back(kind.value);
-    int64_t bytes = rt::unitSlot(kind, spec.headDim, keysPerToken).end;
-    shared.slotBytes = std::max(shared.slotBytes, (bytes + 127) / 128 * 128);
+    shared.fit(kind, keysPerToken);
   }
   PassManager pm(&context);
   buildDevicePipeline(pm, options);
   if (failed(pm.run(*module)))
-    return diagnostics.error("cannot lower the kernel");
+    return diagnostics.take("cannot lower the kernel");
   auto ptx = printPTX(*module, spec.chip);
   if (!ptx)
     return ptx.takeError();
@@ -156,12 +146,12 @@ llvm::Expected<DeviceKernel> mlir::pmkvq::compileRead(MLIRContext &context,
                                                       const std::string &chip) {
   if (llvm::Error error = checkChip(chip))
     return error;
-  Diagnostics diagnostics(context);
+  FirstError diagnostics(context);
   OwningOpRef<ModuleOp> module = buildReadModule(context);
   PassManager pm(&context);
   buildDevicePipeline(pm, DeviceOptions());
   if (failed(pm.run(*module)))
-    return diagnostics.error("cannot lower the read kernel");
+    return diagnostics.take("cannot lower the read kernel");
   auto ptx = printPTX(*module, chip);
   if (!ptx)
     return ptx.takeError();

@@ -74,7 +74,7 @@ protected:
   }
 
   cuda::DeviceRef open() {
-    auto driver = cuda::Driver::load(standIn.library());
+    auto driver = cuda::Driver::load(standIn.file());
     EXPECT_TRUE(driver.ok()) << driver.status().message();
     auto device = cuda::Device::open(*driver);
     EXPECT_TRUE(device.ok()) << device.status().message();

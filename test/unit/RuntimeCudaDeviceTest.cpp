@@ -21,7 +21,7 @@ namespace {
 class CudaDeviceTest : public testing::Test {
 protected:
   cuda::DeviceRef open() {
-    auto driver = cuda::Driver::load(standIn.library());
+    auto driver = cuda::Driver::load(standIn.file());
     EXPECT_TRUE(driver.ok()) << driver.status().message();
     auto device = cuda::Device::open(*driver);
     EXPECT_TRUE(device.ok()) << device.status().message();
@@ -29,7 +29,7 @@ protected:
   }
 
   Status refusal() {
-    auto driver = cuda::Driver::load(standIn.library());
+    auto driver = cuda::Driver::load(standIn.file());
     EXPECT_TRUE(driver.ok());
     auto device = cuda::Device::open(*driver);
     EXPECT_FALSE(device.ok());

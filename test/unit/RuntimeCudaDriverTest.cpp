@@ -85,7 +85,7 @@ private:
 
 TEST(CudaDriverTest, LoadsAndInitializes) {
   StandIn standIn{PMKVQ_STANDIN_CUDA};
-  auto driver = cuda::Driver::load(standIn.library());
+  auto driver = cuda::Driver::load(standIn.file());
   ASSERT_TRUE(driver.ok()) << driver.status().message();
   EXPECT_EQ((*driver)->version(), 13000);
   EXPECT_EQ(standIn.state().initialized, 1);
@@ -101,7 +101,7 @@ TEST(CudaDriverTest, NoDriverSaysWhatToDo) {
 
 TEST(CudaDriverTest, TheVariableNamesTheLibrary) {
   StandIn standIn{PMKVQ_STANDIN_CUDA};
-  Variable named(cuda::Driver::kLibraryVariable, standIn.library().c_str());
+  Variable named(cuda::Driver::kLibraryVariable, standIn.file().c_str());
   EXPECT_TRUE(cuda::Driver::load().ok());
   Variable other(cuda::Driver::kLibraryVariable, "/nonexistent.so");
   EXPECT_FALSE(cuda::Driver::load().ok());
@@ -118,7 +118,7 @@ TEST(CudaDriverTest, ALibraryThatLacksAnEntryPointIsNamedWithIt) {
 TEST(CudaDriverTest, AnOldDriverIsRefusedBeforeItIsInitialized) {
   StandIn standIn{PMKVQ_STANDIN_CUDA};
   standIn.state().version = 11080;
-  auto driver = cuda::Driver::load(standIn.library());
+  auto driver = cuda::Driver::load(standIn.file());
   ASSERT_FALSE(driver.ok());
   expectRefused(driver.status(), StatusCode::FailedPrecondition,
                 {"CUDA 11.8", "12.3", "update"});
@@ -129,7 +129,7 @@ TEST(CudaDriverTest, InitializationThatFailsIsNamed) {
   StandIn standIn{PMKVQ_STANDIN_CUDA};
   standIn.state().failing = "cuInit";
   standIn.state().failure = cuda::kDriverNoDevice;
-  auto driver = cuda::Driver::load(standIn.library());
+  auto driver = cuda::Driver::load(standIn.file());
   ASSERT_FALSE(driver.ok());
   expectRefused(driver.status(), StatusCode::FailedPrecondition,
                 {"cuInit", "error 100", "CUDA_VISIBLE_DEVICES"});
@@ -137,7 +137,7 @@ TEST(CudaDriverTest, InitializationThatFailsIsNamed) {
 
 TEST(CudaDriverTest, ResultsMapToCodesAndAdvice) {
   StandIn standIn{PMKVQ_STANDIN_CUDA};
-  auto driver = cuda::Driver::load(standIn.library());
+  auto driver = cuda::Driver::load(standIn.file());
   ASSERT_TRUE(driver.ok());
   expectRefused(
       (*driver)->error(cuda::kDriverOutOfMemory, "cuMemAlloc_v2"),

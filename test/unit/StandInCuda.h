@@ -6,7 +6,7 @@
 // Neighbours: StandInCuda.cpp (the library), RuntimeCuda*Test.cpp.
 //
 // Example: StandIn driver(path); driver.state().version = 11080; then
-// Driver::load(driver.library()) must refuse.
+// Driver::load(driver.file()) must refuse.
 //
 //===----------------------------------------------------------------------===//
 
@@ -77,7 +77,7 @@ public:
       (void)::dlclose(handle);
   }
   StandInState &state() { return *get(); }
-  const std::string &library() const { return path; }
+  const std::string &file() const { return path; }
 
 private:
   std::string path;

@@ -5,8 +5,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "Compile.h"
-#include "FirstError.h"
 #include "pmkvq/Import/ImportModel.h"
+#include "pmkvq/Target/FirstError.h"
 #include "pmkvq/Target/HostProgram.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/raw_ostream.h"
@@ -16,6 +16,7 @@ using llvm::Expected;
 using llvm::StringRef;
 using mlir::ModuleOp;
 using mlir::OwningOpRef;
+using mlir::pmkvq::FirstError;
 using mlir::pmkvq::HostProgram;
 using mlir::pmkvq::ModelConfig;
 using mlir::pmkvq::PlanOptions;

@@ -5,13 +5,13 @@
 //===----------------------------------------------------------------------===//
 
 #include "Kernels.h"
-#include "FirstError.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/DialectRegistry.h"
 #include "mlir/Parser/Parser.h"
 #include "mlir/Pass/PassManager.h"
 #include "pmkvq/Pipelines/Pipelines.h"
 #include "pmkvq/Target/DeviceProgram.h"
+#include "pmkvq/Target/FirstError.h"
 #include "pmkvq/Target/HostProgram.h"
 #include "llvm/Support/FormatVariadic.h"
 
@@ -19,6 +19,7 @@ using namespace pmkvq;
 using namespace pmkvq::run;
 using llvm::Expected;
 using mlir::ModuleOp;
+using mlir::pmkvq::FirstError;
 using mlir::pmkvq::HostProgram;
 
 static mlir::DialectRegistry makeRegistry() {

@@ -104,7 +104,7 @@ def PMKVQ_StoreMergedOp : PMKVQ_Op<"store_merged"> {
   let description = [{
     Workers are the warps of this thread block and, where several thread blocks
     share the pair, those of the others.  They are merged in a fixed order;
-    who comes last stores row r, head h of `out`.
+    who has the last share stores row `row`, head `head` of `out`.
 
     (C1) `out` is a contiguous memref [rows, heads, head_dim] in f32, its
          heads known; `group` is the number of the state's queries.

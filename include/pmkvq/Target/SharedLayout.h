@@ -34,6 +34,13 @@ struct SharedLayout {
   }
   constexpr int64_t queries() const { return operands() * kQueriesPerOperand; }
 
+  /// Makes slots large enough for units of `kind`.
+  constexpr void fit(rt::UnitKind kind, bool keysPerToken) {
+    int64_t bytes = rt::unitSlot(kind, headDim, keysPerToken).end;
+    int64_t aligned = (bytes + 127) / 128 * 128;
+    slotBytes = slotBytes < aligned ? aligned : slotBytes;
+  }
+
   // Byte offsets, in order.
   constexpr int64_t ring() const { return 0; }
   constexpr int64_t ringBytes() const { return kSlots * slotBytes; }

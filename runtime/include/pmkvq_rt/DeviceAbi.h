@@ -55,8 +55,7 @@ struct UnitTask {
 };
 static_assert(sizeof(UnitTask) == 16);
 
-/// Units of one pair in one row.  Only the first and the last segment of a row
-/// may belong to a pair that other rows share.
+/// Units of one pair in one row.
 struct WorkSegment {
   /// sequence * kvHeads + head: whose queries and results.
   uint32_t pair;

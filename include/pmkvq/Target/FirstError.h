@@ -1,11 +1,11 @@
 //===- FirstError.h - What MLIR reports, as one error -----------*- C++ -*-===//
 //
-// Neighbours: Compile.cpp and HostKernels.cpp, which run MLIR's passes.
+// Neighbours: DeviceProgram.cpp and tools/pmkvq-run, which run MLIR's passes.
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef PMKVQ_TOOLS_RUN_FIRSTERROR_H
-#define PMKVQ_TOOLS_RUN_FIRSTERROR_H
+#ifndef PMKVQ_TARGET_FIRSTERROR_H
+#define PMKVQ_TARGET_FIRSTERROR_H
 
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/IR/MLIRContext.h"
@@ -13,7 +13,7 @@
 #include "llvm/Support/raw_ostream.h"
 #include <string>
 
-namespace pmkvq::run {
+namespace mlir::pmkvq {
 
 /// Keeps the first error that MLIR reports while this lives, as one line.
 class FirstError {
@@ -37,6 +37,6 @@ private:
   mlir::ScopedDiagnosticHandler handler;
 };
 
-} // namespace pmkvq::run
+} // namespace mlir::pmkvq
 
-#endif // PMKVQ_TOOLS_RUN_FIRSTERROR_H
+#endif // PMKVQ_TARGET_FIRSTERROR_H
