@@ -1,10 +1,11 @@
 //===- DeviceWorkList.cpp - Decode attention as rows of a GPU -------------===//
 //
-// Neighbours: DeviceWorkList.h has the mental model.
+// Neighbours: DeviceWorkList.h has the mental model; DeviceRows.cpp cuts rows.
 //
 //===----------------------------------------------------------------------===//
 
 #include "pmkvq_rt/DeviceWorkList.h"
+#include "DeviceRows.h"
 
 #include <algorithm>
 #include <array>
@@ -131,134 +132,15 @@ void pmkvq::rt::spreadKinds(std::vector<UnitTask> &units) {
   units = std::move(spread);
 }
 
-int64_t pmkvq::rt::unitCost(const UnitTask &unit) {
-  UnitKind kind = UnitKind::fromIndex(static_cast<int32_t>(unit.info & 0xff));
-  return kind.tokens() * (kind.key + kind.value) / 64;
-}
-
 //===----------------------------------------------------------------------===//
 // Rows
 //===----------------------------------------------------------------------===//
 
-namespace {
-/// Units [begin, end) of a pair.
-struct Run {
-  uint32_t pair;
-  size_t begin, end;
-};
-
-/// What one row takes, in order.
-using RowCut = std::vector<Run>;
-
-/// The cut of all pairs, and what its dearest row costs.
-struct Split {
-  std::vector<RowCut> rows;
-  int64_t dearest = 0;
-};
-
-/// Pairs with the cost of every prefix of their units.
-class Costs {
-public:
-  explicit Costs(const std::vector<std::vector<UnitTask>> &pairs) {
-    for (const std::vector<UnitTask> &units : pairs) {
-      std::vector<int64_t> &sums = prefix_.emplace_back(1, 0);
-      for (const UnitTask &unit : units)
-        sums.push_back(sums.back() + unitCost(unit));
-      total_ += sums.back();
-    }
-  }
-
-  size_t pairs() const { return prefix_.size(); }
-  int64_t total() const { return total_; }
-  int64_t of(size_t pair) const { return prefix_[pair].back(); }
-  int64_t of(const Run &run) const {
-    return prefix_[run.pair][run.end] - prefix_[run.pair][run.begin];
-  }
-  size_t units(size_t pair) const { return prefix_[pair].size() - 1; }
-
-  /// The first unit of a pair at which at least `cost` lies behind.
-  size_t unitAt(size_t pair, int64_t cost) const {
-    const std::vector<int64_t> &sums = prefix_[pair];
-    return static_cast<size_t>(
-        std::lower_bound(sums.begin(), sums.end(), cost) - sums.begin());
-  }
-
-private:
-  std::vector<std::vector<int64_t>> prefix_;
-  int64_t total_ = 0;
-};
-} // namespace
-
-static void finish(const Costs &costs, Split &split) {
-  split.rows.erase(
-      std::remove_if(split.rows.begin(), split.rows.end(),
-                     [](const RowCut &row) { return row.empty(); }),
-      split.rows.end());
-  for (const RowCut &row : split.rows) {
-    int64_t cost = 0;
-    for (const Run &run : row)
-      cost += costs.of(run);
-    split.dearest = std::max(split.dearest, cost);
-  }
-}
-
-/// As many rows for every pair, or as many pairs for every row.
-static Split splitAligned(const Costs &costs, int64_t blocks) {
-  Split split;
-  auto pairs = static_cast<int64_t>(costs.pairs());
-  int64_t rowsPerPair = std::max<int64_t>(1, blocks / pairs);
-  int64_t pairsPerRow = (pairs + blocks - 1) / blocks;
-  for (size_t pair = 0; pair < costs.pairs(); ++pair) {
-    if (rowsPerPair == 1 && pair % static_cast<size_t>(pairsPerRow) != 0) {
-      split.rows.back().push_back(
-          {static_cast<uint32_t>(pair), 0, costs.units(pair)});
-      continue;
-    }
-    size_t begin = 0;
-    for (int64_t row = 1; row <= rowsPerPair; ++row) {
-      size_t end = costs.unitAt(pair, costs.of(pair) * row / rowsPerPair);
-      split.rows.emplace_back();
-      if (begin < end)
-        split.rows.back().push_back({static_cast<uint32_t>(pair), begin, end});
-      begin = end;
-    }
-  }
-  finish(costs, split);
-  return split;
-}
-
-/// All units, one pair after the other, in rows of equal cost.
-static Split splitEvenly(const Costs &costs, int64_t blocks) {
-  Split split;
-  split.rows.resize(static_cast<size_t>(blocks));
-  int64_t before = 0;
-  int64_t row = 0;
-  for (size_t pair = 0; pair < costs.pairs(); ++pair) {
-    for (size_t begin = 0; begin < costs.units(pair); ++row) {
-      // RowCut r ends at the first unit with (r + 1) / blocks of all cost
-      // behind.
-      int64_t limit = costs.total() * (row + 1) / blocks - before;
-      size_t end = limit >= costs.of(pair) ? costs.units(pair)
-                                           : costs.unitAt(pair, limit);
-      if (begin < end)
-        split.rows[static_cast<size_t>(row)].push_back(
-            {static_cast<uint32_t>(pair), begin, end});
-      begin = std::max(begin, end);
-      // The row may go on in the next pair.
-      if (begin == costs.units(pair) && limit > costs.of(pair))
-        break;
-    }
-    before += costs.of(pair);
-  }
-  finish(costs, split);
-  return split;
-}
-
 /// Partial results of shared pairs, numbered; [pair], {first, shares}.
 static std::vector<std::pair<uint32_t, uint16_t>>
-numberPartials(const Split &split, size_t pairs, int64_t &count) {
+numberPartials(const std::vector<RowCut> &rows, size_t pairs, int64_t &count) {
   std::vector<std::pair<uint32_t, uint16_t>> numbered(pairs);
-  for (const RowCut &row : split.rows)
+  for (const RowCut &row : rows)
     for (const Run &run : row)
       ++numbered[run.pair].second;
   count = 0;
@@ -289,10 +171,10 @@ countEarlyUnits(const RowCut &row,
 }
 
 /// Sizes of the rows; bytes are allocated, and zero.
-static Status layOut(const Split &split, DeviceWorkList &list) {
+static Status layOut(const std::vector<RowCut> &rows, DeviceWorkList &list) {
   size_t segments = 0;
   int64_t units = 0;
-  for (const RowCut &row : split.rows) {
+  for (const RowCut &row : rows) {
     segments = std::max(segments, row.size());
     units = std::max(units, countUnits(row));
   }
@@ -306,16 +188,42 @@ static Status layOut(const Split &split, DeviceWorkList &list) {
     return {StatusCode::InvalidArgument,
             "a row of the work list takes " + std::to_string(bytes) +
                 " bytes, expected below 4 GiB; use more thread blocks"};
-  list.rows = static_cast<int32_t>(split.rows.size());
+  list.rows = static_cast<int32_t>(rows.size());
   list.rowBytes = static_cast<uint32_t>(bytes);
   list.segmentsPerRow = static_cast<uint32_t>(segments);
-  list.bytes.assign(split.rows.size() * static_cast<size_t>(bytes), 0);
+  list.bytes.assign(rows.size() * static_cast<size_t>(bytes), 0);
   return {};
+}
+
+/// Writes a row's segments and units.  `seen` counts the shares of each pair.
+static void writeRow(const RowCut &row,
+                     const std::vector<std::vector<UnitTask>> &pairs,
+                     const std::vector<std::pair<uint32_t, uint16_t>> &partials,
+                     const UnitCosts &costs, uint32_t segmentsPerRow,
+                     std::vector<uint16_t> &seen, uint8_t *at) {
+  WorkHeader header = {static_cast<uint32_t>(row.size()),
+                       static_cast<uint32_t>(countUnits(row)),
+                       static_cast<uint32_t>(countEarlyUnits(row, pairs)), 0};
+  std::memcpy(at, &header, sizeof(header));
+  uint8_t *segmentAt = at + sizeof(WorkHeader);
+  uint8_t *unitAt = segmentAt + segmentsPerRow * sizeof(WorkSegment);
+  for (const Run &run : row) {
+    auto [first, shares] = partials[run.pair];
+    size_t count = run.end - run.begin;
+    WorkSegment segment = {run.pair, static_cast<uint32_t>(count),
+                           seen[run.pair]++, shares, first};
+    std::memcpy(segmentAt, &segment, sizeof(segment));
+    segmentAt += sizeof(segment);
+    std::vector<UnitTask> units =
+        dealToWarps(pairs[run.pair].data() + run.begin, count, costs);
+    std::memcpy(unitAt, units.data(), count * sizeof(UnitTask));
+    unitAt += count * sizeof(UnitTask);
+  }
 }
 
 Result<DeviceWorkList>
 pmkvq::rt::buildDeviceWorkList(const std::vector<std::vector<UnitTask>> &pairs,
-                               int32_t blocks) {
+                               int32_t blocks, const UnitCosts &costs) {
   constexpr int32_t maxBlocks = std::numeric_limits<uint16_t>::max();
   if (blocks < 1 || blocks > maxBlocks)
     return Status(StatusCode::InvalidArgument,
@@ -329,38 +237,13 @@ pmkvq::rt::buildDeviceWorkList(const std::vector<std::vector<UnitTask>> &pairs,
   DeviceWorkList list;
   if (pairs.empty())
     return list;
-  Costs costs(pairs);
-  Split split = splitEvenly(costs, blocks);
-  Split aligned = splitAligned(costs, blocks);
-  // The dearest row decides; 5 % is less than a second merge costs.
-  if (aligned.dearest * 95 <= split.dearest * 100) {
-    split = std::move(aligned);
-    list.aligned = true;
-  }
-  if (Status status = layOut(split, list); !status.ok())
+  std::vector<RowCut> rows = cutRows(pairs, static_cast<size_t>(blocks), costs);
+  if (Status status = layOut(rows, list); !status.ok())
     return status;
-  auto partials = numberPartials(split, pairs.size(), list.partials);
+  auto partials = numberPartials(rows, pairs.size(), list.partials);
   std::vector<uint16_t> seen(pairs.size());
-  for (size_t r = 0; r < split.rows.size(); ++r) {
-    const RowCut &row = split.rows[r];
-    uint8_t *at = list.bytes.data() + r * list.rowBytes;
-    WorkHeader header = {static_cast<uint32_t>(row.size()),
-                         static_cast<uint32_t>(countUnits(row)),
-                         static_cast<uint32_t>(countEarlyUnits(row, pairs)), 0};
-    std::memcpy(at, &header, sizeof(header));
-    uint8_t *segmentAt = at + sizeof(WorkHeader);
-    uint8_t *unitAt = segmentAt + list.segmentsPerRow * sizeof(WorkSegment);
-    for (const Run &run : row) {
-      auto [first, shares] = partials[run.pair];
-      WorkSegment segment = {run.pair,
-                             static_cast<uint32_t>(run.end - run.begin),
-                             seen[run.pair]++, shares, first};
-      std::memcpy(segmentAt, &segment, sizeof(segment));
-      segmentAt += sizeof(segment);
-      size_t bytes = (run.end - run.begin) * sizeof(UnitTask);
-      std::memcpy(unitAt, pairs[run.pair].data() + run.begin, bytes);
-      unitAt += bytes;
-    }
-  }
+  for (size_t r = 0; r < rows.size(); ++r)
+    writeRow(rows[r], pairs, partials, costs, list.segmentsPerRow, seen,
+             list.bytes.data() + r * list.rowBytes);
   return list;
 }

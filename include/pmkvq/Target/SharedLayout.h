@@ -9,7 +9,7 @@
 #ifndef PMKVQ_TARGET_SHAREDLAYOUT_H
 #define PMKVQ_TARGET_SHAREDLAYOUT_H
 
-#include "pmkvq_rt/Units.h"
+#include "pmkvq_rt/DeviceAbi.h"
 
 #include <cstdint>
 
@@ -18,7 +18,7 @@ namespace pmkvq {
 struct SharedLayout {
   /// Warps of a thread block; each has a ring of its own.  Fewer do not hide
   /// latency, more cost a longer merge.
-  static constexpr int64_t kWarps = 8;
+  static constexpr int64_t kWarps = rt::kDecodeWarps;
   /// Slots of a ring: one is worked on while the next arrives.
   static constexpr int64_t kSlots = 2;
   /// Queries of one B operand: 8 columns, two bytes a query.

@@ -81,6 +81,10 @@ struct WorkHeader {
 };
 static_assert(sizeof(WorkHeader) == 16);
 
+/// Warps of a decode kernel's thread block: unit n of a row is warp n %
+/// kDecodeWarps's.
+inline constexpr int32_t kDecodeWarps = 8;
+
 /// Rows are padded with zeros: kernels read this many UnitTasks past the last.
 inline constexpr int32_t kUnitTaskPadding = 64;
 

@@ -6,15 +6,18 @@
 //
 // Mental model.  Each pair (sequence, kv head) has a list of units.  A device
 // runs `blocks` thread blocks at once, and everybody waits for the slowest, so
-// rows should cost the same; a unit costs its bytes.  But a row that begins in
-// one pair and ends in another merges twice, so where that costs at most 5 % of
-// balance rows are *aligned*: a whole number of rows for each pair, or whole
-// pairs for each row.  Otherwise the units of all pairs, one after the other,
-// are cut evenly.
+// rows should take the same time.  A row's time is that of its units
+// (UnitCosts) and, for each *segment*, the part of a pair that it has, that of
+// loading queries and merging warps, which is as much as four units.  Rows are
+// as even as possible by this time, in one of three ways: whole pairs for each
+// row; the same number of rows for each pair; or all pairs one after the other,
+// cut where a row is full.  The first of these that is not 5 % slower than a
+// later one.
 //
 // Example: 132 blocks, 8 pairs of 256 equal units: 16 rows a pair of 16 units
-// each; 128 blocks work, 4 idle.  3 pairs of 256, 10 and 10 units: even, rows
-// of 2 or 3 units, the first pair shared among some 123 rows.
+// each; 128 blocks work, 4 idle.  8 pairs of 7 units and 56 of about 130: some
+// 60 units a row, where those of the short pairs share two rows, for each pair
+// costs a segment.
 //
 // A list depends on its input alone, so the same cache on the same device gives
 // the same bits.
@@ -28,6 +31,7 @@
 #include "pmkvq_rt/DeviceAbi.h"
 #include "pmkvq_rt/Status.h"
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -42,8 +46,6 @@ struct DeviceWorkList {
   uint32_t segmentsPerRow = 0;
   /// Partial results of shared pairs.
   int64_t partials = 0;
-  /// Whether rows are aligned with pairs.
-  bool aligned = false;
 };
 
 /// Adds the units of a page, oldest tokens first.  `codesOffset`: where block 0
@@ -69,17 +71,37 @@ Status addFixedUnits(int64_t keyOffset, int64_t valueOffset, int32_t tokens,
 /// and every row should have its part of both.  Fixed areas stay last.
 void spreadKinds(std::vector<UnitTask> &units);
 
-/// What a unit costs, in 64ths of the bits that it reads for each head dim.
-int64_t unitCost(const UnitTask &unit);
+/// Time of a row's parts, in picoseconds.  The default is what an H200 takes
+/// with up to 4 queries a kv head and a head_dim of 128; only proportions
+/// count, and those are much the same wherever memory is what limits.
+struct UnitCosts {
+  /// A token of one side of a unit, by ladderIndex(level).  From units at one
+  /// level, the times of 8 and of 1 sequences of 32,768 tokens apart: 235, 246,
+  /// 254 and 264 ns a unit at 16, 8, 4 and 2 bits.  It is the bytes with
+  /// parameters, at a multiprocessor's part of the bandwidth.
+  std::array<int64_t, 4> token = {7350, 3840, 1980, 1030};
+  /// What of it a warp works, the rest is waiting: the same without copies.
+  std::array<int64_t, 4> work = {1440, 1600, 1070, 720};
+  /// A segment: queries, two barriers, the merge of warps.  From 32 sequences
+  /// of 8,192 tokens (two whole pairs a row) beside 8 of 32,768 (half a pair),
+  /// and from ragged batches.
+  int64_t segment = 1'000'000;
+  /// Merging the shares of a pair, after the last of them.
+  int64_t merge = 1'000'000;
+};
 
-/// Cuts the units of all pairs into at most `blocks` rows.
+/// What a unit costs.
+int64_t unitCost(const UnitTask &unit, const UnitCosts &costs = {});
+
+/// Cuts the units of all pairs into at most `blocks` rows.  A row's part of a
+/// pair is a run of its units, dealt to warps such that each has as much work.
 ///
 /// Shapes: pairs [sequences * kvHeads], each with at least one unit.
 /// Errors: InvalidArgument for a pair without units, for blocks below 1 or
 /// above 65,535, or for a list whose sizes leave their fields.
 Result<DeviceWorkList>
 buildDeviceWorkList(const std::vector<std::vector<UnitTask>> &pairs,
-                    int32_t blocks);
+                    int32_t blocks, const UnitCosts &costs = {});
 
 } // namespace pmkvq::rt
 

@@ -1,0 +1,256 @@
+//===- DeviceRows.cpp - Units of all pairs cut into rows ------------------===//
+//
+// Neighbours: DeviceRows.h.
+//
+//===----------------------------------------------------------------------===//
+
+#include "DeviceRows.h"
+
+#include <algorithm>
+#include <numeric>
+#include <optional>
+
+using namespace pmkvq::rt;
+
+static UnitKind kindOf(const UnitTask &unit) {
+  return UnitKind::fromIndex(static_cast<int32_t>(unit.info & 0xff));
+}
+
+static int64_t sumOfSides(const UnitTask &unit,
+                          const std::array<int64_t, 4> &token) {
+  UnitKind kind = kindOf(unit);
+  return kind.tokens() * (token[static_cast<size_t>(ladderIndex(kind.key))] +
+                          token[static_cast<size_t>(ladderIndex(kind.value))]);
+}
+
+int64_t pmkvq::rt::unitCost(const UnitTask &unit, const UnitCosts &costs) {
+  return sumOfSides(unit, costs.token);
+}
+
+//===----------------------------------------------------------------------===//
+// Rows
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// Pairs with the cost of every prefix of their units.
+class Prefixes {
+public:
+  Prefixes(const std::vector<std::vector<UnitTask>> &pairs,
+           const UnitCosts &costs)
+      : costs_(costs) {
+    for (const std::vector<UnitTask> &units : pairs) {
+      std::vector<int64_t> &sums = prefix_.emplace_back(1, 0);
+      for (const UnitTask &unit : units)
+        sums.push_back(sums.back() + unitCost(unit, costs));
+    }
+  }
+
+  const UnitCosts &costs() const { return costs_; }
+  size_t pairs() const { return prefix_.size(); }
+  size_t units(size_t pair) const { return prefix_[pair].size() - 1; }
+
+  /// The cost of a segment.
+  int64_t of(const Run &run) const {
+    const std::vector<int64_t> &sums = prefix_[run.pair];
+    return costs_.segment + sums[run.end] - sums[run.begin];
+  }
+  Run whole(size_t pair) const {
+    return {static_cast<uint32_t>(pair), 0, units(pair)};
+  }
+  /// The longest segment from `begin` on that costs at most `limit`, maybe
+  /// empty.
+  Run within(size_t pair, size_t begin, int64_t limit) const {
+    const std::vector<int64_t> &sums = prefix_[pair];
+    int64_t most = sums[begin] + limit - costs_.segment;
+    auto end = std::upper_bound(sums.begin() + static_cast<ptrdiff_t>(begin),
+                                sums.end(), most);
+    auto count = static_cast<size_t>(end - sums.begin());
+    return {static_cast<uint32_t>(pair), begin, std::max(count, begin + 1) - 1};
+  }
+  /// The first unit at which `part` of `parts` of a pair lies behind.
+  size_t cutAt(size_t pair, int64_t part, int64_t parts) const {
+    const std::vector<int64_t> &sums = prefix_[pair];
+    int64_t cost =
+        sums.back() / parts * part + sums.back() % parts * part / parts;
+    return static_cast<size_t>(
+        std::lower_bound(sums.begin(), sums.end(), cost) - sums.begin());
+  }
+
+private:
+  const UnitCosts &costs_;
+  std::vector<std::vector<int64_t>> prefix_;
+};
+
+/// When a row ends within a pair.
+enum class Cut {
+  /// When it is full.
+  Anywhere,
+  /// The same, but not if all of the pair fits into the next one.
+  LongPairs,
+  Never
+};
+
+/// A cut of all pairs, and when the last row ends.
+struct Split {
+  std::vector<RowCut> rows;
+  int64_t end = 0;
+};
+} // namespace
+
+/// Rows in the order of pairs that cost at most `limit`; none if there would be
+/// more than `blocks`.
+static std::optional<std::vector<RowCut>>
+fillRows(const Prefixes &prefixes, size_t blocks, int64_t limit, Cut cut) {
+  std::vector<RowCut> rows(1);
+  int64_t room = limit;
+  for (size_t pair = 0; pair < prefixes.pairs(); ++pair) {
+    const size_t units = prefixes.units(pair);
+    const bool fits = prefixes.of(prefixes.whole(pair)) <= limit;
+    if (!fits && cut == Cut::Never)
+      return std::nullopt;
+    for (size_t begin = 0; begin < units;) {
+      Run run = prefixes.within(pair, begin, room);
+      size_t count = run.end - begin;
+      // A segment of less than a unit a warp costs more than it does.
+      bool waits = run.end < units && !rows.back().empty() &&
+                   (count < kDecodeWarps ||
+                    (begin == 0 && fits && cut != Cut::Anywhere));
+      if (!waits && count == 0)
+        return std::nullopt;
+      if (!waits) {
+        rows.back().push_back(run);
+        room -= prefixes.of(run);
+        begin = run.end;
+      }
+      if (begin == units)
+        break;
+      if (rows.size() == blocks)
+        return std::nullopt;
+      rows.emplace_back();
+      room = limit;
+    }
+  }
+  return rows;
+}
+
+/// When a split ends: with its dearest row, or later if pairs are shared.
+static Split finish(const Prefixes &prefixes, std::vector<RowCut> rows) {
+  Split split;
+  bool shared = false;
+  for (const RowCut &row : rows) {
+    int64_t cost = 0;
+    for (const Run &run : row) {
+      cost += prefixes.of(run);
+      shared |= run.end - run.begin < prefixes.units(run.pair);
+    }
+    split.end = std::max(split.end, cost);
+  }
+  split.end += shared ? prefixes.costs().merge : 0;
+  split.rows = std::move(rows);
+  return split;
+}
+
+/// The lowest limit that `blocks` rows allow.
+static Split fillEvenly(const Prefixes &prefixes, size_t blocks, Cut cut) {
+  // One row always takes all.
+  int64_t low = 0, high = 0;
+  for (size_t pair = 0; pair < prefixes.pairs(); ++pair)
+    high += prefixes.of(prefixes.whole(pair));
+  std::optional<std::vector<RowCut>> best =
+      fillRows(prefixes, blocks, high, cut);
+  while (low + 1 < high) {
+    int64_t middle = low + (high - low) / 2;
+    auto rows = fillRows(prefixes, blocks, middle, cut);
+    (rows ? high : low) = middle;
+    if (rows)
+      best = std::move(rows);
+  }
+  // Fewer segments, if they cost no time.
+  if (cut == Cut::Anywhere)
+    if (auto rows = fillRows(prefixes, blocks, high, Cut::LongPairs))
+      best = std::move(rows);
+  return finish(prefixes, std::move(*best));
+}
+
+/// As many rows for every pair.
+static Split alignRows(const Prefixes &prefixes, size_t blocks) {
+  std::vector<RowCut> rows;
+  auto rowsPerPair = static_cast<int64_t>(blocks / prefixes.pairs());
+  for (size_t pair = 0; pair < prefixes.pairs(); ++pair) {
+    size_t begin = 0;
+    for (int64_t row = 1; row <= rowsPerPair; ++row) {
+      size_t end = prefixes.cutAt(pair, row, rowsPerPair);
+      if (begin < end)
+        rows.push_back({{static_cast<uint32_t>(pair), begin, end}});
+      begin = end;
+    }
+  }
+  return finish(prefixes, std::move(rows));
+}
+
+std::vector<RowCut>
+pmkvq::rt::cutRows(const std::vector<std::vector<UnitTask>> &pairs,
+                   size_t blocks, const UnitCosts &costs) {
+  Prefixes prefixes(pairs, costs);
+  // Fewest segments first.  A few idle multiprocessors leave their bandwidth to
+  // the others: rows that seem 5 % shorter are not.
+  Split best = fillEvenly(prefixes, blocks, Cut::Never);
+  auto take = [&](Split other) {
+    if (other.end / 95 < best.end / 100)
+      best = std::move(other);
+  };
+  if (pairs.size() <= blocks)
+    take(alignRows(prefixes, blocks));
+  take(fillEvenly(prefixes, blocks, Cut::Anywhere));
+  return std::move(best.rows);
+}
+
+//===----------------------------------------------------------------------===//
+// Warps
+//===----------------------------------------------------------------------===//
+
+std::vector<UnitTask> pmkvq::rt::dealToWarps(const UnitTask *units,
+                                             size_t count,
+                                             const UnitCosts &costs) {
+  std::vector<UnitTask> dealt(units, units + count);
+  auto isFixed = [](const UnitTask &unit) {
+    return (unit.info & UnitTask::kFixedArea) != 0;
+  };
+  auto pages =
+      static_cast<size_t>(std::find_if(units, units + count, isFixed) - units);
+  std::vector<int64_t> work(pages);
+  std::transform(units, units + pages, work.begin(), [&](const UnitTask &unit) {
+    return sumOfSides(unit, costs.work);
+  });
+  std::vector<size_t> order(pages);
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) {
+    return work[a] != work[b] ? work[a] > work[b] : a < b;
+  });
+  // A warp has every kDecodeWarps-th place of the run.
+  struct Warp {
+    size_t places = 0;
+    int64_t work = 0;
+    std::vector<size_t> units;
+  };
+  std::array<Warp, kDecodeWarps> warps;
+  for (size_t first = 0; first < kDecodeWarps; ++first)
+    warps[first].places = (pages + kDecodeWarps - 1 - first) / kDecodeWarps;
+  // The dearest unit first, to the warp that has least and a place left.
+  for (size_t index : order) {
+    Warp *least = nullptr;
+    for (Warp &warp : warps)
+      if (warp.units.size() < warp.places &&
+          (!least || warp.work < least->work))
+        least = &warp;
+    least->units.push_back(index);
+    least->work += work[index];
+  }
+  for (size_t first = 0; first < kDecodeWarps; ++first) {
+    // In the order of the list, so that kinds stay mixed in time.
+    std::sort(warps[first].units.begin(), warps[first].units.end());
+    for (size_t i = 0; i < warps[first].units.size(); ++i)
+      dealt[first + i * kDecodeWarps] = units[warps[first].units[i]];
+  }
+  return dealt;
+}
