@@ -469,8 +469,12 @@ private:
                            SmallVectorImpl<Value> &worked) {
     auto lowerThis = [&](SmallVectorImpl<Value> &to) -> LogicalResult {
       Value tokens = b.andBits(b.shr(info, 8), 0xff);
-      auto next =
-          lowerUnit(b, parts.units.getBodies()[i], lanes, slot, tokens, states);
+      Value isSecondHalf;
+      if (kinds[i].isHalfGrain())
+        isSecondHalf = b.compare(arith::CmpIPredicate::ne,
+                                 b.andBits(info, rt::UnitTask::kSecondHalf), 0);
+      auto next = lowerUnit(b, parts.units.getBodies()[i], lanes, slot, tokens,
+                            isSecondHalf, states);
       if (failed(next))
         return failure();
       for (const LaneState &state : *next)

@@ -78,16 +78,17 @@ struct Lanes {
 class UnitLowering {
 public:
   UnitLowering(LaneBuilder &b, Region &unit, const SegmentLanes &segment,
-               Value slot, Value tokens, ArrayRef<LaneState> states)
+               Value slot, Value tokens, Value isSecondHalf,
+               ArrayRef<LaneState> states)
       : b(b), unit(unit), segment(segment), slot(slot), tokens(tokens),
-        states(states) {}
+        isSecondHalf(isSecondHalf), states(states) {}
 
   FailureOr<SmallVector<LaneState>> run() {
     Block &block = unit.front();
     keys = cast<TileType>(block.getArgument(2).getType());
     values = cast<TileType>(block.getArgument(3).getType());
-    rt::UnitKind kind = {static_cast<int32_t>(keys.getLevel()),
-                         static_cast<int32_t>(values.getLevel())};
+    kind = {static_cast<int32_t>(keys.getLevel()),
+            static_cast<int32_t>(values.getLevel())};
     places = rt::unitSlot(kind, keys.getHeadDim(), segment.keysPerToken);
     g = b.shr(segment.lane, 2);
     t = b.andBits(segment.lane, 3);
@@ -100,10 +101,42 @@ public:
 private:
   int64_t headDim() { return keys.getHeadDim(); }
   int64_t operands() { return segment.shared.operands(); }
+  /// The order of the tokens that were copied: the tile's, or their grain.
   FragmentLayout layout(TileType tile) {
-    return {tile.getPart() == Part::Key ? rt::kKey : rt::kValue,
-            static_cast<int32_t>(tile.getLevel()),
-            static_cast<int32_t>(tile.getTokens()), tile.getHeadDim()};
+    rt::Part part = tile.getPart() == Part::Key ? rt::kKey : rt::kValue;
+    return {part, static_cast<int32_t>(tile.getLevel()),
+            kind.copiedTokens(part), tile.getHeadDim()};
+  }
+
+  //===--------------------------------------------------------------------===//
+  // Halves of grains
+  //===--------------------------------------------------------------------===//
+
+  bool isHalf(TileType tile) { return layout(tile).tokens > tile.getTokens(); }
+
+  Value pickHalf(Value first, Value second) {
+    return first == second ? first : b.select(isSecondHalf, second, first);
+  }
+
+  /// Scores of a grain's tokens to those of the half that is the tile.
+  void keepHalf(Affine &scores) {
+    for (Values *values : {&scores.products, &scores.factors, &scores.bias}) {
+      size_t half = values->size() / 2;
+      for (size_t i = 0; i < half; ++i)
+        (*values)[i] = pickHalf((*values)[i], (*values)[half + i]);
+      values->resize(half);
+    }
+  }
+
+  /// A tile's weights to those of its grain's tokens: the others are zero.
+  Values widenWeights(const Values &weights) {
+    Value zero = b.f32(0.0);
+    Values all;
+    for (Value weight : weights)
+      all.push_back(pickHalf(weight, zero));
+    for (Value weight : weights)
+      all.push_back(pickHalf(zero, weight));
+    return all;
   }
 
   //===--------------------------------------------------------------------===//
@@ -170,8 +203,13 @@ private:
     } else {
       minimum.form = range.form = Lanes::PerToken;
       Value mine = b.at(slot, b.shl(g, 4));
-      for (int64_t run = 0; run < tile.getTokens() / 32; ++run) {
+      for (int64_t run = 0; run < layout(tile).tokens / 32; ++run) {
         Values words = b.loadWords(b.at(mine, start + run * 128), 4);
+        if (isHalf(tile)) {
+          range.ranges.push_back(pickHalf(words[0], words[1]));
+          minimum.ranges.push_back(pickHalf(words[2], words[3]));
+          continue;
+        }
         llvm::append_range(range.ranges, ArrayRef<Value>{words[0], words[1]});
         llvm::append_range(minimum.ranges, ArrayRef<Value>{words[2], words[3]});
       }
@@ -363,11 +401,13 @@ private:
         operands.push_back(RepackRawWeightsOp::create(
             b, b.words(affine.products.size()), b.pack(affine.products)));
     } else if (!isKey && rows.form == Lanes::Weights && !rows.ranges.empty()) {
-      Value ranges = b.pack(rows.ranges);
+      bool half = isHalf(tile);
+      Value ranges = b.pack(half ? Values(2, rows.ranges[0]) : rows.ranges);
       for (Affine &affine : rows.elements) {
-        auto repack = RepackWeightsOp::create(
-            b, b.words(affine.products.size() / 2), b.getF32Type(),
-            b.pack(affine.products), ranges);
+        Values weights = half ? widenWeights(affine.products) : affine.products;
+        auto repack =
+            RepackWeightsOp::create(b, b.words(weights.size() / 2),
+                                    b.getF32Type(), b.pack(weights), ranges);
         operands.push_back(repack.getOperand());
         scales.push_back(repack.getUnscale());
       }
@@ -389,7 +429,7 @@ private:
     Type type = lowUnits ? Type(b.words(rows * 2)) : Type(b.floats(rows * 2));
     auto product = MultiplyCodesOp::create(
         b, SmallVector<Type>(operands.size(), type), tile.getPart(),
-        tile.getLevel(), tile.getTokens(), tile.getHeadDim(), codes, operands);
+        tile.getLevel(), order.tokens, tile.getHeadDim(), codes, operands);
     Lanes result(Lanes::Elements);
     for (auto [i, vector] : llvm::enumerate(product.getSums())) {
       Values c = b.unpack(vector);
@@ -413,6 +453,8 @@ private:
         affine.factors.push_back(factor);
       }
       affine.bias.assign(affine.products.size(), Value());
+      if (tile.getPart() == Part::Key && isHalf(tile))
+        keepHalf(affine);
       result.elements.push_back(affine);
     }
     return result;
@@ -536,9 +578,10 @@ private:
   LaneBuilder &b;
   Region &unit;
   const SegmentLanes &segment;
-  Value slot, tokens;
+  Value slot, tokens, isSecondHalf;
   SmallVector<LaneState> states;
   TileType keys, values;
+  rt::UnitKind kind;
   rt::UnitSlot places;
   Value g, t;
   llvm::DenseMap<Value, Lanes> forms;
@@ -548,6 +591,7 @@ private:
 FailureOr<SmallVector<LaneState>>
 mlir::pmkvq::lowerUnit(LaneBuilder &b, Region &unit,
                        const SegmentLanes &segment, Value slot, Value tokens,
-                       ArrayRef<LaneState> states) {
-  return UnitLowering(b, unit, segment, slot, tokens, states).run();
+                       Value isSecondHalf, ArrayRef<LaneState> states) {
+  return UnitLowering(b, unit, segment, slot, tokens, isSecondHalf, states)
+      .run();
 }

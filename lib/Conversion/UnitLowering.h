@@ -51,12 +51,13 @@ struct SegmentLanes {
 
 /// Emits the code of one region of `for_unit`.
 /// `slot` is where the unit lies, `tokens` (an i32) how many of its tokens
-/// count; `states` has one state a B operand, the result the next ones. Errors:
-/// a diagnostic on the op that has no lane form.
-FailureOr<SmallVector<LaneState>> lowerUnit(LaneBuilder &b, Region &unit,
-                                            const SegmentLanes &segment,
-                                            Value slot, Value tokens,
-                                            ArrayRef<LaneState> states);
+/// count, `isSecondHalf` (an i1; null unless its kind isHalfGrain()) whether
+/// they are the second half of their grain; `states` has one state a B operand,
+/// the result the next ones.  Errors: a diagnostic on the op that has no lane
+/// form.
+FailureOr<SmallVector<LaneState>>
+lowerUnit(LaneBuilder &b, Region &unit, const SegmentLanes &segment, Value slot,
+          Value tokens, Value isSecondHalf, ArrayRef<LaneState> states);
 
 } // namespace mlir::pmkvq
 

@@ -48,10 +48,6 @@ LogicalResult ForUnitOp::verify() {
              << key << " and " << value;
     rt::UnitKind kind = {static_cast<int32_t>(key),
                          static_cast<int32_t>(value)};
-    if ((kind.key == 16) != (kind.value == 16))
-      return emitOpError("(C3) expected both sides of a unit at level 16 or "
-                         "neither, got keys at ")
-             << kind.key << " and values at " << kind.value;
     TypeRange types = body.getArgumentTypes();
     if (types.size() != 4 || types[0] != getInit().getType() ||
         !types[1].isIndex() || !isSide(types[2], Part::Key, kind, headDim) ||

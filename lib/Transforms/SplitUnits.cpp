@@ -159,7 +159,7 @@ private:
         RowsType::get(context, stateType.getQueries(), kind.tokens());
     Value scores = ScoresOp::create(b, scoresType, q, block->getArgument(2));
     // Only fixed areas have tokens that do not count, and these are raw.
-    if (kind.key == 16)
+    if (kind == rt::UnitKind{16, 16})
       scores = CausalMaskOp::create(b, scores, block->getArgument(1),
                                     stateType.getQueries());
     auto update = SoftmaxUpdateOp::create(b, block->getArgument(0), scores);

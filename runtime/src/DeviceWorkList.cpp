@@ -58,21 +58,19 @@ Status pmkvq::rt::addPageUnits(const PageEntry &page, int64_t headDim,
             "expected levels of 16, 8, 4 or 2 bits, got " +
                 std::to_string(kind.key) + " and " +
                 std::to_string(kind.value)};
-  if ((kind.key == 16) != (kind.value == 16))
-    return {StatusCode::Unimplemented,
-            "a page with keys at " + std::to_string(kind.key) +
-                " bits and values at " + std::to_string(kind.value) +
-                ": on a GPU both are at 16 bits or neither is"};
   auto offsetOf = [&](Part part, int32_t token) {
     int32_t level = kind.level(part);
+    token -= token % kind.copiedTokens(part);
     int64_t block = page.blocks[part][token / tokensPerBlock(level)];
     return codesOffset + block * blockBytes(headDim) +
            token % tokensPerBlock(level) * headDim * level / 8;
   };
   for (int32_t token = 0; token < kPageTokens; token += kind.tokens()) {
     UnitTask unit = {};
-    unit.slot = kind.key == 16 ? 0 : page.slot;
+    unit.slot = kind == UnitKind{16, 16} ? 0 : page.slot;
     unit.info = UnitTask::makeInfo(kind, kind.tokens(), token / kUnitGrain);
+    if (kind.isHalfGrain() && token % kUnitGrain != 0)
+      unit.info |= UnitTask::kSecondHalf;
     if (Status status = addUnit(offsetOf(kKey, token), offsetOf(kValue, token),
                                 unit, units);
         !status.ok())

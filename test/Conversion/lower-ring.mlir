@@ -82,6 +82,26 @@ func.func @keys_per_token(%s: !llvm.ptr<3>, %codes: !llvm.ptr<1>,
   return
 }
 
+// Beside keys at level 16 the other side is the whole grain: 32 tokens, their
+// parameters and codes.
+// CHECK-LABEL: func @raw_keys
+func.func @raw_keys(%s: !llvm.ptr<3>, %codes: !llvm.ptr<1>,
+                    %parameters: !llvm.ptr<1>, %n: i32, %leader: i1,
+                    %policy: i64, %info: i32) {
+  // CHECK: nvvm.mbarrier.arrive.expect_tx %{{.*}}, %c5248_i32
+  // CHECK: %[[GBYTES:.*]] = arith.muli %{{.*}}, %c128_i32
+  // CHECK: %[[V:.*]] = llvm.getelementptr %{{.*}}[%[[GBYTES]]]
+  // CHECK: nvvm.cp.async.bulk.shared.cluster.global %{{.*}}, %[[V]], %{{.*}}, %c128_i32
+  // CHECK: nvvm.cp.async.bulk.shared.cluster.global %{{.*}}, %c4096_i32
+  // CHECK: nvvm.cp.async.bulk.shared.cluster.global %{{.*}}, %c1024_i32
+  // CHECK-NOT: nvvm.cp.async
+  pmkvq.ring_issue %n into %s, %s if %leader from %codes, %parameters
+    at %n, %n, %n info %info policy %policy
+    kinds [16, 2] slot_bytes 5248 head_dim 128 keys_per_token false
+    : !llvm.ptr<3>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+  return
+}
+
 // A slot's barrier changes phase every second unit.
 // CHECK-LABEL: func @wait
 func.func @wait(%ring: !llvm.ptr<3>, %barriers: !llvm.ptr<3>, %n: i32) -> !llvm.ptr<3> {

@@ -102,12 +102,12 @@ func.func @f(%segment: !pmkvq.segment, %init: !state) {
 
 // -----
 
-// for_unit C3.
+// for_unit C2: beside level 16 both sides have 16 tokens.
 !state = !pmkvq.softmax<4, 128>
 !k = !pmkvq.tile<key, 16, 32, 128>
 !v = !pmkvq.tile<value, 4, 32, 128, <per_token>>
 func.func @f(%segment: !pmkvq.segment, %init: !state) {
-  // expected-error @+1 {{(C3) expected both sides of a unit at level 16 or neither, got keys at 16 and values at 4}}
+  // expected-error @+1 {{(C2) expected region 0 to take a state, an index, and tiles of 16 tokens and 128 dims at levels 16 and 4}}
   %r = pmkvq.for_unit %segment from %init kinds [16, 4] : !state {
   ^bb0(%s: !state, %tokens: index, %keys: !k, %values: !v):
     pmkvq.yield %s : !state

@@ -30,24 +30,6 @@ pmkvq.kernel @attend(%c: !kv, %batch: !pmkvq.batch, %in: memref<?x8x128xf32>, %t
 
 // -----
 
-// Raw keys with values at 4 bits are no kind of unit.
-!kv = !pmkvq.cache<kv_heads = 2, head_dim = 128, key = <per_channel>, value = <per_token>>
-// expected-error @+1 {{(C3) expected both sides of a unit at level 16 or neither, got keys at 16 and values at 4}}
-pmkvq.kernel @attend(%c: !kv, %batch: !pmkvq.batch, %in: memref<?x8x128xf32>, %task: index) -> i1 {
-  %seq, %head, %row, %rows, %begin, %end, %fixed, %partial = pmkvq.attend_task %batch[%task]
-  %single = pmkvq.single_rows %batch
-  scf.if %single {
-    %loaded = pmkvq.load_rows %in[%row, %head] count %rows group 4 : memref<?x8x128xf32> -> !pmkvq.rows<4, 128>
-    %by = arith.constant dense<0.125> : vector<128xf32>
-    %q = pmkvq.scale %loaded, %by : !pmkvq.rows<4, 128>, vector<128xf32>
-    %page = pmkvq.fetch %c[%seq, %head, %begin] : !pmkvq.page<!kv>
-  }
-  %ok = arith.constant true
-  pmkvq.return %ok
-}
-
-// -----
-
 // A branch on something else.
 // expected-error @+1 {{does not attend over pages, one row a task}}
 pmkvq.kernel @attend(%batch: !pmkvq.batch, %task: index) -> i1 {

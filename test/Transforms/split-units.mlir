@@ -1,6 +1,6 @@
 // Attention over pages, one row a task, becomes attention over units.
 // RUN: pmkvq-opt %s -split-input-file --pmkvq-split-units | FileCheck %s
-// RUN: pmkvq-opt %s -split-input-file --pass-pipeline="builtin.module(pmkvq-split-units{kinds=16,16,4,2})" | FileCheck %s --check-prefix=KINDS
+// RUN: pmkvq-opt %s -split-input-file --pass-pipeline="builtin.module(pmkvq-split-units{kinds=16,16,4,2,16,2})" | FileCheck %s --check-prefix=KINDS
 
 !kv = !pmkvq.cache<kv_heads = 2, head_dim = 128, key = <per_channel>, value = <per_token>, ladder = [16, 8, 4, 2]>
 // CHECK-LABEL: kernel @attend
@@ -42,9 +42,12 @@ pmkvq.kernel @attend(%c: !kv, %batch: !pmkvq.batch, %in: memref<?x8x128xf32>, %t
 // CHECK: pmkvq.store_merged %[[R]] of %[[SEGMENT]], %[[OUT]][%[[ROW]], %[[HEAD]]] group 4
 
 // Mixed units have the tokens of the side that fills its block first.
-// KINDS: kinds [16, 16, 4, 2]
+// KINDS: kinds [16, 16, 4, 2, 16, 2]
 // KINDS: !pmkvq.tile<key, 4, 64, 128, <per_channel>>, %{{.*}}: !pmkvq.tile<value, 2, 64, 128, <per_token>>):
 // KINDS-NOT: pmkvq.tile<key, 8
+// Pages are whole, also with keys at level 16: no mask.
+// KINDS: !pmkvq.tile<key, 16, 16, 128>, %{{.*}}: !pmkvq.tile<value, 2, 16, 128, <per_token>>):
+// KINDS-NOT: causal_mask
 
 // -----
 

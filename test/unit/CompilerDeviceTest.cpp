@@ -27,9 +27,9 @@ using rt::UnitKind;
 
 namespace {
 // NOLINTNEXTLINE(bugprone-throwing-static-initialization): a test's.
-const std::vector<UnitKind> kEveryKind = {{16, 16}, {8, 8}, {8, 4}, {8, 2},
-                                          {4, 8},   {4, 4}, {4, 2}, {2, 8},
-                                          {2, 4},   {2, 2}};
+const std::vector<UnitKind> kEveryKind = {
+    {16, 16}, {16, 8}, {16, 4}, {16, 2}, {8, 16}, {8, 8}, {8, 4}, {8, 2},
+    {4, 16},  {4, 8},  {4, 4},  {4, 2},  {2, 16}, {2, 8}, {2, 4}, {2, 2}};
 const char *const kPerToken = "<per_token, hadamard>";
 
 struct Case {
@@ -69,7 +69,7 @@ std::vector<Case> makeCases() {
   std::vector<Case> cases;
   for (UnitKind kind : kEveryKind)
     cases.push_back({{kind}});
-  for (UnitKind kind : {UnitKind{8, 8}, {4, 4}, {2, 2}, {2, 8}})
+  for (UnitKind kind : {UnitKind{8, 8}, {4, 4}, {2, 2}, {2, 8}, {2, 16}})
     cases.push_back({{kind}, 4, /*keysPerToken=*/true});
   for (int64_t group : {1, 2, 3, 5, 6, 7, 8})
     cases.push_back({{{2, 2}}, group});
@@ -115,7 +115,7 @@ class DeviceKernels : public ::testing::TestWithParam<Case> {};
 constexpr int64_t kHeadDim = 128;
 
 FragmentLayout layout(UnitKind kind, rt::Part part) {
-  return {part, kind.level(part), kind.tokens(), kHeadDim};
+  return {part, kind.level(part), kind.copiedTokens(part), kHeadDim};
 }
 
 /// Operands of codes of one side.
@@ -194,12 +194,10 @@ TEST_P(DeviceKernels, MatrixInstructions) {
   PtxText text(compile(c).ptx);
   int bytes = 0, halves = 0, brainFloats = 0;
   for (UnitKind kind : c.kinds) {
-    int products = fragments(kind, rt::kKey) + fragments(kind, rt::kValue);
-    if (kind.key == 16) {
-      brainFloats += products;
+    for (rt::Part part : {rt::kKey, rt::kValue})
+      (kind.level(part) == 16 ? brainFloats : bytes) += fragments(kind, part);
+    if (kind.key == 16)
       continue;
-    }
-    bytes += products;
     // Sums of queries, with ones for codes: where offsets have a part that is
     // the same for all dims, which of keys per channel only those at 2 bits do.
     if (c.keysPerToken || kind.key == 2)
@@ -365,15 +363,6 @@ TEST(DeviceErrors, Kinds) {
   spec.kinds = {{4, 0}};
   EXPECT_EQ(refusal(spec),
             "expected kinds at levels of 16, 8, 4 or 2, got 4 and 0");
-}
-
-TEST(DeviceErrors, MixedRawKind) {
-  DecodeSpec spec = goodSpec();
-  spec.kinds = {{16, 4}};
-  EXPECT_NE(refusal(spec).find("expected both sides of a unit at level 16 or "
-                               "neither, got keys at 16 and values at 4"),
-            std::string::npos)
-      << refusal(spec);
 }
 
 } // namespace

@@ -139,6 +139,8 @@ class FragmentsOfCodes : public Fragments {};
 class FragmentsOfKeys : public Fragments {};
 class FragmentsOfValues : public Fragments {};
 class FragmentsOfRawValues : public Fragments {};
+/// Of 32 tokens: the values that a unit with keys at level 16 copies.
+class FragmentsOfGrains : public Fragments {};
 
 //===----------------------------------------------------------------------===//
 // Places
@@ -348,6 +350,39 @@ TEST_P(FragmentsOfValues, TimesWeights) {
     }
 }
 
+// Units with keys at level 16: the grain's values times weights of which one
+// half's are zero are that half's values times its weights.
+TEST_P(FragmentsOfGrains, ValuesOfOneHalf) {
+  for (int half = 0; half < 2; ++half) {
+    std::vector<uint32_t> weights(16);
+    for (uint32_t &weight : weights)
+      weight = rng() % 65536;
+    // As in widenWeights: a lane's two weights stay, or are zero.
+    std::vector<Word> operand;
+    for (int block = 0; block < 2; ++block) {
+      Word word;
+      for (int lane = 0; lane < kLanes; ++lane) {
+        uint32_t lower = block == half ? weights[lane / 4] : 0;
+        uint32_t upper = block == half ? weights[lane / 4 + 8] : 0;
+        word[lane] = permute(lower, upper, 0x4051);
+      }
+      operand.push_back(transpose(word));
+    }
+    auto sums = multiply<int64_t>(
+        operand, [](Sums<int64_t> &c, const Operand &a, const Columns &b) {
+          mmaBytes(c, a, b, /*isSigned=*/false);
+        });
+    for (int64_t row = 0; row < rows(); ++row) {
+      int64_t expected = 0;
+      for (int64_t k = 0; k < 16; ++k)
+        expected += int64_t(code(row, half * 16 + k)) * weights[k];
+      ASSERT_EQ(at(sums, row, 0) * 256 + at(sums, row, 1),
+                expected * (int64_t{1} << exponent(row)))
+          << row;
+    }
+  }
+}
+
 // Largest codes times the largest bytes; the lane that adds high and low sums
 // has both.
 TEST_P(FragmentsOfCodes, SumsFit32Bits) {
@@ -412,6 +447,12 @@ INSTANTIATE_TEST_SUITE_P(Compiler, FragmentsOfValues,
                            return layout.part == kValue && layout.level < 16;
                          })),
                          nameOfCase);
+INSTANTIATE_TEST_SUITE_P(Compiler, FragmentsOfGrains,
+                         ::testing::ValuesIn(layouts([](const auto &layout) {
+                           return layout.part == kValue && layout.level < 16 &&
+                                  layout.tokens == rt::kUnitGrain;
+                         })),
+                         nameOfCase);
 INSTANTIATE_TEST_SUITE_P(Compiler, FragmentsOfRawValues,
                          ::testing::ValuesIn(layouts([](const auto &layout) {
                            return layout.part == kValue && layout.level == 16;
@@ -466,6 +507,19 @@ TEST(Parameters, PerTokenInTheOrderOfWeights) {
         int token = block * 16 + g + 8 * half;
         EXPECT_EQ(memory.at(2 * word + half), token);
         EXPECT_EQ(memory.at(2 * (word + 2) + half), token | kMinimum);
+      }
+}
+
+// A unit of 16 tokens picks one of the two words of its grain's ranges.
+TEST(Parameters, PerTokenOfHalfAGrain) {
+  for (int half = 0; half < 2; ++half)
+    for (int g = 0; g < 8; ++g)
+      for (int upper = 0; upper < 2; ++upper) {
+        int64_t word = g * 4 + half; // 16 bytes a lane, ranges first
+        EXPECT_EQ(ParameterLayout::perToken(half * 16 + g + 8 * upper, 1),
+                  2 * word + upper);
+        EXPECT_EQ(ParameterLayout::perToken(half * 16 + g + 8 * upper, 0),
+                  2 * (word + 2) + upper);
       }
 }
 

@@ -67,13 +67,21 @@ TYPED_TEST_P(ReadConformance, EveryLevel) {
 }
 
 TYPED_TEST_P(ReadConformance, LevelsOfKeysAndValuesApart) {
-  for (const char *levels : {"k8v4", "k8v2", "k4v8", "k4v2", "k2v8", "k2v4"})
+  for (const char *levels : {"k16v8", "k16v4", "k16v2", "k8v16", "k8v4", "k8v2",
+                             "k4v16", "k4v8", "k4v2", "k2v16", "k2v8", "k2v4"})
     this->expectRight(this->shape(levels, "1024"));
+  // With windows, and with keys' parameters per token.
+  for (const char *levels : {"k16v2", "k2v16"}) {
+    bench::Shape shape = this->shape(levels, "ragged:1-3000");
+    shape.keyFormat = "<per_token, hadamard>";
+    this->expectRight(shape);
+  }
 }
 
 TYPED_TEST_P(ReadConformance, LevelsMixedInOneSequence) {
   this->expectRight(this->shape("mixed:2=192/4=48/8=15/16=1", "4096"));
   this->expectRight(this->shape("mixed:16=1/k4v2=1/2=1/k8v2=1/8=1", "2560"));
+  this->expectRight(this->shape("mixed:16=1/k16v4=2/k2v16=1/4=3", "2600"));
 }
 
 TYPED_TEST_P(ReadConformance, RaggedBatchesWithSinkAndWindow) {
@@ -99,6 +107,9 @@ TYPED_TEST_P(ReadConformance, GroupsOfOneToEightQueries) {
     shape.queryHeads = 2 * group;
     this->expectRight(shape);
   }
+  bench::Shape shape = this->shape("mixed:k16v2=1/k4v16=1", "1100");
+  shape.queryHeads = 16;
+  this->expectRight(shape);
 }
 
 TYPED_TEST_P(ReadConformance, HeadDims) {

@@ -344,6 +344,29 @@ TEST(DeviceUnitsTest, SidesAtLevelsApartShareTheSmallerUnit) {
   }
 }
 
+TEST(DeviceUnitsTest, ASideBesideLevel16IsCopiedByGrains) {
+  std::vector<UnitTask> units;
+  ASSERT_TRUE(addPageUnits(makePage(16, 2), 128, 0, units).ok());
+  ASSERT_EQ(units.size(), 8u);
+  for (uint32_t i = 0; i < 8; ++i) {
+    EXPECT_EQ(units[i].key, (100 + 3 * i) * 8);
+    // 32 tokens are a quarter of the one block, 1,024 bytes, for two units.
+    EXPECT_EQ(units[i].value, 77 * 8 + 2 * (i / 2));
+    EXPECT_EQ(units[i].slot, 9u);
+    uint32_t half = i % 2 ? UnitTask::kSecondHalf : 0;
+    EXPECT_EQ(units[i].info,
+              UnitTask::makeInfo({16, 2}, 16, int32_t(i / 2)) | half);
+  }
+  units.clear();
+  ASSERT_TRUE(addPageUnits(makePage(4, 16), 128, 0, units).ok());
+  ASSERT_EQ(units.size(), 8u);
+  for (uint32_t i = 0; i < 8; ++i) {
+    // Two blocks of 64 tokens, 2,048 bytes a grain.
+    EXPECT_EQ(units[i].key, (100 + 3 * (i / 4)) * 8 + 4 * (i / 2 % 2));
+    EXPECT_EQ(units[i].value, (77 - 2 * i) * 8);
+  }
+}
+
 TEST(DeviceUnitsTest, FixedAreasEndWithAPartOfAUnit) {
   std::vector<UnitTask> units;
   ASSERT_TRUE(addFixedUnits(1 << 20, 1 << 21, 37, 64, units).ok());
@@ -377,8 +400,6 @@ TEST(DeviceUnitsTest, KindsAreSpreadEvenlyAndFixedAreasStayLast) {
 
 TEST(DeviceUnitsTest, WhatUnitsCannotHoldIsRefused) {
   std::vector<UnitTask> units;
-  EXPECT_EQ(addPageUnits(makePage(16, 4), 128, 0, units).code(),
-            StatusCode::Unimplemented);
   EXPECT_EQ(addPageUnits(makePage(3, 4), 128, 0, units).code(),
             StatusCode::InvalidArgument);
   // 32 tokens of 80 head dims at 2 bits are 640 bytes.

@@ -66,7 +66,11 @@ private:
     const uint8_t *codes =
         arguments.codes + int64_t(part == rt::kKey ? unit.key : unit.value) *
                               rt::kDeviceGrainBytes;
-    FragmentLayout layout{part, level, kind.tokens(), headDim};
+    // A part of a grain lies where its tokens lie in all of it.
+    if (kind.copiedTokens(part) > kind.tokens() &&
+        (unit.info & rt::UnitTask::kSecondHalf))
+      token += kind.tokens();
+    FragmentLayout layout{part, level, kind.copiedTokens(part), headDim};
     FragmentLayout::Place place = layout.place(token, dim);
     if (level == 16)
       return reference::bf16ToFloat(read<uint16_t>(codes + place.byte));
@@ -80,9 +84,10 @@ private:
     double parameters[2];
     for (int32_t which : {0, 1}) {
       int64_t index =
-          perToken ? ParameterLayout::perToken(
-                         (unit.info >> 16) * rt::kUnitGrain + token, which)
-                   : ParameterLayout::perChannel(dim, which, headDim);
+          perToken
+              ? ParameterLayout::perToken(
+                    (unit.info >> 16 & 0xff) * rt::kUnitGrain + token, which)
+              : ParameterLayout::perChannel(dim, which, headDim);
       parameters[which] =
           reference::halfToFloat(read<uint16_t>(slot + index * 2));
     }

@@ -72,7 +72,6 @@ def PMKVQ_ForUnitOp : PMKVQ_Op<"for_unit", [
     (C2) A region takes a state, an index, a tile of keys and a tile of values
          at its kind's levels, both of the kind's number of tokens and of the
          state's head_dim.
-    (C3) Where one side is at level 16 the other is too.
 
     Lowers to: the ring of staged units, and a switch over the kind.
 

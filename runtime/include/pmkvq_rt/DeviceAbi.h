@@ -40,13 +40,15 @@ struct UnitTask {
   uint32_t value;
   /// The page's slot in the parameter pool; 0 if neither side has parameters.
   uint32_t slot;
-  /// kind | tokens << 8 | grain << 16 | fixed << 24: UnitKind::index(), tokens
-  /// that count (fewer than the kind's only at the end of a fixed area), the
-  /// number of the unit's first 32 tokens in its page (where its parameters per
-  /// token are), and whether the unit lies in a fixed area.
+  /// kind | tokens << 8 | grain << 16 | fixed << 24 | second << 25:
+  /// UnitKind::index(), tokens that count (fewer than the kind's only at the
+  /// end of a fixed area), the number of the unit's first 32 tokens in its page
+  /// (where its parameters per token are), whether the unit lies in a fixed
+  /// area, and whether its tokens are the second half of a grain.
   uint32_t info;
 
   static constexpr uint32_t kFixedArea = 1u << 24;
+  static constexpr uint32_t kSecondHalf = 1u << 25;
 
   static constexpr uint32_t makeInfo(UnitKind kind, int32_t tokens,
                                      int32_t grain) {

@@ -51,9 +51,9 @@ struct DeviceWorkList {
 /// Adds the units of a page, oldest tokens first.  `codesOffset`: where block 0
 /// lies from DecodeArgs::codes, bytes.
 ///
-/// Errors: Unimplemented if one part alone is at level 16, or if a unit's codes
-/// do not begin at a multiple of kDeviceGrainBytes; InvalidArgument if an
-/// offset leaves what 32 bits of grains reach.
+/// Errors: Unimplemented if a unit's codes do not begin at a multiple of
+/// kDeviceGrainBytes; InvalidArgument if an offset leaves what 32 bits of
+/// grains reach.
 Status addPageUnits(const PageEntry &page, int64_t headDim, int64_t codesOffset,
                     std::vector<UnitTask> &units);
 

@@ -9,12 +9,18 @@
 // 2, 4, 8 or 16 bits, so it is the same bytes at every level, and an even split
 // by units is an even split by bytes.  Where keys and values are at different
 // levels, the unit is the smaller number of tokens and takes a part of the
-// other side's block; codes of 32 tokens lie together at every level below 16,
-// so each side stays one run of bytes:
+// other side's block; codes of 32 tokens, a *grain*, lie together at every
+// level below 16, so each side stays one run of bytes:
 //
 //   key 2, value 2: 128 tokens, one block each      key 4, value 2: 64 tokens,
 //   key 8, value 8:  32 tokens, one block each      one block and half a block
-//   key 16, value 4: 32 tokens, two blocks and a quarter
+//
+// A unit with one side at level 16 has 16 tokens, half a grain.  Of its other
+// side it copies the whole grain and uses half: the two units of a grain follow
+// each other, so the second copy comes from the cache, and such a unit still
+// has one address a side.
+//
+//   key 16, value 4: 16 tokens, one block and a quarter (32 tokens)
 //
 // In shared memory a unit lies as [key parameters][value parameters][key codes]
 // [value codes]; a side at level 16 has no parameters.
@@ -54,16 +60,23 @@ struct UnitKind {
 
   /// Tokens of a unit.
   constexpr int32_t tokens() const {
-    int32_t fewer = tokensPerBlock(key < value ? value : key);
-    return key != value && fewer < kUnitGrain ? kUnitGrain : fewer;
+    return tokensPerBlock(key < value ? value : key);
   }
+
+  /// Tokens of one side that are copied: those of the unit, or their grain.
+  constexpr int32_t copiedTokens(Part part) const {
+    return level(part) < 16 && tokens() < kUnitGrain ? kUnitGrain : tokens();
+  }
+
+  /// Whether a side's tokens are half of those copied.
+  constexpr bool isHalfGrain() const { return (key == 16) != (value == 16); }
 
   /// Units of a page.
   constexpr int32_t unitsPerPage() const { return kPageTokens / tokens(); }
 
   /// Bytes of codes of one side.
   constexpr int64_t codeBytes(Part part, int64_t headDim) const {
-    return tokens() * headDim * level(part) / 8;
+    return copiedTokens(part) * headDim * level(part) / 8;
   }
 };
 
@@ -78,11 +91,11 @@ inline constexpr int64_t kGroupBytes = 4;
 /// Keys per channel have one group a head dim, the same for all units of a
 /// page; keys per token and values per token one a token.
 constexpr UnitSlot unitSlot(UnitKind kind, int64_t headDim, bool keysPerToken) {
-  int64_t keyGroups = keysPerToken ? kind.tokens() : headDim;
+  int64_t keyGroups = keysPerToken ? kind.copiedTokens(kKey) : headDim;
   UnitSlot slot = {};
   slot.valueParameters = kind.key == 16 ? 0 : keyGroups * kGroupBytes;
-  slot.keyCodes = slot.valueParameters +
-                  (kind.value == 16 ? 0 : kind.tokens() * kGroupBytes);
+  int64_t valueGroups = kind.value == 16 ? 0 : kind.copiedTokens(kValue);
+  slot.keyCodes = slot.valueParameters + valueGroups * kGroupBytes;
   slot.valueCodes = slot.keyCodes + kind.codeBytes(kKey, headDim);
   slot.end = slot.valueCodes + kind.codeBytes(kValue, headDim);
   return slot;

@@ -294,18 +294,6 @@ static Result<double> timeRead(const Kernel &kernel, const cuda::Stream &stream,
   return timing->median;
 }
 
-/// Kinds of pages that kernels for a GPU do not take.
-static Status checkKinds(const Problem &problem) {
-  for (rt::UnitKind kind : problem.kinds())
-    if ((kind.key == 16) != (kind.value == 16))
-      return {StatusCode::Unimplemented,
-              "levels k" + std::to_string(kind.key) + "v" +
-                  std::to_string(kind.value) +
-                  ": on a GPU keys and values are both at 16 bits or neither "
-                  "is; use --device=cpu"};
-  return {};
-}
-
 namespace {
 /// All that a problem needs on a device but the kernels.
 struct Prepared {
@@ -344,8 +332,6 @@ Result<Errors> bench::checkOnDevice(const cuda::DeviceRef &device,
                                     const DeviceCompiler &compiler,
                                     const Problem &problem,
                                     bool dependentLaunch) {
-  if (Status status = checkKinds(problem); !status.ok())
-    return status;
   Result<Kernel> kernel =
       loadDecode(device, compiler, problem, dependentLaunch);
   if (!kernel.ok())
@@ -393,8 +379,6 @@ static Result<Timing> timeDecode(const Kernel &kernel,
 Result<std::vector<Measurement>>
 bench::measureOnDevice(const cuda::DeviceRef &device,
                        const DeviceCompiler &compiler, const Problem &problem) {
-  if (Status status = checkKinds(problem); !status.ok())
-    return status;
   std::vector<Kernel> kernels;
   for (bool dependent : {false, true}) {
     Result<Kernel> kernel = loadDecode(device, compiler, problem, dependent);
