@@ -94,6 +94,21 @@ def test_nothing_measured_is_an_error(packed):
     assert "nothing was measured" in result.stderr
 
 
+def test_tests_run_where_a_gpu_must_be(packed):
+    pack(packed, "pmkvq-attention-tests", '#!/bin/sh\necho "GPU=$PMKVQ_REQUIRE_GPU $@" >>"$CALLS"\necho "[  FAILED  ]"\nexit 1\n')
+    result, calls = run(packed, "--tests", "--gtest_filter=Cuda*")
+    assert result.returncode == 1
+    assert calls == ["GPU=1 --gtest_filter=Cuda*"]
+    assert "FAILED" in result.stdout
+    assert "FAILED" in (packed.parent / "out" / "log.txt").read_text()
+
+
+def test_a_folder_without_tests_says_who_makes_it(packed):
+    result, _ = run(packed, "--tests")
+    assert result.returncode == 1
+    assert "pmkvq-attention-tests.xz" in result.stderr and "script/pack-gpu" in result.stderr
+
+
 def test_every_line_of_the_shapes_is_understood(packed):
     """By the tool's own parser: an error would come before that of the missing driver."""
     for line in (ROOT / "script" / "gpu-shapes").read_text().splitlines():

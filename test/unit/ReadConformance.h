@@ -3,7 +3,7 @@
 // The reading half of the back ends' conformance: one suite, typed over a back
 // end, of attention over caches at every level, compared with double precision.
 // RuntimeConformance.h is the writing half.  Neighbours:
-// CompilerReadConformanceTest.cpp (the back ends), bench/Case.h (the content
+// AttentionReadConformanceTest.cpp (the back ends), bench/Case.h (the content
 // and the reference).
 //
 // struct Backend {
@@ -11,6 +11,8 @@
 //   static std::string unavailable();
 //   /// Runs attention twice over poisoned results and compares.
 //   static rt::Result<bench::Errors> check(const bench::Problem &);
+//   /// Head dims that it supports.
+//   static constexpr int64_t kHeadDims[];
 //   /// Bounds on the errors of right results.
 //   static constexpr bench::Errors kBounds;
 // };
@@ -102,7 +104,7 @@ TYPED_TEST_P(ReadConformance, GroupsOfOneToEightQueries) {
 }
 
 TYPED_TEST_P(ReadConformance, HeadDims) {
-  for (int64_t headDim : {64, 128}) {
+  for (int64_t headDim : TypeParam::kHeadDims) {
     bench::Shape shape = this->shape("mixed:2=1/4=1/8=1/16=1", "1100");
     shape.headDim = headDim;
     this->expectRight(shape);

@@ -1,4 +1,4 @@
-//===- CompilerReadConformanceTest.cpp - Back ends that read a cache ------===//
+//===- AttentionReadConformanceTest.cpp - Back ends that read a cache -----===//
 //
 // The CPU's compiled kernels and a GPU's pass the suite in ReadConformance.h.
 //
@@ -29,6 +29,7 @@ struct CpuReader {
     return bench::checkOnHost(**threads, *kernels, problem);
   }
 
+  static constexpr int64_t kHeadDims[] = {64, 128};
   // f32: 2^-24 for each of some hundred roundings, over outputs that cancel;
   // CompilerAttentionTest has the bound a query.
   static constexpr bench::Errors kBounds = {1e-5, 1e-4};
@@ -63,6 +64,7 @@ struct CudaReader {
     return worst;
   }
 
+  static constexpr int64_t kHeadDims[] = {128};
   static constexpr bench::Errors kBounds = bench::kBounds;
 };
 } // namespace
