@@ -32,7 +32,7 @@ struct CpuReader {
   static constexpr int64_t kHeadDims[] = {64, 128};
   // f32: 2^-24 for each of some hundred roundings, over outputs that cancel;
   // CompilerAttentionTest has the bound a query.
-  static constexpr bench::Errors kBounds = {1e-5, 1e-4};
+  static bench::Errors bounds(const bench::Problem &) { return {1e-5, 1e-4}; }
 };
 
 struct CudaReader {
@@ -65,7 +65,9 @@ struct CudaReader {
   }
 
   static constexpr int64_t kHeadDims[] = {128};
-  static constexpr bench::Errors kBounds = bench::kBounds;
+  static bench::Errors bounds(const bench::Problem &problem) {
+    return bench::boundsOf(problem);
+  }
 };
 } // namespace
 

@@ -19,8 +19,9 @@ using rt::StatusCode;
 /// Results that were not written read as NaN.
 static constexpr uint8_t kPoison = 0xff;
 
-Status bench::checkErrors(const Errors &errors) {
-  if (errors.rms <= kBounds.rms && errors.largest <= kBounds.largest)
+Status bench::checkErrors(const Problem &problem, const Errors &errors) {
+  Errors bounds = boundsOf(problem);
+  if (errors.rms <= bounds.rms && errors.largest <= bounds.largest)
     return {};
   auto text = [](const Errors &e) {
     char line[64];
@@ -30,7 +31,7 @@ Status bench::checkErrors(const Errors &errors) {
   };
   return {StatusCode::Internal, "attention is wrong: relative errors are " +
                                     text(errors) + ", expected at most " +
-                                    text(kBounds)};
+                                    text(bounds)};
 }
 
 namespace {
@@ -205,7 +206,7 @@ static Result<Errors> checkKernel(const Kernel &kernel,
   Result<Errors> errors = content.compare(*first);
   if (!errors.ok())
     return errors;
-  if (Status status = checkErrors(*errors); !status.ok())
+  if (Status status = checkErrors(content.problem(), *errors); !status.ok())
     return status;
   if (std::memcmp(first->data(), second->data(),
                   first->size() * sizeof(float)) != 0)
