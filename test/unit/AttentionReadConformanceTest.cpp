@@ -7,6 +7,8 @@
 #include "Kernels.h"
 #include "ReadConformance.h"
 
+#include <cstring>
+
 using namespace pmkvq;
 using namespace pmkvq::test;
 
@@ -48,14 +50,20 @@ struct CudaReader {
     return device.ok() ? "" : device.status().message();
   }
 
-  static rt::Result<bench::Errors> check(const bench::Problem &problem) {
+  static rt::Result<bench::Errors> run(const bench::Problem &problem,
+                                       bool dependent,
+                                       std::vector<float> *results = nullptr) {
     static auto device = open();
     if (!device.ok())
       return device.status();
+    return bench::checkOnDevice(*device, compiler().forDevices(), problem,
+                                dependent, results);
+  }
+
+  static rt::Result<bench::Errors> check(const bench::Problem &problem) {
     bench::Errors worst;
     for (bool dependent : {false, true}) {
-      auto errors = bench::checkOnDevice(*device, compiler().forDevices(),
-                                         problem, dependent);
+      auto errors = run(problem, dependent);
       if (!errors.ok())
         return errors;
       worst = {std::max(worst.rms, errors->rms),
@@ -70,6 +78,33 @@ struct CudaReader {
   }
 };
 } // namespace
+
+// A pair's results depend on how its units are cut into shares, and so on the
+// lengths of a batch, but on none of the other pairs' numbers.
+TEST(ReadOnDevice, OtherPairsNumbersChangeNoBit) {
+  PMKVQ_SKIP_UNLESS_EMPTY(CudaReader::unavailable());
+  bench::Shape shape;
+  shape.kvHeads = 2;
+  shape.queryHeads = 6;
+  shape.batch = 3;
+  shape.context = "ragged:200-3000";
+  shape.levels = "mixed:2=2/4=1/8=1";
+  std::vector<float> results[2];
+  for (int i = 0; i < 2; ++i) {
+    shape.inputs = i ? "nan" : "normal";
+    auto problem = bench::understand(shape);
+    ASSERT_TRUE(problem.ok()) << problem.status().message();
+    auto errors = CudaReader::run(*problem, /*dependent=*/false, &results[i]);
+    ASSERT_TRUE(errors.ok()) << errors.status().message();
+  }
+  // Pairs 0, 3 and 5 have what is no number.
+  size_t perPair = 3 * 128;
+  for (size_t pair : {1, 2, 4})
+    EXPECT_EQ(std::memcmp(&results[0][pair * perPair],
+                          &results[1][pair * perPair], perPair * sizeof(float)),
+              0)
+        << pair;
+}
 
 namespace pmkvq::test {
 INSTANTIATE_TYPED_TEST_SUITE_P(Cpu, ReadConformance, CpuReader);

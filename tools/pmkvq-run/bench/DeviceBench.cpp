@@ -195,8 +195,7 @@ runOnce(const Kernel &kernel, const cuda::Stream &stream, InputSet &set) {
 /// Errors of a kernel's results; `results` receives them if it is not null.
 static Result<Errors> checkKernel(const Kernel &kernel,
                                   const cuda::Stream &stream, InputSet &set,
-                                  Case &content,
-                                  std::vector<float> *results = nullptr) {
+                                  Case &content, std::vector<float> *results) {
   Result<std::vector<float>> first = runOnce(kernel, stream, set);
   if (!first.ok())
     return first.status();
@@ -344,7 +343,8 @@ static Result<Prepared> prepare(const cuda::DeviceRef &device,
 Result<Errors> bench::checkOnDevice(const cuda::DeviceRef &device,
                                     const DeviceCompiler &compiler,
                                     const Problem &problem,
-                                    bool dependentLaunch) {
+                                    bool dependentLaunch,
+                                    std::vector<float> *results) {
   if (Status status = checkKinds(problem); !status.ok())
     return status;
   Result<Kernel> kernel =
@@ -358,7 +358,8 @@ Result<Errors> bench::checkOnDevice(const cuda::DeviceRef &device,
       makeSets(device, made->content, made->list, /*count=*/1);
   if (!sets.ok())
     return sets.status();
-  return checkKernel(*kernel, made->stream, sets->front(), made->content);
+  return checkKernel(*kernel, made->stream, sets->front(), made->content,
+                     results);
 }
 
 /// Times attention over the sets.  What the timed launches leave, which may

@@ -40,12 +40,14 @@ struct DeviceCompiler {
   std::function<rt::Result<DeviceCode>(const std::string &chip)> read;
 };
 
-/// Runs a problem twice over poisoned results and compares with the reference.
+/// Runs a problem twice over poisoned results and compares with the reference;
+/// `results` receives them if it is not null.
 ///
 /// Errors: as below.
 rt::Result<Errors> checkOnDevice(const rt::cuda::DeviceRef &device,
                                  const DeviceCompiler &compiler,
-                                 const Problem &problem, bool dependentLaunch);
+                                 const Problem &problem, bool dependentLaunch,
+                                 std::vector<float> *results = nullptr);
 
 /// Checks and measures a problem, without and with dependent launch.
 ///
