@@ -4,7 +4,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Kernels.h"
+#include "CudaReader.h"
 #include "ReadConformance.h"
 
 #include <cstring>
@@ -13,11 +13,6 @@ using namespace pmkvq;
 using namespace pmkvq::test;
 
 namespace {
-run::KernelCompiler &compiler() {
-  static run::KernelCompiler instance;
-  return instance;
-}
-
 struct CpuReader {
   static std::string unavailable() { return ""; }
 
@@ -25,7 +20,7 @@ struct CpuReader {
     static auto threads = rt::ThreadPool::create(2);
     if (!threads.ok())
       return threads.status();
-    auto kernels = compiler().compileHost(problem);
+    auto kernels = CudaReader::compiler().compileHost(problem);
     if (!kernels.ok())
       return kernels.status();
     return bench::checkOnHost(**threads, *kernels, problem);
@@ -35,47 +30,6 @@ struct CpuReader {
   // f32: 2^-24 for each of some hundred roundings, over outputs that cancel;
   // CompilerAttentionTest has the bound a query.
   static bench::Errors bounds(const bench::Problem &) { return {1e-5, 1e-4}; }
-};
-
-struct CudaReader {
-  static rt::Result<rt::cuda::DeviceRef> open() {
-    auto driver = rt::cuda::Driver::load();
-    if (!driver.ok())
-      return driver.status();
-    return rt::cuda::Device::open(*driver);
-  }
-
-  static std::string unavailable() {
-    auto device = open();
-    return device.ok() ? "" : device.status().message();
-  }
-
-  static rt::Result<bench::Errors> run(const bench::Problem &problem,
-                                       bool dependent,
-                                       std::vector<float> *results = nullptr) {
-    static auto device = open();
-    if (!device.ok())
-      return device.status();
-    return bench::checkOnDevice(*device, compiler().forDevices(), problem,
-                                dependent, results);
-  }
-
-  static rt::Result<bench::Errors> check(const bench::Problem &problem) {
-    bench::Errors worst;
-    for (bool dependent : {false, true}) {
-      auto errors = run(problem, dependent);
-      if (!errors.ok())
-        return errors;
-      worst = {std::max(worst.rms, errors->rms),
-               std::max(worst.largest, errors->largest)};
-    }
-    return worst;
-  }
-
-  static constexpr int64_t kHeadDims[] = {128};
-  static bench::Errors bounds(const bench::Problem &problem) {
-    return bench::boundsOf(problem);
-  }
 };
 } // namespace
 
@@ -94,7 +48,7 @@ TEST(ReadOnDevice, OtherPairsNumbersChangeNoBit) {
     shape.inputs = i ? "nan" : "normal";
     auto problem = bench::understand(shape);
     ASSERT_TRUE(problem.ok()) << problem.status().message();
-    auto errors = CudaReader::run(*problem, /*dependent=*/false, &results[i]);
+    auto errors = CudaReader::run(*problem, {}, &results[i]);
     ASSERT_TRUE(errors.ok()) << errors.status().message();
   }
   // Pairs 0, 3 and 5 have what is no number.

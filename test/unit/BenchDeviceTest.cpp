@@ -98,7 +98,7 @@ protected:
     EXPECT_TRUE(problem.ok()) << problem.status().message();
     StandInDecode decode(*problem);
     behave(*problem, decode);
-    return bench::checkOnDevice(open(), compiler, *problem, false);
+    return bench::checkOnDevice(open(), compiler, *problem, {});
   }
 
   static void behave(const bench::Problem &problem,

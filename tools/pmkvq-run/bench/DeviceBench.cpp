@@ -343,17 +343,20 @@ static Result<Prepared> prepare(const cuda::DeviceRef &device,
 Result<Errors> bench::checkOnDevice(const cuda::DeviceRef &device,
                                     const DeviceCompiler &compiler,
                                     const Problem &problem,
-                                    bool dependentLaunch,
+                                    const DeviceRun &run,
                                     std::vector<float> *results) {
   if (Status status = checkKinds(problem); !status.ok())
     return status;
   Result<Kernel> kernel =
-      loadDecode(device, compiler, problem, dependentLaunch);
+      loadDecode(device, compiler, problem, run.dependentLaunch);
   if (!kernel.ok())
     return kernel.status();
-  Result<Prepared> made = prepare(device, problem, kernel->resident);
+  Result<Prepared> made =
+      prepare(device, problem, run.blocks ? run.blocks : kernel->resident);
   if (!made.ok())
     return made.status();
+  if (run.spoil)
+    run.spoil(made->list);
   Result<std::vector<InputSet>> sets =
       makeSets(device, made->content, made->list, /*count=*/1);
   if (!sets.ok())
