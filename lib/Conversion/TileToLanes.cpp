@@ -13,6 +13,7 @@
 #include "mlir/IR/Matchers.h"
 #include "pmkvq/Passes.h"
 #include "pmkvq_rt/DeviceAbi.h"
+#include <limits>
 
 namespace mlir::pmkvq {
 #define GEN_PASS_DEF_CONVERTTILETOLANES
@@ -283,7 +284,7 @@ private:
   /// Writes query w as B operands to shared memory: in f16, normalized by a
   /// power of two so that its product with any f16 range stays in f16, and in
   /// bf16 with the rest of the rounding beside it.
-  void stageQueries(const Values &q) {
+  void stageQueries(Values q) {
     Value exists = b.compare(arith::CmpIPredicate::ult, warp, shared.queries());
     auto branch = scf::IfOp::create(b, exists, /*withElseRegion=*/false);
     OpBuilder::InsertionGuard guard(b);
@@ -302,7 +303,10 @@ private:
     return b.at(b.at(base, start), place);
   }
 
-  void stageHalfQueries(const Values &q) {
+  /// Leaves in `q` what f16 left.  Raw keys must be weighed by the same: with a
+  /// channel of keys at 300, q rounded to 11 bits moves scores by some 0.01,
+  /// which cancels in the softmax only if it moves all of them.
+  void stageHalfQueries(Values &q) {
     Value largest;
     for (Value value : q) {
       Value bits = b.andBits(b.bitcast(value, b.getI32Type()), 0x7fffffff);
@@ -310,6 +314,8 @@ private:
           largest ? Value(arith::MaxUIOp::create(b, largest, bits)) : bits;
     }
     Value exponent = b.shr(b.maxOverWarp(largest), 23);
+    constexpr int64_t kNotFinite = 255;
+    Value isFinite = b.compare(arith::CmpIPredicate::ult, exponent, kNotFinite);
     exponent = arith::MaxUIOp::create(b, exponent, b.i32(1));
     exponent = arith::MinUIOp::create(b, exponent, b.i32(251));
     // The largest lands in [1/4, 1/2): times the largest f16 it is below 2^15.
@@ -317,7 +323,9 @@ private:
       return b.bitcast(b.shl(biased, 23), b.getF32Type());
     };
     Value normalize = power(b.sub(b.i32(252), exponent));
-    Value restore = power(b.add(exponent, 2));
+    // Bytes cannot say that a query is no number; the factor of its scores can.
+    Value restore = b.select(isFinite, power(b.add(exponent, 2)),
+                             b.f32(std::numeric_limits<float>::quiet_NaN()));
     auto write = scf::IfOp::create(b, isLeader, /*withElseRegion=*/false);
     {
       OpBuilder::InsertionGuard guard(b);
@@ -330,6 +338,8 @@ private:
       scaled.push_back(b.mulF(value, normalize));
     Value first = b.packHalves(scaled[0], scaled[1]);
     Value rest = b.packHalves(scaled[2], scaled[3]);
+    for (int64_t i = 0; i < 4; ++i)
+      q[i] = b.mulF(b.half(i < 2 ? first : rest, i % 2), restore);
     // Dims 4 lane .. + 3 = 32 kb + 16 h + 4 t .. + 3: words 2 h, 2 h + 1 of
     // lane (g, t), vector kb.
     Value kb = b.shr(lane, 3), h = b.andBits(b.shr(lane, 2), 1),

@@ -49,6 +49,18 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %in: memref<?x8x128xf32>,
 // CHECK-DAG: %[[QUARTER:.*]] = arith.constant 2.500000e-01 : f32
 // CHECK-DAG: %[[SIXTEENTH:.*]] = arith.constant 6.250000e-02 : f32
 // CHECK-DAG: %[[SIXTY_FOURTH:.*]] = arith.constant 1.562500e-02 : f32
+// CHECK-DAG: %[[NAN:.*]] = arith.constant 0x7FC00000 : f32
+
+// The factor of a query that is no number is none; raw keys meet the queries
+// that f16 left to the others.
+// CHECK: %[[LARGEST:.*]] = nvvm.redux.sync umax
+// CHECK: %[[EXPONENT:.*]] = arith.shrui %[[LARGEST]], %c23
+// CHECK: %[[FINITE:.*]] = arith.cmpi ult, %[[EXPONENT]], %c255
+// CHECK: %[[RESTORE:.*]] = arith.select %[[FINITE]], %{{.*}}, %[[NAN]]
+// CHECK-COUNT-2: "llvm.nvvm.ff2f16x2.rn"
+// CHECK: %[[LEFT:.*]] = arith.extf %{{.*}} : f16 to f32
+// CHECK-NEXT: arith.mulf %[[LEFT]], %[[RESTORE]]
+// CHECK: "llvm.nvvm.ff2bf16x2.rn"
 // CHECK: %[[SLOT:.*]] = pmkvq.ring_wait
 
 // Raw units: tokens g and g + 8 that do not count get minus infinity, whatever

@@ -94,6 +94,69 @@ def test_nothing_measured_is_an_error(packed):
     assert "nothing was measured" in result.stderr
 
 
+def test_tests_run_where_a_gpu_must_be(packed):
+    pack(packed, "pmkvq-attention-tests", '#!/bin/sh\necho "GPU=$PMKVQ_REQUIRE_GPU $@" >>"$CALLS"\necho "[  FAILED  ]"\nexit 1\n')
+    result, calls = run(packed, "--tests", "--gtest_filter=Cuda*")
+    assert result.returncode == 1
+    assert calls == ["GPU=1 --gtest_filter=Cuda*"]
+    assert "FAILED" in result.stdout
+    assert "FAILED" in (packed.parent / "out" / "log.txt").read_text()
+
+
+SANITIZER = """#!/bin/sh
+echo "$@" >>"$CALLS"
+case "$*" in
+  *memcheck*QueriesPast*|*memcheck*BlockPast*) echo "========= Invalid __global__ read of size 16 bytes"; exit 99 ;;
+  *racecheck*Planted*) [ -n "$BLIND" ] || { echo "========= Error: Race reported between"; exit 99; } ;;
+  *synccheck*) [ -z "$SLOW" ] || exec sleep 60 ;;
+esac
+echo "[       OK ] Attention/Sanitized.OneThreadBlock/4 (7 ms)"
+"""
+
+
+@pytest.fixture
+def sanitized(packed, monkeypatch):
+    pack(packed, "pmkvq-attention-tests", "#!/bin/sh\n")
+    tool = packed.parent / "compute-sanitizer"
+    tool.write_text(SANITIZER)
+    tool.chmod(0o755)
+    monkeypatch.setenv("COMPUTE_SANITIZER", str(tool))
+    return packed
+
+
+def test_a_clean_sanitizer_has_seen_what_was_planted(sanitized):
+    result, calls = run(sanitized, "--sanitize")
+    assert result.returncode == 0, result.stdout + result.stderr
+    lines = result.stdout.splitlines()
+    assert len(lines) == len(calls) == 6
+    assert all("sees the planted" in line for line in lines[:3])
+    assert all("1 tests clean" in line for line in lines[3:])
+    assert calls[5].startswith("--tool racecheck") and calls[5].endswith("--gtest_filter=*Sanitized.OneThreadBlock*")
+
+
+def test_a_sanitizer_that_is_blind_or_hangs_fails(sanitized, monkeypatch):
+    monkeypatch.setenv("BLIND", "1")
+    monkeypatch.setenv("SLOW", "1")
+    monkeypatch.setenv("SANITIZE_SECONDS", "1")
+    result, _ = run(sanitized, "--sanitize")
+    assert result.returncode == 1
+    assert "does NOT see the planted RaceInSharedMemory" in result.stdout
+    assert "synccheck: no end within 1 s" in result.stdout
+
+
+def test_no_sanitizer_is_an_error_that_says_what_to_do(sanitized, monkeypatch):
+    monkeypatch.setenv("COMPUTE_SANITIZER", "/nonexistent")
+    result, _ = run(sanitized, "--sanitize")
+    assert result.returncode == 1
+    assert "COMPUTE_SANITIZER" in result.stderr
+
+
+def test_a_folder_without_tests_says_who_makes_it(packed):
+    result, _ = run(packed, "--tests")
+    assert result.returncode == 1
+    assert "pmkvq-attention-tests.xz" in result.stderr and "script/pack-gpu" in result.stderr
+
+
 def test_every_line_of_the_shapes_is_understood(packed):
     """By the tool's own parser: an error would come before that of the missing driver."""
     for line in (ROOT / "script" / "gpu-shapes").read_text().splitlines():

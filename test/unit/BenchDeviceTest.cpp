@@ -98,7 +98,7 @@ protected:
     EXPECT_TRUE(problem.ok()) << problem.status().message();
     StandInDecode decode(*problem);
     behave(*problem, decode);
-    return bench::checkOnDevice(open(), compiler, *problem, false);
+    return bench::checkOnDevice(open(), compiler, *problem, {});
   }
 
   static void behave(const bench::Problem &problem,
@@ -196,6 +196,28 @@ TEST_F(BenchDeviceTest, ResultsThatWereNotWrittenAreSeen) {
   auto errors = check(shape("4"));
   ASSERT_FALSE(errors.ok());
   expectRefused(errors.status(), StatusCode::Internal, "result 5");
+}
+
+TEST_F(BenchDeviceTest, ContentThatIsNotNormalIsTheReferencesToo) {
+  for (const char *inputs : {"outliers", "tiny", "huge", "constant", "nan"})
+    for (const char *levels : {"16", "2"}) {
+      bench::Shape made = shape(levels, "ragged:200-900");
+      made.inputs = inputs;
+      auto errors = check(made);
+      ASSERT_TRUE(errors.ok()) << inputs << ": " << errors.status().message();
+      EXPECT_LT(errors->rms, kSingle) << inputs << " " << levels;
+    }
+}
+
+TEST_F(BenchDeviceTest, ANumberMadeOfNoneIsSeen) {
+  behaviour.spoil = [](const rt::DecodeArgs &arguments) {
+    arguments.results[0] = 1;
+  };
+  bench::Shape made = shape("4");
+  made.inputs = "nan";
+  auto errors = check(made);
+  ASSERT_FALSE(errors.ok());
+  expectRefused(errors.status(), StatusCode::Internal, "made a number");
 }
 
 TEST_F(BenchDeviceTest, WrongResultsAreNotMeasured) {

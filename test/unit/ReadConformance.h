@@ -3,7 +3,7 @@
 // The reading half of the back ends' conformance: one suite, typed over a back
 // end, of attention over caches at every level, compared with double precision.
 // RuntimeConformance.h is the writing half.  Neighbours:
-// CompilerReadConformanceTest.cpp (the back ends), bench/Case.h (the content
+// AttentionReadConformanceTest.cpp (the back ends), bench/Case.h (the content
 // and the reference).
 //
 // struct Backend {
@@ -11,8 +11,10 @@
 //   static std::string unavailable();
 //   /// Runs attention twice over poisoned results and compares.
 //   static rt::Result<bench::Errors> check(const bench::Problem &);
+//   /// Head dims that it supports.
+//   static constexpr int64_t kHeadDims[];
 //   /// Bounds on the errors of right results.
-//   static constexpr bench::Errors kBounds;
+//   static bench::Errors bounds(const bench::Problem &);
 // };
 //
 //===----------------------------------------------------------------------===//
@@ -21,7 +23,7 @@
 #define PMKVQ_TEST_UNIT_READCONFORMANCE_H
 
 #include "RequireGpu.h"
-#include "bench/Measurement.h"
+#include "bench/Sweep.h"
 
 #include <gtest/gtest.h>
 
@@ -43,18 +45,27 @@ protected:
     return shape;
   }
 
+  /// At each level over few tokens, where errors show most, over a window
+  /// beside pages, and over many tokens.
+  static void expectAllRight(const char *inputs) {
+    for (const char *levels : {"16", "8", "4", "2"})
+      for (const char *context : {"256", "ragged:200-3000", "16384"}) {
+        bench::Shape made = shape(levels, context);
+        made.inputs = inputs;
+        expectRight(made);
+      }
+  }
+
   static void expectRight(const bench::Shape &shape) {
     auto problem = bench::understand(shape);
     ASSERT_TRUE(problem.ok()) << problem.status().message();
     auto errors = Backend::check(*problem);
-    std::string what = shape.levels + " over " + shape.context + ", " +
-                       std::to_string(shape.queryHeads) + "/" +
-                       std::to_string(shape.kvHeads) + " heads of " +
-                       std::to_string(shape.headDim) + ", " + shape.keyFormat +
-                       " " + shape.valueFormat;
+    std::string what = bench::describe(shape) + ", " + shape.keyFormat + " " +
+                       shape.valueFormat;
     ASSERT_TRUE(errors.ok()) << what << ": " << errors.status().message();
-    EXPECT_LE(errors->rms, Backend::kBounds.rms) << what;
-    EXPECT_LE(errors->largest, Backend::kBounds.largest) << what;
+    bench::Errors bounds = Backend::bounds(*problem);
+    EXPECT_LE(errors->rms, bounds.rms) << what;
+    EXPECT_LE(errors->largest, bounds.largest) << what;
   }
 };
 
@@ -113,18 +124,40 @@ TYPED_TEST_P(ReadConformance, GroupsOfOneToEightQueries) {
 }
 
 TYPED_TEST_P(ReadConformance, HeadDims) {
-  for (int64_t headDim : {64, 128}) {
+  for (int64_t headDim : TypeParam::kHeadDims) {
     bench::Shape shape = this->shape("mixed:2=1/4=1/8=1/16=1", "1100");
     shape.headDim = headDim;
     this->expectRight(shape);
   }
 }
 
+TYPED_TEST_P(ReadConformance, NormalInputs) { this->expectAllRight("normal"); }
+TYPED_TEST_P(ReadConformance, OutlierChannels) {
+  this->expectAllRight("outliers");
+}
+TYPED_TEST_P(ReadConformance, TinyRanges) { this->expectAllRight("tiny"); }
+TYPED_TEST_P(ReadConformance, HugeRanges) { this->expectAllRight("huge"); }
+TYPED_TEST_P(ReadConformance, ConstantGroups) {
+  this->expectAllRight("constant");
+}
+
+TYPED_TEST_P(ReadConformance, WhatIsNoNumberStaysNone) {
+  for (const char *keyFormat : {"<per_channel, hadamard>", "<per_token>"})
+    for (const char *levels : {"16", "4", "mixed:2=1/8=1"}) {
+      bench::Shape shape = this->shape(levels, "ragged:200-1500");
+      shape.keyFormat = keyFormat;
+      shape.inputs = "nan";
+      this->expectRight(shape);
+    }
+}
+
 REGISTER_TYPED_TEST_SUITE_P(ReadConformance, EveryLevel,
                             LevelsOfKeysAndValuesApart,
                             LevelsMixedInOneSequence,
                             RaggedBatchesWithSinkAndWindow, FormatsOfBothAxes,
-                            GroupsOfOneToEightQueries, HeadDims);
+                            GroupsOfOneToEightQueries, HeadDims, NormalInputs,
+                            OutlierChannels, TinyRanges, HugeRanges,
+                            ConstantGroups, WhatIsNoNumberStaysNone);
 
 } // namespace pmkvq::test
 

@@ -39,6 +39,9 @@ static double uniform(uint64_t &state, double low, double high) {
   return low + (high - low) * static_cast<double>(next(state) >> 11) * 0x1p-53;
 }
 
+/// The pair between the first and `last` that is compared, too.
+static int64_t between(int64_t last) { return last * 5 / 8; }
+
 static const std::vector<uint16_t> &drawnValues() {
   static const std::vector<uint16_t> drawn = [] {
     std::mt19937 random(17);
@@ -145,10 +148,16 @@ void Case::fillParameters(uint64_t seed) {
   HostImage host(shape, memory(), memory() + slotOffset());
   DeviceImage device(shape, memory(), memory() + slotOffset());
   uint64_t state = ~seed;
+  const Inputs &inputs = problem_.inputs;
   auto set = [&](const rt::PageEntry &page, rt::Part part, int64_t group,
                  Parameter which, double value) {
     int64_t token = shape.perToken[part] ? group : 0;
     int64_t dim = shape.perToken[part] ? 0 : group;
+    value *= part == rt::kKey ? inputs.keys : inputs.values;
+    if (part == rt::kKey && which == kMinimum)
+      value += inputs.keyOffset(group);
+    if (inputs.constantGroups && which == kRange && group % 2)
+      value = 0;
     uint16_t half = reference::floatToHalfDown(static_cast<float>(value));
     if (order_ == Order::Device)
       device.setParameter(page, part, token, dim, which, half);
@@ -166,6 +175,72 @@ void Case::fillParameters(uint64_t seed) {
         set(page, part, group, kRange, uniform(state, 3, 5));
       }
     }
+}
+
+//===----------------------------------------------------------------------===//
+// Content that is not normal
+//===----------------------------------------------------------------------===//
+
+uint16_t Case::fixedValue(int64_t pair, rt::Part part, int64_t token,
+                          int64_t dim) const {
+  const int64_t headDim = problem_.shape.headDim;
+  const uint8_t *area = memory() + fixedOffset(pair, part);
+  if (order_ == Order::Device)
+    return DeviceImage::fixedValue(area, part, headDim, token, dim);
+  uint16_t value = 0;
+  std::memcpy(&value, area + (token * headDim + dim) * 2, 2);
+  return value;
+}
+
+void Case::setFixedValue(int64_t pair, rt::Part part, int64_t token,
+                         int64_t dim, uint16_t value) {
+  const int64_t headDim = problem_.shape.headDim;
+  uint8_t *area = memory() + fixedOffset(pair, part);
+  if (order_ == Order::Device)
+    DeviceImage::setFixedValue(area, part, headDim, token, dim, value);
+  else
+    std::memcpy(area + (token * headDim + dim) * 2, &value, 2);
+}
+
+/// Replaces every value of a part at 16 bits, in pages and fixed areas.
+void Case::changeRaw(
+    rt::Part part,
+    const std::function<double(int64_t dim, double value)> &change) {
+  const int64_t headDim = problem_.shape.headDim;
+  ImageShape shape = problem_.image();
+  HostImage host(shape, memory(), memory() + slotOffset());
+  DeviceImage device(shape, memory(), memory() + slotOffset());
+  auto changed = [&](int64_t dim, uint32_t bits) {
+    double value = reference::bf16ToFloat(static_cast<uint16_t>(bits));
+    return reference::floatToBf16(static_cast<float>(change(dim, value)));
+  };
+  for (const rt::PageEntry &page : pages_)
+    for (int64_t token = 0; page.level[part] == 16 && token < rt::kPageTokens;
+         ++token)
+      for (int64_t dim = 0; dim < headDim; ++dim)
+        if (order_ == Order::Device)
+          device.setCode(page, part, token, dim,
+                         changed(dim, device.code(page, part, token, dim)));
+        else
+          host.setCode(page, part, token, dim,
+                       changed(dim, host.code(page, part, token, dim)));
+  for (int64_t pair = 0; pair < fixedAreas_; ++pair)
+    for (int64_t token = 0; token < length(pair).fixedTokens; ++token)
+      for (int64_t dim = 0; dim < headDim; ++dim)
+        setFixedValue(pair, part, token, dim,
+                      changed(dim, fixedValue(pair, part, token, dim)));
+}
+
+/// One number of the first pair's first query, and of a raw key and a raw value
+/// of the other pairs that are compared.
+void Case::plantNotNumbers() {
+  queries_[3] = std::numeric_limits<float>::quiet_NaN();
+  constexpr uint16_t nan = 0x7fc0;
+  int64_t last = problem_.pairs() - 1;
+  if (fixedAreas_) {
+    setFixedValue(between(last), rt::kKey, 0, 7, nan);
+    setFixedValue(last, rt::kValue, 0, 5, nan);
+  }
 }
 
 Result<Case> Case::create(const Problem &problem, Order order, uint64_t seed) {
@@ -199,8 +274,18 @@ Result<Case> Case::create(const Problem &problem, Order order, uint64_t seed) {
       static_cast<size_t>(problem.pairs() * problem.group() * shape.headDim));
   std::mt19937_64 random(seed);
   std::normal_distribution<float> normal;
+  const Inputs &inputs = problem.inputs;
   for (float &query : made.queries_)
-    query = normal(random);
+    query = normal(random) * static_cast<float>(inputs.queries);
+  if (inputs.keys != 1 || inputs.outlier != 0)
+    made.changeRaw(rt::kKey, [&](int64_t dim, double value) {
+      return value * inputs.keys + inputs.keyOffset(dim);
+    });
+  if (double by = problem.isRaw() ? inputs.rawValues : inputs.values; by != 1)
+    made.changeRaw(rt::kValue,
+                   [by](int64_t, double value) { return value * by; });
+  if (inputs.notNumbers)
+    made.plantNotNumbers();
   return made;
 }
 
@@ -241,16 +326,9 @@ std::vector<double> Case::decode(int64_t pair, rt::Part part) const {
       decodePage(device, problem_.format[part], page(pair, i), part, all);
     else
       decodePage(host, problem_.format[part], page(pair, i), part, all);
-  const uint8_t *area = memory() + fixedOffset(pair, part);
   for (int64_t token = 0; token < length(pair).fixedTokens; ++token)
-    for (int64_t dim = 0; dim < headDim; ++dim) {
-      uint16_t value = 0;
-      if (order_ == Order::Device)
-        value = DeviceImage::fixedValue(area, part, headDim, token, dim);
-      else
-        std::memcpy(&value, area + (token * headDim + dim) * 2, 2);
-      all.push_back(reference::bf16ToFloat(value));
-    }
+    for (int64_t dim = 0; dim < headDim; ++dim)
+      all.push_back(reference::bf16ToFloat(fixedValue(pair, part, token, dim)));
   return all;
 }
 
@@ -274,19 +352,42 @@ void Case::addReference(int64_t pair) {
   referencePairs_.push_back(pair);
 }
 
+/// The queries' results of a pair, null if it is not compared.
+const double *Case::referenceOf(int64_t pair) const {
+  auto found = std::find(referencePairs_.begin(), referencePairs_.end(), pair);
+  if (found == referencePairs_.end())
+    return nullptr;
+  return reference_.data() + (found - referencePairs_.begin()) *
+                                 problem_.group() * problem_.shape.headDim;
+}
+
+Status Case::checkNumbers(const std::vector<float> &results) const {
+  auto perPair = static_cast<size_t>(problem_.group() * problem_.shape.headDim);
+  for (size_t i = 0; i < results.size(); ++i) {
+    const double *expected = referenceOf(static_cast<int64_t>(i / perPair));
+    bool isNumber = std::isfinite(results[i]);
+    if (isNumber == (!expected || std::isfinite(expected[i % perPair])))
+      continue;
+    std::string which =
+        std::to_string(i) + " of " + std::to_string(results.size());
+    return {StatusCode::Internal,
+            isNumber
+                ? "attention made a number of what is none in result " + which
+                : "attention left result " + which +
+                      " unwritten or not a number"};
+  }
+  return {};
+}
+
 Result<Errors> Case::compare(const std::vector<float> &results) {
-  for (size_t i = 0; i < results.size(); ++i)
-    if (!std::isfinite(results[i]))
-      return Status(StatusCode::Internal, "attention left result " +
-                                              std::to_string(i) + " of " +
-                                              std::to_string(results.size()) +
-                                              " unwritten or not a number");
   int64_t last = problem_.pairs() - 1;
   if (referencePairs_.empty())
-    for (int64_t pair : {int64_t(0), last, last * 5 / 8})
+    for (int64_t pair : {int64_t(0), last, between(last)})
       if (std::find(referencePairs_.begin(), referencePairs_.end(), pair) ==
           referencePairs_.end())
         addReference(pair);
+  if (Status status = checkNumbers(results); !status.ok())
+    return status;
   const auto headDim = static_cast<size_t>(problem_.shape.headDim);
   const size_t rows = referencePairs_.size() * problem_.group();
   double wrong = 0, right = 0, largest = 0;
@@ -300,14 +401,17 @@ Result<Errors> Case::compare(const std::vector<float> &results) {
             headDim;
     double squares = 0, apart = 0;
     for (size_t d = 0; d < headDim; ++d) {
+      if (!std::isfinite(expected[d]))
+        continue;
       double difference = actual[d] - expected[d];
       squares += expected[d] * expected[d];
       wrong += difference * difference;
       apart = std::max(apart, std::abs(difference));
     }
     right += squares;
-    largest = std::max(
-        largest, apart / std::sqrt(squares / static_cast<double>(headDim)));
+    if (squares > 0)
+      largest = std::max(
+          largest, apart / std::sqrt(squares / static_cast<double>(headDim)));
   }
   return Errors{std::sqrt(wrong / right), largest};
 }

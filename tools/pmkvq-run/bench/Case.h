@@ -6,8 +6,8 @@
 //
 // Content.  Codes are uniform, so they are random bytes whatever the order.
 // Minima of keys lie in -2.5 .. -1, of values in -2.2 .. -1.2, ranges in 3 ..
-// 5; raw values and queries are normal.  Block ids and slots are in random
-// order, keys and values of a page apart.
+// 5; raw values and queries are normal; Inputs.h says what else they may be.
+// Block ids and slots are in random order, keys and values of a page apart.
 //
 // One range of memory holds [blocks][fixed areas][parameter slots].  On the CPU
 // a fixed area is rows of bf16, on a GPU units of 16 tokens.
@@ -21,6 +21,7 @@
 #include "pmkvq_rt/Arena.h"
 
 #include <cstdint>
+#include <functional>
 
 namespace pmkvq::bench {
 
@@ -74,7 +75,8 @@ public:
   /// Compares results, laid out as queries, with the reference: the first and
   /// the last pair and one between, all queries.
   ///
-  /// Errors: Internal if anything was not written, or is not a number.
+  /// Errors: Internal if anything was not written, or is not a number where
+  ///         the reference has one, or is one where it has none.
   rt::Result<Errors> compare(const std::vector<float> &results);
 
 private:
@@ -84,8 +86,17 @@ private:
   void fillBlocks(uint64_t seed);
   void fillRaw(uint8_t *at, int64_t bytes, uint64_t &state) const;
   void fillParameters(uint64_t seed);
+  void changeRaw(rt::Part part,
+                 const std::function<double(int64_t dim, double)> &change);
+  uint16_t fixedValue(int64_t pair, rt::Part part, int64_t token,
+                      int64_t dim) const;
+  void setFixedValue(int64_t pair, rt::Part part, int64_t token, int64_t dim,
+                     uint16_t value);
+  void plantNotNumbers();
   std::vector<double> decode(int64_t pair, rt::Part part) const;
   void addReference(int64_t pair);
+  const double *referenceOf(int64_t pair) const;
+  rt::Status checkNumbers(const std::vector<float> &results) const;
 
   Problem problem_;
   Order order_;

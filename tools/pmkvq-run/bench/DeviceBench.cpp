@@ -19,8 +19,9 @@ using rt::StatusCode;
 /// Results that were not written read as NaN.
 static constexpr uint8_t kPoison = 0xff;
 
-Status bench::checkErrors(const Errors &errors) {
-  if (errors.rms <= kBounds.rms && errors.largest <= kBounds.largest)
+Status bench::checkErrors(const Problem &problem, const Errors &errors) {
+  Errors bounds = boundsOf(problem);
+  if (errors.rms <= bounds.rms && errors.largest <= bounds.largest)
     return {};
   auto text = [](const Errors &e) {
     char line[64];
@@ -30,7 +31,7 @@ Status bench::checkErrors(const Errors &errors) {
   };
   return {StatusCode::Internal, "attention is wrong: relative errors are " +
                                     text(errors) + ", expected at most " +
-                                    text(kBounds)};
+                                    text(bounds)};
 }
 
 namespace {
@@ -194,8 +195,7 @@ runOnce(const Kernel &kernel, const cuda::Stream &stream, InputSet &set) {
 /// Errors of a kernel's results; `results` receives them if it is not null.
 static Result<Errors> checkKernel(const Kernel &kernel,
                                   const cuda::Stream &stream, InputSet &set,
-                                  Case &content,
-                                  std::vector<float> *results = nullptr) {
+                                  Case &content, std::vector<float> *results) {
   Result<std::vector<float>> first = runOnce(kernel, stream, set);
   if (!first.ok())
     return first.status();
@@ -205,7 +205,7 @@ static Result<Errors> checkKernel(const Kernel &kernel,
   Result<Errors> errors = content.compare(*first);
   if (!errors.ok())
     return errors;
-  if (Status status = checkErrors(*errors); !status.ok())
+  if (Status status = checkErrors(content.problem(), *errors); !status.ok())
     return status;
   if (std::memcmp(first->data(), second->data(),
                   first->size() * sizeof(float)) != 0)
@@ -331,19 +331,24 @@ static Result<Prepared> prepare(const cuda::DeviceRef &device,
 Result<Errors> bench::checkOnDevice(const cuda::DeviceRef &device,
                                     const DeviceCompiler &compiler,
                                     const Problem &problem,
-                                    bool dependentLaunch) {
+                                    const DeviceRun &run,
+                                    std::vector<float> *results) {
   Result<Kernel> kernel =
-      loadDecode(device, compiler, problem, dependentLaunch);
+      loadDecode(device, compiler, problem, run.dependentLaunch);
   if (!kernel.ok())
     return kernel.status();
-  Result<Prepared> made = prepare(device, problem, kernel->resident);
+  Result<Prepared> made =
+      prepare(device, problem, run.blocks ? run.blocks : kernel->resident);
   if (!made.ok())
     return made.status();
+  if (run.spoil)
+    run.spoil(made->list);
   Result<std::vector<InputSet>> sets =
       makeSets(device, made->content, made->list, /*count=*/1);
   if (!sets.ok())
     return sets.status();
-  return checkKernel(*kernel, made->stream, sets->front(), made->content);
+  return checkKernel(*kernel, made->stream, sets->front(), made->content,
+                     results);
 }
 
 /// Times attention over the sets.  What the timed launches leave, which may

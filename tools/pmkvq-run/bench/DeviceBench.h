@@ -40,12 +40,23 @@ struct DeviceCompiler {
   std::function<rt::Result<DeviceCode>(const std::string &chip)> read;
 };
 
-/// Runs a problem twice over poisoned results and compares with the reference.
+/// How a check launches; by default as the benchmark does.
+struct DeviceRun {
+  bool dependentLaunch = false;
+  /// Thread blocks at most; 0: as many as the device runs at once.
+  int32_t blocks = 0;
+  /// Spoils the work list before it is copied: tests of tools that must see it.
+  std::function<void(rt::DeviceWorkList &)> spoil;
+};
+
+/// Runs a problem twice over poisoned results and compares with the reference;
+/// `results` receives them if it is not null.
 ///
 /// Errors: as below.
 rt::Result<Errors> checkOnDevice(const rt::cuda::DeviceRef &device,
                                  const DeviceCompiler &compiler,
-                                 const Problem &problem, bool dependentLaunch);
+                                 const Problem &problem, const DeviceRun &run,
+                                 std::vector<float> *results = nullptr);
 
 /// Checks and measures a problem, without and with dependent launch.
 ///

@@ -102,7 +102,7 @@ static Result<Errors> check(rt::ThreadPool &threads, const HostKernels &kernels,
   Result<Errors> errors = content.compare(results[0]);
   if (!errors.ok())
     return errors;
-  if (Status status = checkErrors(*errors); !status.ok())
+  if (Status status = checkErrors(content.problem(), *errors); !status.ok())
     return status;
   if (std::memcmp(results[0].data(), results[1].data(),
                   results[0].size() * sizeof(float)) != 0)

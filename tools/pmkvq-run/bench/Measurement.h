@@ -63,16 +63,27 @@ struct Measurement {
   double ratio() const { return attention.median / readMicroseconds; }
 };
 
-/// Bounds on the errors of right results.  Weights and queries have 15 bits in
-/// two bytes on a GPU, 16 on the CPU: a weight is off by at most 2^-15 of the
-/// largest (which headroom of 2^2 makes 2^-13), and so is the sum they are
-/// divided by.  Outputs average thousands of values that cancel, which makes
-/// errors relative to them some 4 times larger: 2^-11 = 5e-4; twice that.  The
-/// largest of thousands of nearly normal errors is below 5 times their rms.
-inline constexpr Errors kBounds = {1e-3, 5e-3};
+/// Bounds on the errors of right results.
+///
+/// Below 16 bits a GPU rounds queries, and queries times ranges, to 11 bits:
+/// an error of 2^-12 / sqrt(3), in the mean over the mantissa, of each of the
+/// products that make a score.  Scores of normal content (Inputs.h) are about 1
+/// wide, so weights are off by some 2e-4, independently.  Outputs of short
+/// contexts consist of what varies between tokens and are off by as much; those
+/// of long contexts by less, since their means come to weigh more.  Weights as
+/// integers of up to 65,000 add less than that where scores are that narrow.
+///
+/// At 16 bits queries and weights are two bf16 each, off by 2^-17, and scores
+/// are sums in f32, off by 2^-24 of their largest terms: some 4e-6 with key
+/// channels of 300.
+///
+/// The largest of thousands of nearly normal errors is below 5 times their rms.
+inline Errors boundsOf(const Problem &problem) {
+  return problem.isRaw() ? Errors{1e-5, 5e-5} : Errors{3e-4, 1.5e-3};
+}
 
 /// Errors: Internal, with the errors and the bounds.
-rt::Status checkErrors(const Errors &errors);
+rt::Status checkErrors(const Problem &problem, const Errors &errors);
 
 } // namespace pmkvq::bench
 

@@ -159,6 +159,13 @@ std::vector<rt::UnitKind> Problem::kinds() const {
   return kinds;
 }
 
+bool Problem::isRaw() const {
+  for (rt::UnitKind kind : kinds())
+    if (kind.key != 16 || kind.value != 16)
+      return false;
+  return true;
+}
+
 //===----------------------------------------------------------------------===//
 // Formats and the rest
 //===----------------------------------------------------------------------===//
@@ -249,5 +256,10 @@ Result<Problem> bench::understand(const Shape &shape) {
       return format.status();
     problem.format[part] = *format;
   }
+  const Inputs *inputs = findInputs(shape.inputs);
+  if (!inputs)
+    return expected("inputs like normal, outliers, tiny, huge, constant or nan",
+                    shape.inputs);
+  problem.inputs = *inputs;
   return problem;
 }

@@ -18,6 +18,7 @@
 #ifndef PMKVQ_TOOLS_RUN_BENCH_SHAPE_H
 #define PMKVQ_TOOLS_RUN_BENCH_SHAPE_H
 
+#include "Inputs.h"
 #include "pmkvq/Reference/Quantize.h"
 #include "pmkvq/Target/CacheImage.h"
 #include "pmkvq_rt/Units.h"
@@ -42,6 +43,8 @@ struct Shape {
   /// Attribute text, "<per_channel, hadamard>".
   std::string keyFormat = "<per_channel, hadamard>";
   std::string valueFormat = "<per_token, hadamard>";
+  /// A name of Inputs.h.
+  std::string inputs = "normal";
 };
 
 /// Tokens of one sequence, by where they are.
@@ -61,6 +64,7 @@ struct Problem {
   std::vector<Length> lengths;
   LevelMix mix;
   reference::UniformFormat format[rt::kParts];
+  Inputs inputs;
 
   int64_t pairs() const { return shape.batch * shape.kvHeads; }
   int64_t group() const { return shape.queryHeads / shape.kvHeads; }
@@ -70,6 +74,8 @@ struct Problem {
   rt::UnitKind kindOf(int64_t page, int64_t pages) const;
   /// Kinds that occur, each once; fixed areas are {16, 16}.
   std::vector<rt::UnitKind> kinds() const;
+  /// Whether nothing is quantized.
+  bool isRaw() const;
   ImageShape image() const;
 };
 

@@ -48,6 +48,8 @@ std::string bench::describe(const Shape &shape) {
   os << shape.batch << " x " << shape.context << ", " << shape.queryHeads
      << " query and " << shape.kvHeads << " kv heads of " << shape.headDim
      << ", levels " << shape.levels;
+  if (shape.inputs != Shape().inputs)
+    os << ", " << shape.inputs << " inputs";
   return os.str();
 }
 
