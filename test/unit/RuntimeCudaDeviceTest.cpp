@@ -217,6 +217,9 @@ TEST_F(CudaDeviceTest, PoolsAreLaidOutAsTheKernelAddressesThem) {
   EXPECT_EQ(layout.slotOffset(0), 5 * 4096 + 4 * 144 * 256);
   EXPECT_EQ(layout.bytes(), layout.slotOffset(0) + 3 * 1024);
   EXPECT_EQ(pool->memory().bytes(), layout.bytes());
+  std::vector<uint8_t> content(static_cast<size_t>(layout.bytes()), 1);
+  ASSERT_TRUE(pool->memory().download(content.data(), layout.bytes()).ok());
+  EXPECT_EQ(std::count(content.begin(), content.end(), 0), layout.bytes());
   DecodeArgs arguments = {};
   pool->fill(arguments);
   EXPECT_EQ(arguments.parameters - arguments.codes, layout.slotOffset(0));

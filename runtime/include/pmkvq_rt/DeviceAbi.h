@@ -45,6 +45,10 @@ struct UnitTask {
   /// end of a fixed area), the number of the unit's first 32 tokens in its page
   /// (where its parameters per token are), whether the unit lies in a fixed
   /// area, and whether its tokens are the second half of a grain.
+  ///
+  /// What is copied beside the tokens that count must be finite: its weights
+  /// are zero.  A pool is zero at first; who begins a unit of a fixed area in a
+  /// block that was used before clears the unit.
   uint32_t info;
 
   static constexpr uint32_t kFixedArea = 1u << 24;

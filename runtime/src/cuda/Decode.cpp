@@ -50,6 +50,8 @@ Result<CachePool> CachePool::create(const DeviceRef &device,
   Result<DeviceMemory> memory = DeviceMemory::allocate(device, layout.bytes());
   if (!memory.ok())
     return memory.status();
+  if (Status status = memory->fill(0); !status.ok())
+    return status;
   pool.blocks_ = std::move(*blocks);
   pool.slots_ = std::move(*slots);
   pool.memory_ = std::move(*memory);

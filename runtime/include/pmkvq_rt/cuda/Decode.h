@@ -50,7 +50,7 @@ struct PoolLayout {
   int64_t bytes() const { return slotOffset(slots); }
 };
 
-/// The memory of a cache.
+/// The memory of a cache, zero at first.
 class CachePool {
 public:
   /// Errors: InvalidArgument for counts below 0 or beyond what 32-bit offsets
