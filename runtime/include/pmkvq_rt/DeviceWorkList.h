@@ -82,10 +82,10 @@ struct UnitCosts {
   std::array<int64_t, 4> token = {7350, 3840, 1980, 1030};
   /// What of it a warp works, the rest is waiting: the same without copies.
   std::array<int64_t, 4> work = {1440, 1600, 1070, 720};
-  /// A segment: queries, two barriers, the merge of warps.  From 32 sequences
-  /// of 8,192 tokens (two whole pairs a row) beside 8 of 32,768 (half a pair),
-  /// and from ragged batches.
-  int64_t segment = 1'000'000;
+  /// A segment: queries, two barriers, the merge of warps.  Of 1, 1.5, 2 and
+  /// 3 us the one with which a ragged batch (8 sequences of 100 to 32,768
+  /// tokens) took least time.
+  int64_t segment = 1'500'000;
   /// Merging the shares of a pair, after the last of them.
   int64_t merge = 1'000'000;
 };
