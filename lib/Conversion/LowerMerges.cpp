@@ -115,11 +115,12 @@ static void storeWarpStates(LaneBuilder &b, MergeWarpsOp op,
   Value thread = b.threadId();
   Value warp = b.shr(thread, 5), lane = b.andBits(thread, 31);
   Value g = b.shr(lane, 2), t = b.andBits(lane, 3);
-  int64_t count = op.getStates().size() / shared.operands();
-  for (int64_t operand = 0; operand < shared.operands(); ++operand) {
-    Values state(op.getStates().slice(operand * count, count));
+  int64_t perLane = shared.queriesPerLane();
+  int64_t count = op.getStates().size() / perLane;
+  for (int64_t mine = 0; mine < perLane; ++mine) {
+    Values state(op.getStates().slice(mine * count, count));
     Value sum = sumOverTokens(b, state[1]), offset = sumOverTokens(b, state[2]);
-    Value query = b.add(t, operand * SharedLayout::kQueriesPerOperand);
+    Value query = b.add(b.mul(t, perLane), mine);
     Value record = b.add(b.mul(warp, shared.queries()), query);
     Value place = b.add(b.mul(record, shared.recordFloats()), g);
     Value address =

@@ -4,10 +4,9 @@
 // UnitLowering.cpp.
 //
 // Accumulators have queries along t, B operands along g: one 8x8 transposition
-// of 16-bit elements turns one into the other.  For tokens a = g and c = g + 8
-// of a block the word {high a, high c, low a, low c} makes a lane of the result
-// hold column g' (query g' / 2, high or low) of tokens 2 t', 2 t' + 8,
-// 2 t' + 1, 2 t' + 9: the order of tokens in FragmentLayout.
+// of 16-bit elements turns one into the other.  An element is what tokens g and
+// g + 8 of a block have of a column: a lane of the result holds column g' of
+// tokens 2 t', 2 t' + 8, 2 t' + 1, 2 t' + 9, the order of FragmentLayout.
 //
 //===----------------------------------------------------------------------===//
 
@@ -23,13 +22,14 @@ using namespace mlir;
 using namespace mlir::pmkvq;
 using Values = LaneBuilder::Values;
 
-/// Integers are at most this, with room below 2^16 for weights a bit above 1.
-/// Sums stay below 2^31: a byte of 65000 >> 8 = 253 times 256, times the
-/// largest field (255 at 8 bits and 32 tokens, 240 at 4 and 64, 192 at 2 and
-/// 128).
+/// Integers are at most this times the largest weight, which the softmax keeps
+/// below 1 + 1 / 256: two bytes.
 static constexpr double kLargest = 65000.0;
-/// Below, the largest range counts as this, so that its inverse is finite.
-static constexpr double kSmallestRange = 1e-4;
+/// 2^23: a sum's low bits are the rounded integer.
+static constexpr uint32_t kRounderBits = 0x4b000000;
+/// Where all ranges are zero the largest counts as this, f16's smallest number,
+/// so that its inverse is finite.
+static constexpr double kSmallestRange = 0x1p-24;
 
 static Value largestRange(LaneBuilder &b, const Values &ranges) {
   Value largest = ranges[0];
@@ -44,36 +44,81 @@ static Value largestRange(LaneBuilder &b, const Values &ranges) {
   return b.maxF(b.half(bits, 0), b.f32(kSmallestRange));
 }
 
+/// The sum of `integers`, each with the bits of 2^23 above it.
+static Value sumIntegers(LaneBuilder &b, const Values &integers) {
+  Value sum = integers[0];
+  for (Value integer : llvm::drop_begin(integers))
+    sum = b.add(sum, integer);
+  auto above = static_cast<uint32_t>(integers.size()) * kRounderBits;
+  return b.toF32(b.sub(sum, b.i32(static_cast<int32_t>(above))));
+}
+
 static SmallVector<Value> repack(LaneBuilder &b, RepackWeightsOp op) {
-  Values weights = b.unpack(op.getWeights()), ranges = b.unpack(op.getRanges());
+  Values ranges = b.unpack(op.getRanges());
   Value largest = largestRange(b, ranges);
   Value scale = b.mulF(b.reciprocal(largest), b.f32(kLargest));
-  // 2^23: the sum's low bits are the rounded integer.
-  Value rounder = b.f32(8388608.0);
-  Values operand;
-  for (size_t i = 0; i < ranges.size(); ++i) {
-    auto integer = [&](int64_t half) {
-      Value factor = b.mulF(b.half(ranges[i], half), scale);
-      Value sum = b.fma(weights[2 * i + half], factor, rounder);
-      return b.bitcast(sum, b.getI32Type());
-    };
-    // Named, so that every compiler emits them in this order.
-    Value low = integer(0), high = integer(1);
-    Value word = b.permute(low, high, 0x4051);
-    operand.push_back(b.transpose(word));
+  Value rounder = b.bitcast(b.i32(kRounderBits), b.getF32Type());
+  Values factors;
+  for (Value word : ranges)
+    for (int64_t half : {0, 1})
+      factors.push_back(b.mulF(b.half(word, half), scale));
+  // [query][block] {high of token g, of g + 8, low of g, of g + 8}.
+  SmallVector<Values> words;
+  Values sums;
+  for (Value operand : op.getWeights()) {
+    Values weights = b.unpack(operand), integers;
+    for (auto [weight, factor] : llvm::zip(weights, factors))
+      integers.push_back(
+          b.bitcast(b.fma(weight, factor, rounder), b.getI32Type()));
+    Values &mine = words.emplace_back();
+    for (size_t i = 0; i < integers.size(); i += 2)
+      mine.push_back(b.permute(integers[i], integers[i + 1], 0x4051));
+    sums.push_back(sumIntegers(b, integers));
   }
-  return {b.pack(operand), b.mulF(largest, b.f32(1.0 / kLargest))};
+  SmallVector<Values> columns(words.size());
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    if (words.size() == 1) {
+      columns[0].push_back(b.transpose(words[0][i]));
+      continue;
+    }
+    // Two queries' high, then their low bytes.
+    for (auto [operand, selector] : {std::pair(0, 0x5410), {1, 0x7632}})
+      columns[operand].push_back(
+          b.transpose(b.permute(words[0][i], words[1][i], selector)));
+  }
+  SmallVector<Value> results;
+  for (const Values &operand : columns)
+    results.push_back(b.pack(operand));
+  Value inverse = b.mulF(largest, b.f32(1.0 / kLargest));
+  results.push_back(inverse);
+  for (Value sum : sums)
+    results.push_back(b.mulF(sum, inverse));
+  return results;
 }
 
 static SmallVector<Value> repackRaw(LaneBuilder &b, RepackRawWeightsOp op) {
-  Values operand;
-  for (Value weight : b.unpack(op.getWeights())) {
+  SmallVector<Values> weights, columns(op.getColumns().size());
+  for (Value operand : op.getWeights())
+    weights.push_back(b.unpack(operand));
+  auto rest = [&](Value weight) -> Value {
     Value high = b.packBrainFloats(weight, b.f32(0.0));
     Value rounded = b.bitcast(b.shl(high, 16), b.getF32Type());
-    operand.push_back(
-        b.transpose(b.packBrainFloats(weight, b.subF(weight, rounded))));
+    return b.subF(weight, rounded);
+  };
+  for (size_t i = 0; i < weights[0].size(); ++i) {
+    Value first = weights[0][i], firstRest = rest(first);
+    if (weights.size() == 1) {
+      columns[0].push_back(b.transpose(b.packBrainFloats(first, firstRest)));
+      continue;
+    }
+    Value second = weights[1][i], secondRest = rest(second);
+    columns[0].push_back(b.transpose(b.packBrainFloats(first, second)));
+    columns[1].push_back(b.transpose(b.packBrainFloats(firstRest, secondRest)));
   }
-  return {b.pack(operand)};
+  SmallVector<Value> results;
+  for (const Values &operand : columns)
+    results.push_back(b.pack(operand));
+  return results;
 }
 
 namespace {

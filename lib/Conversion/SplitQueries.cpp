@@ -4,13 +4,13 @@
 // UnitLowering.cpp (who asks).
 //
 // Why two bytes: matrix instructions on bytes have half the count of those on
-// f16 and need no conversion of codes.  254 = 2 * 127 keeps the low part, a
-// rounding error of at most half a unit, within a signed byte.
+// f16 and need no conversion of codes.
 //
 //===----------------------------------------------------------------------===//
 
 #include "LanePass.h"
 #include "pmkvq/Passes.h"
+#include "pmkvq/Target/FragmentLayout.h"
 
 namespace mlir::pmkvq {
 #define GEN_PASS_DEF_SPLITQUERIES
@@ -24,6 +24,7 @@ using Values = LaneBuilder::Values;
 // f16 bits.
 static constexpr uint16_t kOne = 0x3c00, kMinusOne = 0xbc00;
 static constexpr uint16_t k254 = 0x5bf0;
+static_assert(::pmkvq::FragmentLayout::kQueryUnits == 254);
 /// 1.5 * 2^10: adding it rounds to an integer, which its low byte then holds.
 static constexpr uint16_t kRounder = 0x6600;
 
@@ -47,11 +48,17 @@ static Value largestExponent(LaneBuilder &b, const Values &words) {
   return maximum(b.shr(bits, 10), b.i32(5));
 }
 
-static SmallVector<Value> splitRows(LaneBuilder &b, SplitRowsOp op) {
-  Values words = b.unpack(op.getRows());
-  Value exponent = largestExponent(b, words);
-  // 2^(20 - (E - 15)) in both halves.
-  Value scale = b.mul(b.shl(b.sub(b.i32(35), exponent), 10), b.i32(0x10001));
+/// The bytes that rounding left at the bottom of each half.
+static Value packBytes(LaneBuilder &b, const Values &rounded) {
+  Values bytes;
+  for (size_t i = 0; i < rounded.size(); i += 2)
+    bytes.push_back(b.permute(rounded[i], rounded[i + 1], 0x6420));
+  return b.pack(bytes);
+}
+
+/// Neighbouring columns are a query's high and low bytes: each lane makes
+/// either, with the same instructions.
+static Values splitColumns(LaneBuilder &b, const Values &words, Value scale) {
   // Lanes with odd g take what the high part left, times 254.
   Value isLow =
       b.compare(arith::CmpIPredicate::ne, b.andBits(b.threadId(), 4), 0);
@@ -69,14 +76,42 @@ static SmallVector<Value> splitRows(LaneBuilder &b, SplitRowsOp op) {
     Value rest = b.fmaHalves(word, scale, minusHigh);
     rounded.push_back(b.fmaHalves(rest, unit, rounder));
   }
-  Values bytes;
-  for (size_t i = 0; i < rounded.size(); i += 2)
-    bytes.push_back(b.permute(rounded[i], rounded[i + 1], 0x6420));
-  // The scale of query t, which lanes 8 t + ... hold: 2^(E - 20) / 254.
+  return {packBytes(b, rounded)};
+}
+
+/// Each lane makes both, for two operands.
+static Values splitOperands(LaneBuilder &b, const Values &words, Value scale) {
+  Value rounder = b.splatHalf(kRounder), minusOne = b.splatHalf(kMinusOne);
+  Value unit = b.splatHalf(k254);
+  Values highs, lows;
+  for (Value word : words) {
+    Value high = b.fmaHalves(word, scale, rounder);
+    Value minusHigh = b.fmaHalves(high, minusOne, rounder);
+    Value rest = b.fmaHalves(word, scale, minusHigh);
+    highs.push_back(high);
+    lows.push_back(b.fmaHalves(rest, unit, rounder));
+  }
+  Value high = packBytes(b, highs), low = packBytes(b, lows);
+  return {high, low};
+}
+
+static SmallVector<Value> splitRows(LaneBuilder &b, SplitRowsOp op) {
+  Values words = b.unpack(op.getRows());
+  Value exponent = largestExponent(b, words);
+  // 2^(20 - (E - 15)) in both halves.
+  Value scale = b.mul(b.shl(b.sub(b.i32(35), exponent), 10), b.i32(0x10001));
+  size_t queries = op.getBytes().size();
+  Values results = queries == 1 ? splitColumns(b, words, scale)
+                                : splitOperands(b, words, scale);
+  // Scales, 2^(E - 20) / 254, come from the lanes of the queries' columns.
   Value bits = b.shl(b.add(exponent, 107), 23);
   Value source = b.shl(b.andBits(b.threadId(), 3), 3);
-  Value unscale = b.bitcast(b.shuffle(bits, source), b.getF32Type());
-  return {b.pack(bytes), b.mulF(unscale, b.f32(1.0 / 254.0))};
+  for (size_t query = 0; query < queries; ++query) {
+    Value mine = b.shuffle(bits, b.add(source, query * 4));
+    results.push_back(
+        b.mulF(b.bitcast(mine, b.getF32Type()), b.f32(1.0 / 254.0)));
+  }
+  return results;
 }
 
 /// Rows 0..7 of the A operand take words 0 and 2, rows 8..15 words 1 and 3: a
@@ -90,15 +125,30 @@ static SmallVector<Value> weighRows(LaneBuilder &b, WeighRowsOp op) {
     first = b.mmaHalves(a, {rows[i], rows[i + 2]}, first);
     second = b.mmaHalves(a, {rows[i + 1], rows[i + 3]}, second);
   }
-  return {b.addF(first[0], second[2])};
+  Values sums;
+  for (size_t query = 0; query < op.getSums().size(); ++query)
+    sums.push_back(b.addF(first[query], second[2 + query]));
+  return sums;
 }
 
 static SmallVector<Value> sumBytes(LaneBuilder &b, SumBytesOp op) {
-  Values bytes = b.unpack(op.getBytes());
-  Values ones(4, b.i32(0x01010101)), sum(4, b.i32(0));
-  for (size_t i = 0; i < bytes.size(); i += 2)
-    sum = b.mmaBytes(ones, {bytes[i], bytes[i + 1]}, sum, /*isSigned=*/true);
-  return {b.toF32(b.add(b.mul(sum[0], 254), sum[1]))};
+  Values ones(4, b.i32(0x01010101));
+  // [operand] sums of the lane's two columns.
+  SmallVector<Values> sums;
+  for (Value operand : op.getBytes()) {
+    Values bytes = b.unpack(operand), sum(4, b.i32(0));
+    for (size_t i = 0; i < bytes.size(); i += 2)
+      sum = b.mmaBytes(ones, {bytes[i], bytes[i + 1]}, sum, /*isSigned=*/true);
+    sums.push_back(sum);
+  }
+  SmallVector<Value> results;
+  for (size_t query = 0; query < sums.size(); ++query) {
+    Value high = sums[0][query],
+          low = sums.back()[sums.size() == 1 ? 1 : query];
+    results.push_back(
+        b.toF32(b.add(b.mul(high, ::pmkvq::FragmentLayout::kQueryUnits), low)));
+  }
+  return results;
 }
 
 namespace {

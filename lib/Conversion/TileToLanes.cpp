@@ -295,12 +295,13 @@ private:
       stageRawQueries(q);
   }
 
-  /// Where query `warp`'s columns begin in the operands from `start` on.
-  Value operandPlace(int64_t start) {
-    Value operand = b.shr(warp, 2), query = b.andBits(warp, 3);
-    Value place = b.add(b.mul(operand, shared.operandBytes()),
-                        b.shl(query, 7)); // 2 columns x 4 lanes x 16 bytes
-    return b.at(b.at(base, start), place);
+  /// Columns between those of neighbouring queries.
+  int64_t columnsPerQuery() { return 2 / shared.queriesPerLane(); }
+
+  /// Where query `warp`'s first column begins in the operand at `start`.
+  Value columnPlace(int64_t start) {
+    int64_t bytes = columnsPerQuery() * SharedLayout::kColumnBytes;
+    return b.at(b.at(base, start), b.mul(warp, bytes));
   }
 
   /// Leaves in `q` what f16 left.  Raw keys must be weighed by the same: with a
@@ -345,12 +346,12 @@ private:
     Value kb = b.shr(lane, 3), h = b.andBits(b.shr(lane, 2), 1),
           t = b.andBits(lane, 3);
     Value place = b.add(b.add(b.shl(kb, 9), b.shl(t, 4)), b.shl(h, 3));
-    Value address = b.at(operandPlace(shared.halfQueries()), place);
+    Value address = b.at(columnPlace(shared.halfQueries()), place);
     Value pair = LLVM::UndefOp::create(b, b.words(2));
     pair = LLVM::InsertElementOp::create(b, pair, first, b.i32(0));
     pair = LLVM::InsertElementOp::create(b, pair, rest, b.i32(1));
-    b.store(pair, address, 8);
-    b.store(pair, b.at(address, 64), 8);
+    for (int64_t column = 0; column < columnsPerQuery(); ++column)
+      b.store(pair, b.at(address, column * SharedLayout::kColumnBytes), 8);
   }
 
   void stageRawQueries(const Values &q) {
@@ -361,7 +362,9 @@ private:
     Value place = b.add(b.shl(b.shr(block, 1), 9), b.shl(t, 4));
     Value word = b.add(b.shl(b.andBits(block, 1), 1), half);
     place = b.add(place, b.shl(word, 2));
-    Value address = b.at(operandPlace(shared.rawQueries()), place);
+    Value address = b.at(columnPlace(shared.rawQueries()), place);
+    int64_t toRest = shared.operands() == 1 ? SharedLayout::kColumnBytes
+                                            : shared.operandBytes();
     for (int64_t i = 0; i < 2; ++i) {
       Value low = q[2 * i], high = q[2 * i + 1];
       Value rounded = b.packBrainFloats(low, high);
@@ -371,7 +374,7 @@ private:
       Value rest =
           b.packBrainFloats(b.subF(low, lowBack), b.subF(high, highBack));
       b.store(rounded, b.at(address, i * 16), 4);
-      b.store(rest, b.at(address, i * 16 + 64), 4);
+      b.store(rest, b.at(address, i * 16 + toRest), 4);
     }
   }
 
@@ -413,15 +416,15 @@ private:
     Values nextQueries = loadQueries(nextSegment.pair);
 
     SegmentLanes lanes = {shared, keysPerToken, base, lane, {}, scale};
-    Value mine =
-        b.at(b.at(base, shared.factors()), b.shl(b.andBits(lane, 3), 2));
-    for (int64_t i = 0; i < shared.operands(); ++i)
-      lanes.factors.push_back(b.load(b.getF32Type(), b.at(mine, i * 16), 4));
+    Value mine = b.at(b.at(base, shared.factors()),
+                      b.mul(b.andBits(lane, 3), shared.queriesPerLane() * 4));
+    for (int64_t i = 0; i < shared.queriesPerLane(); ++i)
+      lanes.factors.push_back(b.load(b.getF32Type(), b.at(mine, i * 4), 4));
 
     Value end = b.add(before, segment.units);
     SmallVector<Value> init = {info};
     next.append(init);
-    for (int64_t i = 0; i < shared.operands(); ++i)
+    for (int64_t i = 0; i < shared.queriesPerLane(); ++i)
       LaneState::initial(b, shared.headDim).append(init);
     auto units = scf::ForOp::create(b, unitsBefore(before), unitsBefore(end),
                                     b.i32(1), init);
@@ -453,7 +456,7 @@ private:
     carried = carried.drop_front(1);
     Task next = Task::take(carried);
     SmallVector<LaneState> states;
-    for (int64_t i = 0; i < shared.operands(); ++i)
+    for (int64_t i = 0; i < shared.queriesPerLane(); ++i)
       states.push_back(LaneState::take(carried, shared.headDim));
     Value slot = RingWaitOp::create(b, b.pointer(kSharedSpace), ring, barriers,
                                     number, shared.slotBytes);

@@ -63,16 +63,17 @@ struct Lanes {
   } form;
   explicit Lanes(Form form = Constant) : form(form) {}
 
-  /// [operand] for everything but parameters, which have one.
+  /// Queries: one operand in f16, both of a query's parts in bf16.
   SmallVector<Values> words;
+  /// [query of the lane]
   SmallVector<Affine> elements;
-  /// Packed f16 weights, and ranges (empty: all 1).
-  SmallVector<Values> weights;
-  Values ranges;
   Values scalars;
+  /// Parameters, or what scales weights (empty: nothing).
+  Values parameters;
   double constant = 0.0;
-  /// Bytes and scale of queries, once they are split.
-  Values bytes, scales;
+  /// Queries once they are split, scaled weights once they are repacked: B
+  /// operands, [query] what turns sums back and, of weights, sums.
+  Values columns, scales, sums;
 };
 
 class UnitLowering {
@@ -100,7 +101,7 @@ public:
 
 private:
   int64_t headDim() { return keys.getHeadDim(); }
-  int64_t operands() { return segment.shared.operands(); }
+  int64_t queriesPerLane() { return segment.shared.queriesPerLane(); }
   /// The order of the tokens that were copied: the tile's, or their grain.
   FragmentLayout layout(TileType tile) {
     rt::Part part = tile.getPart() == Part::Key ? rt::kKey : rt::kValue;
@@ -163,7 +164,8 @@ private:
     int64_t start =
         raw ? segment.shared.rawQueries() : segment.shared.halfQueries();
     Value mine = b.at(segment.base, b.shl(segment.lane, 4));
-    for (int64_t operand = 0; operand < operands(); ++operand) {
+    int64_t operands = raw ? segment.shared.operands() : 1;
+    for (int64_t operand = 0; operand < operands; ++operand) {
       Values words;
       for (int64_t i = 0; i < headDim() / 32; ++i)
         llvm::append_range(
@@ -194,11 +196,11 @@ private:
       minimum.form = range.form = Lanes::PerChannel;
       Value mine = b.at(slot, b.mul(t, headDim() / 2));
       for (int64_t i = 0; i < headDim() / 32; ++i)
-        llvm::append_range(range.ranges,
+        llvm::append_range(range.parameters,
                            b.loadWords(b.at(mine, start + i * 16), 4));
       for (int64_t i = 0; i < headDim() / 32; ++i)
         llvm::append_range(
-            minimum.ranges,
+            minimum.parameters,
             b.loadWords(b.at(mine, start + headDim() * 2 + i * 16), 4));
     } else {
       minimum.form = range.form = Lanes::PerToken;
@@ -206,12 +208,14 @@ private:
       for (int64_t run = 0; run < layout(tile).tokens / 32; ++run) {
         Values words = b.loadWords(b.at(mine, start + run * 128), 4);
         if (isHalf(tile)) {
-          range.ranges.push_back(pickHalf(words[0], words[1]));
-          minimum.ranges.push_back(pickHalf(words[2], words[3]));
+          range.parameters.push_back(pickHalf(words[0], words[1]));
+          minimum.parameters.push_back(pickHalf(words[2], words[3]));
           continue;
         }
-        llvm::append_range(range.ranges, ArrayRef<Value>{words[0], words[1]});
-        llvm::append_range(minimum.ranges, ArrayRef<Value>{words[2], words[3]});
+        llvm::append_range(range.parameters,
+                           ArrayRef<Value>(words).take_front(2));
+        llvm::append_range(minimum.parameters,
+                           ArrayRef<Value>(words).drop_front(2));
       }
     }
     forms[op.getParameters()[0]] = minimum;
@@ -249,7 +253,7 @@ private:
   /// Parameter of element i of a lane's scores: token g or g + 8 of block i
   /// / 2.
   Value tokenParameter(const Lanes &parameters, size_t i) {
-    return b.half(parameters.ranges[i / 2], i % 2);
+    return b.half(parameters.parameters[i / 2], i % 2);
   }
 
   LogicalResult lowerScale(ScaleOp op) {
@@ -257,10 +261,11 @@ private:
     const Lanes &by = get(op.getBy());
     if (rows.form == Lanes::Queries && by.form == Lanes::PerChannel) {
       for (Values &words : rows.words)
-        for (auto [word, range] : llvm::zip(words, by.ranges))
+        for (auto [word, range] : llvm::zip(words, by.parameters))
           word = b.mulHalves(word, range);
-    } else if (rows.form == Lanes::Weights && by.form == Lanes::PerToken) {
-      rows.ranges = by.ranges;
+    } else if (rows.form == Lanes::Weights && rows.parameters.empty() &&
+               by.form == Lanes::PerToken) {
+      rows.parameters = by.parameters;
     } else if (rows.form == Lanes::Elements && by.form == Lanes::Constant) {
       Value factor = b.f32(by.constant);
       for (Affine &affine : rows.elements)
@@ -281,17 +286,24 @@ private:
     Lanes result(Lanes::Scalars);
     bool ones = by.form == Lanes::Constant && by.constant == 1.0;
     if (rows.form == Lanes::Queries && by.form == Lanes::PerChannel) {
-      Value weights = b.pack(by.ranges);
-      for (Values &words : rows.words)
-        result.scalars.push_back(
-            WeighRowsOp::create(b, b.pack(words), weights));
+      auto weigh = WeighRowsOp::create(
+          b, SmallVector<Type>(queriesPerLane(), b.getF32Type()),
+          b.pack(rows.words[0]), b.pack(by.parameters));
+      result.scalars = Values(weigh.getSums());
     } else if (rows.form == Lanes::Queries && ones) {
       split(rows);
-      for (auto [bytes, scale] : llvm::zip(rows.bytes, rows.scales))
-        result.scalars.push_back(b.mulF(SumBytesOp::create(b, bytes), scale));
-    } else if (rows.form == Lanes::Weights &&
-               (by.form == Lanes::PerToken || ones)) {
-      reduceWeights(rows, by, result);
+      auto sums = SumBytesOp::create(
+          b, SmallVector<Type>(queriesPerLane(), b.getF32Type()), rows.columns);
+      for (auto [sum, scale] : llvm::zip(sums.getSums(), rows.scales))
+        result.scalars.push_back(b.mulF(sum, scale));
+    } else if (rows.form == Lanes::Weights && !rows.parameters.empty() &&
+               ones) {
+      repack(rows);
+      result.scalars = rows.sums;
+    } else if (rows.form == Lanes::Weights && rows.parameters.empty() &&
+               by.form == Lanes::PerToken) {
+      for (const Affine &affine : rows.elements)
+        result.scalars.push_back(weighTokens(affine.products, by));
     } else {
       return unsupported(op);
     }
@@ -299,32 +311,12 @@ private:
     return success();
   }
 
-  /// This lane's part of sum_t weight[t] * range[t] * by[t].  Two products are
-  /// added in f16, the rest in f32: short contexts show the error of longer
-  /// sums in f16.
-  void reduceWeights(const Lanes &rows, const Lanes &by, Lanes &result) {
-    for (const Values &weights : rows.weights) {
-      auto factor = [&](size_t i) {
-        Value range = rows.ranges.empty() ? Value() : rows.ranges[i];
-        if (by.form != Lanes::PerToken)
-          return range;
-        return range ? b.mulHalves(range, by.ranges[i]) : by.ranges[i];
-      };
-      Value sum;
-      for (size_t i = 0; i < weights.size(); i += 2) {
-        Value pair = weights[i];
-        if (Value by = factor(i))
-          pair = b.mulHalves(pair, by);
-        if (i + 1 < weights.size()) {
-          Value by = factor(i + 1);
-          pair = by ? b.fmaHalves(weights[i + 1], by, pair)
-                    : b.addHalves(weights[i + 1], pair);
-        }
-        Value both = b.addF(b.half(pair, 0), b.half(pair, 1));
-        sum = sum ? b.addF(sum, both) : both;
-      }
-      result.scalars.push_back(sum);
-    }
+  /// This lane's part of sum_t weight[t] * by[t].
+  Value weighTokens(const Values &weights, const Lanes &by) {
+    Value sum = b.mulF(weights[0], tokenParameter(by, 0));
+    for (size_t i = 1; i < weights.size(); ++i)
+      sum = b.fma(weights[i], tokenParameter(by, i), sum);
+    return sum;
   }
 
   LogicalResult lowerAddOuter(AddOuterOp op) {
@@ -354,7 +346,7 @@ private:
     Lanes left = get(op.getLhs()), right = get(op.getRhs());
     if (left.form != Lanes::Scalars && right.form != Lanes::Scalars)
       return unsupported(op);
-    for (int64_t i = 0; i < operands(); ++i) {
+    for (int64_t i = 0; i < queriesPerLane(); ++i) {
       auto element = [&](const Lanes &lanes) {
         return lanes.form == Lanes::Scalars ? lanes.scalars[i]
                                             : b.f32(lanes.constant);
@@ -370,89 +362,97 @@ private:
   //===--------------------------------------------------------------------===//
 
   void split(Lanes &queries) {
-    if (!queries.bytes.empty())
+    if (!queries.columns.empty())
       return;
-    for (Values &words : queries.words) {
-      auto op = SplitRowsOp::create(b, b.words(words.size() / 2),
-                                    b.getF32Type(), b.pack(words));
-      queries.bytes.push_back(op.getBytes());
-      queries.scales.push_back(op.getScale());
-    }
+    const Values &words = queries.words[0];
+    SmallVector<Type> types(queriesPerLane(), b.words(words.size() / 2));
+    types.append(queriesPerLane(), b.getF32Type());
+    auto op = SplitRowsOp::create(b, types, b.pack(words));
+    queries.columns = Values(op.getBytes());
+    queries.scales = Values(op.getScales());
   }
 
-  /// The product as elements of two per block of rows.  `lowUnits` is how many
-  /// units of the low byte the high one is worth; 0 for raw products.
+  void repack(Lanes &weights) {
+    if (!weights.columns.empty())
+      return;
+    int64_t queries = queriesPerLane();
+    // Both halves of a grain have words, the tile one half's parameters.
+    Values ranges = weights.parameters, products;
+    if (isHalf(values))
+      ranges.append(weights.parameters);
+    for (const Affine &affine : weights.elements)
+      products.push_back(b.pack(isHalf(values) ? widenWeights(affine.products)
+                                               : affine.products));
+    SmallVector<Type> types(queries, b.words(ranges.size()));
+    types.append(1 + queries, b.getF32Type());
+    auto op = RepackWeightsOp::create(b, types, b.pack(ranges), products);
+    weights.columns = Values(op.getColumns());
+    weights.scales = Values(queries, op.getUnscale());
+    weights.sums = Values(op.getSums());
+  }
+
+  /// [query] What elements are before factors and biases.
+  Values packProducts(const Lanes &rows) {
+    Values packed;
+    for (const Affine &affine : rows.elements)
+      packed.push_back(b.pack(affine.products));
+    return packed;
+  }
+
   LogicalResult lowerContract(ContractOp op) {
     TileType tile = op.getTile().getType();
     Lanes &rows = get(op.getRows());
     bool isKey = tile.getPart() == Part::Key, raw = tile.isRaw();
-    Values operands, scales;
-    int64_t lowUnits = 0;
+    Values columns;
     if (isKey && rows.form == Lanes::Queries && raw) {
-      for (Values &words : rows.words)
-        operands.push_back(b.pack(words));
+      for (const Values &words : rows.words)
+        columns.push_back(b.pack(words));
     } else if (isKey && rows.form == Lanes::Queries) {
       split(rows);
-      operands = rows.bytes;
-      scales = rows.scales;
-      lowUnits = 254;
+      columns = rows.columns;
     } else if (!isKey && rows.form == Lanes::Weights && raw) {
-      for (Affine &affine : rows.elements)
-        operands.push_back(RepackRawWeightsOp::create(
-            b, b.words(affine.products.size()), b.pack(affine.products)));
-    } else if (!isKey && rows.form == Lanes::Weights && !rows.ranges.empty()) {
-      bool half = isHalf(tile);
-      Value ranges = b.pack(half ? Values(2, rows.ranges[0]) : rows.ranges);
-      for (Affine &affine : rows.elements) {
-        Values weights = half ? widenWeights(affine.products) : affine.products;
-        auto repack =
-            RepackWeightsOp::create(b, b.words(weights.size() / 2),
-                                    b.getF32Type(), b.pack(weights), ranges);
-        operands.push_back(repack.getOperand());
-        scales.push_back(repack.getUnscale());
-      }
-      lowUnits = 256;
+      size_t tokens = rows.elements[0].products.size();
+      SmallVector<Type> types(queriesPerLane(), b.words(tokens));
+      auto repacked = RepackRawWeightsOp::create(b, types, packProducts(rows));
+      columns = Values(repacked.getColumns());
+    } else if (!isKey && rows.form == Lanes::Weights &&
+               !rows.parameters.empty()) {
+      repack(rows);
+      columns = rows.columns;
     } else {
       return unsupported(op);
     }
-    forms[op.getResult()] = multiplyCodes(tile, operands, scales, lowUnits);
+    forms[op.getResult()] = multiplyCodes(tile, columns, rows.scales);
     return success();
   }
 
-  Lanes multiplyCodes(TileType tile, Values &operands, Values &scales,
-                      int64_t lowUnits) {
+  /// The product as elements of two per block of rows; without scales, those
+  /// of raw products, it needs no factors.
+  Lanes multiplyCodes(TileType tile, const Values &columns,
+                      const Values &scales) {
     FragmentLayout order = layout(tile);
     // Each lane has rows g and g + 8 of a block.
     int64_t rows = int64_t{order.rowBlocks()} * 2;
     Value codes = b.at(slot, tile.getPart() == Part::Key ? places.keyCodes
                                                          : places.valueCodes);
-    Type type = lowUnits ? Type(b.words(rows * 2)) : Type(b.floats(rows * 2));
     auto product = MultiplyCodesOp::create(
-        b, SmallVector<Type>(operands.size(), type), tile.getPart(),
-        tile.getLevel(), order.tokens, tile.getHeadDim(), codes, operands);
+        b, SmallVector<Type>(columns.size(), b.floats(rows)), tile.getPart(),
+        tile.getLevel(), order.tokens, tile.getHeadDim(), codes, columns);
     Lanes result(Lanes::Elements);
-    for (auto [i, vector] : llvm::enumerate(product.getSums())) {
-      Values c = b.unpack(vector);
+    for (auto [query, sums] : llvm::enumerate(product.getSums())) {
       Affine affine;
+      affine.products = b.unpack(sums);
+      affine.factors.assign(rows, Value());
+      affine.bias.assign(rows, Value());
       llvm::SmallDenseMap<int32_t, Value> factors;
-      for (int64_t row = 0; row < rows; ++row) {
-        Value high = c[row * 2], low = c[row * 2 + 1];
-        if (!lowUnits) {
-          affine.products.push_back(b.addF(high, low));
-          affine.factors.push_back(Value());
-          continue;
-        }
-        Value sum = b.add(
-            lowUnits == 256 ? b.shl(high, 8) : b.mul(high, lowUnits), low);
-        affine.products.push_back(b.toF32(sum));
+      for (int64_t row = 0; row < rows && !scales.empty(); ++row) {
         int32_t exponent =
             order.exponent(static_cast<int32_t>(row / 2), row % 2);
         Value &factor = factors[exponent];
         if (!factor)
-          factor = b.mulF(scales[i], b.f32(std::ldexp(1.0, -exponent)));
-        affine.factors.push_back(factor);
+          factor = b.mulF(scales[query], b.f32(std::ldexp(1.0, -exponent)));
+        affine.factors[row] = factor;
       }
-      affine.bias.assign(affine.products.size(), Value());
       if (tile.getPart() == Part::Key && isHalf(tile))
         keepHalf(affine);
       result.elements.push_back(affine);
@@ -484,27 +484,32 @@ private:
     Lanes scores = get(op.getScores());
     if (scores.form != Lanes::Elements)
       return unsupported(op);
+    Values maxima, sums, offsets, outputs, products, factors, biases;
+    for (auto [query, state] : llvm::enumerate(states)) {
+      Affine &affine = scores.elements[query];
+      scaleFactors(affine, keys.isRaw() ? b.f32(segment.rawFactor)
+                                        : segment.factors[query]);
+      maxima.push_back(state.maximum);
+      sums.push_back(state.sum);
+      offsets.push_back(state.offset);
+      outputs.push_back(b.pack(state.outputs));
+      products.push_back(b.pack(affine.products));
+      factors.push_back(b.pack(affine.factors));
+      biases.push_back(b.pack(affine.bias));
+    }
+    SmallVector<Type> types(3 * states.size(), b.getF32Type());
+    types.append(states.size(), outputs[0].getType());
+    types.append(states.size(), products[0].getType());
+    auto softmax = LazySoftmaxOp::create(b, types, maxima, sums, offsets,
+                                         outputs, products, factors, biases);
     Lanes weights(Lanes::Weights);
-    for (int64_t i = 0; i < operands(); ++i) {
-      Affine &affine = scores.elements[i];
-      Value log2 = keys.isRaw() ? b.f32(segment.rawFactor) : segment.factors[i];
-      scaleFactors(affine, log2);
-      LaneState &state = states[i];
-      size_t count = affine.products.size();
-      auto softmax = LazySoftmaxOp::create(
-          b, b.getF32Type(), TypeRange{b.getF32Type(), b.getF32Type()},
-          b.floats(state.outputs.size()), b.floats(count), b.words(count / 2),
-          state.maximum, ValueRange{state.sum, state.offset},
-          b.pack(state.outputs), b.pack(affine.products),
-          b.pack(affine.factors), b.pack(affine.bias));
-      state.maximum = softmax.getNextMaximum();
-      state.sum = softmax.getNextSums()[0];
-      state.offset = softmax.getNextSums()[1];
-      state.outputs = b.unpack(softmax.getNextOutputs());
+    for (auto [query, state] : llvm::enumerate(states)) {
+      state.maximum = softmax.getNextMaxima()[query];
+      state.sum = softmax.getNextSums()[query];
+      state.offset = softmax.getNextOffsets()[query];
+      state.outputs = b.unpack(softmax.getNextOutputs()[query]);
       Affine result;
-      result.products = b.unpack(softmax.getWeights());
-      weights.weights.push_back(b.unpack(softmax.getPacked()));
-      state.sum = b.addF(state.sum, sumOf(result.products));
+      result.products = b.unpack(softmax.getWeights()[query]);
       weights.elements.push_back(result);
     }
     forms[op.getWeights()] = weights;
@@ -525,13 +530,6 @@ private:
       affine.factors[i] = affine.factors[i] ? times(affine.factors[i]) : by;
       affine.bias[i] = affine.bias[i] ? times(affine.bias[i]) : zero;
     }
-  }
-
-  Value sumOf(const Values &weights) {
-    Value sum = weights[0];
-    for (Value weight : llvm::drop_begin(weights))
-      sum = b.addF(sum, weight);
-    return sum;
   }
 
   LogicalResult lowerAdd(SoftmaxAddOp op) {

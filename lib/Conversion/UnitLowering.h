@@ -21,10 +21,10 @@
 
 namespace mlir::pmkvq {
 
-/// A warp's softmax state for the 4 queries of one B operand, as a lane has it.
+/// The softmax state of one query, as a lane has it.
 struct LaneState {
   using Values = LaneBuilder::Values;
-  /// The maximum (of query t), this lane's part of the sum of weights, and of
+  /// The maximum, this lane's part of the sum of weights, and of
   /// what outputs lack: an amount that is the same for all head dims.
   Value maximum, sum, offset;
   /// Dims g and g + 8 of each block of 16.
@@ -42,8 +42,7 @@ struct SegmentLanes {
   bool keysPerToken;
   /// Start of shared memory, and this lane.
   Value base, lane;
-  /// [operand] What turns the scores of query t, normalized, into units of
-  /// log2.
+  /// [query of the lane] What turns its scores, normalized, into units of log2.
   SmallVector<Value> factors;
   /// The same for units at level 16, whose queries are not normalized.
   double rawFactor;
@@ -52,9 +51,9 @@ struct SegmentLanes {
 /// Emits the code of one region of `for_unit`.
 /// `slot` is where the unit lies, `tokens` (an i32) how many of its tokens
 /// count, `isSecondHalf` (an i1; null unless its kind isHalfGrain()) whether
-/// they are the second half of their grain; `states` has one state a B operand,
-/// the result the next ones.  Errors: a diagnostic on the op that has no lane
-/// form.
+/// they are the second half of their grain; `states` has one state a query of
+/// the lane, the result the next ones.  Errors: a diagnostic on the op that has
+/// no lane form.
 FailureOr<SmallVector<LaneState>>
 lowerUnit(LaneBuilder &b, Region &unit, const SegmentLanes &segment, Value slot,
           Value tokens, Value isSecondHalf, ArrayRef<LaneState> states);

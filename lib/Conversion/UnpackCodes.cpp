@@ -34,6 +34,25 @@ static Values unpackFragment(LaneBuilder &b, const Values &words,
   return operand;
 }
 
+/// What accumulators of bytes start with: the bits of a number in whose binade
+/// an integer is worth one unit in the last place, so that sums are f32 numbers
+/// without a conversion.  Signed sums have half of [2^23, 2^24) on each side.
+static double bias(bool isSigned) {
+  return isSigned ? 1.5 * (1 << 23) : 1 << 23;
+}
+
+/// units * high + low, of sums with a bias.  The first step leaves minus one
+/// bias, which the low part brings; both are exact where they matter, since no
+/// step has more than 24 bits that are not rounded in the sum, too.
+static Value addParts(LaneBuilder &b, Value high, Value low, bool isKey) {
+  double units =
+      isKey ? FragmentLayout::kQueryUnits : FragmentLayout::kWeightUnits;
+  auto number = [&](Value bits) { return b.bitcast(bits, b.getF32Type()); };
+  Value scaled =
+      b.fma(number(high), b.f32(units), b.f32(-(units + 1.0) * bias(isKey)));
+  return b.addF(scaled, number(low));
+}
+
 static SmallVector<Value> multiplyCodes(LaneBuilder &b, MultiplyCodesOp op) {
   bool isKey = op.getPart() == Part::Key;
   FragmentLayout layout = {isKey ? rt::kKey : rt::kValue,
@@ -44,11 +63,12 @@ static SmallVector<Value> multiplyCodes(LaneBuilder &b, MultiplyCodesOp op) {
   for (Value operand : op.getColumns())
     operands.push_back(b.unpack(operand));
   bool raw = layout.level == 16;
-  Value zero = raw ? b.f32(0.0) : b.i32(0);
+  Value start =
+      raw ? b.f32(0.0) : b.bitcast(b.f32(bias(isKey)), b.getI32Type());
   // [operand][row block] four accumulators.
   SmallVector<SmallVector<Values>> sums(
       operands.size(),
-      SmallVector<Values>(layout.rowBlocks(), Values(4, zero)));
+      SmallVector<Values>(layout.rowBlocks(), Values(4, start)));
   Value lane = b.andBits(b.threadId(), FragmentLayout::kLanes - 1);
   Value mine = b.at(op.getCodes(), b.shl(lane, 4));
   for (int32_t vector = 0; vector < layout.vectors(); ++vector) {
@@ -65,11 +85,18 @@ static SmallVector<Value> multiplyCodes(LaneBuilder &b, MultiplyCodesOp op) {
       }
     }
   }
+  auto add = [&](Value high, Value low) {
+    return raw ? b.addF(high, low) : addParts(b, high, low, isKey);
+  };
   SmallVector<Value> results;
-  for (const SmallVector<Values> &sum : sums) {
+  for (size_t query = 0; query < operands.size(); ++query) {
     Values all;
-    for (const Values &block : sum)
-      llvm::append_range(all, block);
+    for (int32_t block = 0; block < layout.rowBlocks(); ++block)
+      for (size_t row : {0, 2}) // g, g + 8
+        all.push_back(operands.size() == 1
+                          ? add(sums[0][block][row], sums[0][block][row + 1])
+                          : add(sums[0][block][row + query],
+                                sums[1][block][row + query]));
     results.push_back(b.pack(all));
   }
   return results;

@@ -35,22 +35,55 @@ static LogicalResult verifyMultiple(Operation *op, Value words,
   return success();
 }
 
-LogicalResult SplitRowsOp::verify() {
-  if (failed(verifyMultiple(*this, getRows(), 4)))
-    return failure();
-  if (sizeOf(getBytes()) * 2 != sizeOf(getRows()))
-    return emitOpError("(C1) expected ")
-           << sizeOf(getRows()) / 2 << " words of bytes, got "
-           << sizeOf(getBytes());
+/// A lane has one or two queries.
+static LogicalResult verifyQueries(Operation *op, StringRef constraint,
+                                   int64_t queries) {
+  if (queries < 1 || queries > 2)
+    return op->emitOpError(constraint)
+           << " expected one or two queries a lane, got " << queries;
   return success();
 }
 
+static LogicalResult verifySameQueries(Operation *op, size_t queries,
+                                       size_t results) {
+  if (queries != results)
+    return op->emitOpError("(C2) expected a result for each of ")
+           << queries << " operands, got " << results;
+  return success();
+}
+
+LogicalResult SplitRowsOp::verify() {
+  if (getNumResults() % 2)
+    return emitOpError(
+               "(C2) expected as many scales as operands of bytes, got ")
+           << getNumResults() << " results";
+  if (failed(verifyMultiple(*this, getRows(), 4)))
+    return failure();
+  for (Value bytes : getBytes())
+    if (sizeOf(bytes) * 2 != sizeOf(getRows()))
+      return emitOpError("(C1) expected ")
+             << sizeOf(getRows()) / 2 << " words of bytes, got "
+             << sizeOf(bytes);
+  return verifyQueries(*this, "(C2)", getBytes().size());
+}
+
 LogicalResult WeighRowsOp::verify() {
-  return verifyMultiple(*this, getRows(), 4);
+  if (failed(verifyMultiple(*this, getRows(), 4)))
+    return failure();
+  return verifyQueries(*this, "(C2)", getSums().size());
 }
 
 LogicalResult SumBytesOp::verify() {
-  return verifyMultiple(*this, getBytes(), 2);
+  for (Value bytes : getBytes()) {
+    if (failed(verifyMultiple(*this, bytes, 2)))
+      return failure();
+    if (bytes.getType() != getBytes()[0].getType())
+      return emitOpError("(C1) expected operands of as many words, got ")
+             << sizeOf(getBytes()[0]) << " and " << sizeOf(bytes);
+  }
+  if (failed(verifyQueries(*this, "(C2)", getBytes().size())))
+    return failure();
+  return verifySameQueries(*this, getBytes().size(), getSums().size());
 }
 
 //===----------------------------------------------------------------------===//
@@ -83,21 +116,22 @@ LogicalResult MultiplyCodesOp::verify() {
   FragmentLayout layout = {part, static_cast<int32_t>(getLevel()),
                            static_cast<int32_t>(getTokens()),
                            static_cast<int64_t>(getHeadDim())};
-  if (getColumns().empty())
-    return emitOpError("(C2) expected at least one operand of columns");
+  if (failed(verifyQueries(*this, "(C2)", getColumns().size())))
+    return failure();
   for (Value column : getColumns())
     if (sizeOf(column) != int64_t{layout.kBlocks()} * 2)
       return emitOpError("(C2) expected columns of ")
              << layout.kBlocks() * 2 << " words, got " << sizeOf(column);
   Builder b(getContext());
-  auto sum = VectorType::get({int64_t{layout.rowBlocks()} * 4},
-                             getLevel() == 16 ? Type(b.getF32Type())
-                                              : Type(b.getI32Type()));
+  auto sum = VectorType::get({int64_t{layout.rowBlocks()} * 2}, b.getF32Type());
   if (getSums().size() != getColumns().size() ||
       !llvm::all_of(getSums().getTypes(), [&](Type t) { return t == sum; }))
     return emitOpError("(C3) expected ")
            << getColumns().size() << " results of type " << sum << ", got "
            << getSums().getTypes();
+  if (getLevel() < 16 && layout.largestSum() > FragmentLayout::kLargestSum)
+    return emitOpError("(C4) expected sums of up to ")
+           << FragmentLayout::kLargestSum << ", got " << layout.largestSum();
   return success();
 }
 
@@ -105,47 +139,66 @@ LogicalResult MultiplyCodesOp::verify() {
 // Softmax
 //===----------------------------------------------------------------------===//
 
-/// Two weights of a lane share a word.
-static LogicalResult verifyPairs(Operation *op, StringRef constraint,
-                                 Value weights, Value words) {
-  if (sizeOf(words) * 2 != sizeOf(weights))
-    return op->emitOpError(constraint)
-           << " expected a word for two of " << sizeOf(weights)
-           << " weights, got " << sizeOf(words);
+LogicalResult LazySoftmaxOp::verify() {
+  constexpr size_t kOperands = 7, kResults = 5;
+  size_t queries = getNumResults() / kResults;
+  if (failed(verifyQueries(*this, "(C1)", queries)))
+    return failure();
+  if (getNumOperands() != queries * kOperands ||
+      getNumResults() != queries * kResults)
+    return emitOpError("(C1) expected ")
+           << kOperands << " operands and " << kResults
+           << " results a query, got " << getNumOperands() << " and "
+           << getNumResults();
+  for (size_t i = 0; i < queries; ++i) {
+    int64_t count = sizeOf(getProducts()[i]);
+    if (sizeOf(getFactors()[i]) != count || sizeOf(getBiases()[i]) != count ||
+        sizeOf(getWeights()[i]) != count)
+      return emitOpError("(C2) expected as many products, factors, biases and "
+                         "weights, got ")
+             << count << ", " << sizeOf(getFactors()[i]) << ", "
+             << sizeOf(getBiases()[i]) << " and " << sizeOf(getWeights()[i]);
+    if (sizeOf(getOutputs()[i]) != sizeOf(getNextOutputs()[i]))
+      return emitOpError("(C3) expected ")
+             << sizeOf(getOutputs()[i]) << " next outputs, got "
+             << sizeOf(getNextOutputs()[i]);
+  }
   return success();
 }
 
-LogicalResult LazySoftmaxOp::verify() {
-  int64_t count = sizeOf(getProducts());
-  if (count % 2 || sizeOf(getFactors()) != count ||
-      sizeOf(getBias()) != count || sizeOf(getWeights()) != count)
-    return emitOpError("(C1) expected as many products, factors, biases and "
-                       "weights, an even number, got ")
-           << count << ", " << sizeOf(getFactors()) << ", " << sizeOf(getBias())
-           << " and " << sizeOf(getWeights());
-  if (failed(verifyPairs(*this, "(C2)", getWeights(), getPacked())))
-    return failure();
-  if (getSums().size() != getNextSums().size())
-    return emitOpError("(C3) expected ")
-           << getSums().size() << " next sums, got " << getNextSums().size();
-  if (sizeOf(getOutputs()) != sizeOf(getNextOutputs()))
-    return emitOpError("(C3) expected ")
-           << sizeOf(getOutputs()) << " next outputs, got "
-           << sizeOf(getNextOutputs());
+/// Each operand has `words` words.
+static LogicalResult verifyOperands(Operation *op, ValueRange operands,
+                                    int64_t words) {
+  for (Value operand : operands)
+    if (sizeOf(operand) != words)
+      return op->emitOpError("(C1) expected operands of ")
+             << words << " words, got " << sizeOf(operand);
   return success();
 }
 
 LogicalResult RepackWeightsOp::verify() {
-  if (failed(verifyPairs(*this, "(C1)", getWeights(), getRanges())))
+  if (getNumResults() % 2 == 0)
+    return emitOpError("(C2) expected as many sums as operands, and one "
+                       "unscale, got ")
+           << getNumResults() << " results";
+  for (Value weights : getWeights())
+    if (sizeOf(getRanges()) * 2 != sizeOf(weights))
+      return emitOpError("(C1) expected a word of ranges for two of ")
+             << sizeOf(weights) << " weights, got " << sizeOf(getRanges());
+  if (failed(verifyOperands(*this, getColumns(), sizeOf(getRanges()))))
     return failure();
-  return verifyPairs(*this, "(C1)", getWeights(), getOperand());
+  if (failed(verifyQueries(*this, "(C2)", getWeights().size())))
+    return failure();
+  return verifySameQueries(*this, getWeights().size(), getColumns().size());
 }
 
 LogicalResult RepackRawWeightsOp::verify() {
-  if (sizeOf(getOperand()) != sizeOf(getWeights()))
-    return emitOpError("(C1) expected a word for each of ")
-           << sizeOf(getWeights()) << " weights, got " << sizeOf(getOperand());
-  return success();
+  for (Value weights : getWeights())
+    if (failed(verifyOperands(*this, getColumns(), sizeOf(weights))))
+      return failure();
+  if (failed(verifyQueries(*this, "(C2)", getWeights().size())))
+    return failure();
+  return verifySameQueries(*this, getWeights().size(), getColumns().size());
 }
 
 //===----------------------------------------------------------------------===//
@@ -194,7 +247,7 @@ LogicalResult MergeWarpsOp::verify() {
     return failure();
   SharedLayout shared;
   shared.group = getGroup();
-  int64_t count = shared.operands() * (3 + getHeadDim() / 8);
+  int64_t count = shared.queriesPerLane() * (3 + getHeadDim() / 8);
   if (static_cast<int64_t>(getStates().size()) != count)
     return emitOpError("(C1) expected ")
            << count << " values of states, got " << getStates().size();

@@ -43,6 +43,39 @@ func.func @warps(%shared: !llvm.ptr<3>, %out: !llvm.ptr<1>, %partials: !llvm.ptr
   return
 }
 
+// Of up to 8 queries a lane has 2 t and 2 t + 1: their records are neighbours.
+// CHECK-LABEL: func @two_queries_a_lane
+// CHECK-SAME: (%[[SHARED:.*]]: !llvm.ptr<3>, %{{.*}}: !llvm.ptr<1>, %{{.*}}: !llvm.ptr<1>, %[[I:[^:]*]]: i32, %[[M0:[^:]*]]: f32, %[[S0:[^:]*]]: f32, %[[O0:[^:]*]]: f32, %[[M1:[^:]*]]: f32, %[[S1:[^:]*]]: f32, %[[O1:[^:]*]]: f32)
+func.func @two_queries_a_lane(%shared: !llvm.ptr<3>, %out: !llvm.ptr<1>, %partials: !llvm.ptr<1>,
+                              %i: i32, %m0: f32, %s0: f32, %o0: f32, %m1: f32, %s1: f32, %o1: f32) {
+  // CHECK-DAG: %[[WARP:.*]] = arith.shrui %[[THREAD:.*]], %c5_i32
+  // CHECK-DAG: %[[LANE:.*]] = arith.andi %[[THREAD]], %c31_i32
+  // CHECK-DAG: %[[T:.*]] = arith.andi %[[LANE]], %c3_i32
+  // CHECK: nvvm.shfl.sync bfly %{{.*}}, %[[S0]], %c4_i32
+  // CHECK-DAG: %[[EVEN:.*]] = arith.muli %[[T]], %c2_i32
+  // CHECK-DAG: %[[FIRST:.*]] = arith.muli %[[WARP]], %c8_i32
+  // CHECK-DAG: %[[RECORD:.*]] = arith.addi %[[FIRST]], %[[EVEN]]
+  // 128 dims and 4 of padding.
+  // CHECK: arith.muli %[[RECORD]], %c132_i32
+  // CHECK: %[[ALL0:.*]] = arith.addf %[[O0]], %{{.*}}
+  // CHECK-COUNT-16: llvm.store %[[ALL0]], %{{.*}} : f32, !llvm.ptr<3>
+  // CHECK: llvm.store %[[M0]], %{{.*}} : f32, !llvm.ptr<3>
+  // CHECK: nvvm.shfl.sync bfly %{{.*}}, %[[S1]], %c4_i32
+  // CHECK: %[[ODD:.*]] = arith.addi %[[EVEN]], %c1_i32
+  // CHECK: %[[NEXT:.*]] = arith.addi %[[FIRST]], %[[ODD]]
+  // CHECK: arith.muli %[[NEXT]], %c132_i32
+  // CHECK: %[[ALL1:.*]] = arith.addf %[[O1]], %{{.*}}
+  // CHECK-COUNT-16: llvm.store %[[ALL1]], %{{.*}} : f32, !llvm.ptr<3>
+  // CHECK: llvm.store %[[M1]], %{{.*}} : f32, !llvm.ptr<3>
+  // CHECK: nvvm.barrier0
+  pmkvq.merge_warps pair %i shares %i partial %i
+    (%m0, %s0, %o0, %o0, %o0, %o0, %o0, %o0, %o0, %o0, %o0, %o0, %o0, %o0, %o0, %o0, %o0, %o0, %o0,
+     %m1, %s1, %o1, %o1, %o1, %o1, %o1, %o1, %o1, %o1, %o1, %o1, %o1, %o1, %o1, %o1, %o1, %o1, %o1)
+    through %shared to %out, %partials group 5 head_dim 128 slot_bytes 9216
+    : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+  return
+}
+
 // CHECK-LABEL: func @shares
 // CHECK-SAME: (%[[OUT:.*]]: !llvm.ptr<1>, %[[PARTIALS:[^:]*]]: !llvm.ptr<1>, %[[PAIR:[^:]*]]: i32, %[[SHARES:[^:]*]]: i32, %[[PARTIAL:[^:]*]]: i32)
 func.func @shares(%out: !llvm.ptr<1>, %partials: !llvm.ptr<1>, %pair: i32, %shares: i32,

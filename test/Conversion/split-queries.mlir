@@ -24,13 +24,13 @@ func.func @split_rows(%rows: vector<4xi32>) -> (vector<2xi32>, f32) {
   // CHECK: nvvm.prmt <default> %c25632_i32
   // CHECK: nvvm.prmt <default> %c25632_i32
   // The scale of query t is in lane 8 t: 2^(E - 20) / 254.
-  // CHECK: %[[SUM:.*]] = arith.addi %[[E]], %c107_i32
-  // CHECK: %[[POWER:.*]] = arith.shli %[[SUM]], %c23_i32
-  // CHECK: %[[T:.*]] = arith.andi %{{.*}}, %c3_i32
-  // CHECK: %[[FROM:.*]] = arith.shli %[[T]], %c3_i32
+  // CHECK-DAG: %[[SUM:.*]] = arith.addi %[[E]], %c107_i32
+  // CHECK-DAG: %[[POWER:.*]] = arith.shli %[[SUM]], %c23_i32
+  // CHECK-DAG: %[[T:.*]] = arith.andi %{{.*}}, %c3_i32
+  // CHECK-DAG: %[[FROM:.*]] = arith.shli %[[T]], %c3_i32
   // CHECK: nvvm.shfl.sync idx %{{.*}}, %[[POWER]], %[[FROM]]
   // CHECK: arith.mulf %{{.*}}, %cst
-  %b, %s = pmkvq.split_rows %rows : vector<4xi32> -> vector<2xi32>
+  %b, %s = pmkvq.split_rows %rows : vector<4xi32> -> vector<2xi32>, f32
   return %b, %s : vector<2xi32>, f32
 }
 
@@ -38,21 +38,24 @@ func.func @split_rows(%rows: vector<4xi32>) -> (vector<2xi32>, f32) {
 // and 2, rows 8 to 15 words 1 and 3, and each half of the result is right for
 // its own.
 // CHECK-LABEL: func @weigh_rows
+// CHECK-SAME: (%[[ROWS:.*]]: vector<4xi32>, %[[BY:.*]]: vector<4xi32>)
 func.func @weigh_rows(%rows: vector<4xi32>, %by: vector<4xi32>) -> f32 {
-  // CHECK: %[[R0:.*]] = vector.extract %[[ROWS:.*]][0] : i32
-  // CHECK: %[[R1:.*]] = vector.extract %[[ROWS]][1] : i32
-  // CHECK: %[[R2:.*]] = vector.extract %[[ROWS]][2] : i32
-  // CHECK: %[[R3:.*]] = vector.extract %[[ROWS]][3] : i32
-  // CHECK: %[[B0:.*]] = llvm.bitcast %[[R0]]
-  // CHECK: %[[B2:.*]] = llvm.bitcast %[[R2]]
-  // CHECK: %[[X:.*]] = nvvm.mma.sync A[%[[A:.*]], %{{.*}}, %{{.*}}, %{{.*}}] B[%[[B0]], %[[B2]]]
+  // CHECK-DAG: %[[R0:.*]] = vector.extract %[[ROWS]][0] : i32
+  // CHECK-DAG: %[[R1:.*]] = vector.extract %[[ROWS]][1] : i32
+  // CHECK-DAG: %[[R2:.*]] = vector.extract %[[ROWS]][2] : i32
+  // CHECK-DAG: %[[R3:.*]] = vector.extract %[[ROWS]][3] : i32
+  // CHECK-DAG: %[[Y0:.*]] = vector.extract %[[BY]][0] : i32
+  // CHECK-DAG: %[[A0:.*]] = llvm.bitcast %[[Y0]]
+  // CHECK-DAG: %[[B0:.*]] = llvm.bitcast %[[R0]]
+  // CHECK-DAG: %[[B2:.*]] = llvm.bitcast %[[R2]]
+  // CHECK: %[[X:.*]] = nvvm.mma.sync A[%[[A0]], %{{.*}}, %{{.*}}, %{{.*}}] B[%[[B0]], %[[B2]]]
   // CHECK: %[[FIRST:.*]] = llvm.extractvalue %[[X]][0]
-  // CHECK: %[[B1:.*]] = llvm.bitcast %[[R1]]
-  // CHECK: %[[B3:.*]] = llvm.bitcast %[[R3]]
-  // CHECK: %[[Y:.*]] = nvvm.mma.sync A[%[[A]], %{{.*}}, %{{.*}}, %{{.*}}] B[%[[B1]], %[[B3]]]
+  // CHECK-DAG: %[[B1:.*]] = llvm.bitcast %[[R1]]
+  // CHECK-DAG: %[[B3:.*]] = llvm.bitcast %[[R3]]
+  // CHECK: %[[Y:.*]] = nvvm.mma.sync A[%[[A0]], %{{.*}}, %{{.*}}, %{{.*}}] B[%[[B1]], %[[B3]]]
   // CHECK: %[[SECOND:.*]] = llvm.extractvalue %[[Y]][2]
   // CHECK: arith.addf %[[FIRST]], %[[SECOND]]
-  %r = pmkvq.weigh_rows %rows, %by : vector<4xi32>
+  %r = pmkvq.weigh_rows %rows, %by : vector<4xi32> -> f32
   return %r : f32
 }
 
@@ -65,6 +68,6 @@ func.func @sum_bytes(%bytes: vector<4xi32>) -> f32 {
   // CHECK: %[[UNITS:.*]] = arith.muli %[[HIGH]], %c254_i32
   // CHECK: %[[ALL:.*]] = arith.addi %[[UNITS]], %[[LOW]]
   // CHECK: arith.sitofp %[[ALL]]
-  %r = pmkvq.sum_bytes %bytes : vector<4xi32>
+  %r = pmkvq.sum_bytes %bytes : (vector<4xi32>) -> f32
   return %r : f32
 }

@@ -44,20 +44,34 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %in: memref<?x8x128xf32>,
 // product over all 32 tokens is that of the half.
 // CHECK: %[[BIT:.*]] = arith.andi %{{.*}}, %c33554432_i32
 // CHECK: %[[SECOND:.*]] = arith.cmpi ne, %[[BIT]], %c0_i32
-// CHECK: pmkvq.multiply_codes key 16 tokens 16 head_dim 128 in %{{.*}} -> vector<4xf32>
-// CHECK: pmkvq.lazy_softmax
+// CHECK: pmkvq.multiply_codes key 16 tokens 16 head_dim 128 in %{{.*}} -> vector<2xf32>
+// CHECK: %{{.*}}, %{{.*}}, %{{.*}}, %{{.*}}, %[[WEIGHTS:.*]] = pmkvq.lazy_softmax
+// CHECK: %[[WEIGHT:.*]] = vector.extract %[[WEIGHTS]][0]
+// CHECK: %[[WEIGHT8:.*]] = vector.extract %[[WEIGHTS]][1]
 // CHECK: %[[RANGE:.*]] = arith.select %[[SECOND]], %{{.*}}, %{{.*}} : i32
-// CHECK: %[[ZERO:.*]] = arith.select %[[SECOND]], %cst{{.*}}, %[[WEIGHT:.*]] : f32
-// CHECK: arith.select %[[SECOND]], %[[WEIGHT]], %cst{{.*}} : f32
-// CHECK: pmkvq.repack_weights %{{.*}}, %{{.*}} : vector<4xf32>, vector<2xi32> -> vector<2xi32>
+// CHECK: %[[MINIMUM:.*]] = arith.select %[[SECOND]], %{{.*}}, %{{.*}} : i32
+// CHECK: %[[A:.*]] = arith.select %[[SECOND]], %[[ZERO:cst[^,]*]], %[[WEIGHT]] : f32
+// CHECK: %[[A8:.*]] = arith.select %[[SECOND]], %[[ZERO]], %[[WEIGHT8]] : f32
+// CHECK: %[[B:.*]] = arith.select %[[SECOND]], %[[WEIGHT]], %[[ZERO]] : f32
+// CHECK: %[[B8:.*]] = arith.select %[[SECOND]], %[[WEIGHT8]], %[[ZERO]] : f32
+// CHECK-DAG: %[[WIDE:.*]] = vector.from_elements %[[A]], %[[A8]], %[[B]], %[[B8]] : vector<4xf32>
+// CHECK-DAG: %[[RANGES:.*]] = vector.broadcast %[[RANGE]] : i32 to vector<2xi32>
+// CHECK: pmkvq.repack_weights %[[RANGES]], %[[WIDE]] : (vector<2xi32>, vector<4xf32>) -> (vector<2xi32>, f32, f32)
 // CHECK: pmkvq.multiply_codes value 4 tokens 32 head_dim 128 in
 
 // Keys: scores of all 32 tokens, of which the half stays; at 2 bits the halves
 // are in fields of their own, so factors are picked too.
-// CHECK: pmkvq.multiply_codes key 2 tokens 32 head_dim 128 in %{{.*}} -> vector<8xi32>
-// CHECK-COUNT-4: arith.select %{{.*}} : f32
+// CHECK: %[[SUMS:.*]] = pmkvq.multiply_codes key 2 tokens 32 head_dim 128 in %{{.*}} -> vector<4xf32>
+// CHECK: %[[S0:.*]] = vector.extract %[[SUMS]][0]
+// CHECK: %[[S1:.*]] = vector.extract %[[SUMS]][1]
+// CHECK: %[[S2:.*]] = vector.extract %[[SUMS]][2]
+// CHECK: %[[S3:.*]] = vector.extract %[[SUMS]][3]
+// CHECK: %[[SCORE:.*]] = arith.select %[[SECOND]], %[[S2]], %[[S0]] : f32
+// CHECK: %[[SCORE8:.*]] = arith.select %[[SECOND]], %[[S3]], %[[S1]] : f32
+// CHECK-COUNT-2: arith.select %[[SECOND]], {{.*}} : f32
 // CHECK-NOT: arith.select
-// CHECK: pmkvq.lazy_softmax
+// CHECK: %[[SCORES:.*]] = vector.from_elements %[[SCORE]], %[[SCORE8]] : vector<2xf32>
+// CHECK: pmkvq.lazy_softmax {{.*}} products(%[[SCORES]])
 // CHECK-NOT: arith.select
-// CHECK: pmkvq.repack_raw_weights %{{.*}} : vector<2xf32> -> vector<2xi32>
+// CHECK: pmkvq.repack_raw_weights %{{.*}} : (vector<2xf32>) -> vector<2xi32>
 // CHECK: pmkvq.multiply_codes value 16 tokens 16 head_dim 128 in

@@ -66,38 +66,57 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %in: memref<?x8x128xf32>,
 // Raw units: tokens g and g + 8 that do not count get minus infinity, whatever
 // the other lanes have.
 // CHECK: scf.if %{{.*}} -> (f32
-// CHECK: pmkvq.multiply_codes key 16 tokens 16 head_dim 128 in %[[SLOT]], {{.*}} -> vector<4xf32>
+// CHECK: pmkvq.multiply_codes key 16 tokens 16 head_dim 128 in %[[SLOT]], {{.*}} -> vector<2xf32>
 // CHECK: %[[COUNTS:.*]] = arith.cmpi slt
-// CHECK: arith.select %[[COUNTS]], %{{.*}}, %[[HIDDEN]]
-// CHECK: arith.cmpi slt
-// CHECK: pmkvq.lazy_softmax
-// CHECK: pmkvq.repack_raw_weights %{{.*}} : vector<2xf32> -> vector<2xi32>
+// CHECK: %[[SCORE:.*]] = arith.select %[[COUNTS]], %{{.*}}, %[[HIDDEN]]
+// CHECK: %[[COUNTS8:.*]] = arith.cmpi slt
+// CHECK: %[[SCORE8:.*]] = arith.select %[[COUNTS8]], %{{.*}}, %[[HIDDEN]]
+// CHECK: %[[SCORES:.*]] = vector.from_elements %[[SCORE]], %[[SCORE8]]
+// CHECK: %[[MAX:.*]], %[[SUM:.*]], %[[OFFSET:.*]], %[[OUTPUTS:.*]], %[[WEIGHTS:.*]] = pmkvq.lazy_softmax {{.*}} products(%[[SCORES]])
+// CHECK: %[[OUTPUT:.*]] = vector.extract %[[OUTPUTS]][0]
+// CHECK: pmkvq.repack_raw_weights %[[WEIGHTS]] : (vector<2xf32>) -> vector<2xi32>
 // CHECK: %[[VALUES:.*]] = llvm.getelementptr %[[SLOT]][4096]
-// CHECK: pmkvq.multiply_codes value 16 tokens 16 head_dim 128 in %[[VALUES]], {{.*}} -> vector<32xf32>
+// CHECK: %[[RAW:.*]] = pmkvq.multiply_codes value 16 tokens 16 head_dim 128 in %[[VALUES]], {{.*}} -> vector<16xf32>
+// Raw products are outputs as they are; minima, which they have none of, would
+// go to the offset.
+// CHECK: %[[PRODUCT:.*]] = vector.extract %[[RAW]][0]
+// CHECK: %[[ADDED:.*]] = arith.addf %[[OUTPUT]], %[[PRODUCT]]
+// CHECK: scf.yield %[[MAX]], %[[SUM]], %[[OFFSET]], %[[ADDED]],
 
 // Keys at 2 bits: minima weigh the queries, ranges scale them, both before they
 // are split.  Sums of bytes go to the constant part of the offset.
 // CHECK: } else {
 // CHECK: scf.if %{{.*}} -> (f32
-// CHECK: pmkvq.weigh_rows %{{.*}} : vector<16xi32>
+// CHECK: pmkvq.weigh_rows %{{.*}} : vector<16xi32> -> f32
 // CHECK-COUNT-16: llvm.fmul {{.*}} : vector<2xf16>
-// CHECK: %[[BYTES:.*]], %[[SCALE:.*]] = pmkvq.split_rows
+// CHECK: %[[BYTES:.*]], %[[SCALE:.*]] = pmkvq.split_rows {{.*}} : vector<16xi32> -> vector<8xi32>, f32
 // CHECK: pmkvq.sum_bytes %[[BYTES]]
 // CHECK: %[[CODES:.*]] = llvm.getelementptr %[[SLOT]][768]
-// CHECK: pmkvq.multiply_codes key 2 tokens 64 head_dim 128 in %[[CODES]], %[[BYTES]]
-// A row's field is at bit 0, 2, 4 or 6: four factors in all.
-// CHECK: arith.muli %{{.*}}, %c254_i32
+// CHECK: %[[SUMS:.*]] = pmkvq.multiply_codes key 2 tokens 64 head_dim 128 in %[[CODES]], %[[BYTES]] : !llvm.ptr<3>, vector<8xi32> -> vector<8xf32>
+// A row's field is at bit 0, 2, 4 or 6: four factors in all, for sums that are
+// floats already.
+// CHECK-NOT: arith.sitofp
 // CHECK-DAG: arith.mulf %[[SCALE]], %[[QUARTER]]
 // CHECK-DAG: arith.mulf %[[SCALE]], %[[SIXTEENTH]]
 // CHECK-DAG: arith.mulf %[[SCALE]], %[[SIXTY_FOURTH]]
+// CHECK: %[[FACTORS:.*]] = vector.from_elements %[[F0:.*]], %[[F2:.*]], %[[F4:.*]], %[[F6:.*]], %[[F0]], %[[F2]], %[[F4]], %[[F6]] : vector<8xf32>
 // No token of theirs is hidden.
 // CHECK-NOT: arith.select
-// CHECK: pmkvq.lazy_softmax
-// Values at 4 bits: weights take the ranges, high sums count 256.
-// CHECK: %[[OPERAND:.*]], %[[UNSCALE:.*]] = pmkvq.repack_weights %{{.*}}, %{{.*}} : vector<8xf32>, vector<4xi32> -> vector<4xi32>
-// CHECK: pmkvq.multiply_codes value 4 tokens 64 head_dim 128 in %{{.*}}, %[[OPERAND]]
-// CHECK: arith.shli %{{.*}}, %c8_i32
+// CHECK: %{{.*}}, %{{.*}}, %[[OFFSET:.*]], %[[OUTPUTS:.*]], %[[WEIGHTS:.*]] = pmkvq.lazy_softmax {{.*}} products(%[[SUMS]]) factors(%[[FACTORS]])
+// Values at 4 bits: weights take the ranges, and go to the offset times minima.
+// CHECK: %[[FIRST:.*]] = vector.extract %[[OUTPUTS]][0]
+// CHECK: %[[SECOND:.*]] = vector.extract %[[OUTPUTS]][1]
+// CHECK: %[[RANGES:.*]] = vector.from_elements {{.*}} : vector<4xi32>
+// CHECK: %[[OPERAND:.*]], %[[UNSCALE:.*]], %{{.*}} = pmkvq.repack_weights %[[RANGES]], %[[WEIGHTS]] : (vector<4xi32>, vector<8xf32>) -> (vector<4xi32>, f32, f32)
+// CHECK: %[[SUMS:.*]] = pmkvq.multiply_codes value 4 tokens 64 head_dim 128 in %{{.*}}, %[[OPERAND]] : !llvm.ptr<3>, vector<4xi32> -> vector<16xf32>
+// CHECK-NOT: arith.sitofp
+// CHECK: %[[SUM0:.*]] = vector.extract %[[SUMS]][0]
+// CHECK: %[[SUM1:.*]] = vector.extract %[[SUMS]][1]
 // CHECK: arith.mulf %[[UNSCALE]], %[[SIXTEENTH]]
+// CHECK: %[[O0:.*]] = llvm.intr.fma(%[[SUM0]], %{{.*}}, %[[FIRST]])
+// CHECK: %[[O1:.*]] = llvm.intr.fma(%[[SUM1]], %{{.*}}, %[[SECOND]])
+// CHECK: %[[MINIMA:.*]] = arith.addf %[[OFFSET]], %{{.*}}
+// CHECK: scf.yield %{{[^,]*}}, %{{[^,]*}}, %[[MINIMA]], %[[O0]], %[[O1]],
 
 // At 8 bits there is no exponent; the last kind needs no test.
 // CHECK: } else {

@@ -4,7 +4,7 @@
 // split_rows C1: words come in fours.
 func.func @f(%rows: vector<6xi32>) {
   // expected-error @+1 {{(C1) expected a multiple of 4 words, got 6}}
-  %b, %s = pmkvq.split_rows %rows : vector<6xi32> -> vector<3xi32>
+  %b, %s = pmkvq.split_rows %rows : vector<6xi32> -> vector<3xi32>, f32
   return
 }
 
@@ -13,7 +13,26 @@ func.func @f(%rows: vector<6xi32>) {
 // split_rows C1: two f16 a word become two bytes.
 func.func @f(%rows: vector<8xi32>) {
   // expected-error @+1 {{(C1) expected 4 words of bytes, got 8}}
-  %b, %s = pmkvq.split_rows %rows : vector<8xi32> -> vector<8xi32>
+  %b, %s = pmkvq.split_rows %rows : vector<8xi32> -> vector<8xi32>, f32
+  return
+}
+
+// -----
+
+// split_rows C1: of low bytes, too.
+func.func @f(%rows: vector<8xi32>) {
+  // expected-error @+1 {{(C1) expected 4 words of bytes, got 2}}
+  %b:2, %s:2 = pmkvq.split_rows %rows : vector<8xi32> -> vector<4xi32>, vector<2xi32>, f32, f32
+  return
+}
+
+// -----
+
+// split_rows C2.
+func.func @f(%rows: vector<8xi32>) {
+  // expected-error @+1 {{(C2) expected one or two queries a lane, got 3}}
+  %b:3, %s:3 = pmkvq.split_rows %rows
+    : vector<8xi32> -> vector<4xi32>, vector<4xi32>, vector<4xi32>, f32, f32, f32
   return
 }
 
@@ -22,7 +41,16 @@ func.func @f(%rows: vector<8xi32>) {
 // weigh_rows C1.
 func.func @f(%rows: vector<2xi32>) {
   // expected-error @+1 {{(C1) expected a multiple of 4 words, got 2}}
-  %r = pmkvq.weigh_rows %rows, %rows : vector<2xi32>
+  %r = pmkvq.weigh_rows %rows, %rows : vector<2xi32> -> f32
+  return
+}
+
+// -----
+
+// weigh_rows C2.
+func.func @f(%rows: vector<4xi32>) {
+  // expected-error @+1 {{(C2) expected one or two queries a lane, got 3}}
+  %r:3 = pmkvq.weigh_rows %rows, %rows : vector<4xi32> -> f32, f32, f32
   return
 }
 
@@ -31,62 +59,35 @@ func.func @f(%rows: vector<2xi32>) {
 // sum_bytes C1.
 func.func @f(%bytes: vector<3xi32>) {
   // expected-error @+1 {{(C1) expected a multiple of 2 words, got 3}}
-  %r = pmkvq.sum_bytes %bytes : vector<3xi32>
+  %r = pmkvq.sum_bytes %bytes : (vector<3xi32>) -> f32
   return
 }
 
 // -----
 
-// lazy_softmax C1: a factor is missing.
-func.func @f(%m: f32, %o: vector<8xf32>, %x: vector<4xf32>, %y: vector<2xf32>) {
-  // expected-error @+1 {{(C1) expected as many products, factors, biases and weights, an even number, got 4, 2, 4 and 4}}
-  %r:4 = pmkvq.lazy_softmax %m sums() outputs %o products %x factors %y bias %x
-    : (f32, vector<8xf32>, vector<4xf32>, vector<2xf32>, vector<4xf32>)
-      -> (f32, vector<8xf32>, vector<4xf32>, vector<2xi32>)
+// sum_bytes C1: low bytes, too.
+func.func @f(%high: vector<2xi32>, %low: vector<1xi32>) {
+  // expected-error @+1 {{(C1) expected a multiple of 2 words, got 1}}
+  %r:2 = pmkvq.sum_bytes %high, %low : (vector<2xi32>, vector<1xi32>) -> (f32, f32)
   return
 }
 
 // -----
 
-// lazy_softmax C1: an odd number.
-func.func @f(%m: f32, %o: vector<8xf32>, %x: vector<3xf32>) {
-  // expected-error @+1 {{(C1) expected as many products, factors, biases and weights, an even number, got 3, 3, 3 and 3}}
-  %r:4 = pmkvq.lazy_softmax %m sums() outputs %o products %x factors %x bias %x
-    : (f32, vector<8xf32>, vector<3xf32>, vector<3xf32>, vector<3xf32>)
-      -> (f32, vector<8xf32>, vector<3xf32>, vector<1xi32>)
+// sum_bytes C2.
+func.func @f(%bytes: vector<2xi32>) {
+  // expected-error @+1 {{(C2) expected one or two queries a lane, got 3}}
+  %r:3 = pmkvq.sum_bytes %bytes, %bytes, %bytes
+    : (vector<2xi32>, vector<2xi32>, vector<2xi32>) -> (f32, f32, f32)
   return
 }
 
 // -----
 
-// lazy_softmax C2.
-func.func @f(%m: f32, %o: vector<8xf32>, %x: vector<4xf32>) {
-  // expected-error @+1 {{(C2) expected a word for two of 4 weights, got 4}}
-  %r:4 = pmkvq.lazy_softmax %m sums() outputs %o products %x factors %x bias %x
-    : (f32, vector<8xf32>, vector<4xf32>, vector<4xf32>, vector<4xf32>)
-      -> (f32, vector<8xf32>, vector<4xf32>, vector<4xi32>)
-  return
-}
-
-// -----
-
-// lazy_softmax C3: a sum is lost.
-func.func @f(%m: f32, %o: vector<8xf32>, %x: vector<2xf32>) {
-  // expected-error @+1 {{(C3) expected 1 next sums, got 0}}
-  %r:4 = pmkvq.lazy_softmax %m sums(%m) outputs %o products %x factors %x bias %x
-    : (f32, f32, vector<8xf32>, vector<2xf32>, vector<2xf32>, vector<2xf32>)
-      -> (f32, vector<8xf32>, vector<2xf32>, vector<1xi32>)
-  return
-}
-
-// -----
-
-// lazy_softmax C3: outputs are lost.
-func.func @f(%m: f32, %o: vector<8xf32>, %x: vector<2xf32>) {
-  // expected-error @+1 {{(C3) expected 8 next outputs, got 4}}
-  %r:4 = pmkvq.lazy_softmax %m sums() outputs %o products %x factors %x bias %x
-    : (f32, vector<8xf32>, vector<2xf32>, vector<2xf32>, vector<2xf32>)
-      -> (f32, vector<4xf32>, vector<2xf32>, vector<1xi32>)
+// sum_bytes C2: a query is lost.
+func.func @f(%bytes: vector<2xi32>) {
+  // expected-error @+1 {{(C2) expected a result for each of 2 operands, got 1}}
+  %r = pmkvq.sum_bytes %bytes, %bytes : (vector<2xi32>, vector<2xi32>) -> f32
   return
 }
 
@@ -94,8 +95,9 @@ func.func @f(%m: f32, %o: vector<8xf32>, %x: vector<2xf32>) {
 
 // repack_weights C1: ranges of two tokens share a word.
 func.func @f(%w: vector<4xf32>, %r: vector<4xi32>) {
-  // expected-error @+1 {{(C1) expected a word for two of 4 weights, got 4}}
-  %o, %u = pmkvq.repack_weights %w, %r : vector<4xf32>, vector<4xi32> -> vector<2xi32>
+  // expected-error @+1 {{(C1) expected a word of ranges for two of 4 weights, got 4}}
+  %o, %u, %s = pmkvq.repack_weights %r, %w
+    : (vector<4xi32>, vector<4xf32>) -> (vector<4xi32>, f32, f32)
   return
 }
 
@@ -103,8 +105,40 @@ func.func @f(%w: vector<4xf32>, %r: vector<4xi32>) {
 
 // repack_weights C1: so do bytes of the operand.
 func.func @f(%w: vector<4xf32>, %r: vector<2xi32>) {
-  // expected-error @+1 {{(C1) expected a word for two of 4 weights, got 1}}
-  %o, %u = pmkvq.repack_weights %w, %r : vector<4xf32>, vector<2xi32> -> vector<1xi32>
+  // expected-error @+1 {{(C1) expected operands of 2 words, got 1}}
+  %o, %u, %s = pmkvq.repack_weights %r, %w
+    : (vector<2xi32>, vector<4xf32>) -> (vector<1xi32>, f32, f32)
+  return
+}
+
+// -----
+
+// repack_weights C1: both queries have the unit's tokens.
+func.func @f(%w: vector<4xf32>, %v: vector<2xf32>, %r: vector<2xi32>) {
+  // expected-error @+1 {{(C1) expected a word of ranges for two of 2 weights, got 2}}
+  %o:2, %u, %s:2 = pmkvq.repack_weights %r, %w, %v
+    : (vector<2xi32>, vector<4xf32>, vector<2xf32>) -> (vector<2xi32>, vector<2xi32>, f32, f32, f32)
+  return
+}
+
+// -----
+
+// repack_weights C2.
+func.func @f(%w: vector<2xf32>, %r: vector<1xi32>) {
+  // expected-error @+1 {{(C2) expected one or two queries a lane, got 3}}
+  %o:3, %u, %s:3 = pmkvq.repack_weights %r, %w, %w, %w
+    : (vector<1xi32>, vector<2xf32>, vector<2xf32>, vector<2xf32>)
+      -> (vector<1xi32>, vector<1xi32>, vector<1xi32>, f32, f32, f32, f32)
+  return
+}
+
+// -----
+
+// repack_weights C2: a query is lost.
+func.func @f(%w: vector<2xf32>, %r: vector<1xi32>) {
+  // expected-error @+1 {{(C2) expected a result for each of 2 operands, got 1}}
+  %o, %u, %s = pmkvq.repack_weights %r, %w, %w
+    : (vector<1xi32>, vector<2xf32>, vector<2xf32>) -> (vector<1xi32>, f32, f32)
   return
 }
 
@@ -112,7 +146,50 @@ func.func @f(%w: vector<4xf32>, %r: vector<2xi32>) {
 
 // repack_raw_weights C1.
 func.func @f(%w: vector<4xf32>) {
-  // expected-error @+1 {{(C1) expected a word for each of 4 weights, got 2}}
-  %o = pmkvq.repack_raw_weights %w : vector<4xf32> -> vector<2xi32>
+  // expected-error @+1 {{(C1) expected operands of 4 words, got 2}}
+  %o = pmkvq.repack_raw_weights %w : (vector<4xf32>) -> vector<2xi32>
+  return
+}
+
+// -----
+
+// repack_raw_weights C2.
+func.func @f(%w: vector<1xf32>) {
+  // expected-error @+1 {{(C2) expected one or two queries a lane, got 3}}
+  %o:3 = pmkvq.repack_raw_weights %w, %w, %w
+    : (vector<1xf32>, vector<1xf32>, vector<1xf32>) -> (vector<1xi32>, vector<1xi32>, vector<1xi32>)
+  return
+}
+
+// -----
+
+// repack_raw_weights C2: a query is lost.
+func.func @f(%w: vector<1xf32>) {
+  // expected-error @+1 {{(C2) expected a result for each of 2 operands, got 1}}
+  %o = pmkvq.repack_raw_weights %w, %w : (vector<1xf32>, vector<1xf32>) -> vector<1xi32>
+  return
+}
+
+// -----
+
+func.func @split_with_a_scale_too_many(%rows: vector<4xi32>) {
+  // expected-error @+1 {{(C2) expected as many scales as operands of bytes, got 3 results}}
+  %b, %s:2 = pmkvq.split_rows %rows : vector<4xi32> -> vector<2xi32>, f32, f32
+  return
+}
+
+// -----
+
+func.func @sum_of_unequal_operands(%high: vector<4xi32>, %low: vector<2xi32>) {
+  // expected-error @+1 {{(C1) expected operands of as many words, got 4 and 2}}
+  %r:2 = pmkvq.sum_bytes %high, %low : (vector<4xi32>, vector<2xi32>) -> (f32, f32)
+  return
+}
+
+// -----
+
+func.func @repack_with_a_sum_too_many(%r: vector<1xi32>, %w: vector<2xf32>) {
+  // expected-error @+1 {{(C2) expected as many sums as operands, and one unscale, got 4 results}}
+  %o, %u, %s:2 = pmkvq.repack_weights %r, %w : (vector<1xi32>, vector<2xf32>) -> (vector<1xi32>, f32, f32, f32)
   return
 }

@@ -5,7 +5,7 @@
 func.func @f(%p: !llvm.ptr<3>, %c: vector<8xi32>) {
   // expected-error @+1 {{(C1) expected codes that fill whole vectors, got 64 tokens of 128 dims at level 3}}
   %s = pmkvq.multiply_codes key 3 tokens 64 head_dim 128 in %p, %c
-    : !llvm.ptr<3>, vector<8xi32> -> vector<16xi32>
+    : !llvm.ptr<3>, vector<8xi32> -> vector<8xf32>
   return
 }
 
@@ -15,7 +15,7 @@ func.func @f(%p: !llvm.ptr<3>, %c: vector<8xi32>) {
 func.func @f(%p: !llvm.ptr<3>, %c: vector<8xi32>) {
   // expected-error @+1 {{(C1) expected codes that fill whole vectors, got 16 tokens of 128 dims at level 2}}
   %s = pmkvq.multiply_codes key 2 tokens 16 head_dim 128 in %p, %c
-    : !llvm.ptr<3>, vector<8xi32> -> vector<4xi32>
+    : !llvm.ptr<3>, vector<8xi32> -> vector<2xf32>
   return
 }
 
@@ -25,18 +25,29 @@ func.func @f(%p: !llvm.ptr<3>, %c: vector<8xi32>) {
 func.func @f(%p: !llvm.ptr<3>, %c: vector<2xi32>) {
   // expected-error @+1 {{(C1) expected codes that fill whole vectors, got 16 tokens of 128 dims at level 8}}
   %s = pmkvq.multiply_codes value 8 tokens 16 head_dim 128 in %p, %c
-    : !llvm.ptr<3>, vector<2xi32> -> vector<32xi32>
+    : !llvm.ptr<3>, vector<2xi32> -> vector<16xf32>
   return
 }
 
 // -----
 
-// multiply_codes C2.
+// multiply_codes C2: no query.
 func.func @f(%p: !llvm.ptr<3>) {
-  // expected-error @+1 {{(C2) expected at least one operand of columns}}
+  // expected-error @+1 {{(C2) expected one or two queries a lane, got 0}}
   "pmkvq.multiply_codes"(%p) <{part = #pmkvq<part key>, level = 4 : i64,
                                tokens = 64 : i64, head_dim = 128 : i64}>
     : (!llvm.ptr<3>) -> ()
+  return
+}
+
+// -----
+
+// multiply_codes C2: three operands.
+func.func @f(%p: !llvm.ptr<3>, %c: vector<8xi32>) {
+  // expected-error @+1 {{(C2) expected one or two queries a lane, got 3}}
+  %s:3 = pmkvq.multiply_codes key 4 tokens 64 head_dim 128 in %p, %c, %c, %c
+    : !llvm.ptr<3>, vector<8xi32>, vector<8xi32>, vector<8xi32>
+      -> vector<8xf32>, vector<8xf32>, vector<8xf32>
   return
 }
 
@@ -46,15 +57,15 @@ func.func @f(%p: !llvm.ptr<3>) {
 func.func @f(%p: !llvm.ptr<3>, %c: vector<8xi32>) {
   // expected-error @+1 {{(C2) expected columns of 16 words, got 8}}
   %s = pmkvq.multiply_codes key 16 tokens 16 head_dim 128 in %p, %c
-    : !llvm.ptr<3>, vector<8xi32> -> vector<4xf32>
+    : !llvm.ptr<3>, vector<8xi32> -> vector<2xf32>
   return
 }
 
 // -----
 
-// multiply_codes C3: codes' sums are exact.
+// multiply_codes C3: rows g and g + 8 of four blocks.
 func.func @f(%p: !llvm.ptr<3>, %c: vector<8xi32>) {
-  // expected-error @+1 {{(C3) expected 1 results of type 'vector<16xi32>', got 'vector<16xf32>'}}
+  // expected-error @+1 {{(C3) expected 1 results of type 'vector<8xf32>', got 'vector<16xf32>'}}
   %s = pmkvq.multiply_codes key 4 tokens 64 head_dim 128 in %p, %c
     : !llvm.ptr<3>, vector<8xi32> -> vector<16xf32>
   return
@@ -64,9 +75,19 @@ func.func @f(%p: !llvm.ptr<3>, %c: vector<8xi32>) {
 
 // multiply_codes C3: one result an operand.
 func.func @f(%p: !llvm.ptr<3>, %c: vector<8xi32>) {
-  // expected-error @+1 {{(C3) expected 2 results of type 'vector<16xi32>', got 'vector<16xi32>'}}
+  // expected-error @+1 {{(C3) expected 2 results of type 'vector<8xf32>', got 'vector<8xf32>'}}
   %s = pmkvq.multiply_codes key 4 tokens 64 head_dim 128 in %p, %c, %c
-    : !llvm.ptr<3>, vector<8xi32>, vector<8xi32> -> vector<16xi32>
+    : !llvm.ptr<3>, vector<8xi32>, vector<8xi32> -> vector<8xf32>
+  return
+}
+
+// -----
+
+// multiply_codes C4: 255 * 127 * 256, on either side of zero.
+func.func @f(%p: !llvm.ptr<3>, %c: vector<16xi32>) {
+  // expected-error @+1 {{(C4) expected sums of up to 8388607, got 16581120}}
+  %s = pmkvq.multiply_codes key 8 tokens 16 head_dim 256 in %p, %c
+    : !llvm.ptr<3>, vector<16xi32> -> vector<2xf32>
   return
 }
 
@@ -115,7 +136,7 @@ func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
 
 // -----
 
-// merge_warps C1: five queries take two operands.
+// merge_warps C1: of five queries a lane has two.
 func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
   // expected-error @+1 {{(C1) expected 38 values of states, got 4}}
   pmkvq.merge_warps pair %i shares %i partial %i (%x, %x, %x, %x) through %s to %g, %g

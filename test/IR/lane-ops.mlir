@@ -4,36 +4,74 @@
 
 // CHECK-LABEL: func @queries
 func.func @queries(%rows: vector<16xi32>) {
-  // CHECK: pmkvq.split_rows %{{.*}} : vector<16xi32> -> vector<8xi32>
-  %bytes, %scale = pmkvq.split_rows %rows : vector<16xi32> -> vector<8xi32>
-  // CHECK: pmkvq.weigh_rows %{{.*}}, %{{.*}} : vector<16xi32>
-  %w = pmkvq.weigh_rows %rows, %rows : vector<16xi32>
-  // CHECK: pmkvq.sum_bytes %{{.*}} : vector<8xi32>
-  %s = pmkvq.sum_bytes %bytes : vector<8xi32>
+  // CHECK: %[[BYTES:.*]], %{{.*}} = pmkvq.split_rows %{{.*}} : vector<16xi32> -> vector<8xi32>, f32
+  %bytes, %scale = pmkvq.split_rows %rows : vector<16xi32> -> vector<8xi32>, f32
+  // CHECK: pmkvq.weigh_rows %{{.*}}, %{{.*}} : vector<16xi32> -> f32
+  %w = pmkvq.weigh_rows %rows, %rows : vector<16xi32> -> f32
+  // CHECK: pmkvq.sum_bytes %[[BYTES]] : (vector<8xi32>) -> f32
+  %s = pmkvq.sum_bytes %bytes : (vector<8xi32>) -> f32
+  return
+}
+
+// CHECK-LABEL: func @two_queries_a_lane
+func.func @two_queries_a_lane(%rows: vector<16xi32>) {
+  // CHECK: %[[BYTES:.*]]:2, %{{.*}}:2 = pmkvq.split_rows %{{.*}} : vector<16xi32> -> vector<8xi32>, vector<8xi32>, f32, f32
+  %bytes:2, %scale:2 = pmkvq.split_rows %rows : vector<16xi32> -> vector<8xi32>, vector<8xi32>, f32, f32
+  // CHECK: %{{.*}}:2 = pmkvq.weigh_rows %{{.*}}, %{{.*}} : vector<16xi32> -> f32, f32
+  %w:2 = pmkvq.weigh_rows %rows, %rows : vector<16xi32> -> f32, f32
+  // CHECK: %{{.*}}:2 = pmkvq.sum_bytes %[[BYTES]]#0, %[[BYTES]]#1 : (vector<8xi32>, vector<8xi32>) -> (f32, f32)
+  %s:2 = pmkvq.sum_bytes %bytes#0, %bytes#1 : (vector<8xi32>, vector<8xi32>) -> (f32, f32)
   return
 }
 
 // CHECK-LABEL: func @products
 func.func @products(%codes: !llvm.ptr<3>, %bytes: vector<8xi32>, %weights: vector<2xi32>) {
-  // CHECK: pmkvq.multiply_codes key 2 tokens 128 head_dim 128 in %{{.*}}, %{{.*}}, %{{.*}} : !llvm.ptr<3>, vector<8xi32>, vector<8xi32> -> vector<32xi32>, vector<32xi32>
+  // CHECK: pmkvq.multiply_codes key 2 tokens 128 head_dim 128 in %{{.*}}, %{{.*}}, %{{.*}} : !llvm.ptr<3>, vector<8xi32>, vector<8xi32> -> vector<16xf32>, vector<16xf32>
   %two:2 = pmkvq.multiply_codes key 2 tokens 128 head_dim 128 in %codes, %bytes, %bytes
-    : !llvm.ptr<3>, vector<8xi32>, vector<8xi32> -> vector<32xi32>, vector<32xi32>
-  // CHECK: pmkvq.multiply_codes value 16 tokens 16 head_dim 128 in {{.*}} : !llvm.ptr<3>, vector<2xi32> -> vector<32xf32>
+    : !llvm.ptr<3>, vector<8xi32>, vector<8xi32> -> vector<16xf32>, vector<16xf32>
+  // CHECK: pmkvq.multiply_codes value 16 tokens 16 head_dim 128 in {{.*}} : !llvm.ptr<3>, vector<2xi32> -> vector<16xf32>
   %raw = pmkvq.multiply_codes value 16 tokens 16 head_dim 128 in %codes, %weights
-    : !llvm.ptr<3>, vector<2xi32> -> vector<32xf32>
+    : !llvm.ptr<3>, vector<2xi32> -> vector<16xf32>
   return
 }
 
 // CHECK-LABEL: func @softmax
-func.func @softmax(%m: f32, %outputs: vector<16xf32>, %x: vector<8xf32>) {
-  // CHECK: pmkvq.lazy_softmax %[[M:.*]] sums(%[[M]], %[[M]]) outputs %{{.*}} products %[[X:.*]] factors %[[X]] bias %[[X]] : (f32, f32, f32, vector<16xf32>, vector<8xf32>, vector<8xf32>, vector<8xf32>) -> (f32, f32, f32, vector<16xf32>, vector<8xf32>, vector<4xi32>)
-  %r:6 = pmkvq.lazy_softmax %m sums(%m, %m) outputs %outputs products %x factors %x bias %x
+// CHECK-SAME: (%[[M:.*]]: f32, %[[O:.*]]: vector<16xf32>, %[[X:.*]]: vector<8xf32>)
+func.func @softmax(%m: f32, %o: vector<16xf32>, %x: vector<8xf32>) {
+  // CHECK: %{{.*}}, %{{.*}}, %{{.*}}, %{{.*}}, %[[W:.*]] = pmkvq.lazy_softmax maxima(%[[M]]) sums(%[[M]]) offsets(%[[M]]) outputs(%[[O]]) products(%[[X]]) factors(%[[X]]) biases(%[[X]]) : (f32, f32, f32, vector<16xf32>, vector<8xf32>, vector<8xf32>, vector<8xf32>) -> (f32, f32, f32, vector<16xf32>, vector<8xf32>)
+  %r:5 = pmkvq.lazy_softmax maxima(%m) sums(%m) offsets(%m) outputs(%o)
+    products(%x) factors(%x) biases(%x)
     : (f32, f32, f32, vector<16xf32>, vector<8xf32>, vector<8xf32>, vector<8xf32>)
-      -> (f32, f32, f32, vector<16xf32>, vector<8xf32>, vector<4xi32>)
-  // CHECK: pmkvq.repack_weights %{{.*}}, %{{.*}} : vector<8xf32>, vector<4xi32> -> vector<4xi32>
-  %b, %unscale = pmkvq.repack_weights %r#4, %r#5 : vector<8xf32>, vector<4xi32> -> vector<4xi32>
-  // CHECK: pmkvq.repack_raw_weights %{{.*}} : vector<8xf32> -> vector<8xi32>
-  %raw = pmkvq.repack_raw_weights %x : vector<8xf32> -> vector<8xi32>
+      -> (f32, f32, f32, vector<16xf32>, vector<8xf32>)
+  return
+}
+
+// CHECK-LABEL: func @softmax_of_two
+// CHECK-SAME: (%[[M:.*]]: f32, %[[N:.*]]: f32, %[[O:.*]]: vector<8xf32>, %[[X:.*]]: vector<3xf32>)
+func.func @softmax_of_two(%m: f32, %n: f32, %o: vector<8xf32>, %x: vector<3xf32>) {
+  // CHECK: pmkvq.lazy_softmax maxima(%[[M]], %[[N]]) sums(%[[N]], %[[M]]) offsets(%[[M]], %[[M]]) outputs(%[[O]], %[[O]]) products(%[[X]], %[[X]]) factors(%[[X]], %[[X]]) biases(%[[X]], %[[X]]) :
+  %r:10 = pmkvq.lazy_softmax maxima(%m, %n) sums(%n, %m) offsets(%m, %m) outputs(%o, %o)
+    products(%x, %x) factors(%x, %x) biases(%x, %x)
+    : (f32, f32, f32, f32, f32, f32, vector<8xf32>, vector<8xf32>, vector<3xf32>, vector<3xf32>,
+       vector<3xf32>, vector<3xf32>, vector<3xf32>, vector<3xf32>)
+      -> (f32, f32, f32, f32, f32, f32, vector<8xf32>, vector<8xf32>, vector<3xf32>, vector<3xf32>)
+  return
+}
+
+// CHECK-LABEL: func @weights
+// CHECK-SAME: (%[[R:.*]]: vector<4xi32>, %[[W:.*]]: vector<8xf32>)
+func.func @weights(%r: vector<4xi32>, %w: vector<8xf32>) {
+  // CHECK: %{{.*}}, %{{.*}}, %{{.*}} = pmkvq.repack_weights %[[R]], %[[W]] : (vector<4xi32>, vector<8xf32>) -> (vector<4xi32>, f32, f32)
+  %b, %unscale, %sum = pmkvq.repack_weights %r, %w
+    : (vector<4xi32>, vector<8xf32>) -> (vector<4xi32>, f32, f32)
+  // CHECK: %{{.*}}:2, %{{.*}}, %{{.*}}:2 = pmkvq.repack_weights %[[R]], %[[W]], %[[W]] : (vector<4xi32>, vector<8xf32>, vector<8xf32>) -> (vector<4xi32>, vector<4xi32>, f32, f32, f32)
+  %two:2, %same, %sums:2 = pmkvq.repack_weights %r, %w, %w
+    : (vector<4xi32>, vector<8xf32>, vector<8xf32>) -> (vector<4xi32>, vector<4xi32>, f32, f32, f32)
+  // CHECK: pmkvq.repack_raw_weights %[[W]] : (vector<8xf32>) -> vector<8xi32>
+  %raw = pmkvq.repack_raw_weights %w : (vector<8xf32>) -> vector<8xi32>
+  // CHECK: pmkvq.repack_raw_weights %[[W]], %[[W]] : (vector<8xf32>, vector<8xf32>) -> (vector<8xi32>, vector<8xi32>)
+  %raws:2 = pmkvq.repack_raw_weights %w, %w
+    : (vector<8xf32>, vector<8xf32>) -> (vector<8xi32>, vector<8xi32>)
   return
 }
 

@@ -74,6 +74,14 @@ inline void mmaBytes(Sums<int64_t> &sums, const Operand &a, const Columns &b,
   });
 }
 
+inline void mmaSigned(Sums<int64_t> &sums, const Operand &a, const Columns &b) {
+  mmaBytes(sums, a, b, /*isSigned=*/true);
+}
+inline void mmaUnsigned(Sums<int64_t> &sums, const Operand &a,
+                        const Columns &b) {
+  mmaBytes(sums, a, b, /*isSigned=*/false);
+}
+
 /// mma.m16n8k16 of bf16.
 inline void mmaBrains(Sums<float> &sums, const Operand &a, const Columns &b) {
   auto read = [](uint32_t word, int i) { return fromBrain(halfOf(word, i)); };
@@ -99,6 +107,13 @@ inline uint32_t permute(uint32_t a, uint32_t b, uint32_t selector) {
   for (int i = 0; i < 4; ++i)
     result |= uint32_t(uint8_t(both >> (8 * ((selector >> (4 * i)) & 7))))
               << (8 * i);
+  return result;
+}
+
+inline Word permute(const Word &a, const Word &b, uint32_t selector) {
+  Word result;
+  for (int lane = 0; lane < kWarpLanes; ++lane)
+    result[lane] = permute(a[lane], b[lane], selector);
   return result;
 }
 

@@ -5,12 +5,15 @@
 // pmkvq/Target/FragmentLayout.h (which lane has which code).
 //
 // Mental model.  `convert-pmkvq-tile-to-lanes` says what each of 32 lanes holds.
-// Lane 4 g + t of a warp has, for a block of 16 rows of codes and up to 4
-// queries:
+// Lane 4 g + t of a warp has, for a block of 16 rows of codes:
 //
 //   query operand    queries' dims in the order of a B operand, column g
-//   scores, weights  query t, tokens g and g + 8 of each block
-//   outputs          query t, dims g and g + 8 of each block
+//   scores, weights  its queries, tokens g and g + 8 of each block
+//   outputs          its queries, dims g and g + 8 of each block
+//
+// A lane's queries: t where there are up to 4 (the 8 columns of an operand are
+// two bytes of 4 queries), 2 t and 2 t + 1 where there are up to 8 (one operand
+// of 8 high bytes, one of 8 low ones).
 //
 // Each step that is more than elementwise arithmetic is an op here, which a
 // pass of its own lowers.
@@ -30,32 +33,42 @@ def PMKVQ_Shared
     : Type<CPred<"$_self.getDialect().getNamespace() == \"llvm\"">,
            "pointer to shared memory">;
 
-def PMKVQ_SplitRowsOp : PMKVQ_Op<"split_rows", [Pure]> {
+def PMKVQ_SplitRowsOp : PMKVQ_Op<"split_rows",
+    [Pure, SameVariadicResultSize]> {
   let summary = "queries times ranges as two signed bytes an element";
   let description = [{
     Quantizes the elements of column g, spread over the lanes with the same g:
     E is the largest exponent among them, high = rint(x * 2^(20 - E))
     in units of 2^(E - 20), low what is left in 1/254 of that; both fit a signed
-    byte, since |x| < 2^(E - 14).  Lanes with even g
-    give the high bytes of query g / 2, lanes with odd g the low ones.  `scale`
-    turns sums of 254 * high + low of query t back.
+    byte, since |x| < 2^(E - 14).
 
-    (C1) `rows` are words of two f16, a multiple of four; `bytes` has half as
+    With one result, columns 2 q and 2 q + 1 of `rows` are both query q, and of
+    `bytes` its high and its low bytes.  With two, column q is query q, and the
+    first has the high, the second the low bytes.  `scales` turn sums of
+    254 * high + low back, one for each query of the lane: t, or 2 t and
+    2 t + 1.
+
+    (C1) `rows` are words of two f16, a multiple of four; `bytes` have half as
          many words, of four bytes.
+    (C2) A lane has one or two queries, as many operands of bytes and scales.
 
-    Lowers to: a maximum of exponents over lanes, 4 multiply-adds and a byte
-    permutation for 4 elements.
+    Lowers to: a maximum of exponents over lanes, 4 multiply-adds and one or two
+    byte permutations for 4 elements.
 
     ```mlir
     func.func @f(%rows: vector<16xi32>) -> vector<8xi32> {
-      %bytes, %scale = pmkvq.split_rows %rows : vector<16xi32> -> vector<8xi32>
-      return %bytes : vector<8xi32>
+      %high, %low, %scales:2 = pmkvq.split_rows %rows
+        : vector<16xi32> -> vector<8xi32>, vector<8xi32>, f32, f32
+      return %low : vector<8xi32>
     }
     ```
   }];
   let arguments = (ins PMKVQ_LaneVector<I32>:$rows);
-  let results = (outs PMKVQ_LaneVector<I32>:$bytes, F32:$scale);
-  let assemblyFormat = "$rows attr-dict `:` type($rows) `->` type($bytes)";
+  let results = (outs Variadic<PMKVQ_LaneVector<I32>>:$bytes,
+                      Variadic<F32>:$scales);
+  let assemblyFormat = [{
+    $rows attr-dict `:` type($rows) `->` type(results)
+  }];
   let hasVerifier = 1;
 }
 
@@ -63,45 +76,50 @@ def PMKVQ_WeighRowsOp : PMKVQ_Op<"weigh_rows",
     [Pure, AllTypesMatch<["rows", "by"]>]> {
   let summary = "sum of every query's row, weighted";
   let description = [{
-    sum_d rows[q][d] * by[d] for query t, both operands in the order of the
-    query operand, in f32.
+    sum_d rows[q][d] * by[d] for each query of the lane, both operands in the
+    order of the query operand (see `split_rows`), in f32.
 
     (C1) Both are words of two f16, a multiple of four.
+    (C2) A lane has one or two queries.
 
     Lowers to: one f16 matrix instruction for 4 elements a lane.
 
     ```mlir
     func.func @f(%rows: vector<16xi32>, %minima: vector<16xi32>) -> f32 {
-      %r = pmkvq.weigh_rows %rows, %minima : vector<16xi32>
+      %r = pmkvq.weigh_rows %rows, %minima : vector<16xi32> -> f32
       return %r : f32
     }
     ```
   }];
   let arguments = (ins PMKVQ_LaneVector<I32>:$rows, PMKVQ_LaneVector<I32>:$by);
-  let results = (outs F32:$result);
-  let assemblyFormat = "$rows `,` $by attr-dict `:` type($rows)";
+  let results = (outs Variadic<F32>:$sums);
+  let assemblyFormat = [{
+    $rows `,` $by attr-dict `:` type($rows) `->` type($sums)
+  }];
   let hasVerifier = 1;
 }
 
 def PMKVQ_SumBytesOp : PMKVQ_Op<"sum_bytes", [Pure]> {
   let summary = "sum of 254 * high + low over every query's row";
   let description = [{
-    Exact, for query t, as f32 in the unit of `split_rows`' scale.
+    Exact, for each query of the lane, as f32 in the unit of `split_rows`'
+    scales.
 
-    (C1) `bytes` are pairs of words, one a matrix instruction.
+    (C1) `bytes` are pairs of words, one a matrix instruction, as many in each.
+    (C2) A lane has one or two queries, as many as there are operands.
 
     Lowers to: matrix instructions with ones for codes.
 
     ```mlir
     func.func @f(%bytes: vector<8xi32>) -> f32 {
-      %r = pmkvq.sum_bytes %bytes : vector<8xi32>
+      %r = pmkvq.sum_bytes %bytes : (vector<8xi32>) -> f32
       return %r : f32
     }
     ```
   }];
-  let arguments = (ins PMKVQ_LaneVector<I32>:$bytes);
-  let results = (outs F32:$result);
-  let assemblyFormat = "$bytes attr-dict `:` type($bytes)";
+  let arguments = (ins Variadic<PMKVQ_LaneVector<I32>>:$bytes);
+  let results = (outs Variadic<F32>:$sums);
+  let assemblyFormat = "$bytes attr-dict `:` functional-type(operands, results)";
   let hasVerifier = 1;
 }
 
@@ -113,32 +131,39 @@ def PMKVQ_MultiplyCodesOp : PMKVQ_Op<"multiply_codes"> {
   let summary = "matrix product of staged codes with B operands";
   let description = [{
     `codes` is where the side of the unit lies in shared memory, in the order of
-    FragmentLayout.  One result a B operand: for every block of 16 rows, the
-    lane's four accumulators.  Fields are read where they lie: row r of the
-    accumulators is too large by 2^exponent(r).
+    FragmentLayout.  `columns` are queries or weights in two parts: bytes, which
+    count U * high + low (U is 254 for keys and 256 for values), or at level 16
+    bf16, which add up.  One operand has both parts in neighbouring columns, two
+    have one each (see `split_rows`).
+
+    One result a query of the lane: for every block of 16 rows, those of rows g
+    and g + 8, to a unit in 24 bits.  Fields are read where they lie: row r
+    is too large by 2^exponent(r).
 
     (C1) `level`, `tokens` and `head_dim` describe a FragmentLayout of whole
          vectors.
-    (C2) Each of `columns` has two words for every block of k; there is at least
-         one.
-    (C3) Each of `sums` has four elements for every block of rows: f32 at level
-         16, else i32.
+    (C2) Each of `columns` has two words for every block of k; there are one or
+         two.
+    (C3) Each of `sums` has two elements for every block of rows, and there are
+         as many as `columns`.
+    (C4) No sum of a part leaves the 23 bits that the lowering has for it.
 
     Lowers to: one 16-byte load a vector, an AND for each register of an
-    operand (none at 8 bits and above), one matrix instruction for each operand.
+    operand (none at 8 bits and above), one matrix instruction for each operand,
+    three f32 operations for each result.
 
     ```mlir
-    func.func @f(%codes: !llvm.ptr<3>, %bytes: vector<8xi32>) -> vector<16xi32> {
+    func.func @f(%codes: !llvm.ptr<3>, %bytes: vector<8xi32>) -> vector<8xf32> {
       %sums = pmkvq.multiply_codes key 4 tokens 64 head_dim 128 in %codes, %bytes
-        : !llvm.ptr<3>, vector<8xi32> -> vector<16xi32>
-      return %sums : vector<16xi32>
+        : !llvm.ptr<3>, vector<8xi32> -> vector<8xf32>
+      return %sums : vector<8xf32>
     }
     ```
   }];
   let arguments = (ins PMKVQ_PartAttr:$part, I64Attr:$level, I64Attr:$tokens,
                        I64Attr:$head_dim, PMKVQ_Shared:$codes,
                        Variadic<PMKVQ_LaneVector<I32>>:$columns);
-  let results = (outs Variadic<AnyType>:$sums);
+  let results = (outs Variadic<PMKVQ_LaneVector<F32>>:$sums);
   let assemblyFormat = [{
     $part $level `tokens` $tokens `head_dim` $head_dim `in` $codes `,` $columns
     attr-dict `:` type($codes) `,` type($columns) `->` type($sums)
@@ -150,102 +175,113 @@ def PMKVQ_MultiplyCodesOp : PMKVQ_Op<"multiply_codes"> {
 // Softmax
 //===----------------------------------------------------------------------===//
 
-def PMKVQ_LazySoftmaxOp : PMKVQ_Op<"lazy_softmax"> {
+def PMKVQ_LazySoftmaxOp : PMKVQ_Op<"lazy_softmax",
+    [SameVariadicOperandSize, SameVariadicResultSize]> {
   let summary = "weights against a maximum that is seldom raised";
   let description = [{
-    A score is product * factor + bias, in units of log2; its weight is
-    2^(score - maximum - 2).  Only if a weight of the warp exceeds 1 is the
-    maximum raised to the largest score of each query, and sums and outputs are
-    rescaled: a uniform branch that few units take.  `maximum` is the same in
-    all lanes of a query; `sums` and `outputs` are the lane's own.
+    For each query of the lane: a score is product * factor + bias, in units of
+    log2; its weight is 2^(score - maximum - 2).  The next sum has the weights
+    added; offset and outputs stay.  Only if weights of the warp could exceed 1
+    (four of them add up to more) are all queries' maxima raised to their
+    largest scores, and sums, offsets and outputs rescaled: a uniform branch
+    that few units take.  `maxima` are the same in all lanes of a query; the
+    rest is the lane's own.
 
-    `packed` are the weights as f16 pairs, one for each block of 16 tokens.
+    A score that is no number makes the sum none.
 
-    (C1) Products, factors, bias and weights are as many, an even number.
-    (C2) `packed` has a word for two weights.
-    (C3) Sums and outputs are as many as those they become.
+    (C1) One or two queries; as many of each operand, and five results for each.
+    (C2) Products, factors, biases and weights of a query are as many.
+    (C3) Outputs are as many as those they become.
 
-    Lowers to: one multiply-add, one 2^x for each weight, a packed maximum, a
-    vote, and the branch.
+    Lowers to: one multiply-add, one 2^x and one addition for each weight, a
+    comparison for four, a vote, and the branch.
 
     ```mlir
     func.func @f(%maximum: f32, %sum: f32, %outputs: vector<16xf32>,
                  %x: vector<4xf32>) -> vector<4xf32> {
-      %next:5 = pmkvq.lazy_softmax %maximum sums(%sum) outputs %outputs
-        products %x factors %x bias %x
-        : (f32, f32, vector<16xf32>, vector<4xf32>, vector<4xf32>, vector<4xf32>)
-          -> (f32, f32, vector<16xf32>, vector<4xf32>, vector<2xi32>)
-      return %next#3 : vector<4xf32>
+      %next:5 = pmkvq.lazy_softmax maxima(%maximum) sums(%sum) offsets(%sum)
+        outputs(%outputs) products(%x) factors(%x) biases(%x)
+        : (f32, f32, f32, vector<16xf32>, vector<4xf32>, vector<4xf32>, vector<4xf32>)
+          -> (f32, f32, f32, vector<16xf32>, vector<4xf32>)
+      return %next#4 : vector<4xf32>
     }
     ```
   }];
-  let arguments = (ins F32:$maximum, Variadic<F32>:$sums,
-                       PMKVQ_LaneVector<F32>:$outputs,
-                       PMKVQ_LaneVector<F32>:$products,
-                       PMKVQ_LaneVector<F32>:$factors,
-                       PMKVQ_LaneVector<F32>:$bias);
-  let results = (outs F32:$next_maximum, Variadic<F32>:$next_sums,
-                      PMKVQ_LaneVector<F32>:$next_outputs,
-                      PMKVQ_LaneVector<F32>:$weights,
-                      PMKVQ_LaneVector<I32>:$packed);
+  let arguments = (ins Variadic<F32>:$maxima, Variadic<F32>:$sums,
+                       Variadic<F32>:$offsets,
+                       Variadic<PMKVQ_LaneVector<F32>>:$outputs,
+                       Variadic<PMKVQ_LaneVector<F32>>:$products,
+                       Variadic<PMKVQ_LaneVector<F32>>:$factors,
+                       Variadic<PMKVQ_LaneVector<F32>>:$biases);
+  let results = (outs Variadic<F32>:$next_maxima, Variadic<F32>:$next_sums,
+                      Variadic<F32>:$next_offsets,
+                      Variadic<PMKVQ_LaneVector<F32>>:$next_outputs,
+                      Variadic<PMKVQ_LaneVector<F32>>:$weights);
   let assemblyFormat = [{
-    $maximum `sums` `(` $sums `)` `outputs` $outputs `products` $products
-    `factors` $factors `bias` $bias attr-dict `:` functional-type(operands, results)
+    `maxima` `(` $maxima `)` `sums` `(` $sums `)` `offsets` `(` $offsets `)`
+    `outputs` `(` $outputs `)` `products` `(` $products `)`
+    `factors` `(` $factors `)` `biases` `(` $biases `)` attr-dict
+    `:` functional-type(operands, results)
   }];
   let hasVerifier = 1;
 }
 
-def PMKVQ_RepackWeightsOp : PMKVQ_Op<"repack_weights"> {
-  let summary = "weights from accumulators to a B operand of bytes";
+def PMKVQ_RepackWeightsOp : PMKVQ_Op<"repack_weights",
+    [SameVariadicResultSize]> {
+  let summary = "weights from accumulators to B operands of bytes";
   let description = [{
     n = weight * range * 65000 / (largest range of the unit), rounded, in two
-    bytes; columns 2 q and 2 q + 1 hold the high and low bytes of query q.
-    `unscale` turns 256 * high + low sums back.
+    bytes.  With one query a lane, columns 2 q and 2 q + 1 of the operand hold
+    the high and low bytes of query q; with two, column q of the first its high
+    and of the second its low bytes.  `unscale` turns 256 * high + low sums
+    back; `sums` are the lane's own of n, times `unscale`.
 
-    (C1) `ranges` and `operand` have a word for two weights.
+    (C1) `ranges` and each of `columns` have a word for two weights.
+    (C2) One or two queries, as many operands and sums.
 
     Lowers to: a multiply-add that leaves the integer in the low bits of a
-    float, one byte permutation and one 8x8 transposition for a block of 16
-    tokens.
+    float, byte permutations and one 8x8 transposition for a block of 16 tokens
+    and operand, integer additions.
 
     ```mlir
     func.func @f(%weights: vector<4xf32>, %ranges: vector<2xi32>) -> vector<2xi32> {
-      %operand, %unscale = pmkvq.repack_weights %weights, %ranges
-        : vector<4xf32>, vector<2xi32> -> vector<2xi32>
-      return %operand : vector<2xi32>
+      %columns, %unscale, %sum = pmkvq.repack_weights %ranges, %weights
+        : (vector<2xi32>, vector<4xf32>) -> (vector<2xi32>, f32, f32)
+      return %columns : vector<2xi32>
     }
     ```
   }];
-  let arguments = (ins PMKVQ_LaneVector<F32>:$weights,
-                       PMKVQ_LaneVector<I32>:$ranges);
-  let results = (outs PMKVQ_LaneVector<I32>:$operand, F32:$unscale);
+  let arguments = (ins PMKVQ_LaneVector<I32>:$ranges,
+                       Variadic<PMKVQ_LaneVector<F32>>:$weights);
+  let results = (outs Variadic<PMKVQ_LaneVector<I32>>:$columns, F32:$unscale,
+                      Variadic<F32>:$sums);
   let assemblyFormat = [{
-    $weights `,` $ranges attr-dict `:` type($weights) `,` type($ranges) `->`
-    type($operand)
+    $ranges `,` $weights attr-dict `:` functional-type(operands, results)
   }];
   let hasVerifier = 1;
 }
 
 def PMKVQ_RepackRawWeightsOp : PMKVQ_Op<"repack_raw_weights"> {
-  let summary = "weights from accumulators to a B operand of bf16";
+  let summary = "weights from accumulators to B operands of bf16";
   let description = [{
-    Columns 2 q and 2 q + 1 hold query q's weights rounded to bf16 and what the
-    rounding left.
+    Weights rounded to bf16, and what the rounding left: columns 2 q and 2 q + 1
+    of one operand, or column q of each of two.
 
-    (C1) `operand` has a word for each weight.
+    (C1) Each of `columns` has a word for each weight.
+    (C2) One or two queries, as many operands.
 
-    Lowers to: two conversions, one transposition for 8 tokens.
+    Lowers to: two conversions, one transposition for 8 tokens and operand.
 
     ```mlir
     func.func @f(%weights: vector<2xf32>) -> vector<2xi32> {
-      %operand = pmkvq.repack_raw_weights %weights : vector<2xf32> -> vector<2xi32>
-      return %operand : vector<2xi32>
+      %columns = pmkvq.repack_raw_weights %weights : (vector<2xf32>) -> vector<2xi32>
+      return %columns : vector<2xi32>
     }
     ```
   }];
-  let arguments = (ins PMKVQ_LaneVector<F32>:$weights);
-  let results = (outs PMKVQ_LaneVector<I32>:$operand);
-  let assemblyFormat = "$weights attr-dict `:` type($weights) `->` type($operand)";
+  let arguments = (ins Variadic<PMKVQ_LaneVector<F32>>:$weights);
+  let results = (outs Variadic<PMKVQ_LaneVector<I32>>:$columns);
+  let assemblyFormat = "$weights attr-dict `:` functional-type(operands, results)";
   let hasVerifier = 1;
 }
 
@@ -322,12 +358,12 @@ def PMKVQ_RingWaitOp : PMKVQ_Op<"ring_wait"> {
 def PMKVQ_MergeWarpsOp : PMKVQ_Op<"merge_warps"> {
   let summary = "merges the states of a thread block's warps";
   let description = [{
-    Takes, for each B operand (4 queries), a maximum, a sum, an offset and the
-    outputs of the lane.  The result goes to `out` of `pair` if `shares` is
+    Takes, for each query of the lane, a maximum, a sum, an offset and the
+    outputs.  The result goes to `out` of `pair` if `shares` is
     1, else to partial result `partial`.
 
     (C1) `group` lies in 1 .. 8, and `states` has 3 + head_dim / 8 values for
-         each B operand.
+         each query of the lane.
     (C2) 128 divides `head_dim`: a thread merges at least two outputs.
 
     Lowers to: sums over the lanes of a query, stores to shared memory, a

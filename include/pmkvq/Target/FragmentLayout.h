@@ -58,6 +58,13 @@ struct FragmentLayout {
   int32_t tokens;
   int64_t headDim;
 
+  /// What the high byte of a query or a weight is worth in units of the low
+  /// one.  254 = 2 * 127 keeps what rounding a query leaves, at most half a
+  /// unit of the high byte, within a signed byte.
+  static constexpr int32_t kQueryUnits = 254, kWeightUnits = 256;
+  /// Largest sum of bytes times codes that has room below f32's 24 bits.
+  static constexpr int64_t kLargestSum = (1 << 23) - 1;
+
   static constexpr int32_t kRows = 16;
   static constexpr int32_t kLanes = 32;
   static constexpr int32_t kVectorBytes = 16 * kLanes;
@@ -83,6 +90,14 @@ struct FragmentLayout {
     if (level >= 8)
       return 0;
     return (level == 2 ? (rowBlock & 1) * 4 : 0) + (upperRows ? level : 0);
+  }
+
+  /// Bound of a row's sums, doubled where bytes are signed: fields times the
+  /// largest byte.
+  constexpr int64_t largestSum() const {
+    int64_t code = (1 << level) - 1;
+    int64_t field = code << exponent(1, /*upperRows=*/true);
+    return field * (part == rt::kKey ? 2 * 127 : 255) * kBlocks() * depth();
   }
 
   constexpr Fragment fragment(int32_t vector, int32_t index) const {
