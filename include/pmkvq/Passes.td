@@ -230,7 +230,7 @@ def ConvertTileToLanes : Pass<"convert-pmkvq-tile-to-lanes",
     of each lane's elements, tiles places in shared memory, loops over segments
     and units loops over a work list.  What is more than elementwise arithmetic
     becomes an op that a later step lowers: the ring, products with codes, the
-    split of queries, the lazy softmax, the repacking of weights, the merges.
+    split of queries, the online softmax, the repacking of weights, the merges.
 
     Precondition: `pmkvq-split-units`, `pmkvq-fold-parameters` and
     `pmkvq-hoist-constants` ran.
@@ -270,10 +270,10 @@ def UnpackCodes : PMKVQ_LanePass<"pmkvq-unpack-codes"> {
   }];
 }
 
-def LowerLazySoftmax : PMKVQ_LanePass<"pmkvq-lower-lazy-softmax"> {
-  let summary = "Lower the softmax with a maximum that is seldom raised";
+def LowerOnlineSoftmax : PMKVQ_LanePass<"pmkvq-lower-online-softmax"> {
+  let summary = "Lower the softmax against the largest score so far";
   let description = [{
-    `lazy_softmax` becomes multiply-adds, 2^x, a vote and a branch.
+    `online_softmax` becomes multiply-adds, 2^x, maxima over lanes and products.
   }];
 }
 

@@ -23,7 +23,7 @@ using namespace mlir::pmkvq;
 using Values = LaneBuilder::Values;
 
 /// Integers are at most this times the largest weight, which the softmax keeps
-/// below 1 + 1 / 256: two bytes.
+/// below 1: two bytes.
 static constexpr double kLargest = 65000.0;
 /// 2^23: a sum's low bits are the rounded integer.
 static constexpr uint32_t kRounderBits = 0x4b000000;

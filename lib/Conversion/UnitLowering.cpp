@@ -500,8 +500,8 @@ private:
     SmallVector<Type> types(3 * states.size(), b.getF32Type());
     types.append(states.size(), outputs[0].getType());
     types.append(states.size(), products[0].getType());
-    auto softmax = LazySoftmaxOp::create(b, types, maxima, sums, offsets,
-                                         outputs, products, factors, biases);
+    auto softmax = OnlineSoftmaxOp::create(b, types, maxima, sums, offsets,
+                                           outputs, products, factors, biases);
     Lanes weights(Lanes::Weights);
     for (auto [query, state] : llvm::enumerate(states)) {
       state.maximum = softmax.getNextMaxima()[query];

@@ -139,7 +139,7 @@ LogicalResult MultiplyCodesOp::verify() {
 // Softmax
 //===----------------------------------------------------------------------===//
 
-LogicalResult LazySoftmaxOp::verify() {
+LogicalResult OnlineSoftmaxOp::verify() {
   constexpr size_t kOperands = 7, kResults = 5;
   size_t queries = getNumResults() / kResults;
   if (failed(verifyQueries(*this, "(C1)", queries)))

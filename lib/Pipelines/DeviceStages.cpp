@@ -36,7 +36,7 @@ void mlir::pmkvq::buildDevicePipeline(OpPassManager &pm,
   pm.addPass(createLowerRing());
   pm.addPass(createSplitQueries());
   pm.addPass(createUnpackCodes());
-  pm.addPass(createLowerLazySoftmax());
+  pm.addPass(createLowerOnlineSoftmax());
   pm.addPass(createRepackWeights());
   pm.addPass(createLowerMerges());
   pm.addPass(createCanonicalizerPass());

@@ -72,7 +72,7 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %in: memref<?x10x128xf32>,
 // CHECK: arith.mulf %{{.*}}, %[[FACTOR1]]
 // One softmax and one repacking for both; maxima, sums and offsets are carried
 // query by query.
-// CHECK: %[[MAXIMA:.*]]:2, %[[PARTS:.*]]:2, %[[OFFSETS:.*]]:2, %[[OUTPUTS:.*]]:2, %[[WEIGHTS:.*]]:2 = pmkvq.lazy_softmax {{.*}} products(%[[SUMS]]#0, %[[SUMS]]#1)
+// CHECK: %[[MAXIMA:.*]]:2, %[[PARTS:.*]]:2, %[[OFFSETS:.*]]:2, %[[OUTPUTS:.*]]:2, %[[WEIGHTS:.*]]:2 = pmkvq.online_softmax {{.*}} products(%[[SUMS]]#0, %[[SUMS]]#1)
 // CHECK: %[[COLUMNS:.*]]:2, %[[UNSCALE:.*]], %{{.*}}:2 = pmkvq.repack_weights %{{.*}}, %[[WEIGHTS]]#0, %[[WEIGHTS]]#1 : (vector<4xi32>, vector<8xf32>, vector<8xf32>) -> (vector<4xi32>, vector<4xi32>, f32, f32, f32)
 // CHECK: %[[PRODUCTS:.*]]:2 = pmkvq.multiply_codes value 4 tokens 64 head_dim 128 in %{{.*}}, %[[COLUMNS]]#0, %[[COLUMNS]]#1 : !llvm.ptr<3>, vector<4xi32>, vector<4xi32> -> vector<16xf32>, vector<16xf32>
 // CHECK-DAG: arith.mulf %[[UNSCALE]], %[[SIXTEENTH]]
@@ -119,7 +119,7 @@ pmkvq.kernel @raw(%work: !pmkvq.work, %in: memref<?x16x128xf32>,
 // CHECK: %[[QUERIES:.*]] = vector.from_elements {{.*}} : vector<16xi32>
 // CHECK: %[[RESTS:.*]] = vector.from_elements {{.*}} : vector<16xi32>
 // CHECK: %[[SCORES:.*]]:2 = pmkvq.multiply_codes key 16 tokens 16 head_dim 128 in %{{.*}}, %[[QUERIES]], %[[RESTS]] : !llvm.ptr<3>, vector<16xi32>, vector<16xi32> -> vector<2xf32>, vector<2xf32>
-// CHECK: %{{.*}}:2, %{{.*}}:2, %{{.*}}:2, %{{.*}}:2, %[[WEIGHTS:.*]]:2 = pmkvq.lazy_softmax {{.*}} products(%[[SCORES]]#0, %[[SCORES]]#1)
+// CHECK: %{{.*}}:2, %{{.*}}:2, %{{.*}}:2, %{{.*}}:2, %[[WEIGHTS:.*]]:2 = pmkvq.online_softmax {{.*}} products(%[[SCORES]]#0, %[[SCORES]]#1)
 // CHECK: %[[COLUMNS:.*]]:2 = pmkvq.repack_raw_weights %[[WEIGHTS]]#0, %[[WEIGHTS]]#1 : (vector<2xf32>, vector<2xf32>) -> (vector<2xi32>, vector<2xi32>)
 // CHECK: pmkvq.multiply_codes value 16 tokens 16 head_dim 128 in %{{.*}}, %[[COLUMNS]]#0, %[[COLUMNS]]#1 : !llvm.ptr<3>, vector<2xi32>, vector<2xi32> -> vector<16xf32>, vector<16xf32>
 // CHECK: pmkvq.merge_warps {{.*}} group 8 head_dim 128

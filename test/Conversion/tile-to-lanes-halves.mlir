@@ -45,7 +45,7 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %in: memref<?x8x128xf32>,
 // CHECK: %[[BIT:.*]] = arith.andi %{{.*}}, %c33554432_i32
 // CHECK: %[[SECOND:.*]] = arith.cmpi ne, %[[BIT]], %c0_i32
 // CHECK: pmkvq.multiply_codes key 16 tokens 16 head_dim 128 in %{{.*}} -> vector<2xf32>
-// CHECK: %{{.*}}, %{{.*}}, %{{.*}}, %{{.*}}, %[[WEIGHTS:.*]] = pmkvq.lazy_softmax
+// CHECK: %{{.*}}, %{{.*}}, %{{.*}}, %{{.*}}, %[[WEIGHTS:.*]] = pmkvq.online_softmax
 // CHECK: %[[WEIGHT:.*]] = vector.extract %[[WEIGHTS]][0]
 // CHECK: %[[WEIGHT8:.*]] = vector.extract %[[WEIGHTS]][1]
 // CHECK: %[[RANGE:.*]] = arith.select %[[SECOND]], %{{.*}}, %{{.*}} : i32
@@ -71,7 +71,7 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %in: memref<?x8x128xf32>,
 // CHECK-COUNT-2: arith.select %[[SECOND]], {{.*}} : f32
 // CHECK-NOT: arith.select
 // CHECK: %[[SCORES:.*]] = vector.from_elements %[[SCORE]], %[[SCORE8]] : vector<2xf32>
-// CHECK: pmkvq.lazy_softmax {{.*}} products(%[[SCORES]])
+// CHECK: pmkvq.online_softmax {{.*}} products(%[[SCORES]])
 // CHECK-NOT: arith.select
 // CHECK: pmkvq.repack_raw_weights %{{.*}} : (vector<2xf32>) -> vector<2xi32>
 // CHECK: pmkvq.multiply_codes value 16 tokens 16 head_dim 128 in

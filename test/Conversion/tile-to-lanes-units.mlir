@@ -72,7 +72,7 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %in: memref<?x8x128xf32>,
 // CHECK: %[[COUNTS8:.*]] = arith.cmpi slt
 // CHECK: %[[SCORE8:.*]] = arith.select %[[COUNTS8]], %{{.*}}, %[[HIDDEN]]
 // CHECK: %[[SCORES:.*]] = vector.from_elements %[[SCORE]], %[[SCORE8]]
-// CHECK: %[[MAX:.*]], %[[SUM:.*]], %[[OFFSET:.*]], %[[OUTPUTS:.*]], %[[WEIGHTS:.*]] = pmkvq.lazy_softmax {{.*}} products(%[[SCORES]])
+// CHECK: %[[MAX:.*]], %[[SUM:.*]], %[[OFFSET:.*]], %[[OUTPUTS:.*]], %[[WEIGHTS:.*]] = pmkvq.online_softmax {{.*}} products(%[[SCORES]])
 // CHECK: %[[OUTPUT:.*]] = vector.extract %[[OUTPUTS]][0]
 // CHECK: pmkvq.repack_raw_weights %[[WEIGHTS]] : (vector<2xf32>) -> vector<2xi32>
 // CHECK: %[[VALUES:.*]] = llvm.getelementptr %[[SLOT]][4096]
@@ -102,7 +102,7 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %in: memref<?x8x128xf32>,
 // CHECK: %[[FACTORS:.*]] = vector.from_elements %[[F0:.*]], %[[F2:.*]], %[[F4:.*]], %[[F6:.*]], %[[F0]], %[[F2]], %[[F4]], %[[F6]] : vector<8xf32>
 // No token of theirs is hidden.
 // CHECK-NOT: arith.select
-// CHECK: %{{.*}}, %{{.*}}, %[[OFFSET:.*]], %[[OUTPUTS:.*]], %[[WEIGHTS:.*]] = pmkvq.lazy_softmax {{.*}} products(%[[SUMS]]) factors(%[[FACTORS]])
+// CHECK: %{{.*}}, %{{.*}}, %[[OFFSET:.*]], %[[OUTPUTS:.*]], %[[WEIGHTS:.*]] = pmkvq.online_softmax {{.*}} products(%[[SUMS]]) factors(%[[FACTORS]])
 // Values at 4 bits: weights take the ranges, and go to the offset times minima.
 // CHECK: %[[FIRST:.*]] = vector.extract %[[OUTPUTS]][0]
 // CHECK: %[[SECOND:.*]] = vector.extract %[[OUTPUTS]][1]

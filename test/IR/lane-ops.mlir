@@ -38,8 +38,8 @@ func.func @products(%codes: !llvm.ptr<3>, %bytes: vector<8xi32>, %weights: vecto
 // CHECK-LABEL: func @softmax
 // CHECK-SAME: (%[[M:.*]]: f32, %[[O:.*]]: vector<16xf32>, %[[X:.*]]: vector<8xf32>)
 func.func @softmax(%m: f32, %o: vector<16xf32>, %x: vector<8xf32>) {
-  // CHECK: %{{.*}}, %{{.*}}, %{{.*}}, %{{.*}}, %[[W:.*]] = pmkvq.lazy_softmax maxima(%[[M]]) sums(%[[M]]) offsets(%[[M]]) outputs(%[[O]]) products(%[[X]]) factors(%[[X]]) biases(%[[X]]) : (f32, f32, f32, vector<16xf32>, vector<8xf32>, vector<8xf32>, vector<8xf32>) -> (f32, f32, f32, vector<16xf32>, vector<8xf32>)
-  %r:5 = pmkvq.lazy_softmax maxima(%m) sums(%m) offsets(%m) outputs(%o)
+  // CHECK: %{{.*}}, %{{.*}}, %{{.*}}, %{{.*}}, %[[W:.*]] = pmkvq.online_softmax maxima(%[[M]]) sums(%[[M]]) offsets(%[[M]]) outputs(%[[O]]) products(%[[X]]) factors(%[[X]]) biases(%[[X]]) : (f32, f32, f32, vector<16xf32>, vector<8xf32>, vector<8xf32>, vector<8xf32>) -> (f32, f32, f32, vector<16xf32>, vector<8xf32>)
+  %r:5 = pmkvq.online_softmax maxima(%m) sums(%m) offsets(%m) outputs(%o)
     products(%x) factors(%x) biases(%x)
     : (f32, f32, f32, vector<16xf32>, vector<8xf32>, vector<8xf32>, vector<8xf32>)
       -> (f32, f32, f32, vector<16xf32>, vector<8xf32>)
@@ -49,8 +49,8 @@ func.func @softmax(%m: f32, %o: vector<16xf32>, %x: vector<8xf32>) {
 // CHECK-LABEL: func @softmax_of_two
 // CHECK-SAME: (%[[M:.*]]: f32, %[[N:.*]]: f32, %[[O:.*]]: vector<8xf32>, %[[X:.*]]: vector<3xf32>)
 func.func @softmax_of_two(%m: f32, %n: f32, %o: vector<8xf32>, %x: vector<3xf32>) {
-  // CHECK: pmkvq.lazy_softmax maxima(%[[M]], %[[N]]) sums(%[[N]], %[[M]]) offsets(%[[M]], %[[M]]) outputs(%[[O]], %[[O]]) products(%[[X]], %[[X]]) factors(%[[X]], %[[X]]) biases(%[[X]], %[[X]]) :
-  %r:10 = pmkvq.lazy_softmax maxima(%m, %n) sums(%n, %m) offsets(%m, %m) outputs(%o, %o)
+  // CHECK: pmkvq.online_softmax maxima(%[[M]], %[[N]]) sums(%[[N]], %[[M]]) offsets(%[[M]], %[[M]]) outputs(%[[O]], %[[O]]) products(%[[X]], %[[X]]) factors(%[[X]], %[[X]]) biases(%[[X]], %[[X]]) :
+  %r:10 = pmkvq.online_softmax maxima(%m, %n) sums(%n, %m) offsets(%m, %m) outputs(%o, %o)
     products(%x, %x) factors(%x, %x) biases(%x, %x)
     : (f32, f32, f32, f32, f32, f32, vector<8xf32>, vector<8xf32>, vector<3xf32>, vector<3xf32>,
        vector<3xf32>, vector<3xf32>, vector<3xf32>, vector<3xf32>)

@@ -249,7 +249,7 @@ int registerBudget(const Case &c) {
   case 2:
     return isTwoOperands ? 240 : 160;
   case 4:
-    return isTwoOperands ? 200 : 144;
+    return isTwoOperands ? 216 : 144;
   case 8:
     return isTwoOperands ? 216 : 144;
   default:

@@ -175,17 +175,16 @@ def PMKVQ_MultiplyCodesOp : PMKVQ_Op<"multiply_codes"> {
 // Softmax
 //===----------------------------------------------------------------------===//
 
-def PMKVQ_LazySoftmaxOp : PMKVQ_Op<"lazy_softmax",
+def PMKVQ_OnlineSoftmaxOp : PMKVQ_Op<"online_softmax",
     [SameVariadicOperandSize, SameVariadicResultSize]> {
-  let summary = "weights against a maximum that is seldom raised";
+  let summary = "weights against the largest score so far";
   let description = [{
     For each query of the lane: a score is product * factor + bias, in units of
-    log2; its weight is 2^(score - maximum - 2).  The next sum has the weights
-    added; offset and outputs stay.  Only if weights of the warp could exceed 1
-    (four of them add up to more) are all queries' maxima raised to their
-    largest scores, and sums, offsets and outputs rescaled: a uniform branch
-    that few units take.  `maxima` are the same in all lanes of a query; the
-    rest is the lane's own.
+    log2.  The next maximum is the largest of the warp's scores and the maximum
+    so far; sum, offset and outputs are worth 2^(maximum - next maximum) of what
+    they were.  A weight is 2^(score - next maximum - 1), and the next sum has
+    the weights added.  `maxima` are the same in all lanes of a query; the rest
+    is the lane's own.
 
     A score that is no number makes the sum none.
 
@@ -193,13 +192,13 @@ def PMKVQ_LazySoftmaxOp : PMKVQ_Op<"lazy_softmax",
     (C2) Products, factors, biases and weights of a query are as many.
     (C3) Outputs are as many as those they become.
 
-    Lowers to: one multiply-add, one 2^x and one addition for each weight, a
-    comparison for four, a vote, and the branch.
+    Lowers to: two multiply-adds, a maximum, one 2^x and one addition for each
+    weight, a maximum over lanes, a product for each output.
 
     ```mlir
     func.func @f(%maximum: f32, %sum: f32, %outputs: vector<16xf32>,
                  %x: vector<4xf32>) -> vector<4xf32> {
-      %next:5 = pmkvq.lazy_softmax maxima(%maximum) sums(%sum) offsets(%sum)
+      %next:5 = pmkvq.online_softmax maxima(%maximum) sums(%sum) offsets(%sum)
         outputs(%outputs) products(%x) factors(%x) biases(%x)
         : (f32, f32, f32, vector<16xf32>, vector<4xf32>, vector<4xf32>, vector<4xf32>)
           -> (f32, f32, f32, vector<16xf32>, vector<4xf32>)
