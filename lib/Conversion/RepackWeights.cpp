@@ -4,9 +4,10 @@
 // UnitLowering.cpp.
 //
 // Accumulators have queries along t, B operands along g: one 8x8 transposition
-// of 16-bit elements turns one into the other.  An element is what tokens g and
-// g + 8 of a block have of a column: a lane of the result holds column g' of
-// tokens 2 t', 2 t' + 8, 2 t' + 1, 2 t' + 9, the order of FragmentLayout.
+// of 16-bit elements turns one into the other.  Of bytes, an element is what
+// tokens g and g + 8 of a block have of a column: a lane of the result holds
+// column g' of tokens 2 t', 2 t' + 8, 2 t' + 1, 2 t' + 9, the order of
+// FragmentLayout.
 //
 //===----------------------------------------------------------------------===//
 

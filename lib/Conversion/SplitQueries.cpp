@@ -98,7 +98,7 @@ static Values splitOperands(LaneBuilder &b, const Values &words, Value scale) {
 static SmallVector<Value> splitRows(LaneBuilder &b, SplitRowsOp op) {
   Values words = b.unpack(op.getRows());
   Value exponent = largestExponent(b, words);
-  // 2^(20 - (E - 15)) in both halves.
+  // 2^(20 - E) in both halves: an exponent field of 35 - E.
   Value scale = b.mul(b.shl(b.sub(b.i32(35), exponent), 10), b.i32(0x10001));
   size_t queries = op.getBytes().size();
   Values results = queries == 1 ? splitColumns(b, words, scale)

@@ -38,7 +38,7 @@ def PMKVQ_SplitRowsOp : PMKVQ_Op<"split_rows",
   let summary = "queries times ranges as two signed bytes an element";
   let description = [{
     Quantizes the elements of column g, spread over the lanes with the same g:
-    E is the largest exponent among them, high = rint(x * 2^(20 - E))
+    E is the largest exponent field among them, high = rint(x * 2^(20 - E))
     in units of 2^(E - 20), low what is left in 1/254 of that; both fit a signed
     byte, since |x| < 2^(E - 14).
 
@@ -52,8 +52,8 @@ def PMKVQ_SplitRowsOp : PMKVQ_Op<"split_rows",
          many words, of four bytes.
     (C2) A lane has one or two queries, as many operands of bytes and scales.
 
-    Lowers to: a maximum of exponents over lanes, 4 multiply-adds and one or two
-    byte permutations for 4 elements.
+    Lowers to: a maximum of exponents over lanes, 4 multiply-adds a word and one
+    or two byte permutations for two words.
 
     ```mlir
     func.func @f(%rows: vector<16xi32>) -> vector<8xi32> {
@@ -150,7 +150,7 @@ def PMKVQ_MultiplyCodesOp : PMKVQ_Op<"multiply_codes"> {
 
     Lowers to: one 16-byte load a vector, an AND for each register of an
     operand (none at 8 bits and above), one matrix instruction for each operand,
-    three f32 operations for each result.
+    two f32 operations for each result (one at level 16).
 
     ```mlir
     func.func @f(%codes: !llvm.ptr<3>, %bytes: vector<8xi32>) -> vector<8xf32> {
