@@ -247,7 +247,7 @@ int registerBudget(const Case &c) {
   bool isTwoOperands = c.operands() == 2;
   switch (c.kinds[0].key) {
   case 2:
-    return isTwoOperands ? 240 : 160;
+    return isTwoOperands ? 240 : 172;
   case 4:
     return isTwoOperands ? 216 : 144;
   case 8:
