@@ -249,7 +249,6 @@ int registerBudget(const Case &c) {
   case 2:
     return isTwoOperands ? 240 : 172;
   case 4:
-    return isTwoOperands ? 216 : 144;
   case 8:
     return isTwoOperands ? 216 : 144;
   default:
