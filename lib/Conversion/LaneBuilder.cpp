@@ -129,11 +129,6 @@ Value LaneBuilder::mulHalves(Value a, Value b) {
                                  bitcast(b, halves(*this)));
   return bitcast(r, getI32Type());
 }
-Value LaneBuilder::addHalves(Value a, Value b) {
-  Value r = LLVM::FAddOp::create(*this, bitcast(a, halves(*this)),
-                                 bitcast(b, halves(*this)));
-  return bitcast(r, getI32Type());
-}
 Value LaneBuilder::maxHalves(Value a, Value b) {
   Value r = LLVM::MaxNumOp::create(*this, bitcast(a, halves(*this)),
                                    bitcast(b, halves(*this)));
@@ -204,10 +199,6 @@ Value LaneBuilder::shuffleXor(Value value, int64_t mask) {
 Value LaneBuilder::shuffle(Value value, Value lane) {
   return NVVM::ShflOp::create(*this, value.getType(), i32(-1), value, lane,
                               i32(31), NVVM::ShflKind::idx, UnitAttr());
-}
-Value LaneBuilder::any(Value predicate) {
-  return NVVM::VoteSyncOp::create(*this, getI1Type(), i32(-1), predicate,
-                                  NVVM::VoteSyncKind::any);
 }
 Value LaneBuilder::maxOverWarp(Value value) {
   return NVVM::ReduxOp::create(*this, value.getType(), value,

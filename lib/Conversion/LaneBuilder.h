@@ -78,7 +78,6 @@ public:
   /// One f16 of a word, as f32.
   Value half(Value word, int64_t index);
   Value mulHalves(Value a, Value b);
-  Value addHalves(Value a, Value b);
   Value maxHalves(Value a, Value b);
   Value fmaHalves(Value a, Value b, Value c);
   /// max(|a|, |b|) of each half, the sign undefined.
@@ -114,7 +113,6 @@ public:
   void syncWarp();
   Value shuffleXor(Value value, int64_t mask);
   Value shuffle(Value value, Value lane);
-  Value any(Value predicate);
   /// Largest unsigned integer of the warp.
   Value maxOverWarp(Value value);
   /// The 8x8 matrix of 16-bit elements that a word of each lane makes,
