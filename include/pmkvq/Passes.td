@@ -167,6 +167,59 @@ def FoldParameters : Pass<"pmkvq-fold-parameters", "::mlir::pmkvq::KernelOp"> {
   let statistics = [Statistic<"numFolded", "folded", "Products folded">];
 }
 
+def ProductsToIntegers
+    : Pass<"pmkvq-products-to-integers", "::mlir::pmkvq::KernelOp"> {
+  let summary = "Take products with codes of integers";
+  let description = [{
+    A CPU multiplies 16-bit integers and adds them up twice as fast as floats,
+    and codes need no conversion to be integers.  Rows before a product with
+    codes on a linear grid below level 16 are rounded to 15 bits and a sign, in a
+    unit of their own.  Multiplications by a vector are taken into the rounding,
+    an addition of one number a row into the product.  What rounding loses from
+    the sum of a row is added times the middle code: errors then meet a code's
+    distance from the middle, and are half as large.
+
+    Before:
+    ```mlir
+    %qs = pmkvq.scale %q, %step
+    %y = pmkvq.contract %qs, %k
+    %x = pmkvq.add_outer %y, %b, %ones
+    ```
+    After:
+    ```mlir
+    %i, %unit, %lost = pmkvq.round_rows %q by %step
+    %c = arith.mulf %lost, %middle
+    %bias = arith.addf %b, %c
+    %x = pmkvq.contract_integers %i, %k unit %unit bias %bias
+    ```
+    Postcondition: what `contract` is left has a tile at level 16 or a code book.
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::pmkvq::PMKVQDialect"];
+  let statistics = [Statistic<"numProducts", "products", "Products of integers">];
+}
+
+def PrefetchPages : Pass<"pmkvq-prefetch-pages", "::mlir::pmkvq::KernelOp"> {
+  let summary = "Fetch the next page while one is worked on";
+  let description = [{
+    Blocks lie anywhere, so no hardware foresees the next page.  Products and
+    parameters of a loop over pages get the next page's tile at the same level as
+    what lies ahead; in the last round that is the page itself.  If its level
+    is another, the wrong lines are fetched, or too few.
+
+    Before: `%y = pmkvq.contract %q, %k` on a page fetched at the loop's index
+    After:
+    ```mlir
+    %next = pmkvq.fetch %cache[%sequence, %head, %after]
+    %a = pmkvq.take key %next
+    %y = pmkvq.contract %q, %k ahead %a
+    ```
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::pmkvq::PMKVQDialect"];
+  let statistics = [Statistic<"numAhead", "ahead", "Ops that look ahead">];
+}
+
 def ConvertTileToVector : Pass<"convert-pmkvq-tile-to-vector",
                                "::mlir::ModuleOp"> {
   let summary = "Lower kernels in tile form to vector code for the CPU";
@@ -196,7 +249,8 @@ def SplitUnits : Pass<"pmkvq-split-units", "::mlir::ModuleOp"> {
     fixed area become `for_segment` and `for_unit`, the merge kernel becomes
     `store_merged`.
 
-    Precondition: parameters are not folded yet; queries come rotated.
+    Precondition: parameters are not folded yet; queries are scaled as
+    they are loaded, or rotated in between.
     Postcondition: no `attend_task` is left.
   }];
   let options = [
@@ -238,7 +292,37 @@ def ConvertTileToLanes : Pass<"convert-pmkvq-tile-to-lanes",
   }];
   let options = [
     Option<"dependentLaunch", "dependent-launch", "bool", "false",
-           "Start while the launch before may still run">];
+           "Start while the launch before may still run">,
+    Option<"bulkCopies", "bulk-copies", "bool", "true",
+           "Whether the ring's copies are to be bulk copies">,
+    Option<"sharedBytes", "shared-bytes", "int64_t", "232448",
+           "Shared memory that a thread block can have">];
+  // Dependent dialects: lib/Conversion/LaneBuilder.cpp.
+}
+
+def ConvertAppendToLanes : Pass<"convert-pmkvq-append-to-lanes",
+                                "::mlir::ModuleOp"> {
+  let summary = "Say which dims of a new token each lane rotates and stores";
+  let description = [{
+    The kernel that appends a row becomes a function of a `gpu.module`, with a
+    warp for each row and kv head.
+
+    Postcondition: no kernel that appends is left.
+  }];
+  // Dependent dialects: lib/Conversion/LaneBuilder.cpp.
+}
+
+def ConvertPagesToLanes : Pass<"convert-pmkvq-pages-to-lanes",
+                               "::mlir::ModuleOp"> {
+  let summary = "Say which codes of a page each lane writes";
+  let description = [{
+    Kernels that flush or requantize one part of a page become functions of a
+    `gpu.module`.  A thread block takes one part, a warp a slice of it that has
+    whole groups.  Codes stay in the lane that has them at every level; extremes
+    of groups go over its neighbours; a part is read whole before it is written.
+
+    Postcondition: no kernel over a list of pages is left.
+  }];
   // Dependent dialects: lib/Conversion/LaneBuilder.cpp.
 }
 
@@ -247,11 +331,15 @@ class PMKVQ_LanePass<string flag> : Pass<flag, "::mlir::ModuleOp"> {
 }
 
 def LowerRing : PMKVQ_LanePass<"pmkvq-lower-ring"> {
-  let summary = "Lower the ring of staged units to bulk copies and barriers";
+  let summary = "Lower the ring of staged units to copies";
   let description = [{
     `ring_issue` becomes one bulk copy for each piece of a unit, `ring_wait` a
-    wait for its barrier's phase.
+    wait for its barrier's phase; without bulk copies, `cp.async` of 16 bytes by
+    every lane, and a wait for all of them.
   }];
+  let options = [
+    Option<"bulkCopies", "bulk-copies", "bool", "true",
+           "Whether the chip has bulk copies">];
 }
 
 def SplitQueries : PMKVQ_LanePass<"pmkvq-split-queries"> {
@@ -260,6 +348,9 @@ def SplitQueries : PMKVQ_LanePass<"pmkvq-split-queries"> {
     `split_rows`, `weigh_rows` and `sum_bytes` become f16 arithmetic, byte
     permutations and matrix instructions.
   }];
+  let options = [
+    Option<"absoluteMaximum", "absolute-maximum", "bool", "true",
+           "Whether the chip has an instruction for max(|a|, |b|)">];
 }
 
 def UnpackCodes : PMKVQ_LanePass<"pmkvq-unpack-codes"> {
@@ -290,6 +381,91 @@ def LowerMerges : PMKVQ_LanePass<"pmkvq-lower-merges"> {
   let description = [{
     `merge_warps` and `merge_shares` become sums in a fixed order, through
     shared memory and through partial results.
+  }];
+}
+
+def CheckLowered : Pass<"pmkvq-check-lowered", "::mlir::ModuleOp"> {
+  let summary = "Diagnose what a pipeline cannot lower, or has not lowered";
+  let description = [{
+    An error on each op of the dialect, the outermost alone.  With
+    `allow-kernels`, before the first step, kernels and what is in them may
+    stay: launches and caches around them are diagnosed before steps rewrite
+    the kernels that they name.
+
+    Before: `pmkvq.kernel @append ...`
+    After:  error: 'pmkvq.kernel' op 'append' is not lowered by any step of
+            this pipeline
+  }];
+  let options = [Option<"allowKernels", "allow-kernels", "bool", "false",
+                        "Kernels may be there still">];
+  let dependentDialects = ["::mlir::pmkvq::PMKVQDialect"];
+}
+
+//===----------------------------------------------------------------------===//
+// Prefill on a GPU
+//===----------------------------------------------------------------------===//
+
+def SplitRows : Pass<"pmkvq-split-rows", "::mlir::ModuleOp"> {
+  let summary = "Turn attention over pages into attention of 128 rows a task";
+  let description = [{
+    A kernel that attends over pages becomes one whose workers take 128 query
+    rows of a kv head (all heads of its group beside each other) over a list of
+    pages; fixed areas and the rows' own tokens are pages at level 16 there.
+    Tiles are dequantized before products, not folded into them: a tile is used
+    by so many rows that decoding it costs less than rescaling these.
+
+    Precondition: parameters are not folded; queries come rotated.
+    Postcondition: no `attend_task` is left.
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::pmkvq::PMKVQDialect"];
+}
+
+def ConvertTileToWarpgroups : Pass<"convert-pmkvq-tile-to-warpgroups",
+                                   "::mlir::ModuleOp"> {
+  let summary = "Say what each warpgroup of a prefill kernel does";
+  let description = [{
+    Kernels over 128 rows become functions of a `gpu.module` in which two
+    warpgroups dequantize and two multiply, with rings of tiles between them.
+    What is more than loops, barriers and addresses becomes an op that a later
+    step lowers.
+
+    Precondition: `pmkvq-split-rows` ran.
+    Postcondition: no kernel over rows is left.
+  }];
+  let options = [
+    ListOption<"keys", "keys", "int64_t",
+               "Levels of keys that can occur; the ladder's if empty">,
+    ListOption<"values", "values", "int64_t",
+               "Levels of values that can occur; the ladder's if empty">,
+    Option<"stages", "stages", "int64_t", "2",
+           "Tiles of keys, and of values, that may be under way: 2 or 3">];
+  // Dependent dialects: lib/Conversion/WarpgroupBuilder.cpp.
+}
+
+def DequantizeTiles : PMKVQ_LanePass<"pmkvq-dequantize-tiles"> {
+  let summary = "Lower codes to elements of f16 tiles";
+  let description = [{
+    `load_fragments` and `load_groups` become 16-byte loads,
+    `dequantize_fragments` an AND and a multiply-add for two elements and a
+    swizzled store for eight.  Masks and exponents come from FragmentLayout,
+    offset and step from the format.
+  }];
+}
+
+def LowerTileSoftmax : PMKVQ_LanePass<"pmkvq-lower-tile-softmax"> {
+  let summary = "Lower the softmax whose maximum seldom rises";
+  let description = [{
+    `mask_scores` becomes comparisons with constants, `tile_softmax`
+    multiply-adds, 2^x, a vote and a branch, `pack_weights` conversions.
+  }];
+}
+
+def LowerTileProducts : PMKVQ_LanePass<"pmkvq-lower-tile-products"> {
+  let summary = "Lower products of tiles to wgmma";
+  let description = [{
+    `score_product` and `value_product` become a fence, 8 instructions and a
+    commit each, `await_products` a wait.
   }];
 }
 

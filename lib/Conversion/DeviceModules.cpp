@@ -16,6 +16,7 @@
 #include "mlir/IR/Diagnostics.h"
 #include "pmkvq/IR/PMKVQ.h"
 #include "pmkvq/Target/DeviceProgram.h"
+#include "pmkvq_rt/DeviceKernelNames.h"
 
 using namespace mlir;
 using namespace mlir::pmkvq;
@@ -27,21 +28,53 @@ static FormatAttr parseFormat(MLIRContext &context, const std::string &text) {
       parseAttribute("#pmkvq.format" + text, &context));
 }
 
-OwningOpRef<ModuleOp> mlir::pmkvq::buildDecodeModule(MLIRContext &context,
-                                                     const DecodeSpec &spec) {
+/// The cache type of a spec; null after an error.
+template <typename Spec>
+static CacheType makeCache(MLIRContext &context, const Spec &spec,
+                           int64_t sink) {
   context.loadDialect<PMKVQDialect, arith::ArithDialect, scf::SCFDialect>();
-  Location loc = UnknownLoc::get(&context);
   FormatAttr key = parseFormat(context, spec.keyFormat);
   FormatAttr value = parseFormat(context, spec.valueFormat);
   if (!key || !value)
     return {};
-  auto emitError = [&] { return mlir::emitError(loc); };
-  CacheType cache =
-      CacheType::getChecked(emitError, &context, spec.kvHeads, spec.headDim,
-                            key, value, ArrayRef<int64_t>{16, 8, 4, 2},
-                            /*sink=*/int64_t(1));
+  auto emitError = [&] { return mlir::emitError(UnknownLoc::get(&context)); };
+  SmallVector<int64_t> ladder(rt::kLadder.begin(), rt::kLadder.end());
+  return CacheType::getChecked(emitError, &context, spec.kvHeads, spec.headDim,
+                               key, value, ArrayRef<int64_t>(ladder), sink);
+}
+
+OwningOpRef<ModuleOp> mlir::pmkvq::buildWriterModule(MLIRContext &context,
+                                                     const WriterSpec &spec) {
+  CacheType cache = makeCache(context, spec, spec.sink);
   if (!cache)
     return {};
+  Location loc = UnknownLoc::get(&context);
+  OwningOpRef<ModuleOp> module = ModuleOp::create(loc);
+  OpBuilder at = OpBuilder::atBlockEnd(module->getBody());
+  ImplicitLocOpBuilder b(loc, at);
+  buildAppendKernel(b, rt::kAppendKernel,
+                    {cache, spec.valuesRotated, spec.embedsPositions});
+  for (Part part : {Part::Key, Part::Value}) {
+    auto of = static_cast<rt::Part>(part);
+    for (int32_t to : rt::kLadder)
+      buildFlushKernel(b, rt::flushKernel(of, to), cache, part, to);
+    for (int32_t from : ArrayRef<int32_t>(rt::kLadder).drop_back())
+      buildRequantizeKernel(b, rt::requantizeKernel(of, from), cache, part,
+                            from);
+  }
+  return module;
+}
+
+/// Attention over a cache of any level, named `name`.
+template <typename Spec>
+static OwningOpRef<ModuleOp> buildAttention(MLIRContext &context,
+                                            const Spec &spec, StringRef name,
+                                            bool queriesRotated) {
+  CacheType cache = makeCache(context, spec, /*sink=*/1);
+  if (!cache)
+    return {};
+  Location loc = UnknownLoc::get(&context);
+  auto emitError = [&] { return mlir::emitError(loc); };
   if (spec.queryHeads <= 0 || spec.queryHeads % spec.kvHeads) {
     emitError() << "expected a number of query heads that " << spec.kvHeads
                 << " kv heads divide, got " << spec.queryHeads;
@@ -55,9 +88,19 @@ OwningOpRef<ModuleOp> mlir::pmkvq::buildDecodeModule(MLIRContext &context,
   shape.queryHeads = spec.queryHeads;
   shape.scale = spec.scale;
   shape.resultRotated = true;
-  shape.queriesRotated = true;
-  buildAttendKernel(b, "decode", shape);
+  shape.queriesRotated = queriesRotated;
+  buildAttendKernel(b, name, shape);
   return module;
+}
+
+OwningOpRef<ModuleOp> mlir::pmkvq::buildDecodeModule(MLIRContext &context,
+                                                     const DecodeSpec &spec) {
+  return buildAttention(context, spec, "decode", spec.queriesRotated);
+}
+
+OwningOpRef<ModuleOp> mlir::pmkvq::buildPrefillModule(MLIRContext &context,
+                                                      const PrefillSpec &spec) {
+  return buildAttention(context, spec, "prefill", /*queriesRotated=*/true);
 }
 
 /// xor of all words of `data`: thread i of n takes 16-byte vectors i, i + n,
@@ -76,7 +119,8 @@ static Value emitReadLoop(LaneBuilder &b, Value data, Value size) {
   Value threads = widen(b.blockThreads());
   Value stride =
       times(times(threads, widen(b.gridBlocks())), b.i64(kVectorBytes));
-  Value thread = plus(times(widen(b.blockId()), threads), widen(b.threadId()));
+  Value before = times(widen(b.blockId()), threads);
+  Value thread = plus(before, widen(b.threadId()));
   Value start = times(thread, b.i64(kVectorBytes));
   Value step = times(stride, b.i64(kAtOnce));
   auto loop = scf::ForOp::create(b, start, size, step, ValueRange{b.i32(0)});
@@ -113,32 +157,14 @@ OwningOpRef<ModuleOp> mlir::pmkvq::buildReadModule(MLIRContext &context) {
   context.loadAllAvailableDialects();
   Location loc = UnknownLoc::get(&context);
   OwningOpRef<ModuleOp> module = ModuleOp::create(loc);
-  OpBuilder at = OpBuilder::atBlockEnd(module->getBody());
-  auto kernels = gpu::GPUModuleOp::create(at, loc, "kernels");
-  at.setInsertionPointToStart(kernels.getBody());
+  OpBuilder at = OpBuilder::atBlockEnd(getLaneModule(*module));
   LaneBuilder b(loc, at);
-  auto function = LLVM::LLVMFuncOp::create(
-      b, "read",
-      LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(&context),
-                                  {b.pointer(0)}));
-  auto bytes =
-      LLVM::LLVMArrayType::get(b.getI64Type(), sizeof(rt::ReadArgs) / 8);
-  function.setArgAttr(0, LLVM::LLVMDialect::getByValAttrName(),
-                      TypeAttr::get(bytes));
-  function->setAttr("nvvm.kernel", b.getUnitAttr());
-  Block *entry = function.addEntryBlock(b);
-  b.setInsertionPointToStart(entry);
-  Value arguments = entry->getArgument(0);
-  auto field = [&](Type type, size_t offset) {
-    return b.load(type, b.at(arguments, offset), 8);
-  };
-  auto global = [&](size_t offset) -> Value {
-    return LLVM::AddrSpaceCastOp::create(b, b.pointer(kGlobalSpace),
-                                         field(b.pointer(0), offset));
-  };
-  Value data = global(offsetof(rt::ReadArgs, data));
-  Value size = field(b.getI64Type(), offsetof(rt::ReadArgs, bytes));
-  Value sink = global(offsetof(rt::ReadArgs, sink));
+  Value arguments =
+      b.startFunction("read", sizeof(rt::ReadArgs), /*threads=*/0);
+  Value data = b.pointerArgument(arguments, offsetof(rt::ReadArgs, data));
+  Value size =
+      b.load(b.getI64Type(), b.at(arguments, offsetof(rt::ReadArgs, bytes)), 8);
+  Value sink = b.pointerArgument(arguments, offsetof(rt::ReadArgs, sink));
   Value sum = emitReadLoop(b, data, size);
   Value never = b.compare(arith::CmpIPredicate::eq, sum, 0x12345677);
   auto branch = scf::IfOp::create(b, never, /*withElseRegion=*/false);
@@ -147,6 +173,5 @@ OwningOpRef<ModuleOp> mlir::pmkvq::buildReadModule(MLIRContext &context) {
     b.setInsertionPointToStart(branch.thenBlock());
     b.store(sum, sink, 4);
   }
-  LLVM::ReturnOp::create(b, ValueRange());
   return module;
 }

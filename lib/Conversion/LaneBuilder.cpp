@@ -9,6 +9,8 @@
 #include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "llvm/Support/MathExtras.h"
+#include <cmath>
 
 using namespace mlir;
 using namespace mlir::pmkvq;
@@ -17,6 +19,49 @@ using Values = LaneBuilder::Values;
 void mlir::pmkvq::registerLaneDialects(DialectRegistry &registry) {
   registry.insert<LLVM::LLVMDialect, NVVM::NVVMDialect, arith::ArithDialect,
                   gpu::GPUDialect, scf::SCFDialect, vector::VectorDialect>();
+}
+
+Block *mlir::pmkvq::getLaneModule(ModuleOp module) {
+  auto existing = module.getOps<gpu::GPUModuleOp>();
+  if (!existing.empty())
+    return (*existing.begin()).getBody();
+  OpBuilder builder = OpBuilder::atBlockEnd(module.getBody());
+  return gpu::GPUModuleOp::create(builder, module.getLoc(), "kernels")
+      .getBody();
+}
+
+//===----------------------------------------------------------------------===//
+// Functions
+//===----------------------------------------------------------------------===//
+
+Value LaneBuilder::startFunction(StringRef name, int64_t bytes, int32_t threads,
+                                 int32_t blocks) {
+  MLIRContext *context = getContext();
+  auto function = LLVM::LLVMFuncOp::create(
+      *this, name,
+      LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(context),
+                                  {pointer(0)}));
+  function.setArgAttr(
+      0, LLVM::LLVMDialect::getByValAttrName(),
+      TypeAttr::get(LLVM::LLVMArrayType::get(getI64Type(), bytes / 8)));
+  function.setArgAttr(0, LLVM::LLVMDialect::getAlignAttrName(),
+                      getI64IntegerAttr(8));
+  function->setAttr("nvvm.kernel", getUnitAttr());
+  if (threads) {
+    function->setAttr("nvvm.reqntid", getDenseI32ArrayAttr({threads}));
+    function->setAttr("nvvm.minctasm", getI32IntegerAttr(blocks));
+  }
+  Block *entry = function.addEntryBlock(*this);
+  setInsertionPointToStart(entry);
+  LLVM::ReturnOp::create(*this, ValueRange());
+  setInsertionPoint(entry->getTerminator());
+  return entry->getArgument(0);
+}
+
+Value LaneBuilder::pointerArgument(Value arguments, size_t offset) {
+  Value address =
+      load(pointer(0), at(arguments, static_cast<int64_t>(offset)), 8);
+  return LLVM::AddrSpaceCastOp::create(*this, pointer(kGlobalSpace), address);
 }
 
 //===----------------------------------------------------------------------===//
@@ -124,27 +169,46 @@ Value LaneBuilder::half(Value word, int64_t index) {
       *this, bitcast(word, halves(*this)), i32(index));
   return arith::ExtFOp::create(*this, getF32Type(), element);
 }
-Value LaneBuilder::mulHalves(Value a, Value b) {
-  Value r = LLVM::FMulOp::create(*this, bitcast(a, halves(*this)),
-                                 bitcast(b, halves(*this)));
-  return bitcast(r, getI32Type());
+/// Operands in the order that they are named in: compilers differ in which
+/// argument of a call they evaluate, and so emit, first.
+template <typename OpTy, typename... Words>
+static Value onHalves(LaneBuilder &b, Words... words) {
+  Values operands = {b.bitcast(words, halves(b))...};
+  Value r = OpTy::create(b, halves(b), operands);
+  return b.bitcast(r, b.getI32Type());
 }
-Value LaneBuilder::maxHalves(Value a, Value b) {
-  Value r = LLVM::MaxNumOp::create(*this, bitcast(a, halves(*this)),
-                                   bitcast(b, halves(*this)));
-  return bitcast(r, getI32Type());
+Value LaneBuilder::mulHalves(Value x, Value y) {
+  return onHalves<LLVM::FMulOp>(*this, x, y);
 }
-Value LaneBuilder::fmaHalves(Value a, Value b, Value c) {
-  Value r =
-      LLVM::FMAOp::create(*this, bitcast(a, halves(*this)),
-                          bitcast(b, halves(*this)), bitcast(c, halves(*this)));
-  return bitcast(r, getI32Type());
+Value LaneBuilder::maxHalves(Value x, Value y) {
+  return onHalves<LLVM::MaxNumOp>(*this, x, y);
+}
+Value LaneBuilder::fmaHalves(Value x, Value y, Value z) {
+  return onHalves<LLVM::FMAOp>(*this, x, y, z);
 }
 Value LaneBuilder::maxAbsHalves(Value a, Value b) {
   Value r =
       callIntrinsic(*this, "llvm.nvvm.fmax.xorsign.abs.f16x2", halves(*this),
                     {bitcast(a, halves(*this)), bitcast(b, halves(*this))});
   return bitcast(r, getI32Type());
+}
+template <typename OpTy>
+static Value onBrainFloats(LaneBuilder &b, Value x, Value y) {
+  auto type = VectorType::get({2}, b.getBF16Type());
+  Value left = b.bitcast(x, type), right = b.bitcast(y, type);
+  Value r = OpTy::create(b, left, right);
+  return b.bitcast(r, b.getI32Type());
+}
+Value LaneBuilder::minimumBrainFloats(Value a, Value b) {
+  return onBrainFloats<LLVM::MinimumOp>(*this, a, b);
+}
+Value LaneBuilder::maximumBrainFloats(Value a, Value b) {
+  return onBrainFloats<LLVM::MaximumOp>(*this, a, b);
+}
+Value LaneBuilder::brainFloat(Value word, int64_t index) {
+  Value bits =
+      index ? andBits(word, static_cast<int32_t>(0xffff0000)) : shl(word, 16);
+  return bitcast(bits, getF32Type());
 }
 Value LaneBuilder::splatHalf(uint16_t bits) {
   return i32(static_cast<int32_t>(bits | uint32_t(bits) << 16));
@@ -191,7 +255,50 @@ Value LaneBuilder::gridBlocks() {
   return NVVM::GridDimXOp::create(*this, getI32Type());
 }
 void LaneBuilder::barrier() { NVVM::Barrier0Op::create(*this); }
+Value LaneBuilder::barrierAnd(Value bit) {
+  return callIntrinsic(*this, "llvm.nvvm.barrier.cta.red.and.aligned.all",
+                       getI1Type(), {i32(0), bit});
+}
 void LaneBuilder::syncWarp() { NVVM::SyncWarpOp::create(*this, i32(-1)); }
+Value LaneBuilder::fromLane(Value x, int64_t mask) {
+  return bitcast(shuffleXor(bitcast(x, getI32Type()), mask), getF32Type());
+}
+
+Value LaneBuilder::negateByLane(Value x, Value lane, int64_t mask, bool lower) {
+  Value bit = shl(andBits(lane, mask), 31 - llvm::Log2_64(mask));
+  if (lower)
+    bit = arith::XOrIOp::create(*this, bit, i32(int64_t{1} << 31));
+  Value bits = arith::XOrIOp::create(*this, bitcast(x, getI32Type()), bit);
+  return bitcast(bits, getF32Type());
+}
+
+Values LaneBuilder::hadamard(Values x, Value lane, int64_t headDim,
+                             int64_t run) {
+  const int64_t lanes = std::min<int64_t>(32, headDim / run);
+  const int64_t block = headDim & -headDim;
+  for (int64_t half = 1; half < block; half *= 2) {
+    const bool isMine = half < run || half >= run * lanes;
+    // The bit of an element's number among the lane's, or of the lane's.
+    int64_t mask = half < run ? half : (isMine ? half / lanes : half / run);
+    Values next;
+    for (int64_t i = 0; i < static_cast<int64_t>(x.size()); ++i)
+      if (isMine) {
+        next.push_back(
+            i & mask ? Value(arith::SubFOp::create(*this, x[i ^ mask], x[i]))
+                     : Value(arith::AddFOp::create(*this, x[i], x[i ^ mask])));
+      } else {
+        Value other = fromLane(x[i], mask);
+        Value mine = negateByLane(x[i], lane, mask, /*lower=*/false);
+        next.push_back(arith::AddFOp::create(*this, other, mine));
+      }
+    x = next;
+  }
+  Value norm = f32(1.0 / std::sqrt(static_cast<double>(block)));
+  for (Value &value : x)
+    value = arith::MulFOp::create(*this, value, norm);
+  return x;
+}
+
 Value LaneBuilder::shuffleXor(Value value, int64_t mask) {
   return NVVM::ShflOp::create(*this, value.getType(), i32(-1), value, i32(mask),
                               i32(31), NVVM::ShflKind::bfly, UnitAttr());
@@ -205,14 +312,9 @@ Value LaneBuilder::maxOverWarp(Value value) {
                                NVVM::ReduxKind::UMAX, i32(-1));
 }
 Value LaneBuilder::transpose(Value word) {
-  // Neither an op nor an intrinsic exists.
-  return LLVM::InlineAsmOp::create(
-             *this, getI32Type(), word,
-             "movmatrix.sync.aligned.m8n8.trans.b16 $0, $1;", "=r,r",
-             /*has_side_effects=*/false, /*is_align_stack=*/false,
-             LLVM::TailCallKind::None,
-             LLVM::AsmDialectAttr::get(getContext(), LLVM::AsmDialect::AD_ATT),
-             /*operand_attrs=*/ArrayAttr())
+  return instruction(getI32Type(), word,
+                     "movmatrix.sync.aligned.m8n8.trans.b16 $0, $1;", "=r,r",
+                     /*sideEffects=*/false)
       .getResult(0);
 }
 
@@ -274,6 +376,10 @@ Value LaneBuilder::load(Type type, Value address, unsigned alignment) {
 void LaneBuilder::store(Value value, Value address, unsigned alignment) {
   LLVM::StoreOp::create(*this, value, address, alignment);
 }
+Value LaneBuilder::atRecord(Value base, Value number, int64_t bytes) {
+  Value wide = arith::ExtUIOp::create(*this, getI64Type(), number);
+  return at(base, arith::MulIOp::create(*this, wide, i64(bytes)));
+}
 Values LaneBuilder::loadWords(Value address, int64_t count) {
   if (count == 1)
     return {load(getI32Type(), address, 4)};
@@ -282,6 +388,16 @@ Values LaneBuilder::loadWords(Value address, int64_t count) {
   for (int64_t i = 0; i < count; ++i)
     values.push_back(LLVM::ExtractElementOp::create(*this, vector, i32(i)));
   return values;
+}
+void LaneBuilder::storeWords(const Values &words, Value address) {
+  auto count = static_cast<int64_t>(words.size());
+  if (count == 1)
+    return store(words[0], address, 4);
+  Value vector = LLVM::UndefOp::create(*this, this->words(count));
+  for (auto [i, word] : llvm::enumerate(words))
+    vector = LLVM::InsertElementOp::create(*this, vector, word,
+                                           i32(static_cast<int64_t>(i)));
+  store(vector, address, static_cast<unsigned>(count * 4));
 }
 
 //===----------------------------------------------------------------------===//
@@ -308,23 +424,29 @@ void LaneBuilder::bulkCopy(Value to, Value from, Value barrier, Value bytes,
                                                    bytes, Value(), policy);
 }
 
-/// Inline assembly for what has neither an op nor an intrinsic.
-static Value inlineAsm(LaneBuilder &b, Type type, ValueRange operands,
-                       StringRef text, StringRef constraints,
-                       bool sideEffects) {
+void LaneBuilder::copyAsync(Value to, Value from) {
+  NVVM::CpAsyncOp::create(*this, to, from, 16, NVVM::LoadCacheModifierKind::CG,
+                          Value());
+}
+void LaneBuilder::endCopies() { NVVM::CpAsyncCommitGroupOp::create(*this); }
+void LaneBuilder::waitCopies() { NVVM::CpAsyncWaitGroupOp::create(*this, 0); }
+
+LLVM::InlineAsmOp LaneBuilder::instruction(TypeRange results,
+                                           ValueRange operands, StringRef text,
+                                           StringRef constraints,
+                                           bool sideEffects) {
   return LLVM::InlineAsmOp::create(
-             b, type, operands, text, constraints, sideEffects,
-             /*is_align_stack=*/false, LLVM::TailCallKind::None,
-             LLVM::AsmDialectAttr::get(b.getContext(),
-                                       LLVM::AsmDialect::AD_ATT),
-             /*operand_attrs=*/ArrayAttr())
-      .getResult(0);
+      *this, results, operands, text, constraints, sideEffects,
+      /*is_align_stack=*/false, LLVM::TailCallKind::None,
+      LLVM::AsmDialectAttr::get(getContext(), LLVM::AsmDialect::AD_ATT),
+      /*operand_attrs=*/ArrayAttr());
 }
 
 Value LaneBuilder::evictFirstPolicy() {
-  return inlineAsm(*this, getI64Type(), {},
-                   "createpolicy.fractional.L2::evict_first.b64 $0, 1.0;", "=l",
-                   /*sideEffects=*/false);
+  return instruction(getI64Type(), {},
+                     "createpolicy.fractional.L2::evict_first.b64 $0, 1.0;",
+                     "=l", /*sideEffects=*/false)
+      .getResult(0);
 }
 void LaneBuilder::waitForDependency() {
   NVVM::GriddepcontrolOp::create(*this, NVVM::GridDepActionKind::wait);
@@ -343,24 +465,23 @@ void LaneBuilder::storeWhole(const Values &words, Value address) {
     pair = LLVM::InsertElementOp::create(*this, pair, high, i32(1));
     return bitcast(pair, getI64Type());
   };
-  LLVM::InlineAsmOp::create(
-      *this, TypeRange(),
+  instruction(
+      TypeRange(),
       ValueRange{address, wide(words[0], words[1]), wide(words[2], words[3])},
       "{ .reg .b128 v; mov.b128 v, {$1, $2}; "
       "st.relaxed.gpu.global.b128 [$0], v; }",
-      "l,l,l", /*has_side_effects=*/true, /*is_align_stack=*/false,
-      LLVM::TailCallKind::None,
-      LLVM::AsmDialectAttr::get(getContext(), LLVM::AsmDialect::AD_ATT),
-      /*operand_attrs=*/ArrayAttr());
+      "l,l,l", /*sideEffects=*/true);
 }
 
 Values LaneBuilder::loadWhole(Value address) {
   auto type = LLVM::LLVMStructType::getLiteral(getContext(),
                                                {getI64Type(), getI64Type()});
-  Value pair = inlineAsm(*this, type, address,
-                         "{ .reg .b128 v; ld.relaxed.gpu.global.b128 v, [$2]; "
-                         "mov.b128 {$0, $1}, v; }",
-                         "=l,=l,l", /*sideEffects=*/true);
+  Value pair = instruction(type, address,
+                           "{ .reg .b128 v; "
+                           "ld.relaxed.gpu.global.b128 v, [$2]; "
+                           "mov.b128 {$0, $1}, v; }",
+                           "=l,=l,l", /*sideEffects=*/true)
+                   .getResult(0);
   Values loaded;
   for (int64_t i = 0; i < 2; ++i) {
     Value wide = LLVM::ExtractValueOp::create(*this, pair, i);

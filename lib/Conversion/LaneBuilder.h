@@ -16,6 +16,7 @@
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 
 namespace mlir::pmkvq {
@@ -27,11 +28,26 @@ inline constexpr unsigned kSharedSpace = 3;
 /// Dialects that the GPU's lowerings create ops of.
 void registerLaneDialects(DialectRegistry &registry);
 
+/// The gpu.module that the kernels of `module` go to, made if there is none.
+Block *getLaneModule(ModuleOp module);
+
 class LaneBuilder : public ImplicitLocOpBuilder {
 public:
   using Values = SmallVector<Value>;
   LaneBuilder(Location loc, OpBuilder &builder)
       : ImplicitLocOpBuilder(loc, builder) {}
+
+  //===--------------------------------------------------------------------===//
+  // Functions
+  //===--------------------------------------------------------------------===//
+
+  /// A kernel whose only argument is a struct of `bytes`, by value; leaves the
+  /// builder in it and gives the struct's address.  `threads` a block, or 0:
+  /// any number; registers are such that a multiprocessor holds `blocks`.
+  Value startFunction(StringRef name, int64_t bytes, int32_t threads,
+                      int32_t blocks = 1);
+  /// A pointer into global memory of the struct.
+  Value pointerArgument(Value arguments, size_t offset);
 
   //===--------------------------------------------------------------------===//
   // Scalars
@@ -54,6 +70,12 @@ public:
   }
   Value select(Value condition, Value a, Value b);
   Value bitcast(Value value, Type type);
+
+  /// One instruction of PTX, for what has neither an op nor an intrinsic: `$0`
+  /// and up are the results, then the operands.
+  LLVM::InlineAsmOp instruction(TypeRange results, ValueRange operands,
+                                StringRef text, StringRef constraints,
+                                bool sideEffects);
 
   /// f32 arithmetic that may be contracted.
   Value addF(Value a, Value b);
@@ -82,6 +104,11 @@ public:
   Value fmaHalves(Value a, Value b, Value c);
   /// max(|a|, |b|) of each half, the sign undefined.
   Value maxAbsHalves(Value a, Value b);
+  /// The smaller and the larger of each bf16; NaN if one is.
+  Value minimumBrainFloats(Value a, Value b);
+  Value maximumBrainFloats(Value a, Value b);
+  /// One bf16 of a word, as f32.
+  Value brainFloat(Value word, int64_t index);
   /// Both halves `bits`.
   Value splatHalf(uint16_t bits);
   /// Bytes of {a, b} by the selector's nibbles.
@@ -110,11 +137,23 @@ public:
   Value blockThreads();
   Value gridBlocks();
   void barrier();
+  /// A barrier; whether `bit` is set in all threads.
+  Value barrierAnd(Value bit);
   void syncWarp();
   Value shuffleXor(Value value, int64_t mask);
   Value shuffle(Value value, Value lane);
   /// Largest unsigned integer of the warp.
   Value maxOverWarp(Value value);
+  /// `x` of the lane whose number differs in the bit `mask`.
+  Value fromLane(Value x, int64_t mask);
+  /// `x`, negated in lanes whose number has the bit `mask`; if `lower`, in the
+  /// others.
+  Value negateByLane(Value x, Value lane, int64_t mask, bool lower);
+  /// The normalized Walsh-Hadamard transform of a row, `x` in each lane, in
+  /// blocks of the largest power of two.  Each lane in turn has `run`
+  /// neighbouring dims, a power of two, until the row ends: after lane 31 lane
+  /// 0 goes on.  No product is contracted into a sum: rounded as on the CPU.
+  Values hadamard(Values x, Value lane, int64_t headDim, int64_t run);
   /// The 8x8 matrix of 16-bit elements that a word of each lane makes,
   /// transposed.
   Value transpose(Value word);
@@ -138,8 +177,11 @@ public:
   }
   Value load(Type type, Value address, unsigned alignment);
   void store(Value value, Value address, unsigned alignment);
+  /// base + number * bytes in 64 bits, of an unsigned i32.
+  Value atRecord(Value base, Value number, int64_t bytes);
   /// `count` words (1, 2 or 4) at once.
   Values loadWords(Value address, int64_t count);
+  void storeWords(const Values &words, Value address);
 
   //===--------------------------------------------------------------------===//
   // The ring and launches
@@ -150,6 +192,11 @@ public:
   void expectBytes(Value barrier, Value bytes);
   void waitBarrier(Value barrier, Value parity);
   void bulkCopy(Value to, Value from, Value barrier, Value bytes, Value policy);
+  /// 16 bytes of this lane from global to shared memory; groups of copies end,
+  /// and all of them are waited for.
+  void copyAsync(Value to, Value from);
+  void endCopies();
+  void waitCopies();
   Value evictFirstPolicy();
   void waitForDependency();
   void launchDependents();

@@ -69,8 +69,8 @@ private:
     Value run = b.divide(output, CodeLayout::kBundleOutputs);
     Value group =
         b.divide(b.remainder(output, CodeLayout::kBundleOutputs), kLanes);
-    Value bundle =
-        b.add(b.mul(run, layout.outputStride), b.mul(quad, layout.quadStride));
+    Value first = b.mul(run, layout.outputStride);
+    Value bundle = b.add(first, b.mul(quad, layout.quadStride));
     Value index = b.add(b.mul(bundle, CodeLayout::kBundleGroups), group);
     return b.at(codes, index, CodeLayout::kVectorBytes);
   }
@@ -111,37 +111,58 @@ private:
 };
 
 /// Memory of a tile's parameters, one after the other, as they are stored.
+///
+/// bf16 is moved and widened as integers: LLVM carries vectors of it from block
+/// to block as f32, and truncates them by calls (see toBf16Bits).
 class ParameterMemory {
 public:
   ParameterMemory(TileBuilder &b, TileType type, Value memory)
       : b(b), groups(type.getGroups()),
         count(type.getFormat().getModel().getNumParameters()),
-        stored(VectorType::get(
-            {groups},
-            type.getFormat().getModel().getParameterType(b.getContext()))),
+        isBf16(type.getFormat()
+                   .getModel()
+                   .getParameterType(b.getContext())
+                   .isBF16()),
         memory(memory ? memory : b.scratch(count * groups * 2)) {}
 
   Value address() const { return memory; }
 
   void store(ValueRange values) {
-    for (auto [i, value] : llvm::enumerate(values))
-      b.store(value, b.offset(memory, i * groups * 2), 2);
+    for (auto [i, value] : llvm::enumerate(values)) {
+      Value stored = value;
+      if (isBf16)
+        stored = arith::BitcastOp::create(b, vector(b.getI16Type()), value);
+      b.store(stored, b.offset(memory, i * groups * 2), 2);
+    }
   }
 
   /// Each parameter of all groups, in f32.
   SmallVector<Value> load() {
     SmallVector<Value> values;
     for (int64_t i = 0; i < count; ++i) {
-      Value narrow = b.load(stored, b.offset(memory, i * groups * 2), 2);
-      values.push_back(arith::ExtFOp::create(b, b.f32Vector(groups), narrow));
+      Type stored = isBf16 ? Type(b.getI16Type()) : b.getF16Type();
+      Value narrow =
+          b.load(vector(stored), b.offset(memory, i * groups * 2), 2);
+      values.push_back(
+          isBf16 ? widenBf16(narrow)
+                 : arith::ExtFOp::create(b, b.f32Vector(groups), narrow));
     }
     return values;
   }
 
 private:
+  VectorType vector(Type element) { return VectorType::get({groups}, element); }
+
+  Value widenBf16(Value bits) {
+    Type i32 = vector(b.getI32Type());
+    Value wide = arith::ExtUIOp::create(b, i32, bits);
+    Value upper = arith::ShLIOp::create(b, wide, b.splatInt(i32, 16));
+    return arith::BitcastOp::create(b, b.f32Vector(groups), upper);
+  }
+
   TileBuilder &b;
   int64_t groups, count;
-  VectorType stored;
+  bool isBf16;
   Value memory;
 };
 
@@ -157,8 +178,8 @@ public:
     ParameterMemory stored(b, type, Value());
     Value ok = makeParameters(findExtremes(), stored);
     Value codes = PartWriter(b, type).write([&](Value token, Value dim) {
-      return model.emitCode(b, format, loadElements(token, dim),
-                            parametersOf(token, dim));
+      Value x = loadElements(token, dim);
+      return model.emitCode(b, format, x, parametersOf(token, dim));
     });
     return {b.packTile({codes, b.identityIds(), stored.address(),
                         b.constI64(rt::kPageTokens)}),
@@ -220,9 +241,9 @@ private:
   /// gives whether all can be represented.
   Value makeParameters(const Extremes &extremes, ParameterMemory &stored) {
     auto vector = b.f32Vector(type.getGroups());
+    Value min = b.load(vector, extremes.min, 4);
     auto [values, representable] =
-        model.emitParameters(b, format, b.load(vector, extremes.min, 4),
-                             b.load(vector, extremes.max, 4));
+        model.emitParameters(b, format, min, b.load(vector, extremes.max, 4));
     stored.store(values);
     for (Value value : stored.load())
       parameters.push_back(b.spill(value));
@@ -344,6 +365,13 @@ static Lowered lowerShift(TileBuilder &b, ShiftOp op, ShiftOp::Adaptor values) {
 static Lowered lowerLoadParameters(TileBuilder &b, LoadParametersOp op,
                                    LoadParametersOp::Adaptor values) {
   TileFields tile = b.unpackTile(values.getTile());
+  if (Value ahead = values.getAhead()) {
+    int64_t bytes = static_cast<int64_t>(op.getNumResults()) *
+                    op.getTile().getType().getGroups() * 2;
+    Value parameters = b.unpackTile(ahead).parameters;
+    for (int64_t line = 0; line < bytes; line += kCacheLineBytes)
+      b.prefetch(b.offset(parameters, line));
+  }
   return ParameterMemory(b, op.getTile().getType(), tile.parameters).load();
 }
 

@@ -29,17 +29,28 @@ using ::pmkvq::SharedLayout;
 namespace {
 constexpr int64_t kThreads = SharedLayout::kWarps * 32;
 
-/// The elements of a pair's results that one thread merges: `width` neighbours
-/// of one query.
+/// The elements of a pair's results that one thread merges at a time: `width`
+/// neighbours of one query.  Two or four, so that a record is one access; what
+/// all threads do not reach at once they do in rounds.
 struct Share {
   int64_t width;
-  /// Query, first head dim, and their common index.
-  Value query, dim, element;
+  /// Query, first head dim, and their common index; its number among shares.
+  Value query, dim, element, number;
 
-  static Share of(LaneBuilder &b, const SharedLayout &shared) {
+  static int64_t widthOf(const SharedLayout &shared) {
+    return shared.queries() * shared.headDim > 2 * kThreads ? 4 : 2;
+  }
+  static int64_t rounds(const SharedLayout &shared) {
+    int64_t all = shared.queries() * shared.headDim;
+    return llvm::divideCeil(all, kThreads * widthOf(shared));
+  }
+  static Share of(LaneBuilder &b, const SharedLayout &shared, Value round) {
     Share share;
-    share.width = shared.queries() * shared.headDim / kThreads;
-    share.element = b.mul(b.threadId(), share.width);
+    share.width = widthOf(shared);
+    share.number = b.threadId();
+    if (round)
+      share.number = b.add(b.mul(round, kThreads), share.number);
+    share.element = b.mul(share.number, share.width);
     share.query =
         arith::DivUIOp::create(b, share.element, b.i32(shared.headDim));
     share.dim = arith::RemUIOp::create(b, share.element, b.i32(shared.headDim));
@@ -85,10 +96,23 @@ static void storeResults(LaneBuilder &b, const Merged &merged,
   storeFloats(b, scaled, b.at(results, b.mul(index, 4)));
 }
 
+/// Runs `body` for the shares of each round.
+static void forShares(LaneBuilder &b, const SharedLayout &shared,
+                      function_ref<void(const Share &)> body) {
+  int64_t rounds = Share::rounds(shared);
+  if (rounds == 1)
+    return body(Share::of(b, shared, Value()));
+  auto loop = scf::ForOp::create(b, b.i32(0), b.i32(rounds), b.i32(1));
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(loop.getBody());
+  body(Share::of(b, shared, loop.getInductionVar()));
+}
+
 /// Runs `body` in threads whose query exists.
 static void ifQuery(LaneBuilder &b, const Share &share,
                     const SharedLayout &shared, function_ref<void()> body) {
-  if (shared.group == shared.queries())
+  int64_t threads = kThreads * Share::rounds(shared);
+  if (shared.group * shared.headDim == threads * share.width)
     return body();
   Value exists =
       b.compare(arith::CmpIPredicate::ult, share.query, shared.group);
@@ -120,13 +144,20 @@ static void storeWarpStates(LaneBuilder &b, MergeWarpsOp op,
   for (int64_t mine = 0; mine < perLane; ++mine) {
     Values state(op.getStates().slice(mine * count, count));
     Value sum = sumOverTokens(b, state[1]), offset = sumOverTokens(b, state[2]);
-    Value query = b.add(b.mul(t, perLane), mine);
-    Value record = b.add(b.mul(warp, shared.queries()), query);
+    Value query =
+        b.add(b.mul(t, shared.laneStride()), SharedLayout::toQuery(mine));
+    Value record = shared.recordsInRing
+                       ? query
+                       : b.add(b.mul(warp, shared.queries()), query);
     Value place = b.add(b.mul(record, shared.recordFloats()), g);
-    Value address =
-        b.at(b.at(op.getShared(), shared.records()), b.mul(place, 4));
-    for (int64_t i = 0; i + 3 < count; ++i)
-      b.store(b.addF(state[3 + i], offset), b.at(address, i * 32), 4);
+    Value records = shared.recordsInRing
+                        ? b.at(op.getShared(), op.getRecord())
+                        : b.at(op.getShared(), shared.records());
+    Value address = b.at(records, b.mul(place, 4));
+    for (int64_t i = 0; i + 3 < count; ++i) {
+      Value output = b.addF(state[3 + i], offset);
+      b.store(output, b.at(address, i * 32), 4);
+    }
     Value first = b.compare(arith::CmpIPredicate::eq, g, 0);
     auto branch = scf::IfOp::create(b, first, /*withElseRegion=*/false);
     OpBuilder::InsertionGuard guard(b);
@@ -135,6 +166,10 @@ static void storeWarpStates(LaneBuilder &b, MergeWarpsOp op,
     Value slot = b.at(op.getShared(), b.mul(index, 4));
     b.store(state[0], b.at(slot, shared.maxima()), 4);
     b.store(sum, b.at(slot, shared.sums()), 4);
+    if (shared.recordsInRing && mine == 0) {
+      Value places = b.at(op.getShared(), shared.places());
+      b.store(op.getRecord(), b.at(places, b.shl(warp, 2)), 4);
+    }
   }
 }
 
@@ -156,12 +191,19 @@ static Merged mergeWarpStates(LaneBuilder &b, Value base, const Share &share,
   merged.sum = b.f32(0.0);
   merged.outputs.assign(share.width, b.f32(0.0));
   Value place = b.add(b.mul(share.query, shared.recordFloats()), share.dim);
-  Value records = b.at(b.at(base, shared.records()), b.mul(place, 4));
+  Value records = b.at(base, b.mul(place, 4));
+  Values places;
+  for (int64_t i = 0; i < kWarps && shared.recordsInRing; i += 4)
+    llvm::append_range(places,
+                       b.loadWords(b.at(base, shared.places() + i * 4), 4));
   for (int64_t warp = 0; warp < kWarps; ++warp) {
     Value weight = b.exp2(b.subF(maxima[warp], merged.maximum));
     merged.sum = b.fma(weight, sums[warp], merged.sum);
-    int64_t offset = warp * shared.queries() * shared.recordFloats() * 4;
-    Values outputs = loadFloats(b, b.at(records, offset), share.width);
+    Value address =
+        shared.recordsInRing
+            ? b.at(records, places[warp])
+            : b.at(records, shared.records() + warp * shared.recordBytes());
+    Values outputs = loadFloats(b, address, share.width);
     for (auto [sum, output] : llvm::zip(merged.outputs, outputs))
       sum = b.fma(weight, output, sum);
   }
@@ -175,7 +217,7 @@ static Value recordAt(LaneBuilder &b, Value partials, Value index,
   Value partial =
       b.mul(index, rt::devicePartialBytes(shared.group, shared.headDim));
   Value record =
-      b.mul(b.threadId(), share.width / 2 * int64_t{sizeof(rt::PartialRecord)});
+      b.mul(share.number, share.width / 2 * int64_t{sizeof(rt::PartialRecord)});
   return b.at(b.at(partials, partial), record);
 }
 
@@ -184,38 +226,44 @@ static void storePartial(LaneBuilder &b, const Merged &merged,
   Value inverse = b.reciprocal(merged.sum);
   Value logSum = b.addF(b.log2(merged.sum), merged.maximum);
   auto bits = [&](Value value) { return b.bitcast(value, b.getI32Type()); };
-  for (int64_t i = 0; i < share.width; i += 2)
-    b.storeWhole({bits(b.mulF(merged.outputs[i], inverse)),
-                  bits(b.mulF(merged.outputs[i + 1], inverse)), bits(logSum),
-                  bits(b.f32(rt::kPartialTag))},
+  for (int64_t i = 0; i < share.width; i += 2) {
+    Values words = {bits(b.mulF(merged.outputs[i], inverse)),
+                    bits(b.mulF(merged.outputs[i + 1], inverse)), bits(logSum),
+                    bits(b.f32(rt::kPartialTag))};
+    b.storeWhole(words,
                  b.at(record, i / 2 * int64_t{sizeof(rt::PartialRecord)}));
+  }
 }
 
 static SharedLayout sharedOf(int64_t group, int64_t headDim,
-                             int64_t slotBytes) {
+                             int64_t ringBytes) {
   SharedLayout shared;
   shared.group = group;
   shared.headDim = headDim;
-  shared.slotBytes = slotBytes;
+  shared.slots = 1;
+  shared.slotBytes = ringBytes;
   return shared;
 }
 
 static SmallVector<Value> mergeWarps(LaneBuilder &b, MergeWarpsOp op) {
   SharedLayout shared =
-      sharedOf(op.getGroup(), op.getHeadDim(), op.getSlotBytes());
+      sharedOf(op.getGroup(), op.getHeadDim(), op.getRingBytes());
+  shared.recordsInRing = static_cast<bool>(op.getRecord());
   storeWarpStates(b, op, shared);
   b.barrier();
-  Share share = Share::of(b, shared);
-  Merged merged = mergeWarpStates(b, op.getShared(), share, shared);
-  ifQuery(b, share, shared, [&] {
-    Value alone = b.compare(arith::CmpIPredicate::eq, op.getShares(), 1);
-    auto branch = scf::IfOp::create(b, alone, /*withElseRegion=*/true);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(branch.thenBlock());
-    storeResults(b, merged, share, shared, op.getOut(), op.getPair());
-    b.setInsertionPointToStart(branch.elseBlock());
-    storePartial(b, merged, share,
-                 recordAt(b, op.getPartials(), op.getPartial(), share, shared));
+  forShares(b, shared, [&](const Share &share) {
+    ifQuery(b, share, shared, [&] {
+      Merged merged = mergeWarpStates(b, op.getShared(), share, shared);
+      Value alone = b.compare(arith::CmpIPredicate::eq, op.getShares(), 1);
+      auto branch = scf::IfOp::create(b, alone, /*withElseRegion=*/true);
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(branch.thenBlock());
+      storeResults(b, merged, share, shared, op.getOut(), op.getPair());
+      b.setInsertionPointToStart(branch.elseBlock());
+      storePartial(
+          b, merged, share,
+          recordAt(b, op.getPartials(), op.getPartial(), share, shared));
+    });
   });
   return {};
 }
@@ -306,9 +354,8 @@ static Merged addShares(LaneBuilder &b, MergeSharesOp op, const Share &share,
   return merged;
 }
 
-static SmallVector<Value> mergeShares(LaneBuilder &b, MergeSharesOp op) {
-  SharedLayout shared = sharedOf(op.getGroup(), op.getHeadDim(), 0);
-  Share share = Share::of(b, shared);
+static void mergeShare(LaneBuilder &b, MergeSharesOp op, const Share &share,
+                       const SharedLayout &shared) {
   ifQuery(b, share, shared, [&] {
     Merged none = {b.f32(-1e30), b.f32(0.0), Values(share.width, b.f32(0.0))};
     SmallVector<Type> types(share.width + 2, b.getF32Type());
@@ -342,6 +389,12 @@ static SmallVector<Value> mergeShares(LaneBuilder &b, MergeSharesOp op) {
     storeResults(b, take(pick.getResults()), share, shared, op.getOut(),
                  op.getPair());
   });
+}
+
+static SmallVector<Value> mergeShares(LaneBuilder &b, MergeSharesOp op) {
+  SharedLayout shared = sharedOf(op.getGroup(), op.getHeadDim(), 0);
+  forShares(b, shared,
+            [&](const Share &share) { mergeShare(b, op, share, shared); });
   return {};
 }
 

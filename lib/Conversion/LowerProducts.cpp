@@ -13,6 +13,7 @@
 
 using namespace mlir;
 using namespace mlir::pmkvq;
+namespace rt = ::pmkvq::rt;
 
 namespace {
 constexpr int64_t kLanes = CodeLayout::kLanes;
@@ -21,12 +22,16 @@ constexpr int64_t kLanes = CodeLayout::kLanes;
 /// registers; a block's codes are unpacked once.
 class Contraction {
 public:
-  Contraction(TileBuilder &b, ContractOp op, Value rows, Value tile)
-      : b(b), type(op.getTile().getType()), rows(rows),
-        tile(b.unpackTile(tile)), queries(op.getRows().getType().getQueries()),
+  Contraction(TileBuilder &b, ContractOp op, ContractOp::Adaptor values)
+      : b(b), type(op.getTile().getType()), rows(values.getRows()),
+        tile(b.unpackTile(values.getTile())),
+        queries(op.getRows().getType().getQueries()),
         rowStride(TileBuilder::rowStride(type.getReduction())),
         outStride(TileBuilder::rowStride(type.getWidth())),
-        block(blockOf(queries)) {}
+        block(blockOf(queries)) {
+    if (values.getAhead())
+      ahead = b.unpackTile(values.getAhead());
+  }
 
   Value run() {
     result = b.scratchFloats(queries * outStride);
@@ -90,8 +95,8 @@ private:
       auto sums =
           b.loop(layout.quads, 1, zeros(CodeLayout::kBundleGroups * block),
                  [&](Value quad, ValueRange sums) {
-                   Value bundle = b.add(b.mul(run, layout.outputStride),
-                                        b.mul(quad, layout.quadStride));
+                   Value first = b.mul(run, layout.outputStride);
+                   Value bundle = b.add(first, b.mul(quad, layout.quadStride));
                    return addBundle(in, bundle, quad, sums);
                  });
       storeBundle(out, b.mul(run, CodeLayout::kBundleOutputs), sums);
@@ -151,19 +156,53 @@ private:
     return format.getModel().emitGrid(b, format, b.loadU16Lanes(address), 16);
   }
 
+  int64_t rowBytes() const { return type.getHeadDim() * 2; }
+
+  using RowsBody = function_ref<SmallVector<Value>(
+      Value token, Value row, Value next, ValueRange running)>;
+  /// Calls `body` with each token, its row, and what lies ahead there, if
+  /// anything does; carries values.
+  SmallVector<Value> forEachRow(ValueRange init, RowsBody body) {
+    auto walk = [&](Value first, Value count, Value rows, Value next,
+                    ValueRange init) {
+      return b.loop(count, 1, init, [&](Value i, ValueRange running) {
+        Value token = b.add(first, i);
+        Value row = b.at(rows, i, rowBytes());
+        return body(token, row, next ? b.at(next, i, rowBytes()) : Value(),
+                    running);
+      });
+    };
+    // A fixed area is contiguous, a page has blocks.
+    if (!type.getFormat())
+      return walk(b.constI64(0), tile.count, tile.base, Value(), init);
+    constexpr int64_t perBlock = rt::tokensPerBlock(16);
+    auto walkBlock = [&](Value index, ValueRange running) {
+      int64_t headDim = type.getHeadDim();
+      Value rows = b.blockAt(tile, index, headDim);
+      Value next = ahead ? b.blockAt(*ahead, index, headDim) : Value();
+      return walk(b.mul(index, perBlock), b.constI64(perBlock), rows, next,
+                  running);
+    };
+    return b.loop(rt::blocksAtLevel(16), 1, init, walkBlock);
+  }
+
   void contractKeyRows(Value in, Value out) {
-    b.forEach(tile.count, [&](Value token) {
-      Value row = b.rawRow(tile, token, type.getHeadDim());
+    forEachRow({}, [&](Value token, Value row, Value next, ValueRange) {
       SmallVector<Value> sums = zeros(block);
       for (int64_t dim = 0; dim < type.getHeadDim(); dim += kLanes) {
+        if (next && dim * 2 % kCacheLineBytes == 0)
+          b.prefetch(b.offset(next, dim * 2));
         Value key = loadElements(b.offset(row, dim * 2));
         for (int64_t q = 0; q < block; ++q)
           sums[q] =
               b.fma(key, b.loadLanes(b.offset(in, (q * rowStride + dim) * 4)),
                     sums[q]);
       }
-      for (int64_t q = 0; q < block; ++q)
-        b.store(sum(sums[q]), b.offset(b.at(out, token), q * outStride * 4));
+      for (int64_t q = 0; q < block; ++q) {
+        Value total = sum(sums[q]);
+        b.store(total, b.offset(b.at(out, token), q * outStride * 4));
+      }
+      return SmallVector<Value>();
     });
   }
 
@@ -177,23 +216,25 @@ private:
     b.forEach(
         type.getHeadDim(),
         [&](Value dim) {
-          auto sums =
-              b.loop(tile.count, 1, zeros(CodeLayout::kBundleGroups * block),
-                     [&](Value token, ValueRange running) {
-                       return addRow(in, token, dim, running);
-                     });
+          auto sums = forEachRow(
+              zeros(CodeLayout::kBundleGroups * block),
+              [&](Value token, Value row, Value next, ValueRange running) {
+                if (next)
+                  b.prefetch(b.at(next, dim, 2));
+                return addRow(in, token, b.at(row, dim, 2), running);
+              });
           storeBundle(out, dim, sums);
         },
         CodeLayout::kBundleOutputs);
   }
 
-  SmallVector<Value> addRow(Value in, Value token, Value dim,
+  /// Adds 32 elements of a row, weighted.
+  SmallVector<Value> addRow(Value in, Value token, Value elements,
                             ValueRange running) {
     SmallVector<Value> sums(running);
     SmallVector<Value> weights = broadcastRows(in, token);
-    Value row = b.at(b.rawRow(tile, token, type.getHeadDim()), dim, 2);
     for (int64_t group = 0; group < CodeLayout::kBundleGroups; ++group) {
-      Value value = loadElements(b.offset(row, group * kLanes * 2));
+      Value value = loadElements(b.offset(elements, group * kLanes * 2));
       for (int64_t q = 0; q < block; ++q) {
         Value &sum = sums[group * block + q];
         sum = b.fma(value, weights[q], sum);
@@ -206,6 +247,7 @@ private:
   TileType type;
   Value rows;
   TileFields tile;
+  std::optional<TileFields> ahead;
   int64_t queries, rowStride, outStride, block;
   Value result;
 };
@@ -229,7 +271,7 @@ Value lanesAddress(TileBuilder &b, RowsType type, Value rows, Value query,
 
 static Lowered lowerContract(TileBuilder &b, ContractOp op,
                              ContractOp::Adaptor values) {
-  return {Contraction(b, op, values.getRows(), values.getTile()).run()};
+  return {Contraction(b, op, values).run()};
 }
 
 static Lowered lowerScale(TileBuilder &b, ScaleOp op, ScaleOp::Adaptor values) {
@@ -312,7 +354,44 @@ static Lowered lowerHadamard(TileBuilder &b, HadamardOp op,
     for (int64_t half = 1; half < block; half *= 2)
       x = butterfly(b, x, half);
     Value norm = b.splat(vector, 1.0 / std::sqrt(static_cast<double>(block)));
-    b.store(arith::MulFOp::create(b, x, norm), b.at(result, offset), 4);
+    Value scaled = arith::MulFOp::create(b, x, norm);
+    b.store(scaled, b.at(result, offset), 4);
+  });
+  return {result};
+}
+
+static Lowered lowerRotary(TileBuilder &b, RotaryOp op,
+                           RotaryOp::Adaptor values) {
+  RowsType type = op.getSource().getType();
+  int64_t width = type.getWidth(), half = width / 2;
+  Value result = b.scratchFloats(type.getQueries() * width);
+  Value angle = b.mul(b.toI64(values.getRow()), half);
+  Value cosines = b.at(values.getCosines(), angle);
+  Value sines = b.at(values.getSines(), angle);
+  b.forEach(type.getQueries(), [&](Value query) {
+    Value offset = b.mul(query, width);
+    b.forEach(
+        half,
+        [&](Value i) {
+          Value lowerPlace = b.add(offset, i);
+          Value upperPlace = b.add(lowerPlace, half);
+          auto load = [&](Value place) {
+            return b.loadLanes(b.at(values.getSource(), place));
+          };
+          Value lower = load(lowerPlace), upper = load(upperPlace);
+          Value cos = b.loadLanes(b.at(cosines, i));
+          Value sin = b.loadLanes(b.at(sines, i));
+          auto times = [&](Value x, Value y) -> Value {
+            return arith::MulFOp::create(b, x, y);
+          };
+          Value lowerCos = times(lower, cos);
+          Value first = arith::SubFOp::create(b, lowerCos, times(upper, sin));
+          Value upperCos = times(upper, cos);
+          Value second = arith::AddFOp::create(b, upperCos, times(lower, sin));
+          b.store(first, b.at(result, lowerPlace), 4);
+          b.store(second, b.at(result, upperPlace), 4);
+        },
+        kLanes);
   });
   return {result};
 }
@@ -323,6 +402,7 @@ void mlir::pmkvq::populateProductLowerings(RewritePatternSet &patterns,
       .add<TilePattern<ContractOp, lowerContract>,
            TilePattern<ScaleOp, lowerScale>, TilePattern<ReduceOp, lowerReduce>,
            TilePattern<AddOuterOp, lowerAddOuter>,
-           TilePattern<HadamardOp, lowerHadamard>>(converter,
-                                                   patterns.getContext());
+           TilePattern<HadamardOp, lowerHadamard>,
+           TilePattern<RotaryOp, lowerRotary>>(converter,
+                                               patterns.getContext());
 }

@@ -1,7 +1,8 @@
-//===- LowerRing.cpp - Staged units as bulk copies and barriers -----------===//
+//===- LowerRing.cpp - Staged units as copies -----------------------------===//
 //
-// Lowers ring_issue and ring_wait.  Neighbours: pmkvq_rt/Units.h (the pieces of
-// a unit), DeviceAbi.h (what a UnitTask says).
+// Lowers ring_issue and ring_wait, to bulk copies and barriers or, for chips
+// without these, to cp.async of each lane and groups of them.  Neighbours:
+// pmkvq_rt/Units.h (the pieces of a unit), DeviceAbi.h (what a UnitTask says).
 //
 // Each warp has a ring of its own, so nothing but the copies' own barriers is
 // needed: a slot is free once the warp has worked on it, and the copy of the
@@ -24,15 +25,15 @@ namespace mlir::pmkvq {
 using namespace mlir;
 using namespace mlir::pmkvq;
 namespace rt = ::pmkvq::rt;
-using ::pmkvq::SharedLayout;
 
 /// (slot, barrier) of a unit.
-static std::pair<Value, Value> slotOf(LaneBuilder &b, Value ring,
-                                      Value barriers, Value number,
-                                      int64_t slotBytes) {
-  Value slot = b.andBits(number, SharedLayout::kSlots - 1);
-  return {b.at(ring, b.mul(slot, slotBytes)),
-          b.at(barriers, b.mul(slot, sizeof(uint64_t)))};
+template <typename OpTy>
+static std::pair<Value, Value> slotOf(LaneBuilder &b, OpTy op) {
+  if (op.getSlots() == 1)
+    return {op.getRing(), op.getBarriers()};
+  Value slot = b.andBits(op.getNumber(), op.getSlots() - 1);
+  return {b.at(op.getRing(), b.mul(slot, op.getSlotBytes())),
+          b.at(op.getBarriers(), b.mul(slot, sizeof(uint64_t)))};
 }
 
 /// base + index * bytes, with 64 bits.
@@ -41,25 +42,49 @@ static Value farAt(LaneBuilder &b, Value base, Value index, int64_t bytes) {
   return b.at(base, arith::MulIOp::create(b, wide, b.i64(bytes)));
 }
 
-static void issueKind(LaneBuilder &b, RingIssueOp op, rt::UnitKind kind) {
+/// Copies a piece with all lanes of the warp, 16 bytes each at a time.
+static void copyByLanes(LaneBuilder &b, Value to, Value from, int64_t bytes) {
+  constexpr int64_t kLaneBytes = 16, kWarpBytes = 32 * kLaneBytes;
+  Value lane = b.andBits(b.threadId(), 31);
+  Value mine = b.shl(lane, 4);
+  Value toMine = b.at(to, mine), fromMine = b.at(from, mine);
+  for (int64_t at = 0; at < bytes; at += kWarpBytes) {
+    OpBuilder::InsertionGuard guard(b);
+    if (bytes - at < kWarpBytes) {
+      Value has =
+          b.compare(arith::CmpIPredicate::ult, lane, (bytes - at) / kLaneBytes);
+      auto branch = scf::IfOp::create(b, has, /*withElseRegion=*/false);
+      b.setInsertionPointToStart(branch.thenBlock());
+    }
+    Value place = b.at(toMine, at);
+    b.copyAsync(place, b.at(fromMine, at));
+  }
+}
+
+static void issueKind(LaneBuilder &b, RingIssueOp op, rt::UnitKind kind,
+                      bool bulkCopies) {
   int64_t headDim = op.getHeadDim();
   bool keysPerToken = op.getKeysPerToken();
-  rt::UnitSlot places = rt::unitSlot(kind, headDim, keysPerToken);
-  auto [slot, barrier] = slotOf(b, op.getRing(), op.getBarriers(),
-                                op.getNumber(), op.getSlotBytes());
-  b.expectBytes(barrier, b.i32(places.end));
+  ::pmkvq::UnitSlot places = ::pmkvq::unitSlot(kind, headDim, keysPerToken);
+  auto [slot, barrier] = slotOf(b, op);
+  if (bulkCopies)
+    b.expectBytes(barrier, b.i32(places.end));
   auto copy = [&, slot = slot, barrier = barrier](int64_t to, Value from,
                                                   int64_t bytes) {
-    if (bytes)
+    if (!bytes)
+      return;
+    if (bulkCopies)
       b.bulkCopy(b.at(slot, to), from, barrier, b.i32(bytes), op.getPolicy());
+    else
+      copyByLanes(b, b.at(slot, to), from, bytes);
   };
   Value parameters = farAt(b, op.getParameters(), op.getSlot(),
-                           rt::deviceSlotBytes(headDim, keysPerToken));
+                           ::pmkvq::deviceSlotBytes(headDim, keysPerToken));
   Value grain = b.mul(b.andBits(b.shr(op.getInfo(), 16), 0xff),
-                      rt::kUnitGrain * rt::kGroupBytes);
+                      rt::kUnitGrain * ::pmkvq::kGroupBytes);
   int64_t keyBytes = places.valueParameters;
   int64_t valueBytes = places.keyCodes - places.valueParameters;
-  int64_t valueStart = rt::deviceValueParameters(headDim, keysPerToken);
+  int64_t valueStart = ::pmkvq::deviceValueParameters(headDim, keysPerToken);
   if (keyBytes == valueStart && kind.tokens() == rt::kPageTokens) {
     copy(0, parameters, keyBytes + valueBytes);
   } else {
@@ -75,11 +100,9 @@ static void issueKind(LaneBuilder &b, RingIssueOp op, rt::UnitKind kind) {
        kind.codeBytes(rt::kValue, headDim));
 }
 
-static SmallVector<Value> issue(LaneBuilder &b, RingIssueOp op) {
-  ArrayRef<int64_t> levels = op.getKinds();
-  auto branch = scf::IfOp::create(b, op.getLeader(), /*withElseRegion=*/false);
+static void issueKinds(LaneBuilder &b, RingIssueOp op, bool bulkCopies) {
   OpBuilder::InsertionGuard guard(b);
-  b.setInsertionPointToStart(branch.thenBlock());
+  ArrayRef<int64_t> levels = op.getKinds();
   auto kindAt = [&](size_t i) {
     return rt::UnitKind{static_cast<int32_t>(levels[2 * i]),
                         static_cast<int32_t>(levels[2 * i + 1])};
@@ -89,35 +112,63 @@ static SmallVector<Value> issue(LaneBuilder &b, RingIssueOp op) {
   for (size_t i = 0; i < count; ++i) {
     rt::UnitKind kind = kindAt(i);
     if (i + 1 == count) {
-      issueKind(b, op, kind);
+      issueKind(b, op, kind, bulkCopies);
       break;
     }
     Value isKind = b.compare(arith::CmpIPredicate::eq, number, kind.index());
     auto pick = scf::IfOp::create(b, isKind, /*withElseRegion=*/true);
     b.setInsertionPointToStart(pick.thenBlock());
-    issueKind(b, op, kind);
+    issueKind(b, op, kind, bulkCopies);
     b.setInsertionPointToStart(pick.elseBlock());
   }
-  return {};
 }
 
-static SmallVector<Value> wait(LaneBuilder &b, RingWaitOp op) {
-  auto [slot, barrier] = slotOf(b, op.getRing(), op.getBarriers(),
-                                op.getNumber(), op.getSlotBytes());
-  static_assert(SharedLayout::kSlots == 2, "a phase takes two units");
-  b.waitBarrier(barrier, b.andBits(b.shr(op.getNumber(), 1), 1));
-  return {slot};
+static void issue(LaneBuilder &b, RingIssueOp op, bool bulkCopies) {
+  Value exists = op.getExists();
+  if (bulkCopies)
+    exists = arith::AndIOp::create(
+        b, exists,
+        b.compare(arith::CmpIPredicate::eq, b.andBits(b.threadId(), 31), 0));
+  auto branch = scf::IfOp::create(b, exists, /*withElseRegion=*/false);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(branch.thenBlock());
+  issueKinds(b, op, bulkCopies);
+  if (!bulkCopies)
+    b.endCopies();
+}
+
+/// A phase of a barrier takes as many units as there are slots.  Of copies in
+/// groups none but the unit's are on their way: those of the next are issued
+/// after this.
+static Value wait(LaneBuilder &b, RingWaitOp op, bool bulkCopies) {
+  auto [slot, barrier] = slotOf(b, op);
+  if (bulkCopies) {
+    b.waitBarrier(barrier,
+                  b.andBits(b.shr(op.getNumber(), op.getSlots() - 1), 1));
+    return slot;
+  }
+  b.waitCopies();
+  b.syncWarp();
+  return slot;
 }
 
 namespace {
 class LowerRingPass : public mlir::pmkvq::impl::LowerRingBase<LowerRingPass> {
 public:
+  using LowerRingBase::LowerRingBase;
+
   void getDependentDialects(DialectRegistry &registry) const override {
     registerLaneDialects(registry);
   }
   void runOnOperation() override {
-    replaceEach<RingIssueOp>(getOperation(), issue);
-    replaceEach<RingWaitOp>(getOperation(), wait);
+    replaceEach<RingIssueOp>(getOperation(),
+                             [&](LaneBuilder &b, RingIssueOp op) {
+                               issue(b, op, bulkCopies);
+                               return SmallVector<Value>();
+                             });
+    replaceEach<RingWaitOp>(getOperation(), [&](LaneBuilder &b, RingWaitOp op) {
+      return SmallVector<Value>{wait(b, op, bulkCopies)};
+    });
   }
 };
 } // namespace

@@ -68,8 +68,8 @@ static Lowered lowerCausalMask(TileBuilder &b, CausalMaskOp op,
                                              b.broadcast(left, i32));
           Value x = b.loadLanes(
               scoreLanes(b, type, values.getScores(), query, column));
-          b.store(arith::SelectOp::create(b, keep, x, hidden),
-                  scoreLanes(b, type, result, query, column), 4);
+          Value masked = arith::SelectOp::create(b, keep, x, hidden);
+          b.store(masked, scoreLanes(b, type, result, query, column), 4);
         },
         kLanes);
   });
@@ -112,7 +112,7 @@ static void rescale(TileBuilder &b, const StateMemory &state, SoftmaxType type,
 static Value raiseMaximum(TileBuilder &b, const StateMemory &state,
                           SoftmaxType type, Value query, Value candidate) {
   Value old = loadFloat(b, state.maxima, query);
-  Value next = arith::MaxNumFOp::create(b, old, candidate);
+  Value next = b.larger(candidate, old);
   Value factor = exp2Scalar(b, arith::SubFOp::create(b, old, next));
   rescale(b, state, type, query, factor);
   b.store(next, b.at(state.maxima, query));
@@ -134,10 +134,9 @@ static Lowered lowerSoftmaxUpdate(TileBuilder &b, SoftmaxUpdateOp op,
         b.loop(stride, kLanes, {b.splat(b.f32Vector(), kLowest)},
                [&](Value column, ValueRange running) -> SmallVector<Value> {
                  Value x = b.loadLanes(address(values.getScores(), column));
-                 return {arith::MaxNumFOp::create(b, running[0], x)};
+                 return {b.larger(running[0], x)};
                });
-    Value candidate = vector::ReductionOp::create(
-        b, vector::CombiningKind::MAXNUMF, highest[0]);
+    Value candidate = b.largestLane(highest[0]);
     Value maximum = b.broadcast(raiseMaximum(b, state, type, query, candidate),
                                 b.f32Vector());
     auto sums =
@@ -206,8 +205,9 @@ static Lowered lowerMergePartial(TileBuilder &b, MergePartialOp op,
     Value theirs = loadFloat(b, other.maxima, query);
     Value maximum = raiseMaximum(b, state, type, query, theirs);
     Value factor = exp2Scalar(b, arith::SubFOp::create(b, theirs, maximum));
-    addRow(b, outputRow(b, state, type, query),
-           outputRow(b, other, type, query), type.getHeadDim(),
+    Value outputs = outputRow(b, state, type, query);
+    Value added = outputRow(b, other, type, query);
+    addRow(b, outputs, added, type.getHeadDim(),
            b.broadcast(factor, b.f32Vector()));
     Value memory = b.at(state.sums, query);
     Value sum =
@@ -233,7 +233,8 @@ static Lowered lowerSoftmaxFinish(TileBuilder &b, SoftmaxFinishOp op,
         type.getHeadDim(),
         [&](Value dim) {
           Value x = b.loadLanes(b.at(from, dim));
-          b.store(arith::MulFOp::create(b, x, lanes), b.at(to, dim), 4);
+          Value scaled = arith::MulFOp::create(b, x, lanes);
+          b.store(scaled, b.at(to, dim), 4);
         },
         kLanes);
   });

@@ -93,7 +93,8 @@ static Lowered lowerPageTask(TileBuilder &b, PageTaskOp,
 /// sequence * kvHeads + head.
 static Value pairIndex(TileBuilder &b, CacheType cache, Value sequence,
                        Value head) {
-  return b.add(b.mul(b.toI64(sequence), cache.getKvHeads()), b.toI64(head));
+  Value first = b.mul(b.toI64(sequence), cache.getKvHeads());
+  return b.add(first, b.toI64(head));
 }
 
 static Lowered lowerFetch(TileBuilder &b, FetchOp op, FetchOp::Adaptor values) {
@@ -101,7 +102,8 @@ static Lowered lowerFetch(TileBuilder &b, FetchOp op, FetchOp::Adaptor values) {
   Value pair = pairIndex(b, op.getCache().getType(), values.getSequence(),
                          values.getHead());
   Value perPair = b.loadI64Field(cache, offsetof(rt::CacheView, maxPages), 64);
-  Value index = b.add(b.mul(pair, perPair), b.toI64(values.getPage()));
+  Value firstPage = b.mul(pair, perPair);
+  Value index = b.add(firstPage, b.toI64(values.getPage()));
   Value table = b.loadPtrField(cache, offsetof(rt::CacheView, pages));
   return {b.packPage(b.at(table, index, sizeof(rt::PageEntry)), cache)};
 }
@@ -144,7 +146,8 @@ static Lowered lowerFetchFixed(TileBuilder &b, FetchFixedOp op,
   Value pair = pairIndex(b, cache, values.getSequence(), values.getHead());
   Value area =
       b.add(b.mul(pair, rt::kParts), static_cast<int64_t>(tile.getPart()));
-  Value row = b.add(b.mul(area, tokens), b.toI64(values.getFirst()));
+  Value areaRow = b.mul(area, tokens);
+  Value row = b.add(areaRow, b.toI64(values.getFirst()));
   Value fixed =
       b.loadPtrField(values.getCache(), offsetof(rt::CacheView, fixed));
   Value null = LLVM::ZeroOp::create(b, b.ptrType());
@@ -152,13 +155,23 @@ static Lowered lowerFetchFixed(TileBuilder &b, FetchFixedOp op,
                       null, b.toI64(values.getCount())})};
 }
 
-/// f32 to bf16, to nearest, ties to even.  NaN stays NaN, its upper half may
-/// change.
+/// f32 to bf16, to nearest, ties to even; NaN stays NaN.  In integers: a
+/// truncation to bf16 is a call of the compiler's library on CPUs without an
+/// instruction for it, and few systems have that function.
 static Value toBf16Bits(TileBuilder &b, Value x) {
   auto f32 = cast<VectorType>(x.getType());
-  auto bf16 = f32.clone(b.getBF16Type());
-  auto i16 = f32.clone(b.getI16Type());
-  return arith::BitcastOp::create(b, i16, arith::TruncFOp::create(b, bf16, x));
+  auto i32 = f32.clone(b.getI32Type());
+  auto constant = [&](int64_t value) { return b.splatInt(i32, value); };
+  auto isNaN = arith::CmpFOp::create(b, arith::CmpFPredicate::UNO, x, x);
+  Value bits = arith::BitcastOp::create(b, i32, x);
+  Value high = arith::ShRUIOp::create(b, bits, constant(16));
+  Value odd = arith::AndIOp::create(b, high, constant(1));
+  Value below = arith::AddIOp::create(b, odd, constant(0x7fff));
+  Value sum = arith::AddIOp::create(b, bits, below);
+  Value rounded = arith::ShRUIOp::create(b, sum, constant(16));
+  Value quiet = arith::OrIOp::create(b, high, constant(0x40));
+  Value result = arith::SelectOp::create(b, isNaN, quiet, rounded);
+  return arith::TruncIOp::create(b, f32.clone(b.getI16Type()), result);
 }
 
 static Lowered lowerStoreFixed(TileBuilder &b, StoreFixedOp op,
@@ -169,7 +182,8 @@ static Lowered lowerStoreFixed(TileBuilder &b, StoreFixedOp op,
   Value pair = pairIndex(b, cache, values.getSequence(), values.getHead());
   Value area =
       b.add(b.mul(pair, rt::kParts), static_cast<int64_t>(op.getPart()));
-  Value row = b.add(b.mul(area, tokens), b.toI64(values.getToken()));
+  Value areaRow = b.mul(area, tokens);
+  Value row = b.add(areaRow, b.toI64(values.getToken()));
   Value fixed =
       b.loadPtrField(values.getCache(), offsetof(rt::CacheView, fixed));
   Value address = b.at(fixed, row, headDim * 2);
@@ -177,7 +191,8 @@ static Lowered lowerStoreFixed(TileBuilder &b, StoreFixedOp op,
       headDim,
       [&](Value d) {
         Value x = b.loadLanes(b.at(values.getRows(), d));
-        b.store(toBf16Bits(b, x), b.at(address, d, 2), 2);
+        Value bits = toBf16Bits(b, x);
+        b.store(bits, b.at(address, d, 2), 2);
       },
       CodeLayout::kLanes);
   return {};
@@ -194,8 +209,8 @@ static Lowered lowerStore(TileBuilder &b, StoreOp op, StoreOp::Adaptor values) {
   b.forEach(rt::blocksAtLevel(tile.getLevel()), [&](Value i) {
     Value to = b.loadI64Field(b.at(ids, i), 0, 32);
     Value from = b.loadI64Field(b.at(source.ids, i), 0, 32);
-    b.copy(b.at(pool, to, blockBytes), b.at(source.base, from, blockBytes),
-           blockBytes);
+    Value target = b.at(pool, to, blockBytes);
+    b.copy(target, b.at(source.base, from, blockBytes), blockBytes);
   });
   if (op.getWithParameters())
     b.copy(parameterAddress(b, type, tile.getPart(), entry, cache),
@@ -256,7 +271,10 @@ static Value headAddress(TileBuilder &b, Type type, Value memory, Value row,
 static void copyFloats(TileBuilder &b, Value to, Value from, int64_t count) {
   b.forEach(
       count,
-      [&](Value i) { b.store(b.loadLanes(b.at(from, i)), b.at(to, i), 4); },
+      [&](Value i) {
+        Value lanes = b.loadLanes(b.at(from, i));
+        b.store(lanes, b.at(to, i), 4);
+      },
       CodeLayout::kLanes);
 }
 

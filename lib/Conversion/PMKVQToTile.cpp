@@ -76,7 +76,7 @@ private:
     KernelOp kernel =
         getKernel("append", key, append.getLoc(),
                   [&](ImplicitLocOpBuilder &builder, StringRef name) {
-                    return buildAppendKernel(builder, name, cache, rotated);
+                    return buildAppendKernel(builder, name, {cache, rotated});
                   });
     LaunchOp::create(b, TypeRange{}, kernel.getSymName(), WorkList::Rows,
                      append.getCache(), append.getBatch(),

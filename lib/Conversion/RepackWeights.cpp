@@ -39,7 +39,8 @@ static Value largestRange(LaneBuilder &b, const Values &ranges) {
   auto maximum = [&](Value x, Value y) -> Value {
     return arith::MaxUIOp::create(b, x, y);
   };
-  Value bits = maximum(b.andBits(largest, 0xffff), b.shr(largest, 16));
+  Value low = b.andBits(largest, 0xffff);
+  Value bits = maximum(low, b.shr(largest, 16));
   for (int64_t mask : {4, 8, 16})
     bits = maximum(bits, b.shuffleXor(bits, mask));
   return b.maxF(b.half(bits, 0), b.f32(kSmallestRange));
@@ -82,10 +83,11 @@ static SmallVector<Value> repack(LaneBuilder &b, RepackWeightsOp op) {
       columns[0].push_back(b.transpose(words[0][i]));
       continue;
     }
-    // Two queries' high, then their low bytes.
-    for (auto [operand, selector] : {std::pair(0, 0x5410), {1, 0x7632}})
-      columns[operand].push_back(
-          b.transpose(b.permute(words[0][i], words[1][i], selector)));
+    // Of each set two queries' high, then their low bytes.
+    for (size_t set = 0; set < words.size(); set += 2)
+      for (auto [operand, selector] : {std::pair(0, 0x5410), {1, 0x7632}})
+        columns[set + operand].push_back(
+            b.transpose(b.permute(words[set][i], words[set + 1][i], selector)));
   }
   SmallVector<Value> results;
   for (const Values &operand : columns)
@@ -107,14 +109,19 @@ static SmallVector<Value> repackRaw(LaneBuilder &b, RepackRawWeightsOp op) {
     return b.subF(weight, rounded);
   };
   for (size_t i = 0; i < weights[0].size(); ++i) {
-    Value first = weights[0][i], firstRest = rest(first);
     if (weights.size() == 1) {
-      columns[0].push_back(b.transpose(b.packBrainFloats(first, firstRest)));
+      Value weight = weights[0][i];
+      columns[0].push_back(
+          b.transpose(b.packBrainFloats(weight, rest(weight))));
       continue;
     }
-    Value second = weights[1][i], secondRest = rest(second);
-    columns[0].push_back(b.transpose(b.packBrainFloats(first, second)));
-    columns[1].push_back(b.transpose(b.packBrainFloats(firstRest, secondRest)));
+    for (size_t set = 0; set < weights.size(); set += 2) {
+      Value first = weights[set][i], firstRest = rest(first);
+      Value second = weights[set + 1][i], secondRest = rest(second);
+      columns[set].push_back(b.transpose(b.packBrainFloats(first, second)));
+      columns[set + 1].push_back(
+          b.transpose(b.packBrainFloats(firstRest, secondRest)));
+    }
   }
   SmallVector<Value> results;
   for (const Values &operand : columns)

@@ -30,19 +30,27 @@ static constexpr uint16_t kRounder = 0x6600;
 
 /// Exponent field of the largest |element| of column g, at least 5: below, the
 /// factor 2^(35 - E - 15) would leave f16.
-static Value largestExponent(LaneBuilder &b, const Values &words) {
+static Value largestExponent(LaneBuilder &b, const Values &words,
+                             bool absoluteMaximum) {
+  auto larger = [&](Value x, Value y) {
+    if (absoluteMaximum)
+      return b.maxAbsHalves(x, y);
+    constexpr int64_t kAbsolute = 0x7fff7fff;
+    Value left = b.andBits(x, kAbsolute);
+    return b.maxHalves(left, b.andBits(y, kAbsolute));
+  };
   Value largest = b.i32(0);
   for (size_t i = 0; i < words.size(); i += 4) {
-    Value first = b.maxAbsHalves(largest, words[i]);
-    Value second = b.maxAbsHalves(b.maxAbsHalves(words[i + 1], words[i + 2]),
-                                  words[i + 3]);
-    largest = b.maxAbsHalves(first, second);
+    Value first = larger(largest, words[i]);
+    Value second = larger(larger(words[i + 1], words[i + 2]), words[i + 3]);
+    largest = larger(first, second);
   }
   largest = b.andBits(largest, 0x7fff7fff);
   auto maximum = [&](Value x, Value y) -> Value {
     return arith::MaxUIOp::create(b, x, y);
   };
-  Value bits = maximum(b.andBits(largest, 0xffff), b.shr(largest, 16));
+  Value low = b.andBits(largest, 0xffff);
+  Value bits = maximum(low, b.shr(largest, 16));
   for (int64_t mask : {1, 2})
     bits = maximum(bits, b.shuffleXor(bits, mask));
   return maximum(b.shr(bits, 10), b.i32(5));
@@ -95,9 +103,10 @@ static Values splitOperands(LaneBuilder &b, const Values &words, Value scale) {
   return {high, low};
 }
 
-static SmallVector<Value> splitRows(LaneBuilder &b, SplitRowsOp op) {
+static SmallVector<Value> splitRows(LaneBuilder &b, SplitRowsOp op,
+                                    bool absoluteMaximum) {
   Values words = b.unpack(op.getRows());
-  Value exponent = largestExponent(b, words);
+  Value exponent = largestExponent(b, words, absoluteMaximum);
   // 2^(20 - E) in both halves: an exponent field of 35 - E.
   Value scale = b.mul(b.shl(b.sub(b.i32(35), exponent), 10), b.i32(0x10001));
   size_t queries = op.getBytes().size();
@@ -155,13 +164,18 @@ namespace {
 class SplitQueriesPass
     : public mlir::pmkvq::impl::SplitQueriesBase<SplitQueriesPass> {
 public:
+  using SplitQueriesBase::SplitQueriesBase;
+
   void getDependentDialects(DialectRegistry &registry) const override {
     registerLaneDialects(registry);
   }
   void runOnOperation() override {
     replaceEach<WeighRowsOp>(getOperation(), weighRows);
     replaceEach<SumBytesOp>(getOperation(), sumBytes);
-    replaceEach<SplitRowsOp>(getOperation(), splitRows);
+    replaceEach<SplitRowsOp>(getOperation(),
+                             [&](LaneBuilder &b, SplitRowsOp op) {
+                               return splitRows(b, op, absoluteMaximum);
+                             });
   }
 };
 } // namespace

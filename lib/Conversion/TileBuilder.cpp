@@ -7,7 +7,6 @@
 #include "TileBuilder.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
-#include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "mlir/IR/BuiltinOps.h"
@@ -91,9 +90,8 @@ Value TileBuilder::scratch(int64_t bytes) {
     function = cast<func::FuncOp>(getInsertionBlock()->getParentOp());
   InsertionGuard guard(*this);
   setInsertionPointToStart(&function.getBody().front());
-  constexpr unsigned cacheLine = 64;
   return LLVM::AllocaOp::create(*this, ptrType(), getI8Type(), constI64(bytes),
-                                cacheLine);
+                                kCacheLineBytes);
 }
 
 Value TileBuilder::offset(Value base, Value bytes) {
@@ -134,6 +132,11 @@ Value TileBuilder::loadU16Lanes(Value address) {
 void TileBuilder::copy(Value to, Value from, int64_t bytes) {
   LLVM::MemcpyOp::create(*this, to, from, constI64(bytes),
                          /*isVolatile=*/false);
+}
+
+void TileBuilder::prefetch(Value address) {
+  constexpr unsigned read = 0, secondLevel = 2, data = 1;
+  LLVM::Prefetch::create(*this, address, read, secondLevel, data);
 }
 
 Value TileBuilder::loadPtrField(Value base, int64_t byteOffset) {
@@ -207,37 +210,50 @@ Value TileBuilder::broadcast(Value scalar, VectorType type) {
 }
 
 Value TileBuilder::fma(Value a, Value b, Value c) {
-  return math::FmaOp::create(*this, a, b, c);
+  return LLVM::FMulAddOp::create(*this, a, b, c);
+}
+
+Value TileBuilder::larger(Value a, Value b) {
+  Value first = arith::CmpFOp::create(*this, arith::CmpFPredicate::OGT, a, b);
+  return arith::SelectOp::create(*this, first, a, b);
+}
+
+Value TileBuilder::largestLane(Value lanes) {
+  auto type = cast<VectorType>(lanes.getType());
+  for (int64_t half = type.getNumElements() / 2; half; half /= 2) {
+    SmallVector<int64_t> partner;
+    for (int64_t i = 0; i < type.getNumElements(); ++i)
+      partner.push_back(i ^ half);
+    Value other = vector::ShuffleOp::create(*this, lanes, lanes, partner);
+    lanes = larger(lanes, other);
+  }
+  return vector::ExtractOp::create(*this, lanes, ArrayRef<int64_t>{0});
 }
 
 Value TileBuilder::exp2(Value x) {
-  // 2^x = 2^n * 2^f with n the nearest integer, |f| <= 1/2.  2^f is its Taylor
-  // series to degree 7: the next term is below 2^f * 6e-9.
+  // 2^x = 2^n * 2^f with n the nearest integer, |f| <= 1/2.  2^f is the
+  // polynomial of degree 6 with the least relative error there, 1.9e-9.
   Type f32 = x.getType();
   Type i32 = cast<VectorType>(f32).clone(getI32Type());
-  constexpr double lowest = -126.0;
-  Value clamped = arith::MaxNumFOp::create(*this, x, splat(f32, lowest));
-  Value n = math::RoundEvenOp::create(*this, clamped);
+  // In this order a NaN stays one: whoever reads the logits must see it.
+  Value clamped = larger(splat(f32, -126.0), x);
+  // 1.5 * 2^23 leaves n in the low bits.
+  Value toInteger = splat(f32, 12582912.0);
+  Value shifted = arith::AddFOp::create(*this, clamped, toInteger);
+  Value n = arith::SubFOp::create(*this, shifted, toInteger);
   Value f = arith::SubFOp::create(*this, clamped, n);
-  constexpr double ln2 = 0.693147180559945309417232;
-  double coefficients[8] = {1.0};
-  for (int i = 1; i < 8; ++i)
-    coefficients[i] = coefficients[i - 1] * ln2 / i;
-  Value result = splat(f32, coefficients[7]);
-  for (int i = 6; i >= 0; --i)
+  constexpr double coefficients[] = {
+      1.0,           0.693147206,   0.240226469,   0.0555032878,
+      0.00961848896, 0.00133999312, 0.000153458119};
+  constexpr size_t degree = std::size(coefficients) - 1;
+  Value result = splat(f32, coefficients[degree]);
+  for (size_t i = degree; i-- > 0;)
     result = fma(result, f, splat(f32, coefficients[i]));
-  Value exponent = arith::FPToSIOp::create(*this, i32, n);
-  exponent = arith::AddIOp::create(*this, exponent, splatInt(i32, 127));
+  Value exponent = arith::BitcastOp::create(*this, i32, shifted);
   exponent = arith::ShLIOp::create(*this, exponent, splatInt(i32, 23));
+  exponent = arith::AddIOp::create(*this, exponent, splatInt(i32, 0x3f800000));
   Value power = arith::BitcastOp::create(*this, f32, exponent);
-  result = arith::MulFOp::create(*this, result, power);
-  Value tiny = arith::CmpFOp::create(*this, arith::CmpFPredicate::OLT, x,
-                                     splat(f32, lowest));
-  result = arith::SelectOp::create(*this, tiny, splat(f32, 0.0), result);
-  // A NaN stays one: whoever reads the logits must see it.
-  Value unordered =
-      arith::CmpFOp::create(*this, arith::CmpFPredicate::UNO, x, x);
-  return arith::SelectOp::create(*this, unordered, x, result);
+  return arith::MulFOp::create(*this, result, power);
 }
 
 //===----------------------------------------------------------------------===//
@@ -273,19 +289,23 @@ std::pair<Value, Value> TileBuilder::unpackPage(Value page) {
   return {entry, cache};
 }
 
+Value TileBuilder::blockAt(const TileFields &tile, Value index,
+                           int64_t headDim) {
+  Value id = loadI64Field(at(tile.ids, index), 0, 32);
+  return at(tile.base, id, rt::blockBytes(headDim));
+}
+
 Value TileBuilder::codeVector(const TileFields &tile, Value index,
                               int64_t headDim) {
   int64_t perBlock = rt::blockBytes(headDim) / CodeLayout::kVectorBytes;
-  Value id = loadI64Field(at(tile.ids, divide(index, perBlock)), 0, 32);
-  Value block = at(tile.base, id, rt::blockBytes(headDim));
+  Value block = blockAt(tile, divide(index, perBlock), headDim);
   return at(block, remainder(index, perBlock), CodeLayout::kVectorBytes);
 }
 
 Value TileBuilder::rawRow(const TileFields &tile, Value token,
                           int64_t headDim) {
   int64_t perBlock = rt::tokensPerBlock(16);
-  Value id = loadI64Field(at(tile.ids, divide(token, perBlock)), 0, 32);
-  Value block = at(tile.base, id, rt::blockBytes(headDim));
+  Value block = blockAt(tile, divide(token, perBlock), headDim);
   return at(block, remainder(token, perBlock), headDim * 2);
 }
 

@@ -35,6 +35,9 @@ struct StateMemory {
   Value maxima, sums, outputs;
 };
 
+/// Bytes that one prefetch fetches.
+constexpr int64_t kCacheLineBytes = 64;
+
 class TileBuilder : public ImplicitLocOpBuilder {
 public:
   TileBuilder(Location loc, OpBuilder &builder)
@@ -104,6 +107,9 @@ public:
   /// 8 unsigned 16-bit values, as i32.
   Value loadU16Lanes(Value address);
   void copy(Value to, Value from, int64_t bytes);
+  /// Asks for the cache line of `address`, into the second level: the first has
+  /// too few buffers for lines on their way.
+  void prefetch(Value address);
 
   /// The field of an Abi struct, widened to i64 where it is a narrower integer.
   Value loadPtrField(Value base, int64_t byteOffset);
@@ -136,9 +142,14 @@ public:
   }
 
   Value broadcast(Value scalar, VectorType type);
-  /// a * b + c.
+  /// a * b + c, rounded once where the CPU has an instruction for it.
   Value fma(Value a, Value b, Value c);
-  /// 2^x for x <= 0, elementwise; 0 below 2^-126; NaN for NaN.
+  /// The larger element of each pair; b's if one is a NaN.  One instruction
+  /// where x86 has it, unlike IEEE 754's maximum.
+  Value larger(Value a, Value b);
+  /// The largest element of a vector, by `larger`.
+  Value largestLane(Value lanes);
+  /// 2^x for x <= 0, elementwise; 2^-126 below -126; NaN for NaN.
   Value exp2(Value x);
 
   //===--------------------------------------------------------------------===//
@@ -152,6 +163,8 @@ public:
 
   /// Address of vector `index` of a part's codes.
   Value codeVector(const TileFields &tile, Value index, int64_t headDim);
+  /// Address of block `index` of a part.
+  Value blockAt(const TileFields &tile, Value index, int64_t headDim);
   /// Address of row `token` of a tile at level 16, raw or codes.
   Value rawRow(const TileFields &tile, Value token, int64_t headDim);
 

@@ -64,14 +64,20 @@ static Value rotateIf(ImplicitLocOpBuilder &b, bool rotate, Value rows) {
 //===----------------------------------------------------------------------===//
 
 KernelOp mlir::pmkvq::buildAppendKernel(ImplicitLocOpBuilder &b, StringRef name,
-                                        CacheType cache, bool valuesRotated) {
+                                        const AppendShape &shape) {
   OpBuilder::InsertionGuard guard(b);
+  CacheType cache = shape.cache;
   auto heads =
       headsType(b.getContext(), cache.getKvHeads(), cache.getHeadDim());
   auto batch = BatchType::get(b.getContext());
-  KernelOp kernel = startKernel(b, name, {cache, batch, heads, heads});
+  SmallVector<Type> operands = {cache, batch, heads, heads};
+  if (shape.embedsPositions)
+    operands.append(
+        2, MemRefType::get({ShapedType::kDynamic, cache.getHeadDim() / 2},
+                           Float32Type::get(b.getContext())));
+  KernelOp kernel = startKernel(b, name, operands);
   Block &entry = kernel.getBody().front();
-  Value cacheArg = entry.getArgument(0), row = entry.getArgument(4);
+  Value cacheArg = entry.getArgument(0), row = entry.getArguments().back();
   auto place = RowPlaceOp::create(b, b.getIndexType(), b.getIndexType(),
                                   entry.getArgument(1), row);
   Value zero = constantIndex(b, 0), one = constantIndex(b, 1);
@@ -84,9 +90,12 @@ KernelOp mlir::pmkvq::buildAppendKernel(ImplicitLocOpBuilder &b, StringRef name,
     auto rowType = RowsType::get(b.getContext(), 1, cache.getHeadDim());
     for (Part part : {Part::Key, Part::Value}) {
       bool rotate = cache.getFormat(part).getHadamard() &&
-                    !(part == Part::Value && valuesRotated);
+                    !(part == Part::Value && shape.valuesRotated);
       Value source = entry.getArgument(part == Part::Key ? 2 : 3);
       Value rows = LoadRowsOp::create(b, rowType, source, row, head, one, 1);
+      if (shape.embedsPositions && part == Part::Key)
+        rows = RotaryOp::create(b, rows, entry.getArgument(4),
+                                entry.getArgument(5), row);
       rows = rotateIf(b, rotate, rows);
       StoreFixedOp::create(b, part, rows, cacheArg, place.getSequence(), head,
                            place.getToken());

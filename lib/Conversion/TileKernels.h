@@ -31,9 +31,19 @@ struct AttentionShape {
 /// Rows [rows, heads, head_dim] of a step, as kernels take them.
 MemRefType headsType(MLIRContext *context, int64_t heads, int64_t headDim);
 
-/// (cache, batch, keys, values, row): rotates and stores one row.
+/// What an append kernel is specialized on.
+struct AppendShape {
+  CacheType cache;
+  /// Whether values come in their rotated basis.
+  bool valuesRotated;
+  /// Whether the kernel embeds the keys' positions.
+  bool embedsPositions = false;
+};
+
+/// (cache, batch, keys, values, row): rotates and stores one row.  Cosines and
+/// sines [rows, head_dim / 2] come before the row if positions are embedded.
 KernelOp buildAppendKernel(ImplicitLocOpBuilder &b, StringRef name,
-                           CacheType cache, bool valuesRotated);
+                           const AppendShape &shape);
 
 /// (cache, batch, queries, task): one entry of the work list of attention.
 KernelOp buildAttendKernel(ImplicitLocOpBuilder &b, StringRef name,

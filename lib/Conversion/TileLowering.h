@@ -41,6 +41,9 @@ void populateCodeLowerings(RewritePatternSet &patterns,
 /// Products of rows with tiles and vectors.
 void populateProductLowerings(RewritePatternSet &patterns,
                               const TypeConverter &converter);
+/// Rows of integers, and products of integers.
+void populateIntegerLowerings(RewritePatternSet &patterns,
+                              const TypeConverter &converter);
 /// Softmax states.
 void populateSoftmaxLowerings(RewritePatternSet &patterns,
                               const TypeConverter &converter);

@@ -1,19 +1,19 @@
 //===- TileToLanes.cpp - Kernels over units as code of lanes --------------===//
 //
 // Turns kernels in tile form over segments and units into functions of a
-// gpu.module.  Neighbours: UnitLowering.cpp (one unit), DeviceAbi.h (arguments
-// and work list), SharedLayout.h (shared memory).
+// gpu.module.  Neighbours: QueryStage.h (queries), UnitLowering.cpp (one
+// unit), DeviceAbi.h (arguments and work list), SharedLayout.h (shared memory).
 //
 //===----------------------------------------------------------------------===//
 
 #include "LanePass.h"
+#include "QueryStage.h"
 #include "UnitLowering.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/IR/Matchers.h"
 #include "pmkvq/Passes.h"
 #include "pmkvq_rt/DeviceAbi.h"
-#include <limits>
 
 namespace mlir::pmkvq {
 #define GEN_PASS_DEF_CONVERTTILETOLANES
@@ -65,6 +65,8 @@ struct Segment {
 struct Parts {
   ForSegmentOp segments;
   LoadRowsOp load;
+  /// Null if queries come in the keys' basis.
+  HadamardOp rotate;
   ScaleOp scale;
   ForUnitOp units;
   StoreMergedOp store;
@@ -72,9 +74,11 @@ struct Parts {
 
 class DecodeLowering {
 public:
-  DecodeLowering(KernelOp kernel, OpBuilder &at, bool dependentLaunch)
+  DecodeLowering(KernelOp kernel, OpBuilder &at, bool dependentLaunch,
+                 bool bulkCopies, int64_t sharedBytes)
       : kernel(kernel), b(kernel.getLoc(), at),
-        dependentLaunch(dependentLaunch) {}
+        dependentLaunch(dependentLaunch), bulkCopies(bulkCopies),
+        sharedBytes(sharedBytes) {}
 
   LogicalResult run() {
     if (failed(match()))
@@ -104,65 +108,91 @@ private:
     for (Operation &op : parts.segments.getBody().front()) {
       if (auto part = dyn_cast<LoadRowsOp>(op))
         parts.load = part;
+      else if (auto part = dyn_cast<HadamardOp>(op))
+        parts.rotate = part;
       else if (auto part = dyn_cast<ScaleOp>(op))
         parts.scale = part;
     }
     DenseFPElementsAttr factor;
-    if (!parts.load || !parts.scale ||
+    Value loaded = parts.load ? parts.load.getResult() : Value();
+    if (parts.rotate && parts.rotate.getSource() == loaded)
+      loaded = parts.rotate.getResult();
+    if (!loaded || !parts.scale || parts.scale.getRows() != loaded ||
         !matchPattern(parts.scale.getBy(), m_Constant(&factor)) ||
         !factor.isSplat())
       return kernel.emitOpError("expected queries times a constant");
     scale = factor.getSplatValue<APFloat>().convertToFloat();
     shared.headDim = parts.load.getType().getWidth();
     shared.group = parts.load.getGroup();
-    if (shared.headDim != 128)
+    if (!SharedLayout::isHeadDim(shared.headDim))
       return kernel.emitOpError("has a head_dim of ")
-             << shared.headDim << "; a GPU supports 128";
-    if (shared.group > SharedLayout::kWarps)
+             << shared.headDim
+             << "; a GPU supports 64, 128 and 256, of which 32 tokens at 2 "
+                "bits fill whole vectors";
+    if (shared.group > SharedLayout::kMaxGroup)
       return kernel.emitOpError("has ")
              << shared.group << " queries a kv head; a GPU supports up to "
-             << SharedLayout::kWarps;
+             << SharedLayout::kMaxGroup;
     ArrayRef<int64_t> levels = parts.units.getKinds();
     for (size_t i = 0; i < levels.size(); i += 2)
       kinds.push_back({static_cast<int32_t>(levels[i]),
                        static_cast<int32_t>(levels[i + 1])});
-    for (auto [kind, region] : llvm::zip(kinds, parts.units.getBodies())) {
+    for (Region &region : parts.units.getBodies()) {
       auto keys = cast<TileType>(region.getArgument(2).getType());
+      auto values = cast<TileType>(region.getArgument(3).getType());
+      if (failed(checkFormat(keys)) || failed(checkFormat(values)))
+        return failure();
       if (!keys.isRaw() && !keys.groupsAlongReduction())
         keysPerToken = true;
     }
     for (rt::UnitKind kind : kinds)
       shared.fit(kind, keysPerToken);
-    return success();
+    if (shared.fitInto(sharedBytes, /*mayShare=*/!bulkCopies))
+      return success();
+    return kernel.emitOpError("takes ")
+           << shared.bytes() << " bytes of shared memory for a head_dim of "
+           << shared.headDim << " and " << shared.group
+           << " queries a kv head; a thread block has " << sharedBytes;
   }
 
-  /// A function whose only argument is the struct of arguments, by value.
+  /// Lanes hold two fp16 parameters a group and multiply codes as they are;
+  /// ranges of values scale weights, so they are per token.
+  LogicalResult checkFormat(TileType tile) {
+    if (tile.isRaw())
+      return success();
+    bool isKey = tile.getPart() == Part::Key;
+    const FormatModel &model = tile.getFormat().getModel();
+    if (model.getNumParameters() == 2 &&
+        model.getParameterType(b.getContext()).isF16() &&
+        model.hasLinearGrid(tile.getLevel()) &&
+        (isKey || model.getGroupAxis() == GroupAxis::Token))
+      return success();
+    return kernel.emitOpError("has ")
+           << (isKey ? "keys" : "values") << " of the format '"
+           << model.getName() << "' at level " << tile.getLevel()
+           << ", which a GPU does not support; use "
+           << (isKey ? "per_channel or per_token" : "per_token");
+  }
+
+  /// Units of few dims are few bytes: two thread blocks have as many of them in
+  /// flight as one of 128 dims.  Scores of many queries with 128 tokens leave
+  /// registers for one.
+  int32_t blocksPerMultiprocessor() {
+    bool isLarge =
+        shared.sets() > 1 ||
+        (shared.queriesPerLane() > 1 &&
+         llvm::any_of(kinds, [](rt::UnitKind k) { return k.key == 2; }));
+    return shared.headDim == 64 && !isLarge ? 2 : 1;
+  }
+
   void createFunction() {
-    MLIRContext *context = b.getContext();
-    auto function = LLVM::LLVMFuncOp::create(
-        b, kernel.getSymName(),
-        LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(context),
-                                    {LLVM::LLVMPointerType::get(context)}));
-    auto bytes =
-        LLVM::LLVMArrayType::get(b.getI64Type(), sizeof(rt::DecodeArgs) / 8);
-    function.setArgAttr(0, LLVM::LLVMDialect::getByValAttrName(),
-                        TypeAttr::get(bytes));
-    function.setArgAttr(0, LLVM::LLVMDialect::getAlignAttrName(),
-                        b.getI64IntegerAttr(8));
-    function->setAttr("nvvm.kernel", b.getUnitAttr());
-    function->setAttr("nvvm.reqntid",
-                      b.getDenseI32ArrayAttr({SharedLayout::kWarps * 32}));
-    function->setAttr("nvvm.minctasm", b.getI32IntegerAttr(1));
-    Block *entry = function.addEntryBlock(b);
-    b.setInsertionPointToStart(entry);
-    LLVM::ReturnOp::create(b, ValueRange());
-    b.setInsertionPoint(entry->getTerminator());
-    arguments = entry->getArgument(0);
+    arguments =
+        b.startFunction(kernel.getSymName(), sizeof(rt::DecodeArgs),
+                        SharedLayout::kWarps * 32, blocksPerMultiprocessor());
   }
 
   Value pointerField(size_t offset) {
-    Value address = b.load(b.pointer(0), b.at(arguments, offset), 8);
-    return LLVM::AddrSpaceCastOp::create(b, b.pointer(kGlobalSpace), address);
+    return b.pointerArgument(arguments, offset);
   }
 
   void loadArguments() {
@@ -182,14 +212,14 @@ private:
     warp = b.shr(thread, 5);
     lane = b.andBits(thread, 31);
     // This warp's first task.
-    Value first = b.add(b.mul(segmentsPerRow, sizeof(rt::WorkSegment)),
-                        b.mul(warp, sizeof(rt::UnitTask)));
+    Value first = b.mul(segmentsPerRow, sizeof(rt::WorkSegment));
+    first = b.add(first, b.mul(warp, sizeof(rt::UnitTask)));
     tasks = b.at(b.at(row, sizeof(rt::WorkHeader)), first);
     base = LLVM::AddressOfOp::create(b, b.pointer(kSharedSpace),
                                      kSharedMemoryName);
     ring = b.at(base, b.mul(warp, shared.ringBytes()));
-    barriers = b.at(b.at(base, shared.barriers()),
-                    b.mul(warp, SharedLayout::kSlots * 8));
+    barriers = b.at(base, shared.barriers());
+    barriers = b.at(barriers, b.mul(warp, shared.slots * 8));
   }
 
   /// One load hop to everything but the queries; queries before the copies, or
@@ -208,16 +238,22 @@ private:
     {
       OpBuilder::InsertionGuard guard(b);
       b.setInsertionPointToStart(branch.thenBlock());
-      for (int64_t i = 0; i < SharedLayout::kSlots; ++i)
+      for (int64_t i = 0; i < shared.slots && bulkCopies; ++i)
         b.initBarrier(b.at(barriers, i * 8));
-      b.fenceBarrierInit();
+      if (bulkCopies)
+        b.fenceBarrierInit();
     }
     policy = b.evictFirstPolicy();
     b.syncWarp();
     Value hasFirst = b.compare(arith::CmpIPredicate::ne, myUnits, 0);
+    auto loadFirst = [&] {
+      if (queriesAhead())
+        firstQueries = queryStage().load(firstSegment.pair);
+    };
     if (!dependentLaunch) {
-      firstQueries = loadQueries(firstSegment.pair);
-      issue(b.i32(0), first, hasFirst);
+      loadFirst();
+      if (!issuesLate())
+        issue(b.i32(0), first, hasFirst);
       return;
     }
     // What the launch before may still write is copied after it.  The second
@@ -229,7 +265,7 @@ private:
     Value late = arith::XOrIOp::create(
         b, early, arith::ConstantOp::create(b, b.getBoolAttr(true)));
     issue(b.i32(0), first, arith::AndIOp::create(b, hasFirst, late));
-    firstQueries = loadQueries(firstSegment.pair);
+    loadFirst();
   }
 
   int64_t taskStride() { return SharedLayout::kWarps * sizeof(rt::UnitTask); }
@@ -241,16 +277,16 @@ private:
   }
 
   void issue(Value number, const Task &task, Value exists) {
-    Value leader = arith::AndIOp::create(b, exists, isLeader);
     SmallVector<int64_t> levels(parts.units.getKinds());
-    RingIssueOp::create(b, ring, barriers, number, leader, codes, parameters,
+    RingIssueOp::create(b, ring, barriers, number, exists, codes, parameters,
                         task.key, task.value, task.slot, task.info, policy,
-                        levels, shared.slotBytes, shared.headDim, keysPerToken);
+                        levels, shared.slots, shared.slotBytes, shared.headDim,
+                        keysPerToken);
   }
 
   Segment loadSegment(Value index) {
-    Value place = b.at(b.at(row, sizeof(rt::WorkHeader)),
-                       b.mul(index, sizeof(rt::WorkSegment)));
+    Value segments = b.at(row, sizeof(rt::WorkHeader));
+    Value place = b.at(segments, b.mul(index, sizeof(rt::WorkSegment)));
     Values words = b.loadWords(place, 4);
     static_assert(offsetof(rt::WorkSegment, shares) ==
                   offsetof(rt::WorkSegment, share) + 2);
@@ -259,128 +295,18 @@ private:
   }
 
   //===--------------------------------------------------------------------===//
-  // Queries
-  //===--------------------------------------------------------------------===//
-
-  /// Warp w takes 4 dims a lane of query w.
-  Values loadQueries(Value pair) {
-    SmallVector<Type> types(4, b.getF32Type());
-    Value exists = b.compare(arith::CmpIPredicate::ult, warp, shared.group);
-    auto branch = scf::IfOp::create(b, types, exists, /*addThenBlock=*/true,
-                                    /*addElseBlock=*/true);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(branch.elseBlock());
-    scf::YieldOp::create(b, Values(4, b.f32(0.0)));
-    b.setInsertionPointToStart(branch.thenBlock());
-    Value query = b.add(b.mul(pair, shared.group), warp);
-    Value place = b.add(b.mul(query, shared.headDim * 4), b.shl(lane, 4));
-    Values loaded;
-    for (Value word : b.loadWords(b.at(queries, place), 4))
-      loaded.push_back(b.bitcast(word, b.getF32Type()));
-    scf::YieldOp::create(b, loaded);
-    return Values(branch.getResults());
-  }
-
-  /// Writes query w as B operands to shared memory: in f16, normalized by a
-  /// power of two so that its product with any f16 range stays in f16, and in
-  /// bf16 with the rest of the rounding beside it.
-  void stageQueries(Values q) {
-    Value exists = b.compare(arith::CmpIPredicate::ult, warp, shared.queries());
-    auto branch = scf::IfOp::create(b, exists, /*withElseRegion=*/false);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(branch.thenBlock());
-    if (llvm::any_of(kinds, [](rt::UnitKind k) { return k.key < 16; }))
-      stageHalfQueries(q);
-    if (llvm::any_of(kinds, [](rt::UnitKind k) { return k.key == 16; }))
-      stageRawQueries(q);
-  }
-
-  /// Columns between those of neighbouring queries.
-  int64_t columnsPerQuery() { return 2 / shared.queriesPerLane(); }
-
-  /// Where query `warp`'s first column begins in the operand at `start`.
-  Value columnPlace(int64_t start) {
-    int64_t bytes = columnsPerQuery() * SharedLayout::kColumnBytes;
-    return b.at(b.at(base, start), b.mul(warp, bytes));
-  }
-
-  /// Leaves in `q` what f16 left.  Raw keys must be weighed by the same: with a
-  /// channel of keys at 300, q rounded to 11 bits moves scores by some 0.01,
-  /// which cancels in the softmax only if it moves all of them.
-  void stageHalfQueries(Values &q) {
-    Value largest;
-    for (Value value : q) {
-      Value bits = b.andBits(b.bitcast(value, b.getI32Type()), 0x7fffffff);
-      largest =
-          largest ? Value(arith::MaxUIOp::create(b, largest, bits)) : bits;
-    }
-    Value exponent = b.shr(b.maxOverWarp(largest), 23);
-    constexpr int64_t kNotFinite = 255;
-    Value isFinite = b.compare(arith::CmpIPredicate::ult, exponent, kNotFinite);
-    exponent = arith::MaxUIOp::create(b, exponent, b.i32(1));
-    exponent = arith::MinUIOp::create(b, exponent, b.i32(251));
-    // The largest lands in [1/4, 1/2): times the largest f16 it is below 2^15.
-    auto power = [&](Value biased) {
-      return b.bitcast(b.shl(biased, 23), b.getF32Type());
-    };
-    Value normalize = power(b.sub(b.i32(252), exponent));
-    // Bytes cannot say that a query is no number; the factor of its scores can.
-    Value restore = b.select(isFinite, power(b.add(exponent, 2)),
-                             b.f32(std::numeric_limits<float>::quiet_NaN()));
-    auto write = scf::IfOp::create(b, isLeader, /*withElseRegion=*/false);
-    {
-      OpBuilder::InsertionGuard guard(b);
-      b.setInsertionPointToStart(write.thenBlock());
-      b.store(b.mulF(restore, b.f32(scale)),
-              b.at(b.at(base, shared.factors()), b.shl(warp, 2)), 4);
-    }
-    Values scaled;
-    for (Value value : q)
-      scaled.push_back(b.mulF(value, normalize));
-    Value first = b.packHalves(scaled[0], scaled[1]);
-    Value rest = b.packHalves(scaled[2], scaled[3]);
-    for (int64_t i = 0; i < 4; ++i)
-      q[i] = b.mulF(b.half(i < 2 ? first : rest, i % 2), restore);
-    // Dims 4 lane .. + 3 = 32 kb + 16 h + 4 t .. + 3: words 2 h, 2 h + 1 of
-    // lane (g, t), vector kb.
-    Value kb = b.shr(lane, 3), h = b.andBits(b.shr(lane, 2), 1),
-          t = b.andBits(lane, 3);
-    Value place = b.add(b.add(b.shl(kb, 9), b.shl(t, 4)), b.shl(h, 3));
-    Value address = b.at(columnPlace(shared.halfQueries()), place);
-    Value pair = LLVM::UndefOp::create(b, b.words(2));
-    pair = LLVM::InsertElementOp::create(b, pair, first, b.i32(0));
-    pair = LLVM::InsertElementOp::create(b, pair, rest, b.i32(1));
-    for (int64_t column = 0; column < columnsPerQuery(); ++column)
-      b.store(pair, b.at(address, column * SharedLayout::kColumnBytes), 8);
-  }
-
-  void stageRawQueries(const Values &q) {
-    // Dims 4 lane .. + 3 of block lane / 4: word (block % 2) * 2 + half of
-    // lanes (g, t) and (g, t + 1), vector block / 2.
-    Value block = b.shr(lane, 2), half = b.andBits(b.shr(lane, 1), 1);
-    Value t = b.shl(b.andBits(lane, 1), 1);
-    Value place = b.add(b.shl(b.shr(block, 1), 9), b.shl(t, 4));
-    Value word = b.add(b.shl(b.andBits(block, 1), 1), half);
-    place = b.add(place, b.shl(word, 2));
-    Value address = b.at(columnPlace(shared.rawQueries()), place);
-    int64_t toRest = shared.operands() == 1 ? SharedLayout::kColumnBytes
-                                            : shared.operandBytes();
-    for (int64_t i = 0; i < 2; ++i) {
-      Value low = q[2 * i], high = q[2 * i + 1];
-      Value rounded = b.packBrainFloats(low, high);
-      Value lowBack = b.bitcast(b.shl(rounded, 16), b.getF32Type());
-      Value highBack = b.bitcast(
-          b.andBits(rounded, static_cast<int32_t>(0xffff0000)), b.getF32Type());
-      Value rest =
-          b.packBrainFloats(b.subF(low, lowBack), b.subF(high, highBack));
-      b.store(rounded, b.at(address, i * 16), 4);
-      b.store(rest, b.at(address, i * 16 + toRest), 4);
-    }
-  }
-
-  //===--------------------------------------------------------------------===//
   // Segments and units
   //===--------------------------------------------------------------------===//
+
+  /// Whether a segment's queries are loaded while the one before is worked on;
+  /// two sets of them would take the registers of outputs.
+  bool queriesAhead() { return shared.sets() == 1; }
+
+  QueryStage queryStage() {
+    return {b,     shared,  kinds, static_cast<bool>(parts.rotate),
+            scale, queries, base,  warp,
+            lane,  isLeader};
+  }
 
   LogicalResult lowerSegments() {
     // Units so far; the next task to work on and to issue; the segment, and its
@@ -407,27 +333,38 @@ private:
     Task next = Task::take(carried);
     Segment segment = Segment::take(carried);
     Values q(carried);
-    stageQueries(q);
+    queryStage().store(queriesAhead() ? q : queryStage().load(segment.pair));
     b.barrier();
     Value last = b.sub(segmentCount, b.i32(1));
     Value following =
         arith::MinUIOp::create(b, b.add(loop.getInductionVar(), 1), last);
     Segment nextSegment = loadSegment(following);
-    Values nextQueries = loadQueries(nextSegment.pair);
+    Values nextQueries;
+    if (queriesAhead())
+      nextQueries = queryStage().load(nextSegment.pair);
 
-    SegmentLanes lanes = {shared, keysPerToken, base, lane, {}, scale};
-    Value mine = b.at(b.at(base, shared.factors()),
-                      b.mul(b.andBits(lane, 3), shared.queriesPerLane() * 4));
+    SegmentLanes lanes = {
+        shared, keysPerToken, parts.scale.getResult(), base, lane, {}, scale};
+    Value factors = b.at(base, shared.factors());
+    Value mine =
+        b.at(factors, b.mul(b.andBits(lane, 3), shared.laneStride() * 4));
     for (int64_t i = 0; i < shared.queriesPerLane(); ++i)
-      lanes.factors.push_back(b.load(b.getF32Type(), b.at(mine, i * 4), 4));
+      lanes.factors.push_back(
+          b.load(b.getF32Type(), b.at(mine, SharedLayout::toQuery(i) * 4), 4));
 
     Value end = b.add(before, segment.units);
+    if (issuesLate()) {
+      Value number = unitsBefore(before);
+      Task task = Task::load(b, b.at(tasks, b.mul(number, taskStride())));
+      issue(number, task,
+            b.compare(arith::CmpIPredicate::ult, number, unitsBefore(end)));
+    }
     SmallVector<Value> init = {info};
     next.append(init);
     for (int64_t i = 0; i < shared.queriesPerLane(); ++i)
       LaneState::initial(b, shared.headDim).append(init);
-    auto units = scf::ForOp::create(b, unitsBefore(before), unitsBefore(end),
-                                    b.i32(1), init);
+    Value firstUnit = unitsBefore(before), endUnit = unitsBefore(end);
+    auto units = scf::ForOp::create(b, firstUnit, endUnit, b.i32(1), init);
     {
       OpBuilder::InsertionGuard guard(b);
       b.setInsertionPointToStart(units.getBody());
@@ -438,9 +375,10 @@ private:
     Value infoAfter = after[0];
     after = after.drop_front(1);
     Task nextAfter = Task::take(after);
+    Value partial = b.add(segment.partial, segment.share);
     MergeWarpsOp::create(b, base, results, partials, segment.pair,
-                         segment.shares, b.add(segment.partial, segment.share),
-                         after, shared.group, shared.headDim, shared.slotBytes);
+                         segment.shares, partial, after, freeSlot(end),
+                         shared.group, shared.headDim, shared.ringBytes());
     SmallVector<Value> yielded = {end, infoAfter};
     nextAfter.append(yielded);
     nextSegment.append(yielded);
@@ -449,7 +387,25 @@ private:
     return success();
   }
 
-  /// Waits for a unit, starts the copies of the next, works.
+  /// Whether a segment's first unit is issued only when the states of the
+  /// segment before, which lie in the same slot, are merged.
+  bool issuesLate() { return shared.recordsInRing && shared.slots == 1; }
+
+  /// Where this warp may leave its state once it has worked on its part of the
+  /// row's first `units` units, if that is in its ring: of two slots the next
+  /// unit goes to the other.
+  Value freeSlot(Value units) {
+    if (!shared.recordsInRing)
+      return Value();
+    if (shared.slots == 1)
+      return b.mul(warp, shared.ringBytes());
+    Value slot = b.andBits(b.add(unitsBefore(units), 1), shared.slots - 1);
+    Value mine = b.mul(warp, shared.ringBytes());
+    return b.add(mine, b.mul(slot, shared.slotBytes));
+  }
+
+  /// Waits for a unit, starts the copies of the next, works; or the last two
+  /// the other way round, where there is one slot for both.
   LogicalResult lowerUnits(scf::ForOp loop, const SegmentLanes &lanes) {
     ValueRange carried = loop.getRegionIterArgs();
     Value info = carried[0], number = loop.getInductionVar();
@@ -459,16 +415,23 @@ private:
     for (int64_t i = 0; i < shared.queriesPerLane(); ++i)
       states.push_back(LaneState::take(carried, shared.headDim));
     Value slot = RingWaitOp::create(b, b.pointer(kSharedSpace), ring, barriers,
-                                    number, shared.slotBytes);
+                                    number, shared.slots, shared.slotBytes);
     Value following = b.add(number, 1);
-    issue(following, next,
-          b.compare(arith::CmpIPredicate::ult, following, myUnits));
+    auto issueNext = [&] {
+      Value end = issuesLate() ? loop.getUpperBound() : myUnits;
+      issue(following, next,
+            b.compare(arith::CmpIPredicate::ult, following, end));
+    };
+    if (shared.slots > 1)
+      issueNext();
     Value place = b.mul(b.add(number, 2), taskStride());
     Task afterNext = Task::load(b, b.at(tasks, place));
     SmallVector<Value> worked;
     if (failed(lowerKinds(info, slot, lanes, states, 0, worked)))
       return failure();
     b.syncWarp();
+    if (shared.slots == 1)
+      issueNext();
     SmallVector<Value> yielded = {next.info};
     afterNext.append(yielded);
     llvm::append_range(yielded, worked);
@@ -541,7 +504,8 @@ public:
 private:
   KernelOp kernel;
   LaneBuilder b;
-  bool dependentLaunch;
+  bool dependentLaunch, bulkCopies;
+  int64_t sharedBytes;
   Parts parts;
   SharedLayout shared;
   SmallVector<rt::UnitKind> kinds;
@@ -572,19 +536,19 @@ public:
         kernels.push_back(kernel);
     if (kernels.empty())
       return;
-    OpBuilder builder = OpBuilder::atBlockEnd(getOperation().getBody());
-    auto module =
-        gpu::GPUModuleOp::create(builder, getOperation().getLoc(), "kernels");
-    builder.setInsertionPointToStart(module.getBody());
+    Block *module = getLaneModule(getOperation());
+    OpBuilder builder = OpBuilder::atBlockBegin(module);
     // An external array of no size is the kernel's dynamic shared memory.
     auto type = LLVM::LLVMArrayType::get(builder.getI8Type(), 0);
-    LLVM::GlobalOp::create(builder, module.getLoc(), type, /*isConstant=*/false,
-                           LLVM::Linkage::External,
+    LLVM::GlobalOp::create(builder, getOperation().getLoc(), type,
+                           /*isConstant=*/false, LLVM::Linkage::External,
                            DecodeLowering::kSharedMemoryName, Attribute(),
                            /*alignment=*/128, kSharedSpace);
     for (KernelOp kernel : kernels) {
-      builder.setInsertionPointToEnd(module.getBody());
-      if (failed(DecodeLowering(kernel, builder, dependentLaunch).run()))
+      builder.setInsertionPointToEnd(module);
+      if (failed(DecodeLowering(kernel, builder, dependentLaunch, bulkCopies,
+                                sharedBytes)
+                     .run()))
         return signalPassFailure();
       kernel.erase();
     }

@@ -37,6 +37,7 @@ public:
     addConversion([=](BatchType type) { return toPointer(type); });
     addConversion([=](PagesType type) { return toPointer(type); });
     addConversion([=](RowsType type) { return toPointer(type); });
+    addConversion([=](IntegerRowsType type) { return toPointer(type); });
     addConversion([=](SoftmaxType type) { return toPointer(type); });
     addConversion([=](MemRefType type) { return toPointer(type); });
     addConversion([](PageType type) -> Type {
@@ -134,6 +135,7 @@ private:
     populateWorkLowerings(patterns, converter);
     populateCodeLowerings(patterns, converter);
     populateProductLowerings(patterns, converter);
+    populateIntegerLowerings(patterns, converter);
     populateSoftmaxLowerings(patterns, converter);
     scf::populateSCFStructuralTypeConversionsAndLegality(converter, patterns,
                                                          target);

@@ -5,6 +5,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "UnitLowering.h"
+#include "LaneForms.h"
 #include "mlir/IR/Matchers.h"
 #include "pmkvq/Target/FragmentLayout.h"
 #include "llvm/ADT/TypeSwitch.h"
@@ -38,44 +39,6 @@ LaneState LaneState::take(ValueRange &from, int64_t headDim) {
 
 namespace {
 
-/// Elements as product * factor + bias; null factors are 1, null biases 0.
-struct Affine {
-  Values products, factors, bias;
-};
-
-/// The lane form of a value of the tile form.
-struct Lanes {
-  enum Form {
-    /// Queries as a B operand: words of two f16, or of two bf16.
-    Queries,
-    /// Elements of scores or outputs.
-    Elements,
-    /// Weights after the softmax, maybe with the ranges that scale them.
-    Weights,
-    /// Parameters in the queries' order, words of two f16.
-    PerChannel,
-    /// Parameters of tokens g and g + 8, one word a block of 16.
-    PerToken,
-    /// A number a query.
-    Scalars,
-    /// A constant, the same for all elements.
-    Constant
-  } form;
-  explicit Lanes(Form form = Constant) : form(form) {}
-
-  /// Queries: one operand in f16, both of a query's parts in bf16.
-  SmallVector<Values> words;
-  /// [query of the lane]
-  SmallVector<Affine> elements;
-  Values scalars;
-  /// Parameters, or what scales weights (empty: nothing).
-  Values parameters;
-  double constant = 0.0;
-  /// Queries once they are split, scaled weights once they are repacked: B
-  /// operands, [query] what turns sums back and, of weights, sums.
-  Values columns, scales, sums;
-};
-
 class UnitLowering {
 public:
   UnitLowering(LaneBuilder &b, Region &unit, const SegmentLanes &segment,
@@ -90,18 +53,26 @@ public:
     values = cast<TileType>(block.getArgument(3).getType());
     kind = {static_cast<int32_t>(keys.getLevel()),
             static_cast<int32_t>(values.getLevel())};
-    places = rt::unitSlot(kind, keys.getHeadDim(), segment.keysPerToken);
+    places = ::pmkvq::unitSlot(kind, keys.getHeadDim(), segment.keysPerToken);
     g = b.shr(segment.lane, 2);
     t = b.andBits(segment.lane, 3);
+    newest = block.getArgument(0);
     for (Operation &op : block.without_terminator())
-      if (failed(lower(&op)))
+      if (failed(checkOperands(&op)) || failed(lower(&op)))
         return failure();
+    if (failed(checkOperands(block.getTerminator())))
+      return failure();
     return states;
   }
 
 private:
   int64_t headDim() { return keys.getHeadDim(); }
   int64_t queriesPerLane() { return segment.shared.queriesPerLane(); }
+  /// Queries of the lane in one set of operands, and as many types.
+  int64_t perSet() { return queriesPerLane() / segment.shared.sets(); }
+  SmallVector<Type> ofSet(Type type) {
+    return SmallVector<Type>(perSet(), type);
+  }
   /// The order of the tokens that were copied: the tile's, or their grain.
   FragmentLayout layout(TileType tile) {
     rt::Part part = tile.getPart() == Part::Key ? rt::kKey : rt::kValue;
@@ -144,18 +115,44 @@ private:
   // Operands
   //===--------------------------------------------------------------------===//
 
-  /// The lane form of an operand; constants and queries are outside the region.
+  static std::optional<double> splatOf(Value value) {
+    DenseFPElementsAttr attr;
+    if (!matchPattern(value, m_Constant(&attr)) || !attr.isSplat())
+      return std::nullopt;
+    return attr.getSplatValue<APFloat>().convertToFloat();
+  }
+
+  /// Lanes hold the unit's tiles and values made of them, one state, the
+  /// queries that were staged, and constants.
+  LogicalResult checkOperands(Operation *op) {
+    for (Value operand : op->getOperands()) {
+      if (isa<SoftmaxType>(operand.getType())) {
+        if (operand != newest)
+          return op->emitOpError("expected the newest state of the unit");
+        continue;
+      }
+      auto argument = dyn_cast<BlockArgument>(operand);
+      bool isOwn = argument && argument.getOwner() == &unit.front();
+      if (isOwn || operand == segment.queries || forms.contains(operand) ||
+          splatOf(operand))
+        continue;
+      return op->emitOpError("has no lane form for an operand from outside the "
+                             "unit that is neither the segment's scaled "
+                             "queries nor a splat constant");
+    }
+    return success();
+  }
+
+  /// The lane form of an operand that was checked.
   Lanes &get(Value value) {
     auto it = forms.find(value);
     if (it != forms.end())
       return it->second;
-    DenseFPElementsAttr attr;
-    if (matchPattern(value, m_Constant(&attr)) && attr.isSplat()) {
+    if (std::optional<double> splat = splatOf(value)) {
       Lanes constant(Lanes::Constant);
-      constant.constant = attr.getSplatValue<APFloat>().convertToFloat();
+      constant.constant = *splat;
       return forms[value] = constant;
     }
-    assert(isa<RowsType>(value.getType()) && "only queries come from outside");
     return forms[value] = loadQueries(/*raw=*/keys.isRaw());
   }
 
@@ -164,7 +161,7 @@ private:
     int64_t start =
         raw ? segment.shared.rawQueries() : segment.shared.halfQueries();
     Value mine = b.at(segment.base, b.shl(segment.lane, 4));
-    int64_t operands = raw ? segment.shared.operands() : 1;
+    int64_t operands = raw ? segment.shared.operands() : segment.shared.sets();
     for (int64_t operand = 0; operand < operands; ++operand) {
       Values words;
       for (int64_t i = 0; i < headDim() / 32; ++i)
@@ -183,11 +180,6 @@ private:
   LogicalResult lowerParameters(LoadParametersOp op) {
     TileType tile = op.getTile().getType();
     bool isKey = tile.getPart() == Part::Key;
-    if (op.getParameters().size() != 2 || !tile.getFormat())
-      return op.emitOpError("has no lane form: expected a minimum and a range");
-    if (!isKey && !tile.groupsAlongReduction())
-      return op.emitOpError("has no lane form: values have groups per token "
-                            "on a GPU");
     if (tile.groupsAlongReduction() == (isKey && segment.keysPerToken))
       return op.emitOpError("disagrees with the kernel's parameter layout");
     int64_t start = isKey ? 0 : places.valueParameters;
@@ -286,16 +278,21 @@ private:
     Lanes result(Lanes::Scalars);
     bool ones = by.form == Lanes::Constant && by.constant == 1.0;
     if (rows.form == Lanes::Queries && by.form == Lanes::PerChannel) {
-      auto weigh = WeighRowsOp::create(
-          b, SmallVector<Type>(queriesPerLane(), b.getF32Type()),
-          b.pack(rows.words[0]), b.pack(by.parameters));
-      result.scalars = Values(weigh.getSums());
+      for (const Values &words : rows.words) {
+        Value packed = b.pack(words);
+        auto weighed = WeighRowsOp::create(b, ofSet(b.getF32Type()), packed,
+                                           b.pack(by.parameters));
+        llvm::append_range(result.scalars, weighed.getSums());
+      }
     } else if (rows.form == Lanes::Queries && ones) {
       split(rows);
-      auto sums = SumBytesOp::create(
-          b, SmallVector<Type>(queriesPerLane(), b.getF32Type()), rows.columns);
-      for (auto [sum, scale] : llvm::zip(sums.getSums(), rows.scales))
-        result.scalars.push_back(b.mulF(sum, scale));
+      for (int64_t first = 0; first < queriesPerLane(); first += perSet()) {
+        auto sums = SumBytesOp::create(
+            b, ofSet(b.getF32Type()),
+            ArrayRef<Value>(rows.columns).slice(first, perSet()));
+        for (auto [i, sum] : llvm::enumerate(sums.getSums()))
+          result.scalars.push_back(b.mulF(sum, rows.scales[first + i]));
+      }
     } else if (rows.form == Lanes::Weights && !rows.parameters.empty() &&
                ones) {
       repack(rows);
@@ -364,12 +361,13 @@ private:
   void split(Lanes &queries) {
     if (!queries.columns.empty())
       return;
-    const Values &words = queries.words[0];
-    SmallVector<Type> types(queriesPerLane(), b.words(words.size() / 2));
-    types.append(queriesPerLane(), b.getF32Type());
-    auto op = SplitRowsOp::create(b, types, b.pack(words));
-    queries.columns = Values(op.getBytes());
-    queries.scales = Values(op.getScales());
+    for (const Values &words : queries.words) {
+      SmallVector<Type> types = ofSet(b.words(words.size() / 2));
+      llvm::append_range(types, ofSet(b.getF32Type()));
+      auto op = SplitRowsOp::create(b, types, b.pack(words));
+      llvm::append_range(queries.columns, op.getBytes());
+      llvm::append_range(queries.scales, op.getScales());
+    }
   }
 
   void repack(Lanes &weights) {
@@ -426,8 +424,9 @@ private:
     return success();
   }
 
-  /// The product as elements of two per block of rows; without scales, those
-  /// of raw products, it needs no factors.
+  /// The product's elements, two a block of rows.  A query's scale and the
+  /// rows' exponents become their factors; products with raw tiles have no
+  /// scales and need none.
   Lanes multiplyCodes(TileType tile, const Values &columns,
                       const Values &scales) {
     FragmentLayout order = layout(tile);
@@ -513,6 +512,7 @@ private:
       weights.elements.push_back(result);
     }
     forms[op.getWeights()] = weights;
+    newest = op.getNext();
     return success();
   }
 
@@ -547,6 +547,7 @@ private:
       if (affine.bias[0])
         state.offset = b.addF(state.offset, affine.bias[0]);
     }
+    newest = op.getNext();
     return success();
   }
 
@@ -578,9 +579,11 @@ private:
   const SegmentLanes &segment;
   Value slot, tokens, isSecondHalf;
   SmallVector<LaneState> states;
+  /// The tile form's value that `states` are the lane form of.
+  Value newest;
   TileType keys, values;
   rt::UnitKind kind;
-  rt::UnitSlot places;
+  ::pmkvq::UnitSlot places;
   Value g, t;
   llvm::DenseMap<Value, Lanes> forms;
 };

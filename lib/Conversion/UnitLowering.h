@@ -40,6 +40,9 @@ struct LaneState {
 struct SegmentLanes {
   const ::pmkvq::SharedLayout &shared;
   bool keysPerToken;
+  /// The rows that were staged: all that a unit takes from outside, constants
+  /// apart.
+  Value queries;
   /// Start of shared memory, and this lane.
   Value base, lane;
   /// [query of the lane] What turns its scores, normalized, into units of log2.

@@ -48,58 +48,117 @@ static Value addParts(LaneBuilder &b, Value high, Value low, bool isKey) {
   double units =
       isKey ? FragmentLayout::kQueryUnits : FragmentLayout::kWeightUnits;
   auto number = [&](Value bits) { return b.bitcast(bits, b.getF32Type()); };
-  Value scaled =
-      b.fma(number(high), b.f32(units), b.f32(-(units + 1.0) * bias(isKey)));
+  Value scaled = number(high);
+  scaled = b.fma(scaled, b.f32(units), b.f32(-(units + 1.0) * bias(isKey)));
   return b.addF(scaled, number(low));
 }
 
-static SmallVector<Value> multiplyCodes(LaneBuilder &b, MultiplyCodesOp op) {
-  bool isKey = op.getPart() == Part::Key;
-  FragmentLayout layout = {isKey ? rt::kKey : rt::kValue,
-                           static_cast<int32_t>(op.getLevel()),
-                           static_cast<int32_t>(op.getTokens()),
-                           static_cast<int64_t>(op.getHeadDim())};
-  SmallVector<Values> operands;
-  for (Value operand : op.getColumns())
-    operands.push_back(b.unpack(operand));
-  bool raw = layout.level == 16;
-  Value start =
-      raw ? b.f32(0.0) : b.bitcast(b.f32(bias(isKey)), b.getI32Type());
-  // [operand][row block] four accumulators.
-  SmallVector<SmallVector<Values>> sums(
-      operands.size(),
-      SmallVector<Values>(layout.rowBlocks(), Values(4, start)));
-  Value lane = b.andBits(b.threadId(), FragmentLayout::kLanes - 1);
-  Value mine = b.at(op.getCodes(), b.shl(lane, 4));
-  for (int32_t vector = 0; vector < layout.vectors(); ++vector) {
-    Values words = b.loadWords(
-        b.at(mine, int64_t{vector} * FragmentLayout::kVectorBytes), 4);
-    for (int32_t i = 0; i < layout.fragmentsPerVector(); ++i) {
-      Fragment fragment = layout.fragment(vector, i);
-      Values a = unpackFragment(b, words, fragment);
-      for (auto [operand, sum] : llvm::zip(operands, sums)) {
-        ArrayRef<Value> k =
-            ArrayRef<Value>(operand).slice(size_t(fragment.kBlock) * 2, 2);
-        Values &c = sum[fragment.rowBlock];
-        c = raw ? b.mmaBrainFloats(a, k, c) : b.mmaBytes(a, k, c, isKey);
+namespace {
+/// The products of one side of a unit with all operands.
+class Product {
+public:
+  Product(LaneBuilder &b, MultiplyCodesOp op)
+      : b(b), isKey(op.getPart() == Part::Key),
+        layout({isKey ? rt::kKey : rt::kValue,
+                static_cast<int32_t>(op.getLevel()),
+                static_cast<int32_t>(op.getTokens()),
+                static_cast<int64_t>(op.getHeadDim())}),
+        raw(layout.level == 16) {
+    for (Value operand : op.getColumns())
+      operands.push_back(b.unpack(operand));
+    Value lane = b.andBits(b.threadId(), FragmentLayout::kLanes - 1);
+    mine = b.at(op.getCodes(), b.shl(lane, 4));
+  }
+
+  SmallVector<Value> run() {
+    SmallVector<Values> all(operands.size());
+    for (int32_t first = 0; first < layout.rowBlocks(); first += blocksAtOnce())
+      multiplyRows(first, all);
+    SmallVector<Value> results;
+    for (const Values &query : all)
+      results.push_back(b.pack(query));
+    return results;
+  }
+
+private:
+  /// Row blocks whose accumulators are alive together: more leave no registers
+  /// for outputs.
+  int32_t blocksAtOnce() {
+    // Values at 2 bits have operands of four row blocks in a vector, keys of
+    // two.
+    size_t accumulators = isKey && operands.size() > 2 ? 32 : 64;
+    size_t each = 4 * operands.size() * layout.sumParts();
+    return std::min(layout.rowBlocks(),
+                    static_cast<int32_t>(accumulators / each));
+  }
+
+  /// Adds what row blocks from `first` on give to the results of `all` queries.
+  void multiplyRows(int32_t first, SmallVectorImpl<Values> &all) {
+    Value start =
+        raw ? b.f32(0.0) : b.bitcast(b.f32(bias(isKey)), b.getI32Type());
+    int32_t parts = layout.sumParts();
+    int32_t count = std::min(blocksAtOnce(), layout.rowBlocks() - first);
+    // [operand][row block][part of k] four accumulators.
+    SmallVector<SmallVector<SmallVector<Values>>> sums(
+        operands.size(),
+        SmallVector<SmallVector<Values>>(
+            count, SmallVector<Values>(parts, Values(4, start))));
+    for (int32_t vector = 0; vector < layout.vectors(); ++vector) {
+      int32_t block = layout.fragment(vector, 0).rowBlock - first;
+      if (block < 0 || block >= count)
+        continue;
+      Values words = b.loadWords(
+          b.at(mine, int64_t{vector} * FragmentLayout::kVectorBytes), 4);
+      for (int32_t i = 0; i < layout.fragmentsPerVector(); ++i) {
+        Fragment fragment = layout.fragment(vector, i);
+        Values a = unpackFragment(b, words, fragment);
+        int32_t part = fragment.kBlock * parts / layout.kBlocks();
+        for (auto [operand, sum] : llvm::zip(operands, sums)) {
+          ArrayRef<Value> k =
+              ArrayRef<Value>(operand).slice(size_t(fragment.kBlock) * 2, 2);
+          Values &c = sum[fragment.rowBlock - first][part];
+          c = raw ? b.mmaBrainFloats(a, k, c) : b.mmaBytes(a, k, c, isKey);
+        }
       }
     }
+    for (size_t query = 0; query < operands.size(); ++query)
+      for (int32_t block = 0; block < count; ++block)
+        for (size_t row : {0, 2}) { // g, g + 8
+          Value sum;
+          for (int32_t part = 0; part < parts; ++part) {
+            auto [high, low] = partsOf(query);
+            Value mine = add(sums[high.first][block][part][row + high.second],
+                             sums[low.first][block][part][row + low.second]);
+            sum = sum ? b.addF(sum, mine) : mine;
+          }
+          all[query].push_back(sum);
+        }
   }
-  auto add = [&](Value high, Value low) {
+
+  /// Operand and column of the lane's two with a query's high and low part.
+  std::pair<std::pair<size_t, size_t>, std::pair<size_t, size_t>>
+  partsOf(size_t query) {
+    if (operands.size() == 1)
+      return {{0, 0}, {0, 1}};
+    size_t set = query / 2 * 2;
+    return {{set, query % 2}, {set + 1, query % 2}};
+  }
+
+  Value add(Value high, Value low) {
     return raw ? b.addF(high, low) : addParts(b, high, low, isKey);
-  };
-  SmallVector<Value> results;
-  for (size_t query = 0; query < operands.size(); ++query) {
-    Values all;
-    for (int32_t block = 0; block < layout.rowBlocks(); ++block)
-      for (size_t row : {0, 2}) // g, g + 8
-        all.push_back(operands.size() == 1
-                          ? add(sums[0][block][row], sums[0][block][row + 1])
-                          : add(sums[0][block][row + query],
-                                sums[1][block][row + query]));
-    results.push_back(b.pack(all));
   }
-  return results;
+
+  LaneBuilder &b;
+  bool isKey;
+  FragmentLayout layout;
+  bool raw;
+  SmallVector<Values> operands;
+  Value mine;
+};
+} // namespace
+
+static SmallVector<Value> multiplyCodes(LaneBuilder &b, MultiplyCodesOp op) {
+  return Product(b, op).run();
 }
 
 namespace {

@@ -87,8 +87,9 @@ FormatModel::Parameters UniformFormat::emitParameters(ImplicitLocOpBuilder &b,
   Value rangeHalf =
       roundToHalf(b, arith::SubFOp::create(b, max, minBack), /*up=*/true);
   // A non-finite element makes the minimum or the range non-finite.
-  Value representable = arith::AndIOp::create(b, isFiniteHalf(b, minHalf),
-                                              isFiniteHalf(b, rangeHalf));
+  Value minIsFinite = isFiniteHalf(b, minHalf);
+  Value representable =
+      arith::AndIOp::create(b, minIsFinite, isFiniteHalf(b, rangeHalf));
   return {{minHalf, rangeHalf}, representable};
 }
 
@@ -97,17 +98,25 @@ Value UniformFormat::emitCode(ImplicitLocOpBuilder &b, FormatAttr, Value x,
   Type f32 = x.getType();
   Type i32 = cast<VectorType>(f32).clone(b.getI32Type());
   Value min = parameters[0], range = parameters[1];
-  Value zero = splat(b, f32, 0.0);
   Value scaled = arith::MulFOp::create(b, arith::SubFOp::create(b, x, min),
                                        splat(b, f32, 255.0));
-  Value code =
-      math::RoundEvenOp::create(b, arith::DivFOp::create(b, scaled, range));
+  // scaled / range, rounded once, with one reciprocal for all elements of a
+  // group: the remainder of a first quotient is exact, and corrected by it the
+  // quotient is off by some 2^-23 of its last bit before it is rounded.  That
+  // cannot be on the other side of a midpoint of two floats: a range has 11
+  // bits, so quotients stay 2^-12 of their last bit away from those.
+  Value reciprocal = arith::DivFOp::create(b, splat(b, f32, 1.0), range);
+  Value first = arith::MulFOp::create(b, scaled, reciprocal);
+  Value negative = arith::NegFOp::create(b, range);
+  Value remainder = math::FmaOp::create(b, negative, first, scaled);
+  Value code = math::FmaOp::create(b, remainder, reciprocal, first);
   // Range 0: x equals min, the quotient is NaN, the code 0.
-  Value flat = arith::CmpFOp::create(b, arith::CmpFPredicate::OEQ, range, zero);
-  code = arith::SelectOp::create(b, flat, zero, code);
-  code = arith::MaxNumFOp::create(b, code, zero);
+  code = arith::MaxNumFOp::create(b, code, splat(b, f32, 0.0));
   code = arith::MinNumFOp::create(b, code, splat(b, f32, 255.0));
-  return arith::FPToSIOp::create(b, i32, code);
+  // 1.5 * 2^23 rounds to an integer, ties to even, in the low bits.
+  code = arith::AddFOp::create(b, code, splat(b, f32, 12582912.0));
+  return arith::AndIOp::create(b, arith::BitcastOp::create(b, i32, code),
+                               splatInt(b, i32, 255));
 }
 
 Value UniformFormat::emitShift(ImplicitLocOpBuilder &b, FormatAttr, Value codes,

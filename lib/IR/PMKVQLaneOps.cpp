@@ -35,7 +35,16 @@ static LogicalResult verifyMultiple(Operation *op, Value words,
   return success();
 }
 
-/// A lane has one or two queries.
+/// A lane has one, two or four queries.
+static LogicalResult verifyAllQueries(Operation *op, StringRef constraint,
+                                      int64_t queries) {
+  if (queries != 1 && queries != 2 && queries != 4)
+    return op->emitOpError(constraint)
+           << " expected one, two or four queries a lane, got " << queries;
+  return success();
+}
+
+/// One or two of them are in one set of operands.
 static LogicalResult verifyQueries(Operation *op, StringRef constraint,
                                    int64_t queries) {
   if (queries < 1 || queries > 2)
@@ -116,7 +125,7 @@ LogicalResult MultiplyCodesOp::verify() {
   FragmentLayout layout = {part, static_cast<int32_t>(getLevel()),
                            static_cast<int32_t>(getTokens()),
                            static_cast<int64_t>(getHeadDim())};
-  if (failed(verifyQueries(*this, "(C2)", getColumns().size())))
+  if (failed(verifyAllQueries(*this, "(C2)", getColumns().size())))
     return failure();
   for (Value column : getColumns())
     if (sizeOf(column) != int64_t{layout.kBlocks()} * 2)
@@ -129,9 +138,11 @@ LogicalResult MultiplyCodesOp::verify() {
     return emitOpError("(C3) expected ")
            << getColumns().size() << " results of type " << sum << ", got "
            << getSums().getTypes();
-  if (getLevel() < 16 && layout.largestSum() > FragmentLayout::kLargestSum)
+  if (layout.kBlocks() % layout.sumParts())
     return emitOpError("(C4) expected sums of up to ")
-           << FragmentLayout::kLargestSum << ", got " << layout.largestSum();
+           << FragmentLayout::kLargestSum << ", got " << layout.largestSumOf(1)
+           << " over " << layout.kBlocks() << " blocks of k that "
+           << layout.sumParts() << " do not divide";
   return success();
 }
 
@@ -142,7 +153,7 @@ LogicalResult MultiplyCodesOp::verify() {
 LogicalResult OnlineSoftmaxOp::verify() {
   constexpr size_t kOperands = 7, kResults = 5;
   size_t queries = getNumResults() / kResults;
-  if (failed(verifyQueries(*this, "(C1)", queries)))
+  if (failed(verifyAllQueries(*this, "(C1)", queries)))
     return failure();
   if (getNumOperands() != queries * kOperands ||
       getNumResults() != queries * kResults)
@@ -187,7 +198,7 @@ LogicalResult RepackWeightsOp::verify() {
              << sizeOf(weights) << " weights, got " << sizeOf(getRanges());
   if (failed(verifyOperands(*this, getColumns(), sizeOf(getRanges()))))
     return failure();
-  if (failed(verifyQueries(*this, "(C2)", getWeights().size())))
+  if (failed(verifyAllQueries(*this, "(C2)", getWeights().size())))
     return failure();
   return verifySameQueries(*this, getWeights().size(), getColumns().size());
 }
@@ -196,7 +207,7 @@ LogicalResult RepackRawWeightsOp::verify() {
   for (Value weights : getWeights())
     if (failed(verifyOperands(*this, getColumns(), sizeOf(weights))))
       return failure();
-  if (failed(verifyQueries(*this, "(C2)", getWeights().size())))
+  if (failed(verifyAllQueries(*this, "(C2)", getWeights().size())))
     return failure();
   return verifySameQueries(*this, getWeights().size(), getColumns().size());
 }
@@ -205,7 +216,21 @@ LogicalResult RepackRawWeightsOp::verify() {
 // The ring
 //===----------------------------------------------------------------------===//
 
+static LogicalResult verifySlots(Operation *op, StringRef constraint,
+                                 int64_t slots) {
+  if (slots == 1 || slots == SharedLayout::kMaxSlots)
+    return success();
+  return op->emitOpError(constraint)
+         << " expected one or two slots, got " << slots;
+}
+
+LogicalResult RingWaitOp::verify() {
+  return verifySlots(*this, "(C1)", getSlots());
+}
+
 LogicalResult RingIssueOp::verify() {
+  if (failed(verifySlots(*this, "(C3)", getSlots())))
+    return failure();
   ArrayRef<int64_t> levels = getKinds();
   if (levels.empty() || levels.size() % 2 ||
       !llvm::all_of(levels, [](int64_t level) { return rt::isLevel(level); }))
@@ -217,7 +242,7 @@ LogicalResult RingIssueOp::verify() {
   for (size_t i = 0; i < levels.size(); i += 2) {
     rt::UnitKind kind = {static_cast<int32_t>(levels[i]),
                          static_cast<int32_t>(levels[i + 1])};
-    int64_t end = rt::unitSlot(kind, getHeadDim(), getKeysPerToken()).end;
+    int64_t end = ::pmkvq::unitSlot(kind, getHeadDim(), getKeysPerToken()).end;
     if (end > static_cast<int64_t>(getSlotBytes()))
       return emitOpError("(C2) expected a slot of at least ")
              << end << " bytes for units of levels " << kind.key << " and "
@@ -230,15 +255,14 @@ LogicalResult RingIssueOp::verify() {
 // Merges
 //===----------------------------------------------------------------------===//
 
-/// The warp of a query's number stages it, so there are no more than warps.
 static LogicalResult verifyMerge(Operation *op, int64_t group,
                                  int64_t headDim) {
-  if (headDim % 128)
-    return op->emitOpError("(C2) expected a head_dim that 128 divides, got ")
+  if (headDim % 32)
+    return op->emitOpError("(C2) expected a head_dim that 32 divides, got ")
            << headDim;
-  if (group < 1 || group > SharedLayout::kWarps)
+  if (group < 1 || group > SharedLayout::kMaxGroup)
     return op->emitOpError("(C1) expected a group of 1 to ")
-           << SharedLayout::kWarps << ", got " << group;
+           << SharedLayout::kMaxGroup << ", got " << group;
   return success();
 }
 

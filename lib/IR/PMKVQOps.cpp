@@ -24,6 +24,11 @@ LogicalResult WeightOp::verify() {
   auto type = dyn_cast<RankedTensorType>(getType());
   if (!type || !type.hasStaticShape() || !type.getElementType().isBF16())
     return emitOpError("(C1) expected a static bf16 tensor, got ") << getType();
+  std::optional<int64_t> row = getFirstRow();
+  if (row && type.getRank() == 0)
+    return emitOpError("(C3) expected a weight with rows, got ") << type;
+  if (row && *row < 0)
+    return emitOpError("(C3) expected a first row of at least 0, got ") << *row;
   if (!getRotations())
     return success();
   for (auto rotation : getRotations()->getAsRange<RotationAttr>()) {

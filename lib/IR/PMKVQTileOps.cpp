@@ -289,6 +289,17 @@ LogicalResult StoreRowsOp::verify() {
                      getGroup());
 }
 
+LogicalResult RotaryOp::verify() {
+  auto angles = dyn_cast<MemRefType>(getCosines().getType());
+  int64_t width = getType().getWidth();
+  if (!angles || !angles.getLayout().isIdentity() || angles.getRank() != 2 ||
+      angles.getDimSize(1) * 2 != width || !angles.getElementType().isF32())
+    return emitOpError("(C1) expected cosines and sines as contiguous memrefs "
+                       "[rows, ")
+           << width / 2 << "] in f32, got " << getCosines().getType();
+  return success();
+}
+
 LogicalResult LoadParametersOp::verify() {
   TileType tile = getTile().getType();
   if (tile.isRaw())
@@ -329,7 +340,9 @@ LogicalResult AddOuterOp::verify() {
                  succeeded(verifyLength(*this, getRight(), rows.getWidth())));
 }
 
-static LogicalResult verifyProduct(Operation *op, RowsType rows, TileType tile,
+/// Shapes: `rows` of either type, [queries, width].
+template <typename Rows>
+static LogicalResult verifyProduct(Operation *op, Rows rows, TileType tile,
                                    RowsType result) {
   auto expected =
       RowsType::get(op->getContext(), rows.getQueries(), tile.getWidth());
@@ -345,6 +358,39 @@ static LogicalResult verifyProduct(Operation *op, RowsType rows, TileType tile,
 LogicalResult ContractOp::verify() {
   return verifyProduct(*this, getRows().getType(), getTile().getType(),
                        getResult().getType());
+}
+
+LogicalResult RoundRowsOp::verify() {
+  RowsType rows = getRows().getType();
+  IntegerRowsType integers = getIntegers().getType();
+  if ((getBy() && failed(verifyLength(*this, getBy(), rows.getWidth()))) ||
+      failed(verifyLength(*this, getUnit(), rows.getQueries())))
+    return failure();
+  constexpr int64_t multiple = 16;
+  if (integers.getQueries() != rows.getQueries() ||
+      integers.getWidth() != rows.getWidth() || rows.getWidth() % multiple)
+    return emitOpError("(C2) expected integers of ")
+           << rows.getQueries() << " x " << rows.getWidth()
+           << ", a multiple of " << multiple << ", got " << integers;
+  return success();
+}
+
+LogicalResult ContractIntegersOp::verify() {
+  TileType tile = getTile().getType();
+  IntegerRowsType integers = getIntegers().getType();
+  if (failed(verifyProduct(*this, integers, tile, getResult().getType())) ||
+      failed(verifyLength(*this, getUnit(), integers.getQueries())))
+    return failure();
+  FormatAttr format = tile.getFormat();
+  if (tile.getLevel() > 8 || !format.getModel().hasLinearGrid(tile.getLevel()))
+    return emitOpError("(C2) expected codes of 8 bits or fewer on a linear "
+                       "grid, got ")
+           << tile;
+  constexpr int64_t mostSummed = 256;
+  if (tile.getReduction() > mostSummed)
+    return emitOpError("(C3) expected at most ")
+           << mostSummed << " summed elements, got " << tile.getReduction();
+  return success();
 }
 
 //===----------------------------------------------------------------------===//

@@ -28,7 +28,7 @@ void PMKVQDialect::registerTypes() {
 static constexpr int64_t kMaxSink = 16;
 
 static bool isHeadDim(int64_t headDim) {
-  return headDim == 64 || headDim == 128;
+  return llvm::is_contained({64, 96, 128, 256}, headDim);
 }
 
 /// Groups of a part of `tokens` tokens.
@@ -172,7 +172,7 @@ LogicalResult CacheType::verify(function_ref<InFlightDiagnostic()> emitError,
     return emitError() << "(C1) expected 1 to " << maxKvHeads
                        << " kv_heads, got " << kvHeads;
   if (!isHeadDim(headDim))
-    return emitError() << "(C2) expected a head_dim of 64 or 128, got "
+    return emitError() << "(C2) expected a head_dim of 64, 96, 128 or 256, got "
                        << headDim;
   if (failed(verifyLadder(emitError, ladder)))
     return failure();
@@ -227,7 +227,7 @@ LogicalResult TileType::verify(function_ref<InFlightDiagnostic()> emitError,
     return emitError() << "(C2) expected 1 to " << maxTokens << " tokens, got "
                        << tokens;
   if (!isHeadDim(headDim))
-    return emitError() << "(C3) expected a head_dim of 64 or 128, got "
+    return emitError() << "(C3) expected a head_dim of 64, 96, 128 or 256, got "
                        << headDim;
   if (!format && level != 16)
     return emitError() << "(C4) expected a format below level 16";
@@ -249,6 +249,12 @@ verifyPositive(function_ref<InFlightDiagnostic()> emitError, int64_t queries,
 
 LogicalResult RowsType::verify(function_ref<InFlightDiagnostic()> emitError,
                                int64_t queries, int64_t width) {
+  return verifyPositive(emitError, queries, width);
+}
+
+LogicalResult
+IntegerRowsType::verify(function_ref<InFlightDiagnostic()> emitError,
+                        int64_t queries, int64_t width) {
   return verifyPositive(emitError, queries, width);
 }
 

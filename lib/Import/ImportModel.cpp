@@ -82,10 +82,21 @@ static StringRef symbolName(StringRef tensor) {
 }
 
 void Importer::addWeight(const TensorSpec &spec) {
-  auto type = RankedTensorType::get(spec.shape, b.getBF16Type());
-  WeightOp::create(b, b.getStringAttr(symbolName(spec.name)),
-                   TypeAttr::get(type), b.getStringAttr(spec.name),
-                   /*rotations=*/ArrayAttr());
+  auto add = [&](StringRef name, ArrayRef<int64_t> shape, IntegerAttr row) {
+    auto type = RankedTensorType::get(shape, b.getBF16Type());
+    WeightOp::create(b, b.getStringAttr(symbolName(name)), TypeAttr::get(type),
+                     b.getStringAttr(spec.name), row,
+                     /*rotations=*/ArrayAttr());
+  };
+  if (spec.parts.empty())
+    return add(spec.name, spec.shape, IntegerAttr());
+  int64_t row = 0;
+  for (const TensorSpec::Part &part : spec.parts) {
+    SmallVector<int64_t> shape = spec.shape;
+    shape[0] = part.rows;
+    add(part.name, shape, b.getI64IntegerAttr(row));
+    row += part.rows;
+  }
 }
 
 void Importer::addWeights() {
@@ -159,8 +170,8 @@ void Importer::addStep() {
   step.setRows(inputs.tokens);
   Value hidden =
       step.gatherRows(weight("model.embed_tokens.weight"), inputs.tokens);
-  auto angles =
-      step.ropeAngles(inputs.positions, config.ropeTheta, config.headDim);
+  auto angles = step.ropeAngles(inputs.positions, config.rope.frequencies,
+                                config.rope.attentionFactor);
   Location outer = b.getLoc();
   for (auto [layer, cache] : llvm::enumerate(inputs.caches)) {
     enterLayer(layer);
@@ -191,8 +202,16 @@ Value Importer::projectHeads(Value x, StringRef name, int64_t heads) {
 
 Value Importer::addAttention(Value x, Value &cache, Value batch,
                              const StepBuilder::Angles &angles) {
-  Value q = step.rope(projectHeads(x, "q_proj", config.heads), angles);
-  Value k = step.rope(projectHeads(x, "k_proj", config.kvHeads), angles);
+  auto turned = [&](StringRef name, int64_t heads) {
+    Value projected = projectHeads(x, (name + "_proj").str(), heads);
+    if (config.queryKeyNorms)
+      projected = step.rmsNorm(
+          projected, layerWeight(("self_attn." + name + "_norm.weight").str()),
+          config.rmsNormEps);
+    return step.rope(projected, angles);
+  };
+  Value q = turned("q", config.heads);
+  Value k = turned("k", config.kvHeads);
   Value v = projectHeads(x, "v_proj", config.kvHeads);
   cache = AppendOp::create(b, cacheType, cache, k, v, batch);
   APFloat scale(1 / std::sqrt(static_cast<float>(config.headDim)));
@@ -215,13 +234,13 @@ Value Importer::addLayer(Value hidden, Value &cache, Value batch,
   normed = step.rmsNorm(hidden, layerWeight("post_attention_layernorm.weight"),
                         config.rmsNormEps);
   auto project = [&](StringRef name) {
-    return step.linear(normed, layerWeight(name),
-                       step.zeros(config.intermediateSize));
+    Value weight = layerWeight(name);
+    return step.linear(normed, weight, step.zeros(config.intermediateSize));
   };
   Value gate = project("mlp.gate_proj.weight");
   Value up = project("mlp.up_proj.weight");
-  return step.linear(step.swiGLU(gate, up), layerWeight("mlp.down_proj.weight"),
-                     hidden);
+  Value inner = step.swiGLU(gate, up);
+  return step.linear(inner, layerWeight("mlp.down_proj.weight"), hidden);
 }
 
 Value Importer::addHead(Value hidden, const Inputs &inputs) {

@@ -5,11 +5,11 @@
 //===----------------------------------------------------------------------===//
 
 #include "pmkvq/Import/ModelConfig.h"
-#include "Json.h"
+#include "Fields.h"
+#include "RopeConfig.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Path.h"
-#include <cmath>
 
 using namespace mlir;
 using namespace mlir::pmkvq;
@@ -17,131 +17,121 @@ using llvm::Error;
 using llvm::Expected;
 using nlohmann::json;
 
-namespace {
-/// Typed access to an object of a file.  The first error is kept and everything
-/// after it returns some valid value, so that reading needs no check a field.
-class Fields {
-public:
-  Fields(const json &object, StringRef path, std::string prefix = "")
-      : object(object), path(path.str()), prefix(std::move(prefix)) {}
-  ~Fields() { llvm::consumeError(std::move(error)); }
-
-  /// Null for a field that is missing or null.
-  const json *find(const char *name) const {
-    auto found = object.find(name);
-    return found == object.end() || found->is_null() ? nullptr : &*found;
-  }
-
-  /// A number from 1 to 2^31 - 1.
-  int64_t count(const char *name, std::optional<int64_t> fallback = {}) {
-    constexpr int64_t max = std::numeric_limits<int32_t>::max();
-    const json *value = find(name);
-    if (!value && fallback)
-      return *fallback;
-    if (value && value->is_number_unsigned() && value->get<uint64_t>() >= 1 &&
-        value->get<uint64_t>() <= max)
-      return value->get<int64_t>();
-    fail(name, "a whole number from 1 to " + Twine(max), value);
-    return 1;
-  }
-
-  /// A positive finite number.
-  double positive(const char *name, std::optional<double> fallback = {}) {
-    const json *value = find(name);
-    if (!value && fallback)
-      return *fallback;
-    if (value && value->is_number()) {
-      double number = value->get<double>();
-      if (std::isfinite(number) && number > 0)
-        return number;
-    }
-    fail(name, "a positive number", value);
-    return 1;
-  }
-
-  bool flag(const char *name, bool fallback) {
-    const json *value = find(name);
-    if (value && !value->is_boolean())
-      fail(name, "true or false", value);
-    return value && value->is_boolean() ? value->get<bool>() : fallback;
-  }
-
-  /// Refuses a field that is set to anything but null or `allowed`.
-  void only(const char *name, const json &allowed, const Twine &reason) {
-    const json *value = find(name);
-    if (value && *value != allowed)
-      fail(name, showJson(allowed) + " (" + reason + ")", value);
-  }
-
-  void fail(const char *name, const Twine &expected, const json *actual) {
-    if (error)
-      return;
-    error = fileError(path, prefix + name,
-                      "expected " + expected + ", got " +
-                          (actual ? showJson(*actual) : std::string("none")));
-  }
-
-  /// Takes over the error of an inner object.
-  void adopt(Error inner) {
-    if (error)
-      llvm::consumeError(std::move(inner));
-    else
-      error = std::move(inner);
-  }
-
-  Error takeError() { return std::move(error); }
-  const std::string &getPath() const { return path; }
-
-private:
-  const json &object;
-  std::string path;
-  std::string prefix;
-  Error error = Error::success();
-};
-} // namespace
-
 //===----------------------------------------------------------------------===//
 // Architecture
 //===----------------------------------------------------------------------===//
 
-/// The name that fields `model_type` and `architectures` agree on: "llama" or
-/// "qwen2".
-static StringRef readArchitecture(Fields &fields) {
-  constexpr StringRef types[] = {"llama", "qwen2"};
-  constexpr StringRef classes[] = {"LlamaForCausalLM", "Qwen2ForCausalLM"};
+namespace {
+/// What a model_type means, beyond what its config.json says.  Files may leave
+/// out fields whose value is the default of the class in `transformers`.
+struct Architecture {
+  StringRef type;
+  StringRef className;
+  /// 0: as many as query heads; so does null in the file.
+  int64_t kvHeads = 0;
+  /// 0: the hidden size over the query heads.
+  int64_t headDim = 0;
+  /// Of every layer, if sliding_window is missing; 0: none.
+  int64_t window = 0;
+  /// Biases of q, k and v, whatever attention_bias says.
+  bool qkvBias = false;
+  /// attention_bias is a field of it, for q, k, v and o.
+  bool hasAttentionBias = false;
+  /// sliding_window counts only if use_sliding_window is set.
+  bool hasWindowSwitch = false;
+  bool queryKeyNorms = false;
+  bool fusedProjections = false;
+};
+} // namespace
+
+static std::vector<Architecture> makeArchitectures() {
+  Architecture llama{"llama", "LlamaForCausalLM"};
+  llama.hasAttentionBias = true;
+
+  Architecture mistral{"mistral", "MistralForCausalLM"};
+  mistral.kvHeads = 8;
+  mistral.window = 4096;
+
+  Architecture qwen2{"qwen2", "Qwen2ForCausalLM"};
+  qwen2.kvHeads = 32;
+  qwen2.qkvBias = qwen2.hasWindowSwitch = true;
+
+  Architecture qwen3{"qwen3", "Qwen3ForCausalLM"};
+  qwen3.kvHeads = 32;
+  qwen3.headDim = 128;
+  qwen3.hasAttentionBias = qwen3.hasWindowSwitch = true;
+  qwen3.queryKeyNorms = true;
+
+  Architecture phi3{"phi3", "Phi3ForCausalLM"};
+  phi3.fusedProjections = true;
+
+  return {llama, mistral, qwen2, qwen3, phi3};
+}
+
+static ArrayRef<Architecture> getArchitectures() {
+  static const std::vector<Architecture> architectures = makeArchitectures();
+  return architectures;
+}
+
+/// `"a", "b" or "c"`, of a member of every architecture.
+static std::string listArchitectures(StringRef Architecture::*member) {
+  std::string list;
+  ArrayRef<Architecture> all = getArchitectures();
+  for (auto [index, architecture] : llvm::enumerate(all)) {
+    if (index > 0)
+      list += index + 1 == all.size() ? " or " : ", ";
+    list += json((architecture.*member).str()).dump();
+  }
+  return list;
+}
+
+/// The architecture that fields `model_type` and `architectures` agree on.
+static const Architecture &readArchitecture(Fields &fields) {
   const json *type = fields.find("model_type");
   const json *names = fields.find("architectures");
   const json *name = names && names->is_array() && names->size() == 1
                          ? &names->front()
                          : nullptr;
-  for (auto [knownType, knownClass] : llvm::zip_equal(types, classes)) {
-    bool typeFits = !type || *type == knownType.str();
-    bool nameFits = !name || *name == knownClass.str();
+  const Architecture *known = nullptr;
+  for (const Architecture &architecture : getArchitectures()) {
+    bool typeFits = !type || *type == architecture.type.str();
+    bool nameFits = !name || *name == architecture.className.str();
     if ((type || name) && typeFits && nameFits)
-      return knownType;
+      return architecture;
+    if (type && typeFits)
+      known = &architecture;
   }
-  bool typeKnown = type && (*type == "llama" || *type == "qwen2");
-  if (!typeKnown && (type || !name))
-    fields.fail("model_type", "\"llama\" or \"qwen2\"", type);
+  if (known)
+    fields.fail("architectures",
+                "[\"" + known->className + "\"], as model_type says", names);
+  else if (type || !name)
+    fields.fail("model_type", listArchitectures(&Architecture::type), type);
   else
     fields.fail("architectures",
-                "[\"LlamaForCausalLM\"] or [\"Qwen2ForCausalLM\"], as "
-                "model_type says",
-                names);
-  return types[0];
+                "one of " + listArchitectures(&Architecture::className), names);
+  return getArchitectures().front();
 }
 
-/// Refuses what would change the computation and is not built.
-static void refuseUnsupported(Fields &fields, bool isQwen2) {
-  fields.only("hidden_act", "silu", "no other activation is built");
-  fields.only("mlp_bias", false, "biases of the MLP are not built");
-  fields.only("quantization_config", nullptr,
-              "quantized weights are not built");
-  fields.only("partial_rotary_factor", 1.0, "partial RoPE is not built");
-  if (!isQwen2)
-    return;
-  fields.only("use_sliding_window", false,
-              "attention in a sliding window is not built");
+static void refuseWindow(Fields &fields, const Architecture &architecture) {
+  if (architecture.hasWindowSwitch) {
+    fields.only("use_sliding_window", false,
+                "attention in a sliding window is not built");
+  } else {
+    const json *window = fields.find("sliding_window");
+    bool isMissing = !fields.getObject().contains("sliding_window");
+    int64_t size = 0;
+    if (window)
+      size = fields.count("sliding_window");
+    else if (isMissing)
+      size = architecture.window;
+    int64_t positions = fields.count("max_position_embeddings");
+    if (size > 0 && size < positions)
+      fields.fail("sliding_window",
+                  "null or at least max_position_embeddings " +
+                      Twine(positions) +
+                      " (attention in a sliding window is not built)",
+                  window);
+  }
   const json *types = fields.find("layer_types");
   if (types && types->is_array())
     for (const json &type : *types)
@@ -149,53 +139,42 @@ static void refuseUnsupported(Fields &fields, bool isQwen2) {
         fields.fail("layer_types", "\"full_attention\" in every layer", &type);
 }
 
-//===----------------------------------------------------------------------===//
-// RoPE
-//===----------------------------------------------------------------------===//
-
-static const json *ropeType(const json &parameters) {
-  for (const char *key : {"rope_type", "type"})
-    if (auto found = parameters.find(key); found != parameters.end())
-      return &*found;
-  return nullptr;
-}
-
-static double readRopeTheta(Fields &fields) {
-  // The value that the architectures have had from the start.
-  constexpr double defaultTheta = 10000;
-  if (const json *scaling = fields.find("rope_scaling")) {
-    const json *type = scaling->is_object() ? ropeType(*scaling) : nullptr;
-    if (!type || *type != "default")
-      fields.fail("rope_scaling", "null (scaled RoPE is not built)", scaling);
-  }
-  const json *parameters = fields.find("rope_parameters");
-  if (!parameters)
-    return fields.positive("rope_theta", defaultTheta);
-  if (!parameters->is_object()) {
-    fields.fail("rope_parameters", "a JSON object", parameters);
-    return defaultTheta;
-  }
-  Fields inner(*parameters, fields.getPath(), "rope_parameters.");
-  for (const char *key : {"rope_type", "type"})
-    inner.only(key, "default", "no other RoPE is built");
-  inner.only("partial_rotary_factor", 1.0, "partial RoPE is not built");
-  double theta = inner.positive(
-      "rope_theta", fields.find("rope_theta")
-                        ? std::optional<double>(fields.positive("rope_theta"))
-                        : std::nullopt);
-  fields.adopt(inner.takeError());
-  return theta;
+/// Refuses what would change the computation and is not built.
+static void refuseUnsupported(Fields &fields,
+                              const Architecture &architecture) {
+  fields.only("hidden_act", "silu", "no other activation is built");
+  fields.only("mlp_bias", false, "biases of the MLP are not built");
+  fields.only("quantization_config", nullptr,
+              "quantized weights are not built");
+  fields.only("partial_rotary_factor", 1.0, "partial RoPE is not built");
+  for (const char *name : {"attn_logit_softcapping", "final_logit_softcapping"})
+    fields.only(name, nullptr, "softcapping is not built");
+  for (const char *name : {"attention_multiplier", "query_pre_attn_scalar"})
+    fields.only(name, nullptr, "no other scale of attention is built");
+  for (const char *name : {"embedding_multiplier", "residual_multiplier",
+                           "logits_scaling", "logit_scale"})
+    fields.only(name, 1.0, "scaled activations are not built");
+  for (const char *name : {"num_experts", "num_local_experts"})
+    fields.only(name, nullptr, "mixtures of experts are not built");
+  for (const char *name : {"qk_layernorm", "use_qk_norm"})
+    fields.only(name, architecture.queryKeyNorms,
+                "the norms of queries and keys are those of model_type");
+  refuseWindow(fields, architecture);
 }
 
 //===----------------------------------------------------------------------===//
 // Sizes
 //===----------------------------------------------------------------------===//
 
-static void readHeads(Fields &fields, ModelConfig &config) {
+static void readHeads(Fields &fields, const Architecture &architecture,
+                      ModelConfig &config) {
   // What the attention kernel holds of queries a kv head.
   constexpr int64_t maxGroup = 16;
   config.heads = fields.count("num_attention_heads");
-  config.kvHeads = fields.count("num_key_value_heads", config.heads);
+  bool isMissing = !fields.getObject().contains("num_key_value_heads");
+  config.kvHeads = fields.count(
+      "num_key_value_heads",
+      isMissing && architecture.kvHeads ? architecture.kvHeads : config.heads);
   const json *kvHeads = fields.find("num_key_value_heads");
   if (config.heads % config.kvHeads != 0)
     fields.fail("num_key_value_heads",
@@ -206,26 +185,30 @@ static void readHeads(Fields &fields, ModelConfig &config) {
                 "at least " + Twine((config.heads + maxGroup - 1) / maxGroup) +
                     " (more than 16 query heads a kv head are not built)",
                 kvHeads);
-  if (!fields.find("head_dim") && config.hiddenSize % config.heads != 0)
+  int64_t headDim = architecture.headDim;
+  if (!headDim && !fields.find("head_dim") &&
+      config.hiddenSize % config.heads != 0)
     fields.fail("hidden_size",
                 "a multiple of num_attention_heads " + Twine(config.heads),
                 fields.find("hidden_size"));
-  config.headDim = fields.count(
-      "head_dim", std::max<int64_t>(1, config.hiddenSize / config.heads));
+  if (!headDim)
+    headDim = std::max<int64_t>(1, config.hiddenSize / config.heads);
+  config.headDim = fields.count("head_dim", headDim);
   if (config.headDim != 64 && config.headDim != 128) {
     json actual = config.headDim;
     fields.fail("head_dim", "64 or 128 (no other head dim is built)", &actual);
   }
 }
 
-static void readSizes(Fields &fields, ModelConfig &config) {
+static void readSizes(Fields &fields, const Architecture &architecture,
+                      ModelConfig &config) {
   config.layers = fields.count("num_hidden_layers");
   config.hiddenSize = fields.count("hidden_size");
   config.intermediateSize = fields.count("intermediate_size");
   config.vocabSize = fields.count("vocab_size");
   config.maxPositions = fields.count("max_position_embeddings");
   config.rmsNormEps = fields.positive("rms_norm_eps");
-  readHeads(fields, config);
+  readHeads(fields, architecture, config);
 }
 
 //===----------------------------------------------------------------------===//
@@ -283,13 +266,16 @@ Expected<ModelConfig> mlir::pmkvq::readModelConfig(StringRef folder) {
   if (!document)
     return document.takeError();
   Fields fields(*document, config.path);
-  bool isQwen2 = readArchitecture(fields) == "qwen2";
-  refuseUnsupported(fields, isQwen2);
-  readSizes(fields, config);
-  config.ropeTheta = readRopeTheta(fields);
+  const Architecture &architecture = readArchitecture(fields);
+  refuseUnsupported(fields, architecture);
+  readSizes(fields, architecture, config);
+  config.rope = readRope(fields, config.headDim, config.maxPositions);
   config.tiedEmbeddings = fields.flag("tie_word_embeddings", false);
-  config.outputBias = !isQwen2 && fields.flag("attention_bias", false);
-  config.qkvBias = isQwen2 || config.outputBias;
+  config.outputBias =
+      architecture.hasAttentionBias && fields.flag("attention_bias", false);
+  config.qkvBias = architecture.qkvBias || config.outputBias;
+  config.queryKeyNorms = architecture.queryKeyNorms;
+  config.fusedProjections = architecture.fusedProjections;
   config.stopTokens = readStopTokens(fields, config.vocabSize);
   if (Error error = fields.takeError())
     return error;

@@ -22,22 +22,49 @@ std::vector<TensorSpec> mlir::pmkvq::getLayerTensors(const ModelConfig &config,
   auto add = [&](StringRef name, SmallVector<int64_t> shape, StringRef fields) {
     specs.push_back({prefix + name.str(), std::move(shape), fields});
   };
+  auto addFused = [&](StringRef name, ArrayRef<TensorSpec::Part> parts,
+                      StringRef fields) {
+    int64_t rows = 0;
+    for (const TensorSpec::Part &part : parts)
+      rows += part.rows;
+    add(name, {rows, hidden}, fields);
+    for (const TensorSpec::Part &part : parts)
+      specs.back().parts.push_back({prefix + part.name, part.rows});
+  };
   add("input_layernorm.weight", {hidden}, "hidden_size");
-  add("self_attn.q_proj.weight", {q, hidden}, qFields);
-  add("self_attn.k_proj.weight", {kv, hidden}, kvFields);
-  add("self_attn.v_proj.weight", {kv, hidden}, kvFields);
+  if (config.fusedProjections) {
+    addFused("self_attn.qkv_proj.weight",
+             {{"self_attn.q_proj.weight", q},
+              {"self_attn.k_proj.weight", kv},
+              {"self_attn.v_proj.weight", kv}},
+             "num_attention_heads, num_key_value_heads, head_dim, hidden_size");
+  } else {
+    add("self_attn.q_proj.weight", {q, hidden}, qFields);
+    add("self_attn.k_proj.weight", {kv, hidden}, kvFields);
+    add("self_attn.v_proj.weight", {kv, hidden}, kvFields);
+  }
   if (config.qkvBias) {
     add("self_attn.q_proj.bias", {q}, qFields);
     add("self_attn.k_proj.bias", {kv}, kvFields);
     add("self_attn.v_proj.bias", {kv}, kvFields);
   }
+  if (config.queryKeyNorms) {
+    add("self_attn.q_norm.weight", {config.headDim}, "head_dim");
+    add("self_attn.k_norm.weight", {config.headDim}, "head_dim");
+  }
   add("self_attn.o_proj.weight", {hidden, q}, qFields);
   if (config.outputBias)
     add("self_attn.o_proj.bias", {hidden}, "hidden_size");
   add("post_attention_layernorm.weight", {hidden}, "hidden_size");
-  add("mlp.gate_proj.weight", {inner, hidden},
-      "intermediate_size, hidden_size");
-  add("mlp.up_proj.weight", {inner, hidden}, "intermediate_size, hidden_size");
+  constexpr StringRef innerFields = "intermediate_size, hidden_size";
+  if (config.fusedProjections) {
+    addFused("mlp.gate_up_proj.weight",
+             {{"mlp.gate_proj.weight", inner}, {"mlp.up_proj.weight", inner}},
+             innerFields);
+  } else {
+    add("mlp.gate_proj.weight", {inner, hidden}, innerFields);
+    add("mlp.up_proj.weight", {inner, hidden}, innerFields);
+  }
   add("mlp.down_proj.weight", {hidden, inner},
       "hidden_size, intermediate_size");
   return specs;
@@ -98,10 +125,12 @@ static Error checkNothingBeyond(const ModelConfig &config,
     unused.emplace_back("self_attn.q_proj.bias");
   if (!config.outputBias)
     unused.emplace_back("self_attn.o_proj.bias");
+  if (!config.queryKeyNorms)
+    unused.emplace_back("self_attn.q_norm.weight");
   for (const std::string &name : unused)
     if (const TensorView *view = checkpoint.lookup("model.layers.0." + name))
       return tensorError(*view, "model.layers.0." + name,
-                         "expected no such bias by attention_bias, mlp_bias "
+                         "expected no such tensor by attention_bias, mlp_bias "
                          "and model_type of " +
                              config.path);
   return Error::success();

@@ -9,7 +9,7 @@
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
-#include <cmath>
+#include "llvm/ADT/Sequence.h"
 
 using namespace mlir;
 using namespace mlir::pmkvq;
@@ -123,14 +123,17 @@ Value StepBuilder::addBias(Value x, Value bias) {
 //===----------------------------------------------------------------------===//
 
 Value StepBuilder::sumOfSquares(Value x) {
-  Value init = zeros(empty({}));
-  AffineMap both = b.getMultiDimIdentityMap(2);
-  AffineMap row = AffineMap::get(2, 0, b.getAffineDimExpr(0));
+  ArrayRef<int64_t> outer = typeOf(x).getShape().drop_front().drop_back();
+  Value init = zeros(empty(outer));
+  auto rank = static_cast<unsigned>(typeOf(x).getRank());
+  AffineMap all = b.getMultiDimIdentityMap(rank);
+  AffineMap allButLast = all.dropResult(rank - 1);
+  SmallVector<utils::IteratorType> iterators(rank,
+                                             utils::IteratorType::parallel);
+  iterators.back() = utils::IteratorType::reduction;
   auto generic = linalg::GenericOp::create(
       b, TypeRange(init.getType()), ValueRange(x), ValueRange(init),
-      ArrayRef<AffineMap>{both, row},
-      ArrayRef<utils::IteratorType>{utils::IteratorType::parallel,
-                                    utils::IteratorType::reduction},
+      ArrayRef<AffineMap>{all, allButLast}, iterators,
       [](OpBuilder &b, Location loc, ValueRange arguments) {
         Value square =
             arith::MulFOp::create(b, loc, arguments[0], arguments[0]);
@@ -142,9 +145,11 @@ Value StepBuilder::sumOfSquares(Value x) {
 
 Value StepBuilder::inverseRms(Value x, double eps) {
   double columns = static_cast<double>(lastSize(x));
-  Value init = empty({});
+  Value sums = sumOfSquares(x);
+  auto outer = llvm::to_vector(llvm::seq(typeOf(sums).getRank()));
+  Value init = empty(typeOf(sums).getShape().drop_front());
   return elementwise(
-      sumOfSquares(x), {{0}}, init,
+      sums, outer, init,
       [&](OpBuilder &b, Location loc, ValueRange arguments) -> Value {
         Value mean = arith::DivFOp::create(b, loc, arguments[0],
                                            constantF32(b, loc, columns));
@@ -156,9 +161,12 @@ Value StepBuilder::inverseRms(Value x, double eps) {
 
 Value StepBuilder::rmsNorm(Value x, Value weight, double eps) {
   Value scale = inverseRms(x, eps);
-  Value init = empty({lastSize(x)});
+  int64_t rank = typeOf(x).getRank();
+  auto all = llvm::to_vector(llvm::seq(rank));
+  auto outer = llvm::to_vector(llvm::seq(rank - 1));
+  Value init = empty(typeOf(x).getShape().drop_front());
   return elementwise(
-      {x, scale, weight}, {{0, 1}, {0}, {1}}, init,
+      {x, scale, weight}, {all, outer, {rank - 1}}, init,
       [](OpBuilder &b, Location loc, ValueRange arguments) -> Value {
         Value scaled =
             arith::MulFOp::create(b, loc, arguments[0], arguments[1]);
@@ -188,37 +196,32 @@ Value StepBuilder::swiGLU(Value gate, Value up) {
 // RoPE
 //===----------------------------------------------------------------------===//
 
-/// theta^(-2i / headDim), rounded to f32 where PyTorch rounds.
-static DenseElementsAttr inverseFrequencies(Builder &b, double theta,
-                                            int64_t headDim) {
-  SmallVector<float> values;
-  for (int64_t i = 0; i < headDim; i += 2) {
-    float exponent = static_cast<float>(i) / static_cast<float>(headDim);
-    values.push_back(1.0f / std::pow(static_cast<float>(theta), exponent));
-  }
-  auto type = RankedTensorType::get({headDim / 2}, b.getF32Type());
-  return DenseElementsAttr::get(type, ArrayRef<float>(values));
-}
-
 template <typename MathOp>
-static Value turned(OpBuilder &b, Location loc, ValueRange arguments) {
+static Value turned(OpBuilder &b, Location loc, ValueRange arguments,
+                    float factor) {
   Value position =
       arith::SIToFPOp::create(b, loc, b.getF32Type(), arguments[0]);
   Value angle = arith::MulFOp::create(b, loc, position, arguments[1]);
-  return MathOp::create(b, loc, angle);
+  Value result = MathOp::create(b, loc, angle);
+  if (factor == 1)
+    return result;
+  return arith::MulFOp::create(b, loc, result, constantF32(b, loc, factor));
 }
 
-StepBuilder::Angles StepBuilder::ropeAngles(Value positions, double theta,
-                                            int64_t headDim) {
-  Value frequencies =
-      arith::ConstantOp::create(b, inverseFrequencies(b, theta, headDim));
-  SmallVector<SmallVector<int64_t>> dims = {{0}, {1}};
-  Value inputs[] = {positions, frequencies};
-  Value cos =
-      elementwise(inputs, dims, empty({headDim / 2}), turned<math::CosOp>);
-  Value sin =
-      elementwise(inputs, dims, empty({headDim / 2}), turned<math::SinOp>);
-  return {cos, sin};
+StepBuilder::Angles StepBuilder::ropeAngles(Value positions,
+                                            ArrayRef<float> frequencies,
+                                            float factor) {
+  auto half = static_cast<int64_t>(frequencies.size());
+  auto type = RankedTensorType::get({half}, b.getF32Type());
+  Value constant =
+      arith::ConstantOp::create(b, DenseElementsAttr::get(type, frequencies));
+  auto elements = [&](auto turn) {
+    return elementwise({positions, constant}, {{0}, {1}}, empty({half}),
+                       [&](OpBuilder &b, Location loc, ValueRange arguments) {
+                         return turn(b, loc, arguments, factor);
+                       });
+  };
+  return {elements(turned<math::CosOp>), elements(turned<math::SinOp>)};
 }
 
 /// Offsets, sizes and strides of one half of the last dimension of `x`.

@@ -26,8 +26,9 @@ public:
   /// Shapes: table [any, columns], ids [rows] i32.
   Value gatherRows(Value table, Value ids);
 
-  /// x / sqrt(mean(x^2) + eps) * weight.
-  /// Shapes: weight [columns] bf16.
+  /// x / sqrt(mean(x^2) + eps) * weight, the mean over the last dimension.
+  /// Shapes: x [rows, columns] or [rows, heads, columns], weight [columns]
+  /// bf16.
   Value rmsNorm(Value x, Value weight, double eps);
 
   /// init + x * weight^T.
@@ -53,9 +54,9 @@ public:
     Value cos;
     Value sin;
   };
-  /// Cosine and sine of position * theta^(-2i / headDim).
-  /// Shapes: positions [rows] i32.
-  Angles ropeAngles(Value positions, double theta, int64_t headDim);
+  /// Cosine and sine of position * frequencies[i], both times `factor`.
+  /// Shapes: positions [rows] i32, frequencies [headDim / 2].
+  Angles ropeAngles(Value positions, ArrayRef<float> frequencies, float factor);
 
   /// Turns element i of each head with element i + headDim / 2.
   /// Shapes: x [rows, heads, headDim].

@@ -104,11 +104,33 @@ void mlir::pmkvq::rotateInPlace(MutableArrayRef<float> values,
 // WeightStore
 //===----------------------------------------------------------------------===//
 
+/// The shape that the tensor of a spec must have.
+static SmallVector<int64_t> wantedShape(const WeightSpec &spec,
+                                        const TensorView &view) {
+  SmallVector<int64_t> shape(spec.shape.begin(), spec.shape.end());
+  if (!spec.firstRow || shape.empty() || view.shape.empty())
+    return shape;
+  shape[0] = std::max(*spec.firstRow + shape[0], view.shape[0]);
+  return shape;
+}
+
+/// The part of a tensor that the spec asks for; its shape is what was wanted.
+static TensorView takeRows(const WeightSpec &spec, TensorView view) {
+  if (!spec.firstRow || spec.shape.empty())
+    return view;
+  int64_t rowBytes = view.bytes / view.shape[0];
+  view.data += *spec.firstRow * rowBytes;
+  view.bytes = spec.shape[0] * rowBytes;
+  view.shape.assign(spec.shape.begin(), spec.shape.end());
+  return view;
+}
+
 static Error checkSpec(const WeightSpec &spec, const TensorView &view) {
   std::string field = "tensor " + spec.source;
-  if (ArrayRef<int64_t>(view.shape) != ArrayRef<int64_t>(spec.shape))
+  SmallVector<int64_t> wanted = wantedShape(spec, view);
+  if (ArrayRef<int64_t>(view.shape) != ArrayRef<int64_t>(wanted))
     return fileError(view.path, field,
-                     "expected shape " + formatShape(spec.shape) + ", got " +
+                     "expected shape " + formatShape(wanted) + ", got " +
                          formatShape(view.shape));
   if (view.dtype != DType::BF16 && view.dtype != DType::F16 &&
       view.dtype != DType::F32)
@@ -131,9 +153,9 @@ Error WeightStore::add(const WeightSpec &spec) {
   Expected<const TensorView *> found = checkpoint.find(spec.source);
   if (!found)
     return found.takeError();
-  const TensorView &view = **found;
-  if (Error error = checkSpec(spec, view))
+  if (Error error = checkSpec(spec, **found))
     return error;
+  TensorView view = takeRows(spec, **found);
   bool isAligned =
       reinterpret_cast<uintptr_t>(view.data) % alignof(uint16_t) == 0;
   if (view.dtype == DType::BF16 && spec.rotations.empty() && isAligned) {

@@ -18,8 +18,24 @@
 using namespace mlir;
 using namespace mlir::pmkvq;
 
+/// Lane code to the LLVM and NVVM dialects.
+static void addLLVMPasses(OpPassManager &pm) {
+  OpPassManager &kernels = pm.nest<gpu::GPUModuleOp>();
+  kernels.addPass(createSCFToControlFlowPass());
+  kernels.addPass(createConvertToLLVMPass());
+  kernels.addPass(createConvertNVVMToLLVMPass());
+  kernels.addPass(createReconcileUnrealizedCastsPass());
+  kernels.addPass(createCanonicalizerPass());
+  kernels.addPass(createCSEPass());
+  pm.addPass(createCheckLowered());
+}
+
 void mlir::pmkvq::buildDevicePipeline(OpPassManager &pm,
                                       const DeviceOptions &options) {
+  CheckLoweredOptions before;
+  before.allowKernels = true;
+  pm.addPass(createCheckLowered(before));
+
   // Tile form: split and plan, fold.
   SplitUnitsOptions units;
   units.kinds.assign(options.kinds.begin(), options.kinds.end());
@@ -30,11 +46,19 @@ void mlir::pmkvq::buildDevicePipeline(OpPassManager &pm,
   pm.addPass(createCSEPass());
 
   // Lanes, and each step of theirs.
+  pm.addPass(createConvertAppendToLanes());
+  pm.addPass(createConvertPagesToLanes());
   ConvertTileToLanesOptions lanes;
   lanes.dependentLaunch = options.dependentLaunch;
+  lanes.bulkCopies = options.bulkCopies;
+  lanes.sharedBytes = options.sharedBytes;
   pm.addPass(createConvertTileToLanes(lanes));
-  pm.addPass(createLowerRing());
-  pm.addPass(createSplitQueries());
+  LowerRingOptions ring;
+  ring.bulkCopies = options.bulkCopies;
+  pm.addPass(createLowerRing(ring));
+  SplitQueriesOptions queries;
+  queries.absoluteMaximum = options.absoluteMaximum;
+  pm.addPass(createSplitQueries(queries));
   pm.addPass(createUnpackCodes());
   pm.addPass(createLowerOnlineSoftmax());
   pm.addPass(createRepackWeights());
@@ -42,11 +66,29 @@ void mlir::pmkvq::buildDevicePipeline(OpPassManager &pm,
   pm.addPass(createCanonicalizerPass());
   pm.addPass(createCSEPass());
 
-  OpPassManager &kernels = pm.nest<gpu::GPUModuleOp>();
-  kernels.addPass(createSCFToControlFlowPass());
-  kernels.addPass(createConvertToLLVMPass());
-  kernels.addPass(createConvertNVVMToLLVMPass());
-  kernels.addPass(createReconcileUnrealizedCastsPass());
-  kernels.addPass(createCanonicalizerPass());
-  kernels.addPass(createCSEPass());
+  addLLVMPasses(pm);
+}
+
+void mlir::pmkvq::buildPrefillPipeline(OpPassManager &pm,
+                                       const PrefillOptions &options) {
+  CheckLoweredOptions before;
+  before.allowKernels = true;
+  pm.addPass(createCheckLowered(before));
+
+  pm.addPass(createSplitRows());
+  pm.addPass(createCanonicalizerPass());
+  pm.addPass(createCSEPass());
+
+  ConvertTileToWarpgroupsOptions groups;
+  groups.keys.assign(options.keys.begin(), options.keys.end());
+  groups.values.assign(options.values.begin(), options.values.end());
+  groups.stages = options.stages;
+  pm.addPass(createConvertTileToWarpgroups(groups));
+  pm.addPass(createDequantizeTiles());
+  pm.addPass(createLowerTileSoftmax());
+  pm.addPass(createLowerTileProducts());
+  pm.addPass(createCanonicalizerPass());
+  pm.addPass(createCSEPass());
+
+  addLLVMPasses(pm);
 }

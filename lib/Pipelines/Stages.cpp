@@ -51,6 +51,8 @@ static void buildTile(OpPassManager &pm, const PlanOptions &) {
 
 static void buildFold(OpPassManager &pm, const PlanOptions &) {
   pm.addNestedPass<KernelOp>(createFoldParameters());
+  pm.addNestedPass<KernelOp>(createProductsToIntegers());
+  pm.addNestedPass<KernelOp>(createPrefetchPages());
   pm.addPass(createCanonicalizerPass());
   pm.addPass(createCSEPass());
 }
@@ -180,6 +182,15 @@ struct DevicePipelineOptions
       *this, "dependent-launch",
       llvm::cl::desc("Start while the launch before may still run")};
 };
+
+struct PrefillPipelineOptions
+    : public PassPipelineOptions<PrefillPipelineOptions> {
+  ListOption<int64_t> keys{*this, "keys", llvm::cl::desc("Levels of keys")};
+  ListOption<int64_t> values{*this, "values",
+                             llvm::cl::desc("Levels of values")};
+  Option<int64_t> stages{*this, "stages", llvm::cl::init(2),
+                         llvm::cl::desc("Tiles under way")};
+};
 } // namespace
 
 void mlir::pmkvq::registerStagePipelines() {
@@ -197,5 +208,15 @@ void mlir::pmkvq::registerStagePipelines() {
         device.kinds.assign(options.kinds.begin(), options.kinds.end());
         device.dependentLaunch = options.dependentLaunch;
         buildDevicePipeline(pm, device);
+      });
+  PassPipelineRegistration<PrefillPipelineOptions>(
+      "pmkvq-lower-prefill-to-gpu",
+      "kernels in tile form to a GPU's instructions for many query rows",
+      [](OpPassManager &pm, const PrefillPipelineOptions &options) {
+        PrefillOptions prefill;
+        prefill.keys.assign(options.keys.begin(), options.keys.end());
+        prefill.values.assign(options.values.begin(), options.values.end());
+        prefill.stages = options.stages;
+        buildPrefillPipeline(pm, prefill);
       });
 }

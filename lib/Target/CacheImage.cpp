@@ -7,6 +7,7 @@
 #include "pmkvq/Target/CacheImage.h"
 #include "pmkvq/Target/FragmentLayout.h"
 #include "pmkvq/Target/HostLayout.h"
+#include "pmkvq/Target/SlotLayout.h"
 
 #include <string>
 
@@ -54,9 +55,22 @@ static int64_t inPool(const rt::PageEntry &page, rt::Part part, int64_t headDim,
   return page.blocks[part][offset / bytes] * bytes + offset % bytes;
 }
 
-static Field hostField(const rt::PageEntry &page, rt::Part part,
-                       int64_t headDim, int64_t token, int64_t dim) {
+//===----------------------------------------------------------------------===//
+// The orders
+//===----------------------------------------------------------------------===//
+
+template <Order order>
+static Field fieldOf(const rt::PageEntry &page, rt::Part part, int64_t headDim,
+                     int64_t token, int64_t dim) {
   int32_t level = page.level[part];
+  if constexpr (order == Order::Device) {
+    int32_t tokens = rt::tokensPerBlock(level);
+    FragmentLayout::Place place =
+        FragmentLayout{part, level, tokens, headDim}.place(token % tokens, dim);
+    return {inPool(page, part, headDim,
+                   token / tokens * rt::blockBytes(headDim) + place.byte),
+            place.bit};
+  }
   if (level == 16)
     return {inPool(page, part, headDim, (token * headDim + dim) * 2), 0};
   HostLayout::Place place =
@@ -64,142 +78,117 @@ static Field hostField(const rt::PageEntry &page, rt::Part part,
   return {inPool(page, part, headDim, place.byte), place.bit};
 }
 
-static Field deviceField(const rt::PageEntry &page, rt::Part part,
-                         int64_t headDim, int64_t token, int64_t dim) {
-  int32_t level = page.level[part];
-  int32_t tokens = rt::tokensPerBlock(level);
-  FragmentLayout::Place place =
-      FragmentLayout{part, level, tokens, headDim}.place(token % tokens, dim);
-  return {inPool(page, part, headDim,
-                 token / tokens * rt::blockBytes(headDim) + place.byte),
-          place.bit};
-}
-
-//===----------------------------------------------------------------------===//
-// The CPU's order
-//===----------------------------------------------------------------------===//
-
-int64_t HostImage::slotBytes() const {
-  return (shape_.groups(rt::kKey) + shape_.groups(rt::kValue)) *
-         rt::kGroupBytes;
-}
-
-uint32_t HostImage::code(const rt::PageEntry &page, rt::Part part,
-                         int64_t token, int64_t dim) const {
-  Field field = hostField(page, part, shape_.headDim, token, dim);
-  return readField(blocks_ + field.byte, field.bit, page.level[part]);
-}
-
-void HostImage::setCode(const rt::PageEntry &page, rt::Part part, int64_t token,
-                        int64_t dim, uint32_t code) {
-  Field field = hostField(page, part, shape_.headDim, token, dim);
-  writeField(blocks_ + field.byte, field.bit, page.level[part], code);
-}
-
-uint8_t *HostImage::parameterAt(const rt::PageEntry &page, rt::Part part,
-                                int64_t token, int64_t dim,
-                                Parameter which) const {
+/// Byte of a parameter in its page's slot.
+template <Order order>
+static int64_t parameterByte(const ImageShape &shape, rt::Part part,
+                             int64_t token, int64_t dim, Parameter which) {
+  if constexpr (order == Order::Device) {
+    int64_t before =
+        part == rt::kKey
+            ? 0
+            : deviceValueParameters(shape.headDim, shape.perToken[rt::kKey]);
+    return before +
+           2 * (shape.perToken[part]
+                    ? ParameterLayout::perToken(token, which)
+                    : ParameterLayout::perChannel(dim, which, shape.headDim));
+  }
   // All minima, then all ranges; the key's first.
-  int64_t before =
-      part == rt::kKey ? 0 : shape_.groups(rt::kKey) * rt::kGroupBytes;
-  int64_t index =
-      which * shape_.groups(part) + shape_.groupOf(part, token, dim);
-  return parameters_ + page.slot * slotBytes() + before + index * 2;
-}
-
-uint16_t HostImage::parameter(const rt::PageEntry &page, rt::Part part,
-                              int64_t token, int64_t dim,
-                              Parameter which) const {
-  return read16(parameterAt(page, part, token, dim, which));
-}
-
-void HostImage::setParameter(const rt::PageEntry &page, rt::Part part,
-                             int64_t token, int64_t dim, Parameter which,
-                             uint16_t half) {
-  write16(parameterAt(page, part, token, dim, which), half);
-}
-
-//===----------------------------------------------------------------------===//
-// A GPU's order
-//===----------------------------------------------------------------------===//
-
-int64_t DeviceImage::slotBytes() const {
-  return rt::deviceSlotBytes(shape_.headDim, shape_.perToken[rt::kKey]);
-}
-
-uint32_t DeviceImage::code(const rt::PageEntry &page, rt::Part part,
-                           int64_t token, int64_t dim) const {
-  Field field = deviceField(page, part, shape_.headDim, token, dim);
-  return readField(blocks_ + field.byte, field.bit, page.level[part]);
-}
-
-void DeviceImage::setCode(const rt::PageEntry &page, rt::Part part,
-                          int64_t token, int64_t dim, uint32_t code) {
-  Field field = deviceField(page, part, shape_.headDim, token, dim);
-  writeField(blocks_ + field.byte, field.bit, page.level[part], code);
-}
-
-uint8_t *DeviceImage::parameterAt(const rt::PageEntry &page, rt::Part part,
-                                  int64_t token, int64_t dim,
-                                  Parameter which) const {
-  bool perToken = shape_.perToken[part];
-  int64_t before = part == rt::kKey
-                       ? 0
-                       : rt::deviceValueParameters(shape_.headDim,
-                                                   shape_.perToken[rt::kKey]);
-  int64_t index = perToken
-                      ? ParameterLayout::perToken(token, which)
-                      : ParameterLayout::perChannel(dim, which, shape_.headDim);
-  return parameters_ + page.slot * slotBytes() + before + index * 2;
-}
-
-uint16_t DeviceImage::parameter(const rt::PageEntry &page, rt::Part part,
-                                int64_t token, int64_t dim,
-                                Parameter which) const {
-  return read16(parameterAt(page, part, token, dim, which));
-}
-
-void DeviceImage::setParameter(const rt::PageEntry &page, rt::Part part,
-                               int64_t token, int64_t dim, Parameter which,
-                               uint16_t half) {
-  write16(parameterAt(page, part, token, dim, which), half);
+  int64_t before = part == rt::kKey ? 0 : shape.groups(rt::kKey) * kGroupBytes;
+  return before +
+         2 * (which * shape.groups(part) + shape.groupOf(part, token, dim));
 }
 
 /// Byte of a value in one part of a fixed area.
+template <Order order>
 static int64_t fixedByte(rt::Part part, int64_t headDim, int64_t token,
                          int64_t dim) {
-  int32_t tokens = rt::tokensPerBlock(16);
-  return token / tokens * rt::blockBytes(headDim) +
-         FragmentLayout{part, 16, tokens, headDim}
-             .place(token % tokens, dim)
-             .byte;
+  if constexpr (order == Order::Device) {
+    int32_t tokens = rt::tokensPerBlock(16);
+    return token / tokens * rt::blockBytes(headDim) +
+           FragmentLayout{part, 16, tokens, headDim}
+               .place(token % tokens, dim)
+               .byte;
+  }
+  return (token * headDim + dim) * 2;
 }
 
-uint16_t DeviceImage::fixedValue(const uint8_t *area, rt::Part part,
-                                 int64_t headDim, int64_t token, int64_t dim) {
-  return read16(area + fixedByte(part, headDim, token, dim));
+//===----------------------------------------------------------------------===//
+// Images
+//===----------------------------------------------------------------------===//
+
+template <Order order> int64_t CacheImage<order>::slotBytes() const {
+  if constexpr (order == Order::Device)
+    return deviceSlotBytes(shape_.headDim, shape_.perToken[rt::kKey]);
+  return (shape_.groups(rt::kKey) + shape_.groups(rt::kValue)) * kGroupBytes;
 }
 
-void DeviceImage::setFixedValue(uint8_t *area, rt::Part part, int64_t headDim,
-                                int64_t token, int64_t dim, uint16_t value) {
-  write16(area + fixedByte(part, headDim, token, dim), value);
+template <Order order>
+uint32_t CacheImage<order>::code(const rt::PageEntry &page, rt::Part part,
+                                 int64_t token, int64_t dim) const {
+  Field field = fieldOf<order>(page, part, shape_.headDim, token, dim);
+  return readField(blocks_ + field.byte, field.bit, page.level[part]);
 }
+
+template <Order order>
+void CacheImage<order>::setCode(const rt::PageEntry &page, rt::Part part,
+                                int64_t token, int64_t dim, uint32_t code) {
+  Field field = fieldOf<order>(page, part, shape_.headDim, token, dim);
+  writeField(blocks_ + field.byte, field.bit, page.level[part], code);
+}
+
+template <Order order>
+uint8_t *CacheImage<order>::parameterAt(const rt::PageEntry &page,
+                                        rt::Part part, int64_t token,
+                                        int64_t dim, Parameter which) const {
+  return parameters_ + page.slot * slotBytes() +
+         parameterByte<order>(shape_, part, token, dim, which);
+}
+
+template <Order order>
+uint16_t CacheImage<order>::parameter(const rt::PageEntry &page, rt::Part part,
+                                      int64_t token, int64_t dim,
+                                      Parameter which) const {
+  return read16(parameterAt(page, part, token, dim, which));
+}
+
+template <Order order>
+void CacheImage<order>::setParameter(const rt::PageEntry &page, rt::Part part,
+                                     int64_t token, int64_t dim,
+                                     Parameter which, uint16_t half) {
+  write16(parameterAt(page, part, token, dim, which), half);
+}
+
+template <Order order>
+uint16_t CacheImage<order>::fixedValue(const uint8_t *area, rt::Part part,
+                                       int64_t headDim, int64_t token,
+                                       int64_t dim) {
+  return read16(area + fixedByte<order>(part, headDim, token, dim));
+}
+
+template <Order order>
+void CacheImage<order>::setFixedValue(uint8_t *area, rt::Part part,
+                                      int64_t headDim, int64_t token,
+                                      int64_t dim, uint16_t value) {
+  write16(area + fixedByte<order>(part, headDim, token, dim), value);
+}
+
+template class pmkvq::CacheImage<Order::Host>;
+template class pmkvq::CacheImage<Order::Device>;
 
 //===----------------------------------------------------------------------===//
 // From one to the other
 //===----------------------------------------------------------------------===//
 
-static rt::Status checkPages(const HostImage &from, const rt::PageEntry &source,
-                             const DeviceImage &to,
+static rt::Status checkPages(const ImageShape &from,
+                             const rt::PageEntry &source, const ImageShape &to,
                              const rt::PageEntry &target) {
-  const ImageShape &host = from.shape(), &device = to.shape();
-  if (!device.perToken[rt::kValue])
+  if (!from.perToken[rt::kValue] || !to.perToken[rt::kValue])
     return {rt::StatusCode::Unimplemented,
             "values with parameters per channel: on a GPU they are per token"};
-  bool sameShape = host.headDim == device.headDim;
+  bool sameShape = from.headDim == to.headDim;
   bool sameLevels = true;
   for (rt::Part part : {rt::kKey, rt::kValue}) {
-    sameShape &= host.perToken[part] == device.perToken[part];
+    sameShape &= from.perToken[part] == to.perToken[part];
     sameLevels &= source.level[part] == target.level[part] &&
                   rt::isLevel(source.level[part]);
   }
@@ -210,34 +199,52 @@ static rt::Status checkPages(const HostImage &from, const rt::PageEntry &source,
               (sameShape ? "levels" : "shapes")};
 }
 
-rt::Status pmkvq::convertPage(const HostImage &from,
-                              const rt::PageEntry &source, DeviceImage &to,
-                              const rt::PageEntry &target) {
-  if (rt::Status status = checkPages(from, source, to, target); !status.ok())
+template <Order source, Order target>
+rt::Status pmkvq::convertPage(const CacheImage<source> &from,
+                              const rt::PageEntry &page, CacheImage<target> &to,
+                              const rt::PageEntry &copy) {
+  if (rt::Status status = checkPages(from.shape(), page, to.shape(), copy);
+      !status.ok())
     return status;
   const ImageShape &shape = from.shape();
   for (rt::Part part : {rt::kKey, rt::kValue}) {
     for (int64_t token = 0; token < rt::kPageTokens; ++token)
       for (int64_t dim = 0; dim < shape.headDim; ++dim)
-        to.setCode(target, part, token, dim,
-                   from.code(source, part, token, dim));
-    if (source.level[part] == 16)
+        to.setCode(copy, part, token, dim, from.code(page, part, token, dim));
+    if (page.level[part] == 16)
       continue;
     for (int64_t group = 0; group < shape.groups(part); ++group)
       for (Parameter which : {kMinimum, kRange}) {
         int64_t token = shape.perToken[part] ? group : 0;
         int64_t dim = shape.perToken[part] ? 0 : group;
-        to.setParameter(target, part, token, dim, which,
-                        from.parameter(source, part, token, dim, which));
+        to.setParameter(copy, part, token, dim, which,
+                        from.parameter(page, part, token, dim, which));
       }
   }
   return {};
 }
 
-void pmkvq::convertFixed(const uint16_t *from, rt::Part part, int64_t headDim,
-                         int64_t tokens, uint8_t *to) {
+template rt::Status pmkvq::convertPage(const HostImage &, const rt::PageEntry &,
+                                       DeviceImage &, const rt::PageEntry &);
+template rt::Status pmkvq::convertPage(const DeviceImage &,
+                                       const rt::PageEntry &, HostImage &,
+                                       const rt::PageEntry &);
+
+template <Order source, Order target>
+void pmkvq::convertFixed(rt::Part part, int64_t headDim, int64_t tokens,
+                         const uint8_t *from, uint8_t *to) {
   for (int64_t token = 0; token < tokens; ++token)
     for (int64_t dim = 0; dim < headDim; ++dim)
-      DeviceImage::setFixedValue(to, part, headDim, token, dim,
-                                 from[token * headDim + dim]);
+      CacheImage<target>::setFixedValue(
+          to, part, headDim, token, dim,
+          CacheImage<source>::fixedValue(from, part, headDim, token, dim));
 }
+
+template void pmkvq::convertFixed<Order::Host, Order::Device>(rt::Part, int64_t,
+                                                              int64_t,
+                                                              const uint8_t *,
+                                                              uint8_t *);
+template void pmkvq::convertFixed<Order::Device, Order::Host>(rt::Part, int64_t,
+                                                              int64_t,
+                                                              const uint8_t *,
+                                                              uint8_t *);

@@ -7,6 +7,7 @@
 
 #include "pmkvq/Target/DeviceProgram.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/ExecutionEngine/OptUtils.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/MLIRContext.h"
@@ -16,6 +17,8 @@
 #include "pmkvq/Pipelines/Pipelines.h"
 #include "pmkvq/Target/FirstError.h"
 #include "pmkvq/Target/SharedLayout.h"
+#include "pmkvq/Target/WarpgroupLayout.h"
+#include "llvm/ADT/STLExtras.h"
 #include "llvm/IR/LegacyPassManager.h"
 #include "llvm/IR/Module.h"
 #include "llvm/MC/TargetRegistry.h"
@@ -30,10 +33,44 @@ static llvm::Error makeError(const llvm::Twine &message) {
   return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
 }
 
-/// PTX 8.6 is the first with bulk copies to shared::cta; a driver of CUDA 12.7
-/// or later takes it.
+namespace {
+/// What kernels may use on a chip.
+struct Chip {
+  llvm::StringRef name;
+  /// KiB of shared memory that a thread block can have.
+  int64_t sharedKiB;
+  /// Bulk copies, barriers that count their bytes, dependent launches.
+  bool isHopper;
+  /// max(|a|, |b|) of f16.
+  bool absoluteMaximum;
+  /// PTX 8.3 is the first with 128-bit accesses that others see whole (a driver
+  /// of CUDA 12.3 takes it), 8.6 with bulk copies to shared::cta (12.7).
+  llvm::StringRef features;
+};
+} // namespace
+
+static constexpr Chip kChips[] = {{"sm_80", 163, false, false, "+ptx83"},
+                                  {"sm_86", 99, false, true, "+ptx83"},
+                                  {"sm_87", 163, false, true, "+ptx83"},
+                                  {"sm_89", 99, false, true, "+ptx83"},
+                                  {"sm_90", 227, true, true, "+ptx86"},
+                                  {"sm_90a", 227, true, true, "+ptx86"},
+                                  {"sm_100", 227, true, true, "+ptx86"},
+                                  {"sm_120", 99, true, true, "+ptx87"}};
+
+static llvm::Expected<Chip> findChip(const std::string &name) {
+  std::string known;
+  for (const Chip &chip : kChips) {
+    if (chip.name == name)
+      return chip;
+    known += (known.empty() ? "" : ", ") + chip.name.str();
+  }
+  return makeError("no kernels for a GPU of kind " + name +
+                   "; expected one of " + known);
+}
+
 static llvm::Expected<std::unique_ptr<llvm::TargetMachine>>
-createMachine(const std::string &chip) {
+createMachine(const Chip &chip) {
   static const bool initialized = [] {
     LLVMInitializeNVPTXTargetInfo();
     LLVMInitializeNVPTXTarget();
@@ -49,15 +86,14 @@ createMachine(const std::string &chip) {
   if (!target)
     return makeError(message);
   std::unique_ptr<llvm::TargetMachine> machine(target->createTargetMachine(
-      triple, chip, "+ptx86", llvm::TargetOptions(), llvm::Reloc::PIC_,
-      std::nullopt, llvm::CodeGenOptLevel::Aggressive));
+      triple, chip.name, chip.features, llvm::TargetOptions(),
+      llvm::Reloc::PIC_, std::nullopt, llvm::CodeGenOptLevel::Aggressive));
   if (!machine)
-    return makeError("no code for a GPU of kind " + chip);
+    return makeError("no code for a GPU of kind " + chip.name);
   return machine;
 }
 
-static llvm::Expected<std::string> printPTX(ModuleOp module,
-                                            const std::string &chip) {
+static llvm::Expected<std::string> printPTX(ModuleOp module, const Chip &chip) {
   auto machine = createMachine(chip);
   if (!machine)
     return machine.takeError();
@@ -82,14 +118,6 @@ static llvm::Expected<std::string> printPTX(ModuleOp module,
   return text.str().str();
 }
 
-/// The kernels that sm_90a code is for.
-static llvm::Error checkChip(const std::string &chip) {
-  if (chip == "sm_90" || chip == "sm_90a")
-    return llvm::Error::success();
-  return makeError("no kernels for a GPU of kind " + chip +
-                   " yet; expected sm_90a");
-}
-
 /// Sizes are computed from kinds before an op verifies them.
 static llvm::Error checkKinds(llvm::ArrayRef<rt::UnitKind> kinds) {
   if (kinds.empty())
@@ -111,8 +139,12 @@ static bool hasKeysPerToken(ModuleOp module) {
 
 llvm::Expected<DeviceKernel>
 mlir::pmkvq::compileDecode(MLIRContext &context, const DecodeSpec &spec) {
-  if (llvm::Error error = checkChip(spec.chip))
-    return error;
+  auto chip = findChip(spec.chip);
+  if (!chip)
+    return chip.takeError();
+  if (spec.dependentLaunch && !chip->isHopper)
+    return makeError("a GPU of kind " + spec.chip +
+                     " has no dependent launch; expected sm_90a or later");
   if (llvm::Error error = checkKinds(spec.kinds))
     return error;
   FirstError diagnostics(context);
@@ -121,6 +153,9 @@ mlir::pmkvq::compileDecode(MLIRContext &context, const DecodeSpec &spec) {
     return diagnostics.take("cannot build the kernel");
   DeviceOptions options;
   options.dependentLaunch = spec.dependentLaunch;
+  options.bulkCopies = chip->isHopper;
+  options.absoluteMaximum = chip->absoluteMaximum;
+  options.sharedBytes = chip->sharedKiB * 1024;
   bool keysPerToken = hasKeysPerToken(*module);
   ::pmkvq::SharedLayout shared;
   shared.headDim = spec.headDim;
@@ -133,28 +168,90 @@ mlir::pmkvq::compileDecode(MLIRContext &context, const DecodeSpec &spec) {
   PassManager pm(&context);
   buildDevicePipeline(pm, options);
   if (failed(pm.run(*module)))
-    return diagnostics.take("cannot lower the kernel");
-  auto ptx = printPTX(*module, spec.chip);
+    return diagnostics.take("cannot lower the kernel for " + spec.chip);
+  shared.fitInto(options.sharedBytes, /*mayShare=*/!options.bulkCopies);
+  auto ptx = printPTX(*module, *chip);
   if (!ptx)
     return ptx.takeError();
   return DeviceKernel{std::move(*ptx), "decode",
                       static_cast<int32_t>(::pmkvq::SharedLayout::kWarps * 32),
+                      static_cast<int32_t>(shared.bytes()),
+                      ::pmkvq::deviceSlotBytes(spec.headDim, keysPerToken)};
+}
+
+llvm::Expected<DeviceKernel>
+mlir::pmkvq::compilePrefill(MLIRContext &context, const PrefillSpec &spec) {
+  auto chip = findChip(spec.chip);
+  if (!chip)
+    return chip.takeError();
+  if (chip->name != "sm_90a")
+    return makeError("no prefill kernels for a GPU of kind " + spec.chip +
+                     " yet; expected sm_90a");
+  for (const auto *levels : {&spec.keyLevels, &spec.valueLevels})
+    if (!llvm::is_contained(*levels, 16) || !llvm::all_of(*levels, rt::isLevel))
+      return makeError("expected levels of 16, 8, 4 or 2, 16 among them: a "
+                       "chunk's own tokens are raw");
+  FirstError diagnostics(context);
+  OwningOpRef<ModuleOp> module = buildPrefillModule(context, spec);
+  if (!module)
+    return diagnostics.take("cannot build the kernel");
+  PrefillOptions options;
+  options.keys = spec.keyLevels;
+  options.values = spec.valueLevels;
+  options.stages = spec.stages;
+  PassManager pm(&context);
+  buildPrefillPipeline(pm, options);
+  if (failed(pm.run(*module)))
+    return diagnostics.take("cannot lower the kernel");
+  auto ptx = printPTX(*module, *chip);
+  if (!ptx)
+    return ptx.takeError();
+  ::pmkvq::PrefillLayout shared;
+  shared.stages = spec.stages;
+  return DeviceKernel{std::move(*ptx), "prefill",
+                      static_cast<int32_t>(::pmkvq::PrefillLayout::kThreads),
                       static_cast<int32_t>(shared.bytes())};
 }
 
+llvm::Expected<DeviceKernels>
+mlir::pmkvq::compileWriters(MLIRContext &context, const WriterSpec &spec) {
+  auto chip = findChip(spec.chip);
+  if (!chip)
+    return chip.takeError();
+  FirstError diagnostics(context);
+  OwningOpRef<ModuleOp> module = buildWriterModule(context, spec);
+  if (!module)
+    return diagnostics.take("cannot build the kernels that write");
+  PassManager pm(&context);
+  buildDevicePipeline(pm, DeviceOptions());
+  if (failed(pm.run(*module)))
+    return diagnostics.take("cannot lower the kernels that write");
+  auto ptx = printPTX(*module, *chip);
+  if (!ptx)
+    return ptx.takeError();
+  DeviceKernels kernels = {std::move(*ptx), {}};
+  module->walk([&](LLVM::LLVMFuncOp function) {
+    if (auto threads =
+            function->getAttrOfType<DenseI32ArrayAttr>("nvvm.reqntid"))
+      kernels.threads[function.getName().str()] = threads[0];
+  });
+  return kernels;
+}
+
 llvm::Expected<DeviceKernel> mlir::pmkvq::compileRead(MLIRContext &context,
-                                                      const std::string &chip) {
-  if (llvm::Error error = checkChip(chip))
-    return error;
+                                                      const std::string &name) {
+  auto chip = findChip(name);
+  if (!chip)
+    return chip.takeError();
   FirstError diagnostics(context);
   OwningOpRef<ModuleOp> module = buildReadModule(context);
   PassManager pm(&context);
   buildDevicePipeline(pm, DeviceOptions());
   if (failed(pm.run(*module)))
     return diagnostics.take("cannot lower the read kernel");
-  auto ptx = printPTX(*module, chip);
+  auto ptx = printPTX(*module, *chip);
   if (!ptx)
     return ptx.takeError();
   return DeviceKernel{std::move(*ptx), "read", /*threads=*/512,
-                      /*sharedBytes=*/0};
+                      /*sharedBytes=*/0, /*slotBytes=*/0};
 }

@@ -20,6 +20,7 @@
 #include "llvm/IR/Module.h"
 #include "llvm/Support/TargetSelect.h"
 #include "llvm/Target/TargetMachine.h"
+#include "llvm/TargetParser/Host.h"
 
 using namespace mlir;
 using namespace mlir::pmkvq;
@@ -36,6 +37,7 @@ static std::vector<WeightSpec> takeWeights(ModuleOp module) {
     WeightSpec spec;
     spec.source = weight.getSource().str();
     spec.shape = cast<ShapedType>(weight.getType()).getShape().vec();
+    spec.firstRow = weight.getFirstRow();
     if (auto rotations = weight.getRotations())
       for (auto rotation : rotations->getAsRange<RotationAttr>())
         spec.rotations.push_back({rotation.getDim(), rotation.getBlock()});
@@ -108,18 +110,71 @@ llvm::Expected<rt::ProgramEntries> HostProgram::entries() const {
   return *entries;
 }
 
+namespace {
+/// A CPU that code can be made for wherever it is compiled.
+struct NamedCpu {
+  StringRef name, llvmName;
+  /// What it has beyond that, or what kernels are made for.
+  std::vector<StringRef> features;
+};
+} // namespace
+
+static llvm::ArrayRef<NamedCpu> namedCpus() {
+  static const NamedCpu cpus[] = {
+      {"generic", "x86-64", {}},
+      {"avx2", "x86-64-v3", {"avx2", "fma", "f16c"}},
+      {"avx512",
+       "x86-64-v4",
+       {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni"}}};
+  return cpus;
+}
+
+using MachineBuilder = llvm::orc::JITTargetMachineBuilder;
+
 /// This machine's CPU with all that it has.
-static llvm::Expected<llvm::orc::JITTargetMachineBuilder> detectHost() {
+static llvm::Expected<MachineBuilder> detectHost() {
   static const bool initialized = [] {
     llvm::InitializeNativeTarget();
     llvm::InitializeNativeTargetAsmPrinter();
     return true;
   }();
   (void)initialized;
-  auto host = llvm::orc::JITTargetMachineBuilder::detectHost();
+  auto host = MachineBuilder::detectHost();
   if (host)
     host->setCodeGenOptLevel(llvm::CodeGenOptLevel::Aggressive);
   return host;
+}
+
+/// See HostProgram::compile; `here`: this machine must be able to run it.
+static llvm::Expected<MachineBuilder> chooseMachine(StringRef name, bool here) {
+  auto host = detectHost();
+  if (!host || name == "native")
+    return host;
+  const llvm::Triple &triple = host->getTargetTriple();
+  const NamedCpu *cpu = llvm::find_if(
+      namedCpus(), [&](const NamedCpu &cpu) { return cpu.name == name; });
+  if (cpu == namedCpus().end())
+    return makeError("expected a CPU native, generic, avx2 or avx512, got '" +
+                     name + "'");
+  MachineBuilder builder(triple);
+  builder.setCodeGenOptLevel(llvm::CodeGenOptLevel::Aggressive);
+  if (!triple.isX86()) {
+    if (!cpu->features.empty())
+      return makeError("CPU " + name + " is an x86, this machine is " +
+                       triple.getArchName());
+    return builder;
+  }
+  builder.setCPU(cpu->llvmName.str());
+  llvm::StringMap<bool> has = llvm::sys::getHostCPUFeatures();
+  std::vector<std::string> features;
+  for (StringRef feature : cpu->features) {
+    if (here && !has.lookup(feature))
+      return makeError("CPU " + name + ": this machine has no " + feature +
+                       "; native takes what it has");
+    features.push_back(("+" + feature).str());
+  }
+  builder.addFeatures(features);
+  return builder;
 }
 
 static llvm::Expected<std::string> printAssembly(llvm::Module &ir,
@@ -134,9 +189,10 @@ static llvm::Expected<std::string> printAssembly(llvm::Module &ir,
   return text.str().str();
 }
 
-llvm::Expected<std::string> HostProgram::print(ModuleOp module, Form form) {
+llvm::Expected<std::string> HostProgram::print(ModuleOp module, Form form,
+                                               StringRef cpu) {
   takeWeights(module);
-  auto host = detectHost();
+  auto host = chooseMachine(cpu, /*here=*/false);
   if (!host)
     return host.takeError();
   auto machine = host->createTargetMachine();
@@ -154,10 +210,10 @@ llvm::Expected<std::string> HostProgram::print(ModuleOp module, Form form) {
 }
 
 llvm::Expected<std::unique_ptr<HostProgram>>
-HostProgram::compile(ModuleOp module) {
+HostProgram::compile(ModuleOp module, StringRef cpu) {
   std::unique_ptr<HostProgram> program(new HostProgram());
   program->weightSpecs = takeWeights(module);
-  auto host = detectHost();
+  auto host = chooseMachine(cpu, /*here=*/true);
   if (!host)
     return host.takeError();
   auto machine = host->createTargetMachine();

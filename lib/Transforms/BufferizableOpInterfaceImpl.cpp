@@ -1,13 +1,15 @@
 //===- BufferizableOpInterfaceImpl.cpp - pmkvq ops in bufferization -------===//
 //
 // A launch writes its `outs` without reading them; a weight is read-only
-// memory.  Neighbours: lib/Pipelines/Stages.cpp (which bufferizes).
+// memory; a prefetch frees nothing.  Neighbours: lib/Pipelines/Stages.cpp (which bufferizes).
 //
 //===----------------------------------------------------------------------===//
 
 #include "pmkvq/Transforms/BufferizableOpInterfaceImpl.h"
 #include "mlir/Dialect/Bufferization/IR/BufferizableOpInterface.h"
 #include "mlir/Dialect/Bufferization/IR/DstBufferizableOpInterfaceImpl.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Interfaces/SideEffectInterfaces.h"
 #include "pmkvq/IR/PMKVQ.h"
 
 using namespace mlir;
@@ -73,6 +75,20 @@ struct GetWeightModel
     return success();
   }
 };
+/// A prefetch changes what caches hold, so it is not dead, and no buffer's life:
+/// deallocation refuses ops of which it does not know that.
+struct CacheLines : SideEffects::Resource::Base<CacheLines> {
+  StringRef getName() override { return "cache lines"; }
+};
+
+struct PrefetchModel
+    : MemoryEffectOpInterface::ExternalModel<PrefetchModel, LLVM::Prefetch> {
+  void
+  getEffects(Operation *,
+             SmallVectorImpl<MemoryEffects::EffectInstance> &effects) const {
+    effects.emplace_back(MemoryEffects::Write::get(), CacheLines::get());
+  }
+};
 } // namespace
 
 void mlir::pmkvq::registerBufferizableOpInterfaceExternalModels(
@@ -80,5 +96,8 @@ void mlir::pmkvq::registerBufferizableOpInterfaceExternalModels(
   registry.addExtension(+[](MLIRContext *context, PMKVQDialect *) {
     LaunchOp::attachInterface<LaunchModel>(*context);
     GetWeightOp::attachInterface<GetWeightModel>(*context);
+  });
+  registry.addExtension(+[](MLIRContext *context, LLVM::LLVMDialect *) {
+    LLVM::Prefetch::attachInterface<PrefetchModel>(*context);
   });
 }

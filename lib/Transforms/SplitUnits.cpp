@@ -6,11 +6,11 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "WorkKernels.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
-#include "mlir/IR/ImplicitLocOpBuilder.h"
-#include "pmkvq/IR/PMKVQ.h"
 #include "pmkvq/Passes.h"
+#include "pmkvq/Target/SharedLayout.h"
 #include "pmkvq_rt/Units.h"
 
 namespace mlir::pmkvq {
@@ -21,11 +21,14 @@ namespace mlir::pmkvq {
 using namespace mlir;
 using namespace mlir::pmkvq;
 namespace rt = ::pmkvq::rt;
+using ::pmkvq::SharedLayout;
 
 namespace {
 /// What the attention of one row a task looks like in a kernel over pages.
 struct PagedAttention {
   LoadRowsOp load;
+  /// Null if queries come in the keys' basis.
+  HadamardOp rotate;
   ScaleOp scale;
   CacheType cache;
 
@@ -44,11 +47,7 @@ public:
                                "4 or 2");
       return signalPassFailure();
     }
-    SmallVector<KernelOp> kernels;
-    for (KernelOp kernel : getOperation().getOps<KernelOp>())
-      if (!kernel.getBody().front().getOps<AttendTaskOp>().empty())
-        kernels.push_back(kernel);
-    for (KernelOp kernel : kernels)
+    for (KernelOp kernel : attentionKernels(getOperation()))
       if (failed(split(kernel)))
         return signalPassFailure();
   }
@@ -58,25 +57,14 @@ private:
     PagedAttention paged;
     if (failed(match(kernel, paged)))
       return failure();
-    ImplicitLocOpBuilder b(kernel.getLoc(), kernel);
-    MLIRContext *context = b.getContext();
-    Type heads = paged.load.getSource().getType();
-    auto type = b.getFunctionType(
-        {WorkType::get(context), heads, heads, b.getIndexType()},
-        {b.getI1Type()});
-    auto result = KernelOp::create(b, kernel.getSymNameAttr(),
-                                   TypeAttr::get(type), nullptr, nullptr);
-    Block *entry = b.createBlock(&result.getBody());
-    for (Type input : type.getInputs())
-      entry->addArgument(input, b.getLoc());
-    auto segments =
-        ForSegmentOp::create(b, entry->getArgument(0), entry->getArgument(3),
-                             paged.cache.getKvHeads());
-    buildSegment(b, segments, entry->getArgument(1), entry->getArgument(2),
-                 paged);
-    b.setInsertionPointToEnd(entry);
-    ReturnOp::create(b, arith::ConstantOp::create(b, b.getBoolAttr(true)));
-    kernel.erase();
+    replaceByWorkKernel(kernel, paged.load.getSource().getType(),
+                        [&](ImplicitLocOpBuilder &b, Block &entry) {
+                          auto segments = ForSegmentOp::create(
+                              b, entry.getArgument(0), entry.getArgument(3),
+                              paged.cache.getKvHeads());
+                          buildSegment(b, segments, entry.getArgument(1),
+                                       entry.getArgument(2), paged);
+                        });
     return success();
   }
 
@@ -91,6 +79,8 @@ private:
       for (Operation &op : *branch.thenBlock()) {
         if (auto load = dyn_cast<LoadRowsOp>(op))
           paged.load = load;
+        if (auto rotate = dyn_cast<HadamardOp>(op))
+          paged.rotate = rotate;
         if (auto scale = dyn_cast<ScaleOp>(op))
           paged.scale = scale;
       }
@@ -99,10 +89,18 @@ private:
         [&](FetchOp fetch) { paged.cache = fetch.getCache().getType(); });
     if (!paged.load || !paged.scale || !paged.cache)
       return kernel.emitOpError("does not attend over pages, one row a task");
-    if (paged.scale.getRows() != paged.load.getResult())
-      return kernel.emitOpError(
-          "expected queries in the keys' basis: on a GPU they are rotated "
-          "where they are made");
+    if (int64_t headDim = paged.cache.getHeadDim();
+        !SharedLayout::isHeadDim(headDim))
+      return kernel.emitOpError("has a head_dim of ")
+             << headDim
+             << "; a GPU supports 64, 128 and 256, of which 32 tokens at 2 "
+                "bits fill whole vectors";
+    Value loaded = paged.load.getResult();
+    if (paged.rotate && paged.rotate.getSource() == loaded)
+      loaded = paged.rotate.getResult();
+    if (paged.scale.getRows() != loaded)
+      return kernel.emitOpError("expected queries as they are loaded, or "
+                                "rotated into the keys' basis");
     if (!paged.scale.getBy().getDefiningOp<arith::ConstantOp>())
       return kernel.emitOpError("expected queries times a constant");
     return success();
@@ -121,6 +119,8 @@ private:
     Value q = LoadRowsOp::create(b, paged.load.getType(), queries, row, head,
                                  one, paged.group());
     Value by = b.clone(*paged.scale.getBy().getDefiningOp())->getResult(0);
+    if (paged.rotate)
+      q = HadamardOp::create(b, q);
     q = ScaleOp::create(b, q, by);
     int64_t headDim = paged.cache.getHeadDim();
     auto stateType = SoftmaxType::get(context, paged.queries(), headDim);

@@ -20,7 +20,8 @@ PASSES = ("canonicalize", "pmkvq-set-schedule", "pmkvq-set-formats", "pmkvq-appl
           "pmkvq-fold-value-rotation", "pmkvq-add-page-functions", "convert-pmkvq-to-tile",
           "convert-pmkvq-tile-to-vector", "pmkvq-outline-loops", "pmkvq-lower-host", "pmkvq-split-units",
           "convert-pmkvq-tile-to-lanes", "pmkvq-lower-ring", "pmkvq-split-queries", "pmkvq-unpack-codes",
-          "pmkvq-lower-online-softmax", "pmkvq-repack-weights", "pmkvq-lower-merges", "pmkvq-lower-to-gpu")
+          "pmkvq-lower-online-softmax", "pmkvq-repack-weights", "pmkvq-lower-merges", "pmkvq-check-lowered",
+          "pmkvq-lower-to-gpu")
 # One invocation takes this many modules; a crash is then narrowed down.
 BATCH = 25
 TIMEOUT_S = 60

@@ -134,6 +134,16 @@ void pmkvq::rt::spreadKinds(std::vector<UnitTask> &units) {
 // Rows
 //===----------------------------------------------------------------------===//
 
+UnitCosts pmkvq::rt::unitCosts(int64_t headDim,
+                               int32_t blocksPerMultiprocessor) {
+  constexpr int64_t kMeasuredDims = 128;
+  UnitCosts costs;
+  for (auto *of : {&costs.token, &costs.work})
+    for (int64_t &cost : *of)
+      cost = cost * headDim * blocksPerMultiprocessor / kMeasuredDims;
+  return costs;
+}
+
 /// Partial results of shared pairs, numbered; [pair], {first, shares}.
 static std::vector<std::pair<uint32_t, uint16_t>>
 numberPartials(const std::vector<RowCut> &rows, size_t pairs, int64_t &count) {

@@ -5,7 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "pmkvq_rt/Launch.h"
+#include "pmkvq_rt/CacheStore.h"
 
 #include <mutex>
 
@@ -36,8 +36,12 @@ std::array<HookSymbol, 2> pmkvq::rt::hookSymbols() {
 extern "C" int32_t pmkvq_rt_launch(void *runtime, KernelFn kernel,
                                    void *const *operands, int64_t tasks) {
   auto *context = static_cast<HookContext *>(runtime);
-  int32_t status = launch(*context->threads, kernel, operands, tasks).status;
+  LaunchRecord record = {kernel, operands, tasks};
+  int32_t status =
+      context->store
+          ? context->store->launch(record)
+          : launch(*context->threads, kernel, operands, tasks).status;
   if (context->observer)
-    context->observer({kernel, operands, tasks});
+    context->observer(record);
   return status;
 }

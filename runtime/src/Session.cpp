@@ -149,7 +149,26 @@ Status Session::reserve(const SessionOptions &options) {
     caches_.push_back(view);
   }
   peak_ = bytesInUse();
-  return Status();
+  return attachStore(options.store);
+}
+
+/// Gives the caches to their store.
+Status Session::attachStore(std::shared_ptr<CacheStore> store) {
+  const ProgramInfo &info = program_.info;
+  store_ = store ? std::move(store) : std::make_shared<CacheStore>();
+  CacheGeometry geometry = {};
+  geometry.layers = info.layers;
+  geometry.kvHeads = info.kvHeads;
+  geometry.queryHeads = info.queryHeads;
+  geometry.headDim = info.headDim;
+  geometry.sinkTokens = info.sinkTokens;
+  for (int32_t part = 0; part < kParts; ++part)
+    geometry.parameterBytes[part] = info.parameterBytes[part];
+  geometry.maxSequences = maxSequences_;
+  geometry.blocks = blocks_.capacity();
+  geometry.slots = slots_.capacity();
+  context_.store = store_.get();
+  return store_->attach(geometry, caches_.data(), *context_.threads);
 }
 
 /// The caller's policy, or that of the program's schedule; and the kernels

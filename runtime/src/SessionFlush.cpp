@@ -9,6 +9,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Guard.h"
 #include "pmkvq_rt/Session.h"
 
 #include <algorithm>
@@ -19,6 +20,13 @@ static const char *const kPartNames[kParts] = {"key", "value"};
 
 static PageTask placeOf(const PageState &state) {
   return {state.layer, state.sequence, state.head, state.page};
+}
+
+/// "lowering the key part at 4 bits", as the messages have it.
+static std::string nameOf(const PageLaunch &launch) {
+  return std::string(launch.from ? "lowering" : "writing") + " the " +
+         kPartNames[launch.part] + " part at " + std::to_string(launch.to) +
+         " bits";
 }
 
 /// What the blocks of all pages may take once there are `newPageHeads` more.
@@ -38,7 +46,11 @@ ScheduleLimits Session::limitsWith(int64_t newPageHeads) const {
   return limits;
 }
 
-Status Session::flush(const std::vector<int32_t> &sequences) {
+/// Makes pages of the full windows of `sequences`, before the step `step`.
+///
+/// Errors: as of a step; nothing has changed then, unless the session breaks.
+Status Session::flush(const std::vector<int32_t> &sequences,
+                      const StepArgs &step) {
   if (sequences.empty())
     return Status();
   const ProgramInfo &info = program_.info;
@@ -57,6 +69,11 @@ Status Session::flush(const std::vector<int32_t> &sequences) {
     std::vector<std::shared_ptr<Holders>> &pages = sequences_[sequence].pages;
     pages.reserve(pages.size() + 1);
   }
+  if (Status s = store_->preparePages(static_cast<int64_t>(plan_.size()));
+      !s.ok())
+    return s;
+  if (Status s = prepareFlushed(existing, step); !s.ok())
+    return s;
 
   // From here on a failure leaves pages half lowered.
   if (Status s = lowerPages(existing); !s.ok())
@@ -94,10 +111,39 @@ void Session::collectPages(const std::vector<int32_t> &sequences) {
         }
   for (int32_t layer = 0; layer < info.layers; ++layer)
     for (int32_t sequence : sequences)
-      for (int32_t head = 0; head < info.kvHeads; ++head)
+      for (int32_t head = 0; head < info.kvHeads; ++head) {
         plan_.push_back({layer, sequence, head, pages(sequence), {0, 0}});
+        entry(placeOf(plan_.back())) = PageEntry();
+      }
   // All that a flush needs: once pages change, no allocation may fail.
   pageTasks_.reserve(plan_.size());
+}
+
+/// Lets the store prepare the step with all pages at their planned levels,
+/// while none has fallen yet.
+Status Session::prepareFlushed(size_t existing, const StepArgs &step) {
+  exchangeLevels(existing);
+  Status s = guarded([&] { return store_->prepareStep(step, rowRuns_); });
+  exchangeLevels(existing);
+  return s;
+}
+
+/// Exchanges levels between page tables and plan_: twice is never.
+void Session::exchangeLevels(size_t existing) {
+  for (size_t i = 0; i < plan_.size(); ++i) {
+    const PageTask place = placeOf(plan_[i]);
+    const std::array<uint8_t, kParts> levels = plan_[i].level;
+    std::copy_n(entry(place).level, kParts, plan_[i].level.begin());
+    auto set = [&](int32_t holder) {
+      std::copy_n(levels.begin(), kParts,
+                  entry({place.layer, holder, place.head, place.page}).level);
+    };
+    if (i < existing)
+      for (int32_t holder : *sequences_[place.sequence].pages[place.page])
+        set(holder);
+    else
+      set(place.sequence);
+  }
 }
 
 /// Lowers the pages that exist to their planned levels, one launch a part and
@@ -125,10 +171,7 @@ Status Session::lowerPages(size_t existing) {
 Status Session::lowerPart(int32_t part, int32_t from) {
   if (pageTasks_.empty())
     return Status();
-  KernelFn kernel = program_.entries.requantize[part][ladderIndex(from)];
-  if (Status s =
-          runPageKernel(caches_.data(), kernel, "lowering", part, from / 2);
-      !s.ok())
+  if (Status s = runPageKernel(pageLaunch(part, from, from / 2)); !s.ok())
     return s;
   int32_t kept = blocksAtLevel(from / 2);
   for (const PageTask &place : pageTasks_) {
@@ -168,10 +211,7 @@ Status Session::writePages(size_t existing) {
       for (size_t i = existing; i < plan_.size(); ++i)
         if (plan_[i].level[part] == level)
           pageTasks_.push_back(placeOf(plan_[i]));
-      KernelFn kernel = program_.entries.flush[part][ladderIndex(level)];
-      if (Status s =
-              runPageKernel(caches_.data(), kernel, "writing", part, level);
-          !s.ok())
+      if (Status s = runPageKernel(pageLaunch(part, 0, level)); !s.ok())
         return s;
       for (const PageTask &place : pageTasks_)
         entry(place).level[part] = static_cast<uint8_t>(level);
@@ -179,32 +219,46 @@ Status Session::writePages(size_t existing) {
   return Status();
 }
 
-/// Launches a page kernel over pageTasks_.
+/// A launch over pageTasks_ in the session's caches.
+PageLaunch Session::pageLaunch(int32_t part, int32_t from, int32_t to) {
+  KernelFn kernel = from ? program_.entries.requantize[part][ladderIndex(from)]
+                         : program_.entries.flush[part][ladderIndex(to)];
+  return {kernel,
+          static_cast<Part>(part),
+          from,
+          to,
+          caches_.data(),
+          pageTasks_.data(),
+          static_cast<int64_t>(pageTasks_.size())};
+}
+
+/// Runs a launch where the caches are.
 ///
 /// Errors: Internal if there is no such kernel; NotRepresentable, naming the
 /// page, if it fails.
-Status Session::runPageKernel(CacheView *caches, KernelFn kernel,
-                              const char *what, int32_t part, int32_t level) {
-  if (pageTasks_.empty())
+Status Session::runPageKernel(const PageLaunch &launch) {
+  if (launch.count == 0)
     return Status();
-  if (!kernel)
-    return Status(StatusCode::Internal, std::string("no kernel for ") + what +
-                                            " a " + kPartNames[part] + " at " +
-                                            std::to_string(level) + " bits");
-  void *operands[] = {caches, pageTasks_.data()};
-  LaunchResult result = launch(*context_.threads, kernel, operands,
-                               static_cast<int64_t>(pageTasks_.size()));
-  if (result.status == kKernelOk)
+  if (!launch.kernel)
+    return Status(StatusCode::Internal, "no kernel for " + nameOf(launch));
+  return judgePages(launch, store_->writePages(launch));
+}
+
+/// The Status of a launch that has run.
+Status Session::judgePages(const PageLaunch &launch,
+                           const Result<LaunchResult> &result) const {
+  if (!result.ok())
+    return {result.status().code(),
+            nameOf(launch) + ": " + result.status().message()};
+  if (result->status == kKernelOk)
     return Status();
-  const PageTask &page = pageTasks_[result.task];
+  const PageTask &page = launch.tasks[result->task];
   return Status(StatusCode::NotRepresentable,
-                std::string(what) + " the " + kPartNames[part] + " part at " +
-                    std::to_string(level) + " bits of layer " +
-                    std::to_string(page.layer) + ", sequence " +
-                    std::to_string(page.sequence) + ", kv head " +
-                    std::to_string(page.head) + ", page " +
+                nameOf(launch) + " of layer " + std::to_string(page.layer) +
+                    ", sequence " + std::to_string(page.sequence) +
+                    ", kv head " + std::to_string(page.head) + ", page " +
                     std::to_string(page.page) +
                     ": a value is not finite or outside the format's range "
                     "(kernel status " +
-                    std::to_string(result.status) + ")");
+                    std::to_string(result->status) + ")");
 }

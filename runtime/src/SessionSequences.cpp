@@ -10,7 +10,6 @@
 #include "pmkvq_rt/Session.h"
 
 #include <algorithm>
-#include <cstring>
 
 using namespace pmkvq::rt;
 
@@ -142,19 +141,13 @@ Status Session::release(int32_t sequence) {
 // Fork
 //===----------------------------------------------------------------------===//
 
-/// Copies page tables and fixed areas.
+/// Copies page tables.
 void Session::copyTables(int32_t parent, int32_t child) {
   const ProgramInfo &info = program_.info;
-  int64_t fixedElements =
-      info.kvHeads * fixedAreaBytes(info.headDim, info.sinkTokens) / 2;
-  for (int32_t layer = 0; layer < info.layers; ++layer) {
+  for (int32_t layer = 0; layer < info.layers; ++layer)
     for (int32_t head = 0; head < info.kvHeads; ++head)
       std::copy_n(&entry({layer, parent, head, 0}), pages(parent),
                   &entry({layer, child, head, 0}));
-    uint16_t *fixed = caches_[layer].fixed;
-    std::copy_n(fixed + parent * fixedElements, fixedElements,
-                fixed + child * fixedElements);
-  }
 }
 
 Status Session::fork(int32_t parent, int32_t child) {
@@ -178,6 +171,9 @@ Status Session::fork(int32_t parent, int32_t child) {
     copy.planned = sequences_[child].planned;
     for (const std::shared_ptr<Holders> &holders : copy.pages)
       holders->reserve(holders->size() + 1);
+    // The child's areas are nobody's yet.
+    if (Status s = store_->copyFixed(parent, child); !s.ok())
+      return s;
     // From here on nothing can fail.
     copyTables(parent, child);
     for (const std::shared_ptr<Holders> &holders : copy.pages)

@@ -34,11 +34,6 @@ SnapshotGeometry Session::snapshotGeometry() const {
   return geometry;
 }
 
-/// Tokens in the fixed area.
-int64_t Session::fixedTokens(const Sequence &sequence) const {
-  return sequence.tokens - int64_t(sequence.pageCount()) * kPageTokens;
-}
-
 //===----------------------------------------------------------------------===//
 // Taking
 //===----------------------------------------------------------------------===//
@@ -90,43 +85,52 @@ Result<std::vector<uint8_t>> Session::snapshot(int32_t sequence) const {
     std::vector<uint8_t> bytes(header.bytes);
     Writer writer{bytes.data()};
     writer.write(&header, sizeof(header));
-    writeFixed(sequence, writer.at);
-    writer.at = bytes.data() + sections.logits;
+    Status copied = eachFixedPart(sequence, [&](const FixedPart &place) {
+      uint8_t *to = writer.at;
+      writer.at += sections.fixedTokens * info.headDim * 2;
+      return store_->readFixed(place, sections.fixedTokens, to);
+    });
+    if (!copied.ok())
+      return copied;
     writer.write(state.logits.data(),
                  static_cast<int64_t>(state.logits.size() * sizeof(float)));
     for (const PageEntry *page : entries)
       writer.write(page->level, kParts);
-    for (const PageEntry *page : entries)
-      writer.write(slots_.data() + page->slot * slots_.blockBytes(),
-                   slots_.blockBytes());
-    for (const PageEntry *page : entries)
-      for (int32_t part = 0; part < kParts; ++part)
-        for (int32_t b = 0; b < blocksAtLevel(page->level[part]); ++b)
-          writer.write(blocks_.data() +
-                           page->blocks[part][b] * blocks_.blockBytes(),
-                       blocks_.blockBytes());
+    if (Status s = copyOut(entries, writer.at, bytes.data() + sections.blocks);
+        !s.ok())
+      return s;
     header.hash = snapshotHash(bytes.data(), bytes.size());
     std::memcpy(bytes.data(), &header, sizeof(header));
     return bytes;
   });
 }
 
-/// Where the fixed tokens of one part of the sequence lie, and their bytes.
-/// Index: [kvHead][part].
-uint8_t *Session::fixedPart(int32_t layer, int32_t sequence,
-                            int32_t headAndPart) const {
-  const ProgramInfo &info = program_.info;
-  int64_t partBytes = fixedAreaBytes(info.headDim, info.sinkTokens) / kParts;
-  int64_t index = int64_t(sequence) * info.kvHeads * kParts + headAndPart;
-  return reinterpret_cast<uint8_t *>(caches_[layer].fixed) + index * partBytes;
+/// Visits the parts of the sequence's fixed areas in the order of a snapshot,
+/// until one fails.
+Status Session::eachFixedPart(
+    int32_t sequence,
+    const std::function<Status(const FixedPart &place)> &visit) const {
+  for (int32_t layer = 0; layer < program_.info.layers; ++layer)
+    for (int32_t head = 0; head < program_.info.kvHeads; ++head)
+      for (int32_t part = 0; part < kParts; ++part)
+        if (Status s = visit({layer, sequence, head, part}); !s.ok())
+          return s;
+  return Status();
 }
 
-void Session::writeFixed(int32_t sequence, uint8_t *to) const {
-  const ProgramInfo &info = program_.info;
-  int64_t bytes = fixedTokens(sequences_[sequence]) * info.headDim * 2;
-  for (int32_t layer = 0; layer < info.layers; ++layer)
-    for (int32_t i = 0; i < info.kvHeads * kParts; ++i, to += bytes)
-      std::memcpy(to, fixedPart(layer, sequence, i), bytes);
+/// Copies pages out, one after the other, to the sections of a snapshot.
+Status Session::copyOut(const std::vector<const PageEntry *> &pages,
+                        uint8_t *parameters, uint8_t *codes) const {
+  int64_t bytes = blockBytes(program_.info.headDim);
+  for (const PageEntry *page : pages) {
+    uint8_t *values = codes + blocksAtLevel(page->level[kKey]) * bytes;
+    if (Status s = store_->readPage(*page, parameters, {codes, values});
+        !s.ok())
+      return s;
+    parameters += program_.slotBytes();
+    codes = values + blocksAtLevel(page->level[kValue]) * bytes;
+  }
+  return Status();
 }
 
 //===----------------------------------------------------------------------===//
@@ -193,9 +197,14 @@ Status Session::lowerStagedPart(size_t first, int32_t part, int32_t from,
     // In the stage there is one sequence.
     pageTasks_.push_back({plan_[i].layer, 0, plan_[i].head, plan_[i].page});
   }
-  KernelFn kernel = program_.entries.requantize[part][ladderIndex(from)];
-  Status s =
-      runPageKernel(stage.caches().data(), kernel, "lowering", part, from / 2);
+  if (pageTasks_.empty())
+    return Status();
+  // The stage is in the CPU's memory and order, whatever the store.
+  PageLaunch launch = pageLaunch(part, from, from / 2);
+  launch.caches = stage.caches().data();
+  Status s = launch.kernel
+                 ? judgePages(launch, launchPages(*context_.threads, launch))
+                 : runPageKernel(launch);
   for (PageEntry *page : entries)
     page->level[part] = static_cast<uint8_t>(from / 2);
   return s;
@@ -217,14 +226,13 @@ Status Session::bringIn(size_t first, const SnapshotStage &stage) {
     const PageEntry &from = stage.entry(static_cast<int64_t>(i - first));
     PageEntry &to = entry(
         {plan_[i].layer, plan_[i].sequence, plan_[i].head, plan_[i].page});
-    std::memcpy(slots_.data() + to.slot * slots_.blockBytes(),
-                stage.parameters(from.slot), slots_.blockBytes());
-    for (int32_t part = 0; part < kParts; ++part) {
-      to.level[part] = from.level[part];
-      for (int32_t b = 0; b < blocksAtLevel(to.level[part]); ++b)
-        std::memcpy(blocks_.data() + to.blocks[part][b] * blocks_.blockBytes(),
-                    stage.block(from.blocks[part][b]), blocks_.blockBytes());
-    }
+    std::copy_n(from.level, kParts, to.level);
+    // A part's blocks lie one after the other in the stage.
+    const uint8_t *codes[kParts] = {stage.block(from.blocks[kKey][0]),
+                                    stage.block(from.blocks[kValue][0])};
+    if (Status s = store_->writePage(to, stage.parameters(from.slot), codes);
+        !s.ok())
+      return s;
   }
   peak_ = std::max(peak_, bytesInUse());
   return Status();
@@ -271,22 +279,23 @@ Status Session::restore(int32_t sequence, const uint8_t *data, size_t size) {
       return stage.status();
     if (Status s = lowerStaged(first, *stage); !s.ok())
       return s;
+    if (Status s = store_->preparePages(static_cast<int64_t>(first)); !s.ok())
+      return s;
     // From here on a failure leaves pages half lowered.
     if (Status s = lowerPages(first); !s.ok())
       return breakSession(s);
     if (Status s = bringIn(first, *stage); !s.ok())
       return breakSession(s);
-    readFixed(sequence, *view);
+    const uint8_t *fixed = view->data + view->sections.fixed;
+    int64_t tokens = view->sections.fixedTokens;
+    Status copied = eachFixedPart(sequence, [&](const FixedPart &place) {
+      const uint8_t *from = fixed;
+      fixed += tokens * program_.info.headDim * 2;
+      return store_->writeFixed(place, tokens, from);
+    });
+    if (!copied.ok())
+      return breakSession(copied);
     sequences_[sequence] = std::move(state);
     return Status();
   });
-}
-
-void Session::readFixed(int32_t sequence, const SnapshotView &view) {
-  const ProgramInfo &info = program_.info;
-  int64_t bytes = view.sections.fixedTokens * info.headDim * 2;
-  const uint8_t *from = view.data + view.sections.fixed;
-  for (int32_t layer = 0; layer < info.layers; ++layer)
-    for (int32_t i = 0; i < info.kvHeads * kParts; ++i, from += bytes)
-      std::memcpy(fixedPart(layer, sequence, i), from, bytes);
 }

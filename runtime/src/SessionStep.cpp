@@ -26,10 +26,13 @@ Result<StepLogits> Session::step(const std::vector<StepRun> &runs) {
     for (const StepRun &run : runs)
       if (sequences_[run.sequence].window == kPageTokens)
         full.push_back(run.sequence);
-    if (Status s = flush(full); !s.ok())
-      return s;
     fillRows(runs);
-    if (Status s = runStep(); !s.ok())
+    StepArgs args = stepArgs();
+    if (Status s = flush(full, args); !s.ok())
+      return s;
+    if (Status s = store_->prepareStep(args, rowRuns_); !s.ok())
+      return s;
+    if (Status s = runStep(args); !s.ok())
       return breakSession(s);
     for (const StepRun &run : runs) {
       Sequence &sequence = sequences_[run.sequence];
@@ -108,7 +111,7 @@ Status Session::checkRoomFor(const std::vector<StepRun> &runs) const {
   return beyond ? checkReach(tokens) : Status();
 }
 
-/// Fills the lists of a step from its runs, after the flush.
+/// Fills the lists of a step from its runs; full windows count as flushed.
 void Session::fillRows(const std::vector<StepRun> &runs) {
   const ProgramInfo &info = program_.info;
   tokens_.clear();
@@ -119,9 +122,12 @@ void Session::fillRows(const std::vector<StepRun> &runs) {
   for (const StepRun &run : runs) {
     const Sequence &sequence = sequences_[run.sequence];
     int32_t firstRow = static_cast<int32_t>(rows_.size());
+    int32_t pages =
+        sequence.pageCount() + (sequence.window == kPageTokens ? 1 : 0);
     // Pages exist only once the sink is full, so the tokens that are not in
     // pages are exactly those of the fixed area, in order.
-    int32_t fixedIndex = static_cast<int32_t>(fixedTokens(sequence));
+    int32_t fixedIndex =
+        static_cast<int32_t>(sequence.tokens - int64_t{pages} * kPageTokens);
     for (int32_t i = 0; i < run.count; ++i) {
       tokens_.push_back(run.tokens[i]);
       positions_.push_back(static_cast<int32_t>(sequence.tokens + i));
@@ -130,8 +136,7 @@ void Session::fillRows(const std::vector<StepRun> &runs) {
       if (run.outputs == Outputs::All || (run.outputs == Outputs::Last && last))
         outputs_.push_back(firstRow + i);
     }
-    rowRuns_.push_back(
-        {run.sequence, firstRow, run.count, fixedIndex, sequence.pageCount()});
+    rowRuns_.push_back({run.sequence, firstRow, run.count, fixedIndex, pages});
   }
   buildWorkList(rowRuns_, info.kvHeads, workList_);
   logits_.resize(outputs_.size() * info.vocabSize);
@@ -145,7 +150,7 @@ void Session::fillRows(const std::vector<StepRun> &runs) {
     partials_.resize(floats);
 }
 
-Status Session::runStep() {
+StepArgs Session::stepArgs() {
   StepArgs args = {};
   args.runtime = &context_;
   args.weights = program_.weights.data();
@@ -163,9 +168,15 @@ Status Session::runStep() {
   args.mergeTaskCount = static_cast<int64_t>(workList_.mergeTasks.size());
   args.rowsPerTask = workList_.rowsPerTask;
   args.partials = partials_.data();
+  return args;
+}
+
+Status Session::runStep(StepArgs &args) {
   int32_t status = program_.entries.step(&args);
   if (status == kKernelOk)
     return Status();
+  if (Status s = store_->failure(); !s.ok())
+    return s;
   return Status(StatusCode::NotRepresentable,
                 "the program's step ended with kernel status " +
                     std::to_string(status) +

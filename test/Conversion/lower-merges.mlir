@@ -15,12 +15,12 @@ func.func @warps(%shared: !llvm.ptr<3>, %out: !llvm.ptr<1>, %partials: !llvm.ptr
   // CHECK-COUNT-16: llvm.store %[[ALL]], %{{.*}} : f32, !llvm.ptr<3>
   // CHECK: llvm.store %[[MAX]], %{{.*}} : f32, !llvm.ptr<3>
   // CHECK: nvvm.barrier0
-  // The largest maximum, then the warps in their order.
-  // CHECK-COUNT-7: llvm.intr.maxnum
-  // CHECK-COUNT-8: llvm.call_intrinsic "llvm.nvvm.ex2.approx.ftz.f32"
   // Threads of the fourth column have no query in a group of 3.
   // CHECK: %[[EXISTS:.*]] = arith.cmpi ult, %{{.*}}, %c3_i32
   // CHECK: scf.if %[[EXISTS]] {
+  // The largest maximum, then the warps in their order.
+  // CHECK-COUNT-7: llvm.intr.maxnum
+  // CHECK-COUNT-8: llvm.call_intrinsic "llvm.nvvm.ex2.approx.ftz.f32"
   // CHECK: %[[ALONE:.*]] = arith.cmpi eq, %[[SHARES]], %c1_i32
   // CHECK: scf.if %[[ALONE]] {
   // CHECK: %[[INVERSE:.*]] = llvm.call_intrinsic "llvm.nvvm.rcp.approx.ftz.f"
@@ -38,7 +38,7 @@ func.func @warps(%shared: !llvm.ptr<3>, %out: !llvm.ptr<1>, %partials: !llvm.ptr
   // CHECK: return
   pmkvq.merge_warps pair %pair shares %shares partial %partial
     (%max, %sum, %offset, %o, %o, %o, %o, %o, %o, %o, %o, %o, %o, %o, %o, %o, %o, %o, %o)
-    through %shared to %out, %partials group 3 head_dim 128 slot_bytes 9216
+    through %shared to %out, %partials group 3 head_dim 128 ring_bytes 18432
     : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
   return
 }
@@ -71,7 +71,50 @@ func.func @two_queries_a_lane(%shared: !llvm.ptr<3>, %out: !llvm.ptr<1>, %partia
   pmkvq.merge_warps pair %i shares %i partial %i
     (%m0, %s0, %o0, %o0, %o0, %o0, %o0, %o0, %o0, %o0, %o0, %o0, %o0, %o0, %o0, %o0, %o0, %o0, %o0,
      %m1, %s1, %o1, %o1, %o1, %o1, %o1, %o1, %o1, %o1, %o1, %o1, %o1, %o1, %o1, %o1, %o1, %o1, %o1)
-    through %shared to %out, %partials group 5 head_dim 128 slot_bytes 9216
+    through %shared to %out, %partials group 5 head_dim 128 ring_bytes 18432
+    : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+  return
+}
+
+// Where states are in the ring, warps tell each other where.
+// CHECK-LABEL: func @in_the_ring
+// CHECK-SAME: {{.*}}%[[RECORD:[a-z0-9]+]]: i32)
+func.func @in_the_ring(%shared: !llvm.ptr<3>, %out: !llvm.ptr<1>, %partials: !llvm.ptr<1>,
+                       %i: i32, %x: f32, %record: i32) {
+  // CHECK: llvm.getelementptr %{{.*}}[%[[RECORD]]]
+  // CHECK: %[[TABLE:.*]] = llvm.getelementptr %{{.*}}[76048]
+  // CHECK: %[[MINE:.*]] = llvm.getelementptr %[[TABLE]][%{{.*}}]
+  // CHECK: llvm.store %[[RECORD]], %[[MINE]] {{.*}} : i32, !llvm.ptr<3>
+  // CHECK: nvvm.barrier0
+  // CHECK: %[[ALL:.*]] = llvm.getelementptr %{{.*}}[76048]
+  // CHECK: %[[PLACES:.*]] = llvm.load %[[ALL]] {{.*}} -> vector<4xi32>
+  // CHECK: %[[PLACE:.*]] = llvm.extractelement %[[PLACES]][%c0_i32 : i32]
+  // CHECK: llvm.getelementptr %{{.*}}[%[[PLACE]]]
+  // Four queries of 64 dims: half of the threads have two elements each.
+  // CHECK: llvm.load %{{.*}} : !llvm.ptr<3> -> vector<2xi32>
+  pmkvq.merge_warps pair %i shares %i partial %i (%x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x)
+    through %shared at %record to %out, %partials group 4 head_dim 64 ring_bytes 9216
+    : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+  return
+}
+
+// Of up to 16 queries a lane has 2 t, 2 t + 1, 2 t + 8 and 2 t + 9; threads
+// merge their outputs in two rounds.
+// CHECK-LABEL: func @four_queries_a_lane
+func.func @four_queries_a_lane(%shared: !llvm.ptr<3>, %out: !llvm.ptr<1>, %partials: !llvm.ptr<1>,
+                               %i: i32, %x: f32) {
+  // CHECK-DAG: %[[EVEN:.*]] = arith.muli %{{.*}}, %c2_i32
+  // CHECK: arith.addi %[[EVEN]], %c1_i32
+  // CHECK: arith.addi %[[EVEN]], %c8_i32
+  // CHECK: arith.addi %[[EVEN]], %c9_i32
+  // CHECK: nvvm.barrier0
+  // CHECK: scf.for %{{.*}} = %c0_i32 to %c2_i32 step %c1_i32
+  pmkvq.merge_warps pair %i shares %i partial %i
+    (%x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x,
+     %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x,
+     %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x,
+     %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x)
+    through %shared to %out, %partials group 16 head_dim 128 ring_bytes 18432
     : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
   return
 }

@@ -1,13 +1,16 @@
 // Staged units become bulk copies and barriers.
 // RUN: pmkvq-opt %s --pmkvq-lower-ring --canonicalize --cse | FileCheck %s
 
-// Only the leader issues.  One copy a piece of the unit: parameters of keys and
+// Only one lane issues.  One copy a piece of the unit: parameters of keys and
 // values are one piece where a unit is a page, and a raw unit has none.
 // CHECK-LABEL: func @issue
-// CHECK-SAME: (%[[RING:.*]]: !llvm.ptr<3>, %[[BARRIERS:.*]]: !llvm.ptr<3>, %[[CODES:[^:]*]]: !llvm.ptr<1>, %[[PARAMETERS:.*]]: !llvm.ptr<1>, %[[N:.*]]: i32, %[[LEADER:.*]]: i1, %[[POLICY:.*]]: i64, %[[KEY:[^:]*]]: i32, %[[VALUE:[^:]*]]: i32, %[[SLOT:[^:]*]]: i32, %[[INFO:.*]]: i32)
+// CHECK-SAME: (%[[RING:.*]]: !llvm.ptr<3>, %[[BARRIERS:.*]]: !llvm.ptr<3>, %[[CODES:[^:]*]]: !llvm.ptr<1>, %[[PARAMETERS:.*]]: !llvm.ptr<1>, %[[N:.*]]: i32, %[[EXISTS:.*]]: i1, %[[POLICY:.*]]: i64, %[[KEY:[^:]*]]: i32, %[[VALUE:[^:]*]]: i32, %[[SLOT:[^:]*]]: i32, %[[INFO:.*]]: i32)
 func.func @issue(%ring: !llvm.ptr<3>, %barriers: !llvm.ptr<3>, %codes: !llvm.ptr<1>,
-                 %parameters: !llvm.ptr<1>, %n: i32, %leader: i1, %policy: i64,
+                 %parameters: !llvm.ptr<1>, %n: i32, %exists: i1, %policy: i64,
                  %key: i32, %value: i32, %slot: i32, %info: i32) {
+  // CHECK: %[[LANE:.*]] = arith.andi %{{.*}}, %c31_i32
+  // CHECK: %[[FIRST:.*]] = arith.cmpi eq, %[[LANE]], %c0_i32
+  // CHECK: %[[LEADER:.*]] = arith.andi %[[EXISTS]], %[[FIRST]]
   // CHECK: scf.if %[[LEADER]] {
   // CHECK: %[[KIND:.*]] = arith.andi %[[INFO]], %c255
   // CHECK: %[[RAW:.*]] = arith.cmpi eq, %[[KIND]], %c0
@@ -21,9 +24,9 @@ func.func @issue(%ring: !llvm.ptr<3>, %barriers: !llvm.ptr<3>, %codes: !llvm.ptr
   // CHECK: nvvm.cp.async.bulk.shared.cluster.global %{{.*}}, %c4096_i32
   // CHECK: nvvm.cp.async.bulk.shared.cluster.global %{{.*}}, %c4096_i32
   // CHECK-NOT: nvvm.cp.async
-  pmkvq.ring_issue %n into %ring, %barriers if %leader from %codes, %parameters
+  pmkvq.ring_issue %n into %ring, %barriers if %exists from %codes, %parameters
     at %key, %value, %slot info %info policy %policy
-    kinds [16, 16, 2, 2] slot_bytes 9216 head_dim 128 keys_per_token false
+    kinds [16, 16, 2, 2] slots 2 slot_bytes 9216 head_dim 128 keys_per_token false
     : !llvm.ptr<3>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
   return
 }
@@ -31,9 +34,9 @@ func.func @issue(%ring: !llvm.ptr<3>, %barriers: !llvm.ptr<3>, %codes: !llvm.ptr
 // Unit n goes to slot n mod 2, 64 bits on from its number in grains of 512
 // bytes; parameters of values begin at the unit's tokens in the page.
 // CHECK-LABEL: func @places
-// CHECK-SAME: (%[[RING:.*]]: !llvm.ptr<3>, %[[BARRIERS:.*]]: !llvm.ptr<3>, %[[CODES:[^:]*]]: !llvm.ptr<1>, %[[PARAMETERS:.*]]: !llvm.ptr<1>, %[[N:.*]]: i32, %[[LEADER:.*]]: i1, %[[POLICY:.*]]: i64, %[[KEY:[^:]*]]: i32, %[[VALUE:[^:]*]]: i32, %[[SLOT:[^:]*]]: i32, %[[INFO:.*]]: i32)
+// CHECK-SAME: (%[[RING:.*]]: !llvm.ptr<3>, %[[BARRIERS:.*]]: !llvm.ptr<3>, %[[CODES:[^:]*]]: !llvm.ptr<1>, %[[PARAMETERS:.*]]: !llvm.ptr<1>, %[[N:.*]]: i32, %[[EXISTS:.*]]: i1, %[[POLICY:.*]]: i64, %[[KEY:[^:]*]]: i32, %[[VALUE:[^:]*]]: i32, %[[SLOT:[^:]*]]: i32, %[[INFO:.*]]: i32)
 func.func @places(%ring: !llvm.ptr<3>, %barriers: !llvm.ptr<3>, %codes: !llvm.ptr<1>,
-                  %parameters: !llvm.ptr<1>, %n: i32, %leader: i1, %policy: i64,
+                  %parameters: !llvm.ptr<1>, %n: i32, %exists: i1, %policy: i64,
                   %key: i32, %value: i32, %slot: i32, %info: i32) {
   // CHECK: %[[PARITY:.*]] = arith.andi %[[N]], %c1_i32
   // CHECK: %[[OFFSET:.*]] = arith.muli %[[PARITY]], %c7168_i32
@@ -58,9 +61,9 @@ func.func @places(%ring: !llvm.ptr<3>, %barriers: !llvm.ptr<3>, %codes: !llvm.pt
   // CHECK: nvvm.cp.async.bulk.shared.cluster.global %[[AT]], %[[K]], %[[BARRIER]], %c4096_i32
   // CHECK: %[[AT:.*]] = llvm.getelementptr %[[TO]][4864]
   // CHECK: nvvm.cp.async.bulk.shared.cluster.global %[[AT]], %{{.*}}, %[[BARRIER]], %c2048_i32
-  pmkvq.ring_issue %n into %ring, %barriers if %leader from %codes, %parameters
+  pmkvq.ring_issue %n into %ring, %barriers if %exists from %codes, %parameters
     at %key, %value, %slot info %info policy %policy
-    kinds [4, 2] slot_bytes 7168 head_dim 128 keys_per_token false
+    kinds [4, 2] slots 2 slot_bytes 7168 head_dim 128 keys_per_token false
     : !llvm.ptr<3>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
   return
 }
@@ -68,16 +71,16 @@ func.func @places(%ring: !llvm.ptr<3>, %barriers: !llvm.ptr<3>, %codes: !llvm.pt
 // Parameters of keys per token begin at the unit's tokens too.
 // CHECK-LABEL: func @keys_per_token
 func.func @keys_per_token(%s: !llvm.ptr<3>, %codes: !llvm.ptr<1>,
-                          %parameters: !llvm.ptr<1>, %n: i32, %leader: i1,
+                          %parameters: !llvm.ptr<1>, %n: i32, %exists: i1,
                           %policy: i64, %info: i32) {
   // CHECK: %[[GBYTES:.*]] = arith.muli %{{.*}}, %c128_i32
   // CHECK: %[[K:.*]] = llvm.getelementptr %{{.*}}[%[[GBYTES]]]
   // CHECK: nvvm.cp.async.bulk.shared.cluster.global %{{.*}}, %[[K]], %{{.*}}, %c256_i32
   // CHECK: %[[V:.*]] = llvm.getelementptr %{{.*}}[%[[GBYTES]]]
   // CHECK: nvvm.cp.async.bulk.shared.cluster.global %{{.*}}, %[[V]], %{{.*}}, %c256_i32
-  pmkvq.ring_issue %n into %s, %s if %leader from %codes, %parameters
+  pmkvq.ring_issue %n into %s, %s if %exists from %codes, %parameters
     at %n, %n, %n info %info policy %policy
-    kinds [4, 4] slot_bytes 8704 head_dim 128 keys_per_token true
+    kinds [4, 4] slots 2 slot_bytes 8704 head_dim 128 keys_per_token true
     : !llvm.ptr<3>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
   return
 }
@@ -86,7 +89,7 @@ func.func @keys_per_token(%s: !llvm.ptr<3>, %codes: !llvm.ptr<1>,
 // parameters and codes.
 // CHECK-LABEL: func @raw_keys
 func.func @raw_keys(%s: !llvm.ptr<3>, %codes: !llvm.ptr<1>,
-                    %parameters: !llvm.ptr<1>, %n: i32, %leader: i1,
+                    %parameters: !llvm.ptr<1>, %n: i32, %exists: i1,
                     %policy: i64, %info: i32) {
   // CHECK: nvvm.mbarrier.arrive.expect_tx %{{.*}}, %c5248_i32
   // CHECK: %[[GBYTES:.*]] = arith.muli %{{.*}}, %c128_i32
@@ -95,9 +98,9 @@ func.func @raw_keys(%s: !llvm.ptr<3>, %codes: !llvm.ptr<1>,
   // CHECK: nvvm.cp.async.bulk.shared.cluster.global %{{.*}}, %c4096_i32
   // CHECK: nvvm.cp.async.bulk.shared.cluster.global %{{.*}}, %c1024_i32
   // CHECK-NOT: nvvm.cp.async
-  pmkvq.ring_issue %n into %s, %s if %leader from %codes, %parameters
+  pmkvq.ring_issue %n into %s, %s if %exists from %codes, %parameters
     at %n, %n, %n info %info policy %policy
-    kinds [16, 2] slot_bytes 5248 head_dim 128 keys_per_token false
+    kinds [16, 2] slots 2 slot_bytes 5248 head_dim 128 keys_per_token false
     : !llvm.ptr<3>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
   return
 }
@@ -112,7 +115,7 @@ func.func @wait(%ring: !llvm.ptr<3>, %barriers: !llvm.ptr<3>, %n: i32) -> !llvm.
   // CHECK: %[[PHASE:.*]] = arith.andi %[[HALF]], %c1_i32
   // CHECK: nvvm.mbarrier.try_wait.parity %[[BARRIER]], %[[PHASE]],
   // CHECK: return %[[SLOT]]
-  %slot = pmkvq.ring_wait %n of %ring, %barriers slot_bytes 9216
+  %slot = pmkvq.ring_wait %n of %ring, %barriers slots 2 slot_bytes 9216
     : !llvm.ptr<3>, !llvm.ptr<3> -> !llvm.ptr<3>
   return %slot : !llvm.ptr<3>
 }

@@ -35,7 +35,7 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %in: memref<?x10x128xf32>,
 // CHECK-LABEL: llvm.func @decode
 // CHECK-DAG: %[[SIXTEENTH:.*]] = arith.constant 6.250000e-02 : f32
 // Parameters of tokens are copied from where the unit's begin.
-// CHECK: pmkvq.ring_issue {{.*}} kinds [4, 4] slot_bytes 8704 head_dim 128 keys_per_token true
+// CHECK: pmkvq.ring_issue {{.*}} kinds [4, 4] slots 2 slot_bytes 8704 head_dim 128 keys_per_token true
 // Of up to 8 queries each is one column, 64 bytes on from the one before.
 // CHECK: arith.cmpi ult, %{{.*}}, %c8_i32
 // CHECK: %[[COLUMN:.*]] = arith.muli %{{.*}}, %c64_i32
@@ -107,13 +107,9 @@ pmkvq.kernel @raw(%work: !pmkvq.work, %in: memref<?x16x128xf32>,
 // What rounding to bf16 left is an operand of its own, 2048 bytes on.
 // CHECK-LABEL: llvm.func @raw
 // CHECK: arith.muli %{{.*}}, %c64_i32
-// CHECK: llvm.store %{{.*}}, %[[AT:.*]] {alignment = 4 : i64} : i32
+// CHECK: llvm.store %{{.*}}, %[[AT:.*]] {alignment = 8 : i64} : vector<2xi32>
 // CHECK: %[[RESTAT:.*]] = llvm.getelementptr %[[AT]][2048]
-// CHECK: llvm.store %{{.*}}, %[[RESTAT]] {alignment = 4 : i64} : i32
-// CHECK: %[[AT2:.*]] = llvm.getelementptr %[[AT]][16]
-// CHECK: llvm.store %{{.*}}, %[[AT2]] {alignment = 4 : i64} : i32
-// CHECK: %[[RESTAT2:.*]] = llvm.getelementptr %[[AT]][2064]
-// CHECK: llvm.store %{{.*}}, %[[RESTAT2]] {alignment = 4 : i64} : i32
+// CHECK: llvm.store %{{.*}}, %[[RESTAT]] {alignment = 8 : i64} : vector<2xi32>
 // CHECK: nvvm.barrier0
 // CHECK: pmkvq.ring_wait
 // CHECK: %[[QUERIES:.*]] = vector.from_elements {{.*}} : vector<16xi32>

@@ -2,18 +2,18 @@
 // RUN: pmkvq-opt %s -split-input-file -verify-diagnostics --pass-pipeline="builtin.module(pmkvq.kernel(pmkvq-fold-parameters,pmkvq-hoist-constants),canonicalize,cse,convert-pmkvq-tile-to-lanes)"
 
 // A head dim that fragments have no place for.
-!state = !pmkvq.softmax<4, 64>
-!q = !pmkvq.rows<4, 64>
-!k = !pmkvq.tile<key, 4, 64, 64, <per_channel>>
-!v = !pmkvq.tile<value, 4, 64, 64, <per_token>>
-// expected-error @+1 {{has a head_dim of 64; a GPU supports 128}}
-pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x64xf32>, %block: index) -> i1 {
+!state = !pmkvq.softmax<4, 96>
+!q = !pmkvq.rows<4, 96>
+!k = !pmkvq.tile<key, 4, 64, 96, <per_channel>>
+!v = !pmkvq.tile<value, 4, 64, 96, <per_token>>
+// expected-error @+1 {{has a head_dim of 96; a GPU supports 64, 128 and 256, of which 32 tokens at 2 bits fill whole vectors}}
+pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x96xf32>, %block: index) -> i1 {
   %one = arith.constant 1 : index
   pmkvq.for_segment %work[%block] kv_heads 2 {
   ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
-    %rows = pmkvq.load_rows %m[%row, %head] count %one group 4 : memref<?x8x64xf32> -> !q
-    %by = arith.constant dense<0.125> : vector<64xf32>
-    %q = pmkvq.scale %rows, %by : !q, vector<64xf32>
+    %rows = pmkvq.load_rows %m[%row, %head] count %one group 4 : memref<?x8x96xf32> -> !q
+    %by = arith.constant dense<0.125> : vector<96xf32>
+    %q = pmkvq.scale %rows, %by : !q, vector<96xf32>
     %init = pmkvq.softmax_init : !state
     %r = pmkvq.for_unit %segment from %init kinds [4, 4] : !state {
     ^bb0(%s: !state, %tokens: index, %k: !k, %v: !v):
@@ -22,7 +22,7 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x64xf32>, %block: index) 
       %u = pmkvq.accumulate %t, %w, %v : !state, !pmkvq.rows<4, 64>, !v
       pmkvq.yield %u : !state
     }
-    pmkvq.store_merged %r of %segment, %m[%row, %head] group 4 : !state, memref<?x8x64xf32>
+    pmkvq.store_merged %r of %segment, %m[%row, %head] group 4 : !state, memref<?x8x96xf32>
   }
   %ok = arith.constant true
   pmkvq.return %ok
@@ -30,28 +30,28 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x64xf32>, %block: index) 
 
 // -----
 
-// One warp stages one query.
-!state = !pmkvq.softmax<9, 128>
-!q = !pmkvq.rows<9, 128>
+// One warp stages two queries at most.
+!state = !pmkvq.softmax<17, 128>
+!q = !pmkvq.rows<17, 128>
 !k = !pmkvq.tile<key, 4, 64, 128, <per_channel>>
 !v = !pmkvq.tile<value, 4, 64, 128, <per_token>>
-// expected-error @+1 {{has 9 queries a kv head; a GPU supports up to 8}}
-pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x18x128xf32>, %block: index) -> i1 {
+// expected-error @+1 {{has 17 queries a kv head; a GPU supports up to 16}}
+pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x34x128xf32>, %block: index) -> i1 {
   %one = arith.constant 1 : index
   pmkvq.for_segment %work[%block] kv_heads 2 {
   ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
-    %rows = pmkvq.load_rows %m[%row, %head] count %one group 9 : memref<?x18x128xf32> -> !q
+    %rows = pmkvq.load_rows %m[%row, %head] count %one group 17 : memref<?x34x128xf32> -> !q
     %by = arith.constant dense<0.125> : vector<128xf32>
     %q = pmkvq.scale %rows, %by : !q, vector<128xf32>
     %init = pmkvq.softmax_init : !state
     %r = pmkvq.for_unit %segment from %init kinds [4, 4] : !state {
     ^bb0(%s: !state, %tokens: index, %k: !k, %v: !v):
-      %x = pmkvq.scores %q, %k : !q, !k -> !pmkvq.rows<9, 64>
-      %t, %w = pmkvq.softmax_update %s, %x : !state, !pmkvq.rows<9, 64>
-      %u = pmkvq.accumulate %t, %w, %v : !state, !pmkvq.rows<9, 64>, !v
+      %x = pmkvq.scores %q, %k : !q, !k -> !pmkvq.rows<17, 64>
+      %t, %w = pmkvq.softmax_update %s, %x : !state, !pmkvq.rows<17, 64>
+      %u = pmkvq.accumulate %t, %w, %v : !state, !pmkvq.rows<17, 64>, !v
       pmkvq.yield %u : !state
     }
-    pmkvq.store_merged %r of %segment, %m[%row, %head] group 9 : !state, memref<?x18x128xf32>
+    pmkvq.store_merged %r of %segment, %m[%row, %head] group 17 : !state, memref<?x34x128xf32>
   }
   %ok = arith.constant true
   pmkvq.return %ok

@@ -55,17 +55,17 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %in: memref<?x6x128xf32>,
 // CHECK: scf.if %{{.*}} -> (f32, f32, f32, f32)
 // CHECK: scf.for %[[N:.*]] = {{.*}} iter_args
 // The next copy is issued after the current one has arrived.
-// CHECK: pmkvq.ring_wait %[[N]] of %[[RING:.*]], %[[BARRIERS:.*]] slot_bytes 8192
+// CHECK: pmkvq.ring_wait %[[N]] of %[[RING:.*]], %[[BARRIERS:.*]] slots 2 slot_bytes 8192
 // CHECK: %[[NEXT:.*]] = arith.addi %[[N]], %c1
 // CHECK: pmkvq.ring_issue %[[NEXT]] into %[[RING]], %[[BARRIERS]]
-// CHECK-SAME: kinds [16, 16] slot_bytes 8192 head_dim 128 keys_per_token false
+// CHECK-SAME: kinds [16, 16] slots 2 slot_bytes 8192 head_dim 128 keys_per_token false
 // The task after the next: 2 * 8 tasks on.
 // CHECK: arith.addi %[[N]], %c2
 // CHECK: llvm.load %{{.*}} !llvm.ptr<1> -> vector<4xi32>
 // A slot is free once all lanes have worked on it.
 // CHECK: nvvm.bar.warp.sync
 // CHECK-NEXT: scf.yield
-// CHECK: pmkvq.merge_warps {{.*}} group 3 head_dim 128 slot_bytes 8192
+// CHECK: pmkvq.merge_warps {{.*}} group 3 head_dim 128 ring_bytes 16384
 
 // The last share merges after all segments, so that none waits for another.
 // CHECK: scf.for

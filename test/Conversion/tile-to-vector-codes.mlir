@@ -16,7 +16,7 @@ pmkvq.kernel @contract_2(%q: !q, %k: !k2, %task: index) -> i1 {
   // CHECK-NEXT: %[[MASK:.*]] = arith.constant dense<3> : vector<8xi32>
   // CHECK-NEXT: %[[C:.*]] = arith.andi %[[W]], %[[MASK]]
   // CHECK-NEXT: %[[X:.*]] = arith.sitofp %[[C]] : vector<8xi32> to vector<8xf32>
-  // CHECK-COUNT-4: math.fma %[[X]],
+  // CHECK-COUNT-4: llvm.intr.fmuladd(%[[X]],
   // CHECK-NEXT: %[[B16:.*]] = arith.constant dense<16> : vector<8xi32>
   // CHECK-NEXT: arith.shrui %[[W]], %[[B16]]
   // CHECK-NEXT: arith.constant dense<3>

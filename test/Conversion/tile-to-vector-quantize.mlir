@@ -19,7 +19,10 @@ pmkvq.kernel @per_channel(%t: !k16, %task: index) -> i1 {
   // All groups must be representable.
   // CHECK: %[[OK:.*]] = vector.reduction <and>, %{{.*}} : vector<64xi1> into i1
   // CHECK: arith.constant dense<2.550000e+02> : vector<8xf32>
-  // CHECK: math.roundeven
+  // CHECK: arith.divf
+  // CHECK: math.fma
+  // CHECK: math.fma
+  // CHECK: arith.addf
   // A key's lane is a token; its bytes are put in the order 0, 2, 1, 3.
   // CHECK: vector.shuffle %{{.*}} [0, 2, 1, 3, 4, 6, 5, 7] : vector<8xi8>
   // CHECK: arith.select %[[OK]]

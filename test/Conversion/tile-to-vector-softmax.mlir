@@ -14,10 +14,11 @@ pmkvq.kernel @merge(%b: !pmkvq.batch, %out: memref<?x3x64xf32>, %task: index) ->
   // CHECK: arith.muli %{{.*}}, %[[BYTES]]
   // CHECK: %[[THEIRS:.*]] = llvm.load %{{.*}} : !llvm.ptr -> f32
   // CHECK: %[[OURS:.*]] = llvm.load %{{.*}} : !llvm.ptr -> f32
-  // CHECK: %[[MAX:.*]] = arith.maxnumf %[[OURS]], %[[THEIRS]] : f32
+  // CHECK: %[[HIGHER:.*]] = arith.cmpf ogt, %[[THEIRS]], %[[OURS]] : f32
+  // CHECK: %[[MAX:.*]] = arith.select %[[HIGHER]], %[[THEIRS]], %[[OURS]] : f32
   // CHECK-NEXT: arith.subf %[[OURS]], %[[MAX]]
   // CHECK: arith.subf %[[THEIRS]], %[[MAX]]
-  // CHECK: math.fma
+  // CHECK: llvm.intr.fmuladd
   // CHECK: arith.addf
   %n = pmkvq.merge_partial %s, %b[%first] : !s
   // CHECK: %[[ONE:.*]] = arith.constant 1.000000e+00 : f32
@@ -40,8 +41,12 @@ pmkvq.kernel @update(%m: memref<?x3x64xf32>, %b: !pmkvq.batch, %task: index) -> 
   // CHECK: arith.select %[[KEEP]], %{{.*}}, %[[INF]]
   %masked = pmkvq.causal_mask %x visible %task group 3 : !q
   %s = pmkvq.softmax_init : !s
-  // CHECK: vector.reduction <maxnumf>, %{{.*}} : vector<8xf32> into f32
-  // CHECK: math.roundeven
+  // The largest of 8 lanes by way of 4 and 2; 2^n from the bits of 1.5 * 2^23 + n.
+  // CHECK: vector.shuffle %[[X:.*]], %[[X]] [4, 5, 6, 7, 0, 1, 2, 3]
+  // CHECK: vector.shuffle %[[Y:.*]], %[[Y]] [2, 3, 0, 1, 6, 7, 4, 5]
+  // CHECK: vector.shuffle %[[Z:.*]], %[[Z]] [1, 0, 3, 2, 5, 4, 7, 6]
+  // CHECK: arith.constant dense<0x4B400000> : vector<8xf32>
+  // CHECK-COUNT-6: llvm.intr.fmuladd
   // CHECK: vector.reduction <add>, %{{.*}} : vector<8xf32> into f32
   %n, %w = pmkvq.softmax_update %s, %masked : !s, !q
   %done = pmkvq.softmax_add %n, %w : !s, !q

@@ -81,7 +81,10 @@ pmkvq.kernel @fixed(%c: !kv, %b: !pmkvq.batch, %m: memref<?x2x64xf32>, %task: in
   // CHECK: "llvm.intr.memset"
   // CHECK: arith.muli %{{.*}}, %[[TOKENS]]
   // CHECK: arith.muli %{{.*}}, %[[BYTES]]
-  // CHECK: arith.truncf %{{.*}} : vector<8xf32> to vector<8xbf16>
+  // Not a truncf to bf16: on many CPUs that is a call of a function that is
+  // not there.
+  // CHECK-NOT: arith.truncf
+  // CHECK: arith.trunci %{{.*}} : vector<8xi32> to vector<8xi16>
   // CHECK: llvm.store %{{.*}} : vector<8xi16>, !llvm.ptr
   %seq, %token = pmkvq.row_place %b[%task]
   %one = arith.constant 1 : index

@@ -10,6 +10,7 @@
 // CHECK-DAG: e = !pmkvq.cache<
 // CHECK-DAG: e = !pmkvq.tile<
 // CHECK-DAG: pmkvq.weight @r0
+// CHECK-DAG: pmkvq.weight @v1 : tensor<256x384xbf16> from "layers.0.qkv_proj.weight" first_row 1024
 // CHECK-DAG: pmkvq.get_weight
 // CHECK-DAG: pmkvq.create
 // CHECK-DAG: pmkvq.append

@@ -125,7 +125,7 @@ func.func @f(%w: vector<4xf32>, %v: vector<2xf32>, %r: vector<2xi32>) {
 
 // repack_weights C2.
 func.func @f(%w: vector<2xf32>, %r: vector<1xi32>) {
-  // expected-error @+1 {{(C2) expected one or two queries a lane, got 3}}
+  // expected-error @+1 {{(C2) expected one, two or four queries a lane, got 3}}
   %o:3, %u, %s:3 = pmkvq.repack_weights %r, %w, %w, %w
     : (vector<1xi32>, vector<2xf32>, vector<2xf32>, vector<2xf32>)
       -> (vector<1xi32>, vector<1xi32>, vector<1xi32>, f32, f32, f32, f32)
@@ -155,7 +155,7 @@ func.func @f(%w: vector<4xf32>) {
 
 // repack_raw_weights C2.
 func.func @f(%w: vector<1xf32>) {
-  // expected-error @+1 {{(C2) expected one or two queries a lane, got 3}}
+  // expected-error @+1 {{(C2) expected one, two or four queries a lane, got 3}}
   %o:3 = pmkvq.repack_raw_weights %w, %w, %w
     : (vector<1xf32>, vector<1xf32>, vector<1xf32>) -> (vector<1xi32>, vector<1xi32>, vector<1xi32>)
   return

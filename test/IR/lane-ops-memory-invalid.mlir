@@ -33,7 +33,7 @@ func.func @f(%p: !llvm.ptr<3>, %c: vector<2xi32>) {
 
 // multiply_codes C2: no query.
 func.func @f(%p: !llvm.ptr<3>) {
-  // expected-error @+1 {{(C2) expected one or two queries a lane, got 0}}
+  // expected-error @+1 {{(C2) expected one, two or four queries a lane, got 0}}
   "pmkvq.multiply_codes"(%p) <{part = #pmkvq<part key>, level = 4 : i64,
                                tokens = 64 : i64, head_dim = 128 : i64}>
     : (!llvm.ptr<3>) -> ()
@@ -44,7 +44,7 @@ func.func @f(%p: !llvm.ptr<3>) {
 
 // multiply_codes C2: three operands.
 func.func @f(%p: !llvm.ptr<3>, %c: vector<8xi32>) {
-  // expected-error @+1 {{(C2) expected one or two queries a lane, got 3}}
+  // expected-error @+1 {{(C2) expected one, two or four queries a lane, got 3}}
   %s:3 = pmkvq.multiply_codes key 4 tokens 64 head_dim 128 in %p, %c, %c, %c
     : !llvm.ptr<3>, vector<8xi32>, vector<8xi32>, vector<8xi32>
       -> vector<8xf32>, vector<8xf32>, vector<8xf32>
@@ -83,11 +83,11 @@ func.func @f(%p: !llvm.ptr<3>, %c: vector<8xi32>) {
 
 // -----
 
-// multiply_codes C4: 255 * 127 * 256, on either side of zero.
-func.func @f(%p: !llvm.ptr<3>, %c: vector<16xi32>) {
-  // expected-error @+1 {{(C4) expected sums of up to 8388607, got 16581120}}
-  %s = pmkvq.multiply_codes key 8 tokens 16 head_dim 256 in %p, %c
-    : !llvm.ptr<3>, vector<16xi32> -> vector<2xf32>
+// multiply_codes C4: 255 * 127 * 160, on either side of zero, in five blocks.
+func.func @f(%p: !llvm.ptr<3>, %c: vector<10xi32>) {
+  // expected-error @+1 {{(C4) expected sums of up to 8388607, got 10363200 over 5 blocks of k that 2 do not divide}}
+  %s = pmkvq.multiply_codes key 8 tokens 16 head_dim 160 in %p, %c
+    : !llvm.ptr<3>, vector<10xi32> -> vector<2xf32>
   return
 }
 
@@ -97,7 +97,7 @@ func.func @f(%p: !llvm.ptr<3>, %c: vector<16xi32>) {
 func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %n: i32, %l: i1, %p: i64) {
   // expected-error @+1 {{(C1) expected pairs of levels of 16, 8, 4 or 2, got [2, 2, 4]}}
   pmkvq.ring_issue %n into %s, %s if %l from %g, %g at %n, %n, %n info %n policy %p
-    kinds [2, 2, 4] slot_bytes 9216 head_dim 128 keys_per_token false
+    kinds [2, 2, 4] slots 2 slot_bytes 9216 head_dim 128 keys_per_token false
     : !llvm.ptr<3>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
   return
 }
@@ -108,7 +108,7 @@ func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %n: i32, %l: i1, %p: i64) {
 func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %n: i32, %l: i1, %p: i64) {
   // expected-error @+1 {{(C2) expected a slot of at least 9216 bytes for units of levels 2 and 2, got 8192}}
   pmkvq.ring_issue %n into %s, %s if %l from %g, %g at %n, %n, %n info %n policy %p
-    kinds [16, 16, 2, 2] slot_bytes 8192 head_dim 128 keys_per_token false
+    kinds [16, 16, 2, 2] slots 2 slot_bytes 8192 head_dim 128 keys_per_token false
     : !llvm.ptr<3>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
   return
 }
@@ -119,7 +119,7 @@ func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %n: i32, %l: i1, %p: i64) {
 func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %n: i32, %l: i1, %p: i64) {
   // expected-error @+1 {{(C2) expected a multiple of 128 bytes a slot, got 9220}}
   pmkvq.ring_issue %n into %s, %s if %l from %g, %g at %n, %n, %n info %n policy %p
-    kinds [2, 2] slot_bytes 9220 head_dim 128 keys_per_token false
+    kinds [2, 2] slots 2 slot_bytes 9220 head_dim 128 keys_per_token false
     : !llvm.ptr<3>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
   return
 }
@@ -128,9 +128,9 @@ func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %n: i32, %l: i1, %p: i64) {
 
 // merge_warps C1.
 func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
-  // expected-error @+1 {{(C1) expected a group of 1 to 8, got 9}}
+  // expected-error @+1 {{(C1) expected a group of 1 to 16, got 17}}
   pmkvq.merge_warps pair %i shares %i partial %i (%x, %x, %x, %x) through %s to %g, %g
-    group 9 head_dim 128 slot_bytes 128 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+    group 17 head_dim 128 ring_bytes 256 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
   return
 }
 
@@ -140,7 +140,7 @@ func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
 func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
   // expected-error @+1 {{(C1) expected 38 values of states, got 4}}
   pmkvq.merge_warps pair %i shares %i partial %i (%x, %x, %x, %x) through %s to %g, %g
-    group 5 head_dim 128 slot_bytes 128 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+    group 5 head_dim 128 ring_bytes 256 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
   return
 }
 
@@ -148,9 +148,9 @@ func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
 
 // merge_warps C2.
 func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
-  // expected-error @+1 {{(C2) expected a head_dim that 128 divides, got 64}}
+  // expected-error @+1 {{(C2) expected a head_dim that 32 divides, got 80}}
   pmkvq.merge_warps pair %i shares %i partial %i (%x, %x, %x, %x) through %s to %g, %g
-    group 4 head_dim 64 slot_bytes 128 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+    group 4 head_dim 80 ring_bytes 256 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
   return
 }
 
@@ -158,7 +158,7 @@ func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
 
 // merge_shares C1.
 func.func @f(%g: !llvm.ptr<1>, %i: i32) {
-  // expected-error @+1 {{(C1) expected a group of 1 to 8, got 0}}
+  // expected-error @+1 {{(C1) expected a group of 1 to 16, got 0}}
   pmkvq.merge_shares pair %i shares %i partial %i from %g to %g group 0 head_dim 128
     : !llvm.ptr<1>, !llvm.ptr<1>
   return
@@ -168,8 +168,8 @@ func.func @f(%g: !llvm.ptr<1>, %i: i32) {
 
 // merge_shares C2.
 func.func @f(%g: !llvm.ptr<1>, %i: i32) {
-  // expected-error @+1 {{(C2) expected a head_dim that 128 divides, got 64}}
-  pmkvq.merge_shares pair %i shares %i partial %i from %g to %g group 4 head_dim 64
+  // expected-error @+1 {{(C2) expected a head_dim that 32 divides, got 80}}
+  pmkvq.merge_shares pair %i shares %i partial %i from %g to %g group 4 head_dim 80
     : !llvm.ptr<1>, !llvm.ptr<1>
   return
 }

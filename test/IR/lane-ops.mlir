@@ -77,20 +77,20 @@ func.func @weights(%r: vector<4xi32>, %w: vector<8xf32>) {
 
 // CHECK-LABEL: func @ring
 func.func @ring(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %n: i32, %leader: i1, %policy: i64) {
-  // CHECK: pmkvq.ring_issue %[[N:.*]] into %[[S:.*]], %[[S]] if %{{.*}} from %[[G:.*]], %[[G]] at %[[N]], %[[N]], %[[N]] info %[[N]] policy %{{.*}} kinds [16, 16, 4, 2] slot_bytes 8192 head_dim 128 keys_per_token false : !llvm.ptr<3>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+  // CHECK: pmkvq.ring_issue %[[N:.*]] into %[[S:.*]], %[[S]] if %{{.*}} from %[[G:.*]], %[[G]] at %[[N]], %[[N]], %[[N]] info %[[N]] policy %{{.*}} kinds [16, 16, 4, 2] slots 2 slot_bytes 8192 head_dim 128 keys_per_token false : !llvm.ptr<3>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
   pmkvq.ring_issue %n into %s, %s if %leader from %g, %g at %n, %n, %n info %n policy %policy
-    kinds [16, 16, 4, 2] slot_bytes 8192 head_dim 128 keys_per_token false
+    kinds [16, 16, 4, 2] slots 2 slot_bytes 8192 head_dim 128 keys_per_token false
     : !llvm.ptr<3>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
-  // CHECK: pmkvq.ring_wait %[[N]] of %[[S]], %[[S]] slot_bytes 8192 : !llvm.ptr<3>, !llvm.ptr<3> -> !llvm.ptr<3>
-  %slot = pmkvq.ring_wait %n of %s, %s slot_bytes 8192 : !llvm.ptr<3>, !llvm.ptr<3> -> !llvm.ptr<3>
+  // CHECK: pmkvq.ring_wait %[[N]] of %[[S]], %[[S]] slots 2 slot_bytes 8192 : !llvm.ptr<3>, !llvm.ptr<3> -> !llvm.ptr<3>
+  %slot = pmkvq.ring_wait %n of %s, %s slots 2 slot_bytes 8192 : !llvm.ptr<3>, !llvm.ptr<3> -> !llvm.ptr<3>
   return
 }
 
 // CHECK-LABEL: func @merges
 func.func @merges(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
-  // CHECK: pmkvq.merge_warps pair %[[I:.*]] shares %[[I]] partial %[[I]](%{{.*}}) through %[[S:.*]] to %[[G:.*]], %[[G]] group 4 head_dim 128 slot_bytes 128 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+  // CHECK: pmkvq.merge_warps pair %[[I:.*]] shares %[[I]] partial %[[I]](%{{.*}}) through %[[S:.*]] to %[[G:.*]], %[[G]] group 4 head_dim 128 ring_bytes 256 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
   pmkvq.merge_warps pair %i shares %i partial %i (%x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x) through %s to %g, %g
-    group 4 head_dim 128 slot_bytes 128 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+    group 4 head_dim 128 ring_bytes 256 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
   // CHECK: pmkvq.merge_shares pair %[[I]] shares %[[I]] partial %[[I]] from %[[G]] to %[[G]] group 5 head_dim 128 : !llvm.ptr<1>, !llvm.ptr<1>
   pmkvq.merge_shares pair %i shares %i partial %i from %g to %g group 5 head_dim 128
     : !llvm.ptr<1>, !llvm.ptr<1>

@@ -3,7 +3,7 @@
 
 // C1: no query.
 func.func @f() {
-  // expected-error @+1 {{(C1) expected one or two queries a lane, got 0}}
+  // expected-error @+1 {{(C1) expected one, two or four queries a lane, got 0}}
   "pmkvq.online_softmax"() : () -> ()
   return
 }
@@ -12,7 +12,7 @@ func.func @f() {
 
 // C1: three queries.
 func.func @f(%m: f32, %x: vector<1xf32>) {
-  // expected-error @+1 {{(C1) expected one or two queries a lane, got 3}}
+  // expected-error @+1 {{(C1) expected one, two or four queries a lane, got 3}}
   %r:15 = pmkvq.online_softmax maxima(%m, %m, %m) sums(%m, %m, %m) offsets(%m, %m, %m)
     outputs(%x, %x, %x) products(%x, %x, %x) factors(%x, %x, %x) biases(%x, %x, %x)
     : (f32, f32, f32, f32, f32, f32, f32, f32, f32,

@@ -23,6 +23,17 @@ pmkvq.weight @w : tensor<96xbf16> from "w" rotate [#pmkvq.rotation<dim = 0, bloc
 
 // -----
 
+// weight C3: a row before the tensor, and of a tensor that has none.
+// expected-error @+1 {{(C3) expected a first row of at least 0, got -1}}
+pmkvq.weight @w : tensor<64xbf16> from "w" first_row -1
+
+// -----
+
+// expected-error @+1 {{(C3) expected a weight with rows, got 'tensor<bf16>'}}
+pmkvq.weight @w : tensor<bf16> from "w" first_row 0
+
+// -----
+
 // get_weight C1: no such weight, another symbol, another type.
 func.func @missing_weight() {
   // expected-error @+1 {{(C1) expected a pmkvq.weight named 'w', there is none}}

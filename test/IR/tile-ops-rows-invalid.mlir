@@ -146,3 +146,74 @@ func.func @f(%q: !q, %v: vector<6xf32>) {
   %r = pmkvq.add_outer %q, %v, %v : !q, vector<6xf32>, vector<6xf32>
   return
 }
+
+// -----
+
+// round_rows C1: the factors, the units.
+!i = !pmkvq.integer_rows<6, 64>
+func.func @f(%q: !pmkvq.rows<6, 64>, %by: vector<32xf32>) {
+  // expected-error @+1 {{(C1) expected a vector of 64 elements, got 32}}
+  %i, %u, %l = pmkvq.round_rows %q by %by : !pmkvq.rows<6, 64>, vector<32xf32> -> !i, vector<6xf32>
+  return
+}
+
+// -----
+
+!i = !pmkvq.integer_rows<6, 64>
+func.func @f(%q: !pmkvq.rows<6, 64>) {
+  // expected-error @+1 {{(C1) expected a vector of 6 elements, got 5}}
+  %i, %u, %l = pmkvq.round_rows %q : !pmkvq.rows<6, 64> -> !i, vector<5xf32>
+  return
+}
+
+// -----
+
+// round_rows C2.
+!i = !pmkvq.integer_rows<5, 64>
+func.func @f(%q: !pmkvq.rows<6, 64>) {
+  // expected-error @+1 {{(C2) expected integers of 6 x 64, a multiple of 16, got '!pmkvq.integer_rows<5, 64>'}}
+  %i, %u, %l = pmkvq.round_rows %q : !pmkvq.rows<6, 64> -> !i, vector<6xf32>
+  return
+}
+
+// -----
+
+// contract_integers C1: widths, the units.
+!k4 = !pmkvq.tile<key, 4, 128, 64, <per_channel>>
+!i = !pmkvq.integer_rows<6, 128>
+func.func @f(%i: !i, %k: !k4, %u: vector<6xf32>) {
+  // expected-error @+1 {{(C1) expected rows of 64 elements, got '!pmkvq.integer_rows<6, 128>'}}
+  %x = pmkvq.contract_integers %i, %k unit %u bias %u : !i, !k4, vector<6xf32> -> !pmkvq.rows<6, 128>
+  return
+}
+
+// -----
+
+!k4 = !pmkvq.tile<key, 4, 128, 64, <per_channel>>
+!i = !pmkvq.integer_rows<6, 64>
+func.func @f(%i: !i, %k: !k4, %u: vector<6xf32>) {
+  // expected-error @+1 {{(C1) expected a result of '!pmkvq.rows<6, 128>', got '!pmkvq.rows<6, 64>'}}
+  %x = pmkvq.contract_integers %i, %k unit %u bias %u : !i, !k4, vector<6xf32> -> !pmkvq.rows<6, 64>
+  return
+}
+
+// -----
+
+!k4 = !pmkvq.tile<key, 4, 128, 64, <per_channel>>
+!i = !pmkvq.integer_rows<6, 64>
+func.func @f(%i: !i, %k: !k4, %u: vector<3xf32>) {
+  // expected-error @+1 {{(C1) expected a vector of 6 elements, got 3}}
+  %x = pmkvq.contract_integers %i, %k unit %u bias %u : !i, !k4, vector<3xf32> -> !pmkvq.rows<6, 128>
+  return
+}
+
+// -----
+
+// contract_integers C2.
+!k16 = !pmkvq.tile<key, 16, 128, 64, <per_channel>>
+!i = !pmkvq.integer_rows<6, 64>
+func.func @f(%i: !i, %k: !k16, %u: vector<6xf32>) {
+  // expected-error @+1 {{(C2) expected codes of 8 bits or fewer on a linear grid, got '!pmkvq.tile<key, 16}}
+  %x = pmkvq.contract_integers %i, %k unit %u bias %u : !i, !k16, vector<6xf32> -> !pmkvq.rows<6, 128>
+  return
+}

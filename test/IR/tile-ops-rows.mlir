@@ -38,6 +38,28 @@ func.func @algebra(%q: !q, %k: !k4, %by: vector<64xf32>, %left: vector<6xf32>) {
   return
 }
 
+// CHECK-LABEL: func @integers
+func.func @integers(%q: !q, %k: !k4, %by: vector<64xf32>, %b: vector<6xf32>) {
+  // CHECK: pmkvq.round_rows %{{.*}} : <6, 64> -> <6, 64>, vector<6xf32>
+  %i, %u, %l = pmkvq.round_rows %q : !q -> !pmkvq.integer_rows<6, 64>, vector<6xf32>
+  // CHECK: pmkvq.round_rows %{{.*}} by %{{.*}} : <6, 64>, vector<64xf32> -> <6, 64>, vector<6xf32>
+  %j, %w, %n = pmkvq.round_rows %q by %by : !q, vector<64xf32> -> !pmkvq.integer_rows<6, 64>, vector<6xf32>
+  // CHECK: pmkvq.contract_integers %{{.*}}, %{{.*}} unit %{{.*}} bias %{{.*}} : <6, 64>, <key, 4, {{.*}}>, vector<6xf32> -> <6, 128>
+  %x = pmkvq.contract_integers %i, %k unit %u bias %l : !pmkvq.integer_rows<6, 64>, !k4, vector<6xf32> -> !p
+  // CHECK: pmkvq.contract_integers %{{.*}}, %{{.*}} unit %{{.*}} bias %{{.*}} ahead %{{.*}} : <6, 64>
+  %y = pmkvq.contract_integers %i, %k unit %u bias %b ahead %k : !pmkvq.integer_rows<6, 64>, !k4, vector<6xf32> -> !p
+  return
+}
+
+// CHECK-LABEL: func @ahead
+func.func @ahead(%q: !q, %k: !k4) {
+  // CHECK: pmkvq.load_parameters %{{.*}} ahead %{{.*}} : <key, 4, {{.*}}> -> vector<64xf32>, vector<64xf32>
+  %min, %range = pmkvq.load_parameters %k ahead %k : !k4 -> vector<64xf32>, vector<64xf32>
+  // CHECK: pmkvq.contract %{{.*}}, %{{.*}} ahead %{{.*}} : <6, 64>, <key, 4, {{.*}}> -> <6, 128>
+  %x = pmkvq.contract %q, %k ahead %k : !q, !k4 -> !p
+  return
+}
+
 // CHECK-LABEL: func @attention
 func.func @attention(%q: !q, %k: !k4, %v: !v4, %b: !pmkvq.batch, %i: index) {
   // CHECK: pmkvq.scores %{{.*}}, %{{.*}} : <6, 64>, <key, 4, {{.*}}> -> <6, 128>

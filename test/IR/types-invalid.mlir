@@ -8,7 +8,7 @@ func.func private @f(!pmkvq.cache<kv_heads = 0, head_dim = 64>)
 // -----
 
 // CacheType C2.
-// expected-error @+1 {{(C2) expected a head_dim of 64 or 128, got 80}}
+// expected-error @+1 {{(C2) expected a head_dim of 64, 96, 128 or 256, got 80}}
 func.func private @f(!pmkvq.cache<kv_heads = 2, head_dim = 80>)
 
 // -----
@@ -114,7 +114,7 @@ func.func private @f(!pmkvq.tile<key, 8, 128, 64>)
 // -----
 
 // TileType C3.
-// expected-error @+1 {{(C3) expected a head_dim of 64 or 128, got 80}}
+// expected-error @+1 {{(C3) expected a head_dim of 64, 96, 128 or 256, got 80}}
 func.func private @f(!pmkvq.tile<key, 4, 128, 80, <per_channel>>)
 
 // -----
@@ -128,6 +128,12 @@ func.func private @f(!pmkvq.tile<value, 4, 128, 64, <per_token, group = 48>>)
 // RowsType C1.
 // expected-error @+1 {{(C1) expected positive sizes, got 0 x 64}}
 func.func private @f(!pmkvq.rows<0, 64>)
+
+// -----
+
+// IntegerRowsType C1.
+// expected-error @+1 {{(C1) expected positive sizes, got 3 x 0}}
+func.func private @f(!pmkvq.integer_rows<3, 0>)
 
 // -----
 

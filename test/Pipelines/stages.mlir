@@ -7,7 +7,7 @@
 // RUN: pmkvq-opt --pmkvq-stage-fold %t.tile -o %t.fold
 // RUN: FileCheck %s --check-prefix=FOLD --input-file=%t.fold --implicit-check-not="pmkvq.{{scores|accumulate}}"
 // RUN: pmkvq-opt --pmkvq-stage-vector %t.fold -o %t.vector
-// RUN: FileCheck %s --check-prefix=VECTOR --input-file=%t.vector --implicit-check-not="pmkvq.{{kernel|contract|softmax|fetch|by_level}}"
+// RUN: FileCheck %s --check-prefix=VECTOR --input-file=%t.vector --implicit-check-not="pmkvq.{{kernel|contract|round_rows|softmax|fetch|by_level}}"
 // RUN: pmkvq-opt --pmkvq-stage-buffers %t.vector -o %t.buffers
 // RUN: FileCheck %s --check-prefix=BUFFERS --input-file=%t.buffers --implicit-check-not="tensor.{{empty|extract|expand|collapse}}"
 // RUN: pmkvq-opt --pmkvq-stage-host %t.buffers -o %t.host
@@ -45,12 +45,15 @@
 // TILE: pmkvq.accumulate %{{.*}} <value, 2,
 // TILE: kernel @pmkvq_requantize_value_4_2
 
-// Fold: products are with bare codes.
+// Fold: products are with bare codes, and of integers below level 16; each knows
+// what comes next.
 // FOLD-LABEL: kernel @attend_0
+// FOLD: pmkvq.contract %{{.*}} ahead %{{.*}} <key, 16,
 // FOLD: pmkvq.load_parameters
-// FOLD: pmkvq.contract %{{.*}} <key, 2,
-// FOLD: pmkvq.add_outer
-// FOLD: pmkvq.contract %{{.*}} <value, 2,
+// FOLD: pmkvq.round_rows
+// FOLD: pmkvq.contract_integers %{{.*}} bias %{{.*}} ahead %{{.*}} <key, 2,
+// FOLD: pmkvq.softmax_update
+// FOLD: pmkvq.contract_integers %{{.*}} bias %{{.*}} ahead %{{.*}} <value, 2,
 // FOLD: pmkvq.softmax_add
 
 // Vector: kernels are functions; the step has not changed.
@@ -58,7 +61,7 @@
 // VECTOR: pmkvq.launch @attend_0 over attend
 // VECTOR-LABEL: func @attend_0(%{{.*}}: !llvm.ptr, %{{.*}}: i64) -> i32
 // VECTOR: scf.index_switch
-// VECTOR: math.fma %{{.*}} : vector<8xf32>
+// VECTOR: llvm.intr.fmuladd(%{{.*}}) : (vector<8xf32>
 
 // Buffers: logits are written where the caller wants them.
 // BUFFERS-LABEL: func @step

@@ -58,3 +58,27 @@ pmkvq.kernel @other(%batch: !pmkvq.batch, %task: index) -> i1 {
   %ok = arith.constant true
   pmkvq.return %ok
 }
+
+// -----
+
+// Keys are rotated: so are queries, once a segment.
+!kv = !pmkvq.cache<kv_heads = 2, head_dim = 128, key = <per_channel, hadamard>, value = <per_token>>
+// CHECK-LABEL: kernel @rotates
+// KINDS-LABEL: kernel @rotates
+pmkvq.kernel @rotates(%c: !kv, %batch: !pmkvq.batch, %in: memref<?x8x128xf32>, %task: index) -> i1 {
+  %seq, %head, %row, %rows, %begin, %end, %fixed, %partial = pmkvq.attend_task %batch[%task]
+  %single = pmkvq.single_rows %batch
+  scf.if %single {
+    %loaded = pmkvq.load_rows %in[%row, %head] count %rows group 4 : memref<?x8x128xf32> -> !pmkvq.rows<4, 128>
+    %rotated = pmkvq.hadamard %loaded : !pmkvq.rows<4, 128>
+    %by = arith.constant dense<0.125> : vector<128xf32>
+    %q = pmkvq.scale %rotated, %by : !pmkvq.rows<4, 128>, vector<128xf32>
+    %page = pmkvq.fetch %c[%seq, %head, %begin] : !pmkvq.page<!kv>
+  }
+  %ok = arith.constant true
+  pmkvq.return %ok
+}
+// CHECK: pmkvq.for_segment
+// CHECK: %[[ROWS:.*]] = pmkvq.load_rows
+// CHECK: %[[ROTATED:.*]] = pmkvq.hadamard %[[ROWS]]
+// CHECK: pmkvq.scale %[[ROTATED]],

@@ -1,9 +1,12 @@
 """script/run-gpu on a folder as script/pack-gpu makes it, with a tool that prints a table."""
 
+import io
 import lzma
 import os
 import shutil
 import subprocess
+import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ HEADER = ("device,kv_heads,q_heads,head_dim,batch,context,levels,key_format,valu
           "ratio,rms_rel_err,max_rel_err,peer,peer_us")
 
 TOOL = f"""#!/bin/sh
+case "$*" in *refused*) echo "$@" >>"$CALLS"; echo "pmkvq-run: error: --levels" >&2; exit 1 ;; esac
 echo "cuda: NVIDIA Test, 132 multiprocessors, compiling for sm_90a" >&2
 echo "$@" >>"$CALLS"
 case "$*" in *fail*) echo "pmkvq-run: error: it fails" >&2; exit 1 ;; esac
@@ -32,8 +36,13 @@ echo "K,8x32768,lv2q,G4,w8k2-tag-pdl,37.01 us,x"
 """
 
 
-def pack(folder, name, text):
-    (folder / f"{name}.xz").write_bytes(lzma.compress(text.encode()))
+def pack(folder, **tools):
+    """An archive of scripts in place of tools."""
+    with tarfile.open(folder / "tools.tar.xz", "w:xz") as archive:
+        for name, text in tools.items():
+            entry = tarfile.TarInfo(name.replace("_", "-"))
+            entry.size, entry.mode = len(text.encode()), 0o755
+            archive.addfile(entry, io.BytesIO(text.encode()))
 
 
 @pytest.fixture
@@ -42,7 +51,7 @@ def packed(tmp_path):
     folder.mkdir()
     for script in ("run-gpu", "gpu-shapes"):
         shutil.copy(ROOT / "script" / script, folder)
-    pack(folder, "pmkvq-run", TOOL)
+    pack(folder, pmkvq_run=TOOL)
     return folder
 
 
@@ -54,7 +63,7 @@ def run(folder, *arguments):
 
 
 def test_one_table_with_card_bandwidth_and_peer(packed):
-    pack(packed, "peer.bin", PEER)
+    (packed / "peer.bin.xz").write_bytes(lzma.compress(PEER.encode()))
     result, calls = run(packed, "--batch=8", "--levels=2")
     assert result.returncode == 0, result.stderr
     assert calls == ["--bench=attention --device=cuda --output=csv --batch=8 --levels=2",
@@ -72,7 +81,9 @@ def test_shapes_come_from_the_file(packed):
     (packed / "gpu-shapes").write_text("# comment\nquick: --batch=1\n\n--batch=2 --levels=4\n")
     result, calls = run(packed)
     assert result.returncode == 0
-    assert [call.split("csv ")[1] for call in calls] == ["--batch=1", "--batch=2 --levels=4"]
+    assert [call.split("csv ")[1] for call in calls[:2]] == ["--batch=1", "--batch=2 --levels=4"]
+    # Writing comes last, in tables of its own.
+    assert [call.split()[1] for call in calls[2:]] == ["--bench=requantize", "--bench=append"]
     assert len((packed.parent / "out" / "attention.csv").read_text().splitlines()) == 5
     (packed.parent / "calls").unlink()
     _, calls = run(packed, "--quick")
@@ -80,10 +91,10 @@ def test_shapes_come_from_the_file(packed):
 
 
 def test_a_sweep_that_fails_does_not_stop_the_rest(packed):
-    (packed / "gpu-shapes").write_text("--levels=fail\n--levels=4\n")
+    (packed / "gpu-shapes").write_text("--levels=fail\n--levels=4\n--levels=refused\n")
     result, calls = run(packed)
     assert result.returncode == 1
-    assert len(calls) == 2
+    assert len([call for call in calls if "attention" in call]) == 3
     assert "it fails" in result.stderr
     assert "NVIDIA Test" in result.stdout
 
@@ -95,7 +106,7 @@ def test_nothing_measured_is_an_error(packed):
 
 
 def test_tests_run_where_a_gpu_must_be(packed):
-    pack(packed, "pmkvq-attention-tests", '#!/bin/sh\necho "GPU=$PMKVQ_REQUIRE_GPU $@" >>"$CALLS"\necho "[  FAILED  ]"\nexit 1\n')
+    pack(packed, pmkvq_run=TOOL, pmkvq_attention_tests='#!/bin/sh\necho "GPU=$PMKVQ_REQUIRE_GPU $@" >>"$CALLS"\necho "[  FAILED  ]"\nexit 1\n')
     result, calls = run(packed, "--tests", "--gtest_filter=Cuda*")
     assert result.returncode == 1
     assert calls == ["GPU=1 --gtest_filter=Cuda*"]
@@ -116,7 +127,7 @@ echo "[       OK ] Attention/Sanitized.OneThreadBlock/4 (7 ms)"
 
 @pytest.fixture
 def sanitized(packed, monkeypatch):
-    pack(packed, "pmkvq-attention-tests", "#!/bin/sh\n")
+    pack(packed, pmkvq_run=TOOL, pmkvq_attention_tests="#!/bin/sh\n")
     tool = packed.parent / "compute-sanitizer"
     tool.write_text(SANITIZER)
     tool.chmod(0o755)
@@ -128,10 +139,10 @@ def test_a_clean_sanitizer_has_seen_what_was_planted(sanitized):
     result, calls = run(sanitized, "--sanitize")
     assert result.returncode == 0, result.stdout + result.stderr
     lines = result.stdout.splitlines()
-    assert len(lines) == len(calls) == 6
+    assert len(lines) == len(calls) == 7
     assert all("sees the planted" in line for line in lines[:3])
     assert all("1 tests clean" in line for line in lines[3:])
-    assert calls[5].startswith("--tool racecheck") and calls[5].endswith("--gtest_filter=*Sanitized.OneThreadBlock*")
+    assert calls[6].startswith("--tool racecheck") and calls[6].endswith("--gtest_filter=*Sanitized.OneThreadBlock*")
 
 
 def test_a_sanitizer_that_is_blind_or_hangs_fails(sanitized, monkeypatch):
@@ -154,7 +165,23 @@ def test_no_sanitizer_is_an_error_that_says_what_to_do(sanitized, monkeypatch):
 def test_a_folder_without_tests_says_who_makes_it(packed):
     result, _ = run(packed, "--tests")
     assert result.returncode == 1
-    assert "pmkvq-attention-tests.xz" in result.stderr and "script/pack-gpu" in result.stderr
+    assert "tools.tar.xz lacks pmkvq-attention-tests" in result.stderr and "script/pack-gpu" in result.stderr
+    (packed / "tools.tar.xz").unlink()
+    result, _ = run(packed)
+    assert result.returncode == 1
+    assert "tools.tar.xz is missing" in result.stderr and "script/pack-gpu" in result.stderr
+
+
+def test_python_unpacks_where_there_is_no_xz(packed, monkeypatch):
+    tools = packed.parent / "bin"
+    tools.mkdir()
+    for name in ("awk", "bash", "cat", "chmod", "dirname", "mkdir", "mktemp", "rm", "sed", "sh", "tail", "tar"):
+        (tools / name).symlink_to(shutil.which(name))
+    (tools / "python3").symlink_to(Path(sys.executable).resolve())
+    monkeypatch.setenv("PATH", str(tools))
+    result, _ = run(packed, "--levels=2")
+    assert result.returncode == 0, result.stderr
+    assert "NVIDIA Test" in result.stdout
 
 
 def test_every_line_of_the_shapes_is_understood(packed):

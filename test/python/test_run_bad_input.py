@@ -262,10 +262,10 @@ class TestConfig:
         refuses(model, model / "config.json", field)
 
     @pytest.mark.parametrize("changes, word", [
-        ({"architectures": ["MistralForCausalLM"], "model_type": "mistral"}, "istral"),
+        ({"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}, "ixtral"),
         ({"architectures": [], "model_type": "gpt2"}, "gpt2"),
-        ({"rope_parameters": {"rope_theta": 1e5, "rope_type": "yarn", "factor": 4.0}}, "yarn"),
-        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "llama3"),
+        ({"rope_parameters": {"rope_theta": 1e5, "rope_type": "dynamic", "factor": 4.0}}, "dynamic"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 8.0}}, "longrope"),
         ({"hidden_act": "gelu"}, "gelu"),
         ({"use_sliding_window": True, "sliding_window": 4096}, "sliding_window")])
     def test_unsupported(self, model, changes, word):

@@ -173,6 +173,8 @@ class TestCheck:
     HEADS = LAYERS * 6
     # What f32 leaves: sums of 128 products, terms up to 100 times the sum.
     F32 = 100 * 128**0.5 * 2**-24
+    # What 15 bits of queries and weights leave beside codes: the same sums, terms up to 5 times the sum.
+    INTEGERS = 5 * 128**0.5 * 2**-16
 
     @pytest.mark.parametrize("options", [
         ("--kv-bits=2.5",), (), ("--schedule=none", "--floor=4", "--value-format=per_channel+plain"),
@@ -183,7 +185,7 @@ class TestCheck:
         check = output.summary["check"]
         rows = len(prompt) + len(output.tokens[0]) - 1
         assert check["outputs"] == rows * self.HEADS
-        assert 0 < check["rms"] < check["largest"] < self.F32
+        assert 0 < check["rms"] < check["largest"] < (self.INTEGERS if options else self.F32)
         assert check["worst"]["layer"] < LAYERS and check["worst"]["position"] < rows
 
     def test_ragged_batch_with_logits(self, reasoner, tmp_path):
@@ -192,7 +194,7 @@ class TestCheck:
                           "--kv-bits=3", "--check", f"--logits={tmp_path}/l.safetensors")
         rows = sum(map(len, prompts)) + sum(map(len, output.tokens)) - len(prompts)
         assert output.summary["check"]["outputs"] == rows * self.HEADS
-        assert output.summary["check"]["largest"] < self.F32
+        assert output.summary["check"]["largest"] < self.INTEGERS
 
     def test_tokens_are_the_same(self, reasoner):
         options = (f"--prompt-tokens={ids(programs(16)[0]['prompt'])}", "--max-tokens=20", "--kv-bits=3")
@@ -211,6 +213,11 @@ class TestCheck:
         last = result.stderr.splitlines()[-1]
         assert last.startswith("pmkvq-run: error: --check: ")
         assert re.search(r"at most 1\.0e-12, got largest \S+ \(step \d+, layer \d, query head \d;", last)
+
+
+def test_a_summary_without_a_budget_says_so(reasoner):
+    result = run(reasoner, "--prompt-tokens=0,319,650", "--max-tokens=4")
+    assert re.search(r"^cache   [\d,]+ KiB, without a budget; bf16 would take [\d,]+ KiB$", result.stderr, re.MULTILINE)
 
 
 class TestBudget:
@@ -379,7 +386,7 @@ def test_help_names_every_option():
     result = run("--help")
     assert result.returncode == 0
     for option in ("prompt", "prompt-tokens", "prompts", "max-tokens", "kv-budget", "kv-bits", "schedule",
-                   "floor", "key-floor", "value-floor", "device", "threads", "output", "dump-stages",
+                   "floor", "key-floor", "value-floor", "device", "cache-device", "threads", "output", "dump-stages",
                    "explain", "check", "check-tolerance", "emit", "completion"):
         assert f"--{option}" in result.stdout
 

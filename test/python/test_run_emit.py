@@ -1,5 +1,6 @@
 """pmkvq-run --emit, --dump-stages' index, --help and --completion."""
 
+import platform
 import re
 import subprocess
 
@@ -39,6 +40,18 @@ class TestEmit:
         # Kernels for the levels that can occur, and no others.
         for text in (ir, assembly):
             assert "pmkvq_requantize_key_8_4" in text and "pmkvq_requantize_key_4_2" not in text
+
+    @pytest.mark.skipif(platform.machine() != "x86_64", reason="names instructions of x86")
+    @pytest.mark.parametrize("cpu, product, absent", [
+        ("generic", "pmaddwd", "vpmaddwd"), ("avx2", "vpmaddwd", "vpdpwssd"), ("avx512", "vpdpwssd", "vpmovzxbd")])
+    def test_pairs_of_codes_are_one_instruction(self, reasoner, cpu, product, absent):
+        """Also for a CPU that is not here."""
+        assembly = emit(reasoner, "asm", "--floor=4", f"--cpu={cpu}")
+        attend = assembly[assembly.index("\nattend_0:"):assembly.index("\nmerge_0:")]
+        words = set(attend.split())
+        assert product in words and absent not in words
+        # One shift of a vector gives the high bytes of all its fields; nothing converts codes.
+        assert "vpmovzxbd" not in words and "prefetcht1" in words
 
     def test_a_budget_may_follow_from_prompts(self, reasoner):
         # Too short for pages, so bits an element cost nothing.

@@ -63,13 +63,16 @@ protected:
     standIn.state().run = runKernel;
     standIn.state().argumentBytes = {{"decode", sizeof(rt::DecodeArgs)},
                                      {"read", sizeof(rt::ReadArgs)}};
-    compiler.decode = [](const bench::Problem &, bool,
+    compiler.decode = [](const bench::Problem &problem, bool,
                          const std::string &chip) {
       EXPECT_EQ(chip, "sm_90a");
-      return bench::DeviceCode{".entry decode", "decode", 256, 150000};
+      return bench::DeviceCode{
+          ".entry decode", "decode", 256, 150000,
+          pmkvq::deviceSlotBytes(problem.shape.headDim,
+                                 problem.image().perToken[rt::kKey])};
     };
     compiler.read = [](const std::string &) {
-      return bench::DeviceCode{".entry read", "read", 512, 0};
+      return bench::DeviceCode{".entry read", "read", 512, 0, 0};
     };
   }
 
@@ -257,6 +260,15 @@ TEST_F(BenchDeviceTest, TooLittleMemoryIsAStatus) {
   auto errors = check(shape("4"));
   ASSERT_FALSE(errors.ok());
   expectRefused(errors.status(), StatusCode::OutOfMemory, "are free");
+}
+
+TEST_F(BenchDeviceTest, SlotsOfAnotherSizeAreNotRead) {
+  compiler.decode = [](const bench::Problem &, bool, const std::string &) {
+    return bench::DeviceCode{".entry decode", "decode", 256, 150000, 512};
+  };
+  auto errors = check(shape("4"));
+  ASSERT_FALSE(errors.ok());
+  expectRefused(errors.status(), StatusCode::Internal, "512 bytes");
 }
 
 TEST_F(BenchDeviceTest, ACompilersErrorArrives) {

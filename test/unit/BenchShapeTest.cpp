@@ -86,6 +86,47 @@ TEST(BenchLevelsTest, PagesAreCutInProportionOldestFirst) {
   EXPECT_EQ(problem.kindOf(0, 1).key, 8);
 }
 
+TEST(BenchLevelsTest, AMixNamesALevelOnce) {
+  for (const char *levels :
+       {"mixed:2=6/2=3", "mixed:2=1/4=1/2=1", "mixed:k2v2=1/2=1"}) {
+    auto problem = bench::understand(shape("128", levels));
+    ASSERT_FALSE(problem.ok()) << levels;
+    EXPECT_EQ(problem.status().code(), StatusCode::InvalidArgument);
+    EXPECT_NE(problem.status().message().find("once, not 2 again"),
+              std::string::npos);
+  }
+}
+
+TEST(BenchLevelsTest, NoScheduleLeavesOlderPagesWithMoreBits) {
+  for (const char *levels : {"4", "mixed:2=3/k4v2=2/4=1/k8v4=1/16=1"})
+    EXPECT_TRUE(bench::checkOrder(make(shape("1024", levels))).ok()) << levels;
+  const std::pair<const char *, const char *> falling[] = {
+      {"mixed:16=1/2=1", "16 before 2"},
+      {"mixed:2=1/k4v8=1/k8v4=1", "k4v8 before k8v4"}};
+  for (auto &[levels, words] : falling) {
+    rt::Status status = bench::checkOrder(make(shape("1024", levels)));
+    EXPECT_EQ(status.code(), StatusCode::InvalidArgument);
+    EXPECT_NE(status.message().find(words), std::string::npos);
+  }
+}
+
+TEST(BenchLevelsTest, CountsAreThoseOfThePages) {
+  bench::Shape made = shape("ragged:1-5000", "mixed:2=3/k16v4=1/16=2", 7);
+  bench::Problem problem = make(made);
+  int64_t blocks = 0, slots = 0;
+  for (const bench::Length &length : problem.lengths)
+    for (int64_t page = 0; page < length.pages; ++page) {
+      UnitKind kind = problem.kindOf(page, length.pages);
+      blocks += made.kvHeads * (kind.key + kind.value) / 2;
+      slots += made.kvHeads * (kind.value < 16);
+    }
+  EXPECT_EQ(problem.counts().blocks, blocks);
+  EXPECT_EQ(problem.counts().slots, slots);
+  // The first sequence is a fixed area alone.
+  EXPECT_EQ(problem.kinds(),
+            (std::vector<UnitKind>{{16, 16}, {2, 2}, {16, 4}}));
+}
+
 TEST(BenchLevelsTest, SidesMayBeApart) {
   bench::Problem problem = make(shape("300", "k4v2"));
   EXPECT_EQ(problem.kindOf(0, 2), (UnitKind{4, 2}));
@@ -123,6 +164,40 @@ TEST(BenchShapeTest, WhatIsNoShapeIsRefusedWithWhatIsOne) {
   paper.keyFormat = "<paper>";
   EXPECT_EQ(bench::understand(paper).status().code(),
             StatusCode::Unimplemented);
+}
+
+TEST(BenchShapeTest, IdsOfBlocksHave32Bits) {
+  bench::Shape large = shape("67108864", "2", 511);
+  EXPECT_EQ(make(large).counts().blocks, int64_t(511) << 23);
+  large.batch = 65536;
+  auto problem = bench::understand(large);
+  ASSERT_FALSE(problem.ok());
+  EXPECT_EQ(problem.status().code(), StatusCode::InvalidArgument);
+  for (const char *words : {"4294967295 blocks", "549755813888"})
+    EXPECT_NE(problem.status().message().find(words), std::string::npos);
+}
+
+// 35 TB of blocks.
+TEST(BenchCaseTest, WhatTheMachineCannotHoldIsNotAllocated) {
+  bench::Shape large = shape("67108864", "2", 256);
+  large.headDim = 512;
+  for (pmkvq::Order order : {pmkvq::Order::Host, pmkvq::Order::Device}) {
+    auto content = bench::Case::create(make(large), order, /*seed=*/1);
+    ASSERT_FALSE(content.ok());
+    EXPECT_EQ(content.status().code(), StatusCode::OutOfMemory);
+    for (const char *words : {"GiB of memory", "this machine has"})
+      EXPECT_NE(content.status().message().find(words), std::string::npos);
+  }
+}
+
+TEST(BenchSweepTest, TooManyCombinationsAreRefused) {
+  bench::Sweep sweep;
+  sweep.contexts.assign(2500, "128");
+  EXPECT_TRUE(bench::checkCount(sweep).ok());
+  sweep.batches = {1, 2};
+  EXPECT_EQ(bench::checkCount(sweep).code(), StatusCode::InvalidArgument);
+  sweep.queryHeads.assign(1'000'000, 8);
+  EXPECT_FALSE(bench::checkCount(sweep).ok());
 }
 
 TEST(BenchSweepTest, EveryCombinationOnceInOrder) {
@@ -173,6 +248,18 @@ TEST(BenchTableTest, ColumnsAreInTheirOrder) {
   row.device = "cpu";
   std::string line = bench::csvLine(shape("32768", "2", 8), row);
   EXPECT_EQ(line.substr(line.size() - 3), ",,\n");
+}
+
+TEST(BenchTableTest, FewBytesAreNotZeroMegabytes) {
+  bench::Measurement row;
+  row.device = "cpu";
+  row.readMicroseconds = 1;
+  const std::pair<int64_t, const char *> cases[] = {
+      {128, " 0.000128 "}, {999'999, " 0.999999 "}, {1'000'000, "      1.0 "}};
+  for (auto [bytes, text] : cases) {
+    row.bytes = bytes;
+    EXPECT_NE(bench::textLine(shape("1"), row).find(text), std::string::npos);
+  }
 }
 
 TEST(BenchTimingTest, MediansAndSpreadsAreOfOneLaunch) {

@@ -11,8 +11,10 @@
 #include "pmkvq/Reference/Bits.h"
 #include "pmkvq/Reference/Hadamard.h"
 
+#include <algorithm>
 #include <cmath>
 #include <gtest/gtest.h>
+#include <limits>
 #include <random>
 
 using namespace pmkvq;
@@ -21,6 +23,8 @@ using namespace pmkvq::test;
 namespace {
 /// Unit roundoff of f32.
 constexpr double kUnit = 0x1p-24;
+/// Error of an integer, in the mean, over the largest of its row.
+const double kInteger = 1 / (32767 * std::sqrt(12.0));
 /// The harness compiles attention with this scale.
 constexpr double kScale = 0.125;
 
@@ -35,23 +39,34 @@ constexpr double kScale = 0.125;
 /// a weight's relative error ln(2) e in numerator and in denominator, and the
 /// weighted sum of n values adds sqrt(n + 64) u, both relative to the largest
 /// value.  A rotation back keeps the root mean square.
+///
+/// Beside codes a row is integers up to 32767, each off by 1 / sqrt(12) in the
+/// mean.  That adds sqrt(head_dim) such errors to a score, of the largest
+/// product of a query's element with its group's range, and sqrt(128) to a
+/// page's weighted sum, of the largest weight times its value's range.
 double outputTolerance(const std::vector<double> &query,
                        const std::vector<double> &keys,
                        const std::vector<double> &values, int64_t visible,
                        int64_t headDim) {
-  double norm = 0, largest = 0;
+  double norm = 0, largest = 0, term = 0;
   for (int64_t d = 0; d < headDim; ++d) {
-    double key = 0;
-    for (int64_t t = 0; t < visible; ++t)
-      key = std::max(key, std::abs(keys[t * headDim + d]));
+    double low = 0, high = 0;
+    for (int64_t t = 0; t < visible; ++t) {
+      low = std::min(low, keys[t * headDim + d]);
+      high = std::max(high, keys[t * headDim + d]);
+    }
+    double key = std::max(-low, high);
     norm += query[d] * query[d] * key * key;
+    term = std::max(term, std::abs(query[d]) * (high - low));
   }
   for (int64_t i = 0; i < visible * headDim; ++i)
     largest = std::max(largest, std::abs(values[i]));
-  double score =
-      std::sqrt((headDim + 32) * norm) * kUnit * kScale / std::log(2.0);
+  double score = std::sqrt((headDim + 32) * norm) * kUnit +
+                 std::sqrt(headDim) * kInteger * term;
+  score *= kScale / std::log(2.0);
   return largest *
-         (2 * std::log(2.0) * score + std::sqrt(visible + 64.0) * kUnit);
+         (2 * std::log(2.0) * score + std::sqrt(visible + 64.0) * kUnit +
+          2 * std::sqrt(rt::kPageTokens) * kInteger);
 }
 
 /// Tolerances use the basis that keys are stored in.
@@ -306,6 +321,16 @@ TEST(AppendTest, RotatesAndRounds) {
     x = normal(random);
   for (float &x : values)
     x = normal(random);
+  // Ties to even both ways, infinity by rounding and as it is, less than the
+  // smallest normal number, no number.
+  const float special[] = {1 + 0x1p-8f,
+                           1 + 0x3p-8f,
+                           std::numeric_limits<float>::max(),
+                           -std::numeric_limits<float>::infinity(),
+                           -0.0f,
+                           0x1.8p-130f,
+                           std::numeric_limits<float>::quiet_NaN()};
+  std::copy(std::begin(special), std::end(special), values.begin() + 3);
   rt::Row rows[] = {{1, 0}, {0, 77}};
   rt::StepArgs step = {};
   step.rows = rows;

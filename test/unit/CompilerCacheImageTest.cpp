@@ -10,6 +10,7 @@
 #include "pmkvq/Reference/Bits.h"
 #include "pmkvq/Target/CacheImage.h"
 #include "pmkvq/Target/FragmentLayout.h"
+#include "pmkvq/Target/SlotLayout.h"
 
 #include <gtest/gtest.h>
 #include <random>
@@ -28,8 +29,11 @@ std::pair<int64_t, int64_t> fragmentPlace(rt::Part part, int32_t level,
   int64_t k = part == rt::kKey ? dim : token;
   int64_t g = row % 8, upper = row % 16 / 8, block = row / 16;
   if (level == 16) {
-    // m16n8k16: words a0..a3 = (g, k), (g + 8, k), (g, k + 8), (g + 8, k + 8).
-    int64_t t = k % 8 / 2, word = upper + k % 16 / 8 * 2;
+    // m16n8k16: words a0..a3 = (g, k), (g + 8, k), (g, k'), (g + 8, k').  Of
+    // values k' is k + 8; of keys a lane's four neighbours are its k and k'.
+    bool isKey = part == rt::kKey;
+    int64_t t = isKey ? k % 16 / 4 : k % 8 / 2;
+    int64_t word = upper + (isKey ? k % 4 / 2 : k % 16 / 8) * 2;
     int64_t vector = part == rt::kKey ? block * (headDim / 16) + k / 16
                                       : k / 16 * (headDim / 16) + block;
     return {vector * 512 + (g * 4 + t) * 16 + word * 4 + k % 2 * 2, 0};
@@ -131,8 +135,8 @@ public:
       : shape(makeShape(headDim, key)), kernels(Kernels::compile(shape)),
         image{headDim,
               {std::string(key).find("per_token") != std::string::npos, true}},
-        keyBytes(image.groups(rt::kKey) * rt::kGroupBytes),
-        cache(shape, keyBytes, 128 * rt::kGroupBytes, 1, 16) {}
+        keyBytes(image.groups(rt::kKey) * kGroupBytes),
+        cache(shape, keyBytes, 128 * kGroupBytes, 1, 16) {}
 
   /// A page whose tokens are random, written by the flush kernels.
   void write(int32_t page, int32_t keyLevel, int32_t valueLevel) {
@@ -257,7 +261,9 @@ TEST(CacheImageTest, FixedAreasBecomeUnitsOfSixteen) {
     rows[i] = static_cast<uint16_t>(i * 17 + 1);
   for (rt::Part part : {rt::kKey, rt::kValue}) {
     std::vector<uint8_t> area(rt::deviceFixedTokens(1) * headDim * 2);
-    convertFixed(rows.data(), part, headDim, tokens, area.data());
+    convertFixed<Order::Host, Order::Device>(
+        part, headDim, tokens, reinterpret_cast<const uint8_t *>(rows.data()),
+        area.data());
     for (int64_t token = 0; token < tokens; ++token)
       for (int64_t dim = 0; dim < headDim; ++dim) {
         auto [byte, bit] = fragmentPlace(part, 16, headDim, token % 16, dim);

@@ -83,7 +83,7 @@ std::vector<FragmentLayout> layouts(bool (*keep)(const FragmentLayout &) =
                                           return true;
                                         }) {
   std::vector<FragmentLayout> kept;
-  for (int64_t headDim : {64, 128})
+  for (int64_t headDim : {64, 128, 256})
     for (rt::Part part : {kKey, kValue})
       for (int32_t level : rt::kLadder)
         for (int32_t tokens : {16, 32, 64, 128})
@@ -154,8 +154,8 @@ protected:
   }
 
   /// Expects `sums` of [query] `high` and `low` where the lane that has the
-  /// query reads them: of one operand in neighbouring columns, of two in the
-  /// same column.
+  /// query reads them: of one operand in neighbouring columns, of two of each
+  /// set of queries in the same column.
   template <typename T>
   void expectParts(const std::vector<std::vector<Sums<T>>> &sums,
                    const std::vector<std::vector<int>> &high,
@@ -163,10 +163,12 @@ protected:
     bool isOne = sums.size() == 1;
     for (int64_t row = 0; row < rows(); ++row)
       for (int query = 0; query < int(high.size()); ++query) {
-        int column = isOne ? 2 * query : query;
-        ASSERT_EQ(at(sums.front(), row, column), product<T>(row, high[query]))
+        int column = isOne ? 2 * query : query % 8;
+        const auto &highs = sums[query / 8 * 2];
+        const auto &lows = isOne ? highs : sums[query / 8 * 2 + 1];
+        ASSERT_EQ(at(highs, row, column), product<T>(row, high[query]))
             << row << " high " << query;
-        ASSERT_EQ(at(sums.back(), row, isOne ? column + 1 : column),
+        ASSERT_EQ(at(lows, row, isOne ? column + 1 : column),
                   product<T>(row, low[query]))
             << row << " low " << query;
       }
@@ -246,9 +248,11 @@ std::vector<std::vector<int>> randomColumns(int count, int64_t depth, int first,
   return columns;
 }
 
-/// Groups of queries whose parts are columns of one operand, and of two.
+/// Groups of queries whose parts are columns of one operand, of two, and of two
+/// sets of two.
 constexpr int64_t kGroups[] = {SharedLayout::kColumnLanes,
-                               2 * SharedLayout::kColumnLanes};
+                               2 * SharedLayout::kColumnLanes,
+                               4 * SharedLayout::kColumnLanes};
 
 TEST_P(FragmentsOfKeys, TimesQueries) {
   for (int64_t group : kGroups) {
@@ -275,17 +279,18 @@ TEST_P(FragmentsOfKeys, TimesQueries) {
       expectParts(sums, high, low);
       continue;
     }
-    std::vector<Word> words = queries.load();
     std::vector<std::vector<Sums<int64_t>>> sums;
     if (group == SharedLayout::kColumnLanes) {
+      std::vector<Word> words = queries.load();
       // Lanes with odd g make the low part.
       auto bytes = packBytes(words, [](int lane) { return lane / 4 % 2 * 8; });
       sums.push_back(multiply<int64_t>(bytes, mmaSigned));
     } else {
-      for (int shift : {0, 8}) {
-        auto bytes = packBytes(words, [&](int) { return shift; });
-        sums.push_back(multiply<int64_t>(bytes, mmaSigned));
-      }
+      for (int64_t set = 0; set < queries.shared.sets(); ++set)
+        for (int shift : {0, 8}) {
+          auto bytes = packBytes(queries.load(set), [&](int) { return shift; });
+          sums.push_back(multiply<int64_t>(bytes, mmaSigned));
+        }
     }
     expectParts(sums, high, low);
   }
@@ -322,18 +327,25 @@ TEST_P(FragmentsOfValues, TimesWeights) {
     for (int64_t q = 0; q < group; ++q)
       for (int64_t token = 0; token < layout.tokens; ++token)
         weights[q].push_back(high[q][token] * 256 + low[q][token]);
-    std::vector<std::vector<Word>> operands(
-        group == SharedLayout::kColumnLanes ? 1 : 2);
+    SharedLayout shared;
+    shared.group = group;
+    std::vector<std::vector<Word>> operands(shared.operands());
     for (int block = 0; block < layout.tokens / 16; ++block) {
       if (operands.size() == 1) {
         Word mine = weightWord(weights, block, [](int t) { return t; });
         operands[0].push_back(transpose(mine));
         continue;
       }
-      Word even = weightWord(weights, block, [](int t) { return 2 * t; });
-      Word odd = weightWord(weights, block, [](int t) { return 2 * t + 1; });
-      operands[0].push_back(transpose(permute(even, odd, 0x5410)));
-      operands[1].push_back(transpose(permute(even, odd, 0x7632)));
+      for (int set = 0; set < shared.sets(); ++set) {
+        // Queries 2 t and 2 t + 1 of the set.
+        auto word = [&](int odd) {
+          return weightWord(weights, block,
+                            [&](int t) { return 8 * set + 2 * t + odd; });
+        };
+        Word even = word(0), odd = word(1);
+        operands[2 * set].push_back(transpose(permute(even, odd, 0x5410)));
+        operands[2 * set + 1].push_back(transpose(permute(even, odd, 0x7632)));
+      }
     }
     std::vector<std::vector<Sums<int64_t>>> sums;
     for (const auto &operand : operands)
@@ -381,6 +393,11 @@ TEST_P(FragmentsOfCodes, SumsStayInTheBinadeOfTheirBias) {
         std::max<int64_t>(field, ((1 << layout.level) - 1) << exponent(row));
   int64_t largest = field * depth() * (layout.part == kKey ? 127 : 255);
   int64_t sides = layout.part == kKey ? 2 : 1;
+  // Sums over all of k are taken in parts that have room.
+  EXPECT_EQ(layout.kBlocks() % layout.sumParts(), 0);
+  EXPECT_EQ(layout.sumParts(),
+            layout.headDim > 128 && layout.part == kKey ? 2 : 1);
+  largest /= layout.sumParts();
   EXPECT_EQ(layout.largestSum(), largest * sides);
   EXPECT_LE(layout.largestSum(), FragmentLayout::kLargestSum);
   // Bits of the bias plus a sum are a float's, whose value is their sum.
@@ -419,9 +436,11 @@ TEST_P(FragmentsOfRawValues, TimesWeights) {
       sums.push_back(
           words([&](int t) { return high[t]; }, [&](int t) { return low[t]; }));
     else
-      for (const auto &part : {high, low})
-        sums.push_back(words([&](int t) { return part[2 * t]; },
-                             [&](int t) { return part[2 * t + 1]; }));
+      for (int64_t set = 0; set < group / 8; ++set)
+        for (const auto &part : {high, low})
+          sums.push_back(
+              words([&](int t) { return part[8 * set + 2 * t]; },
+                    [&](int t) { return part[8 * set + 2 * t + 1]; }));
     expectParts(sums, high, low);
   }
 }
@@ -483,7 +502,7 @@ TEST(Parameters, PerChannelInTheOrderOfQueries) {
     }
     for (int query = 0; query < group; ++query)
       queries.stageHalves(query, dims);
-    std::vector<Word> words = queries.load();
+    std::vector<Word> words = queries.load(queries.shared.sets() - 1);
     for (int lane = 0; lane < kLanes; ++lane)
       for (size_t i = 0; i < words.size(); ++i)
         for (int half = 0; half < 2; ++half) {
@@ -531,7 +550,7 @@ TEST(Parameters, PerTokenOfHalfAGrain) {
 
 // Units of 32 tokens take their parameters in one run.
 TEST(Parameters, PerTokenOf32TokensLieTogether) {
-  constexpr int64_t kRun = rt::kUnitGrain * rt::kGroupBytes / 2;
+  constexpr int64_t kRun = rt::kUnitGrain * kGroupBytes / 2;
   for (int64_t token = 0; token < rt::kPageTokens; ++token)
     for (int32_t which : {0, 1})
       EXPECT_EQ(ParameterLayout::perToken(token, which),

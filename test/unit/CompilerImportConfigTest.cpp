@@ -76,7 +76,7 @@ TEST_F(Config, DefaultsAreThoseOfTheArchitectures) {
   ASSERT_EQ(read(), "");
   EXPECT_EQ(config.kvHeads, 2);
   EXPECT_EQ(config.headDim, 64);
-  EXPECT_EQ(config.ropeTheta, 10000);
+  EXPECT_EQ(config.rope.theta, 10000);
   EXPECT_FALSE(config.tiedEmbeddings);
   EXPECT_FALSE(config.qkvBias);
   EXPECT_TRUE(config.stopTokens.empty());
@@ -88,6 +88,7 @@ TEST_F(Config, Qwen2HasBiasesAndLlamaOnlyIfItSaysSo) {
   EXPECT_TRUE(config.qkvBias && config.outputBias);
   fields["model_type"] = "qwen2";
   fields["architectures"] = {"Qwen2ForCausalLM"};
+  fields["num_key_value_heads"] = 2;
   ASSERT_EQ(read(), "");
   EXPECT_TRUE(config.qkvBias && !config.outputBias);
 }
@@ -95,11 +96,11 @@ TEST_F(Config, Qwen2HasBiasesAndLlamaOnlyIfItSaysSo) {
 TEST_F(Config, RopeThetaLiesInEitherPlace) {
   fields["rope_theta"] = 5e5;
   ASSERT_EQ(read(), "");
-  EXPECT_EQ(config.ropeTheta, 5e5);
+  EXPECT_EQ(config.rope.theta, 5e5);
   fields.erase("rope_theta");
   fields["rope_parameters"] = {{"rope_type", "default"}, {"rope_theta", 1e6}};
   ASSERT_EQ(read(), "");
-  EXPECT_EQ(config.ropeTheta, 1e6);
+  EXPECT_EQ(config.rope.theta, 1e6);
 }
 
 TEST_F(Config, StopTokensComeFromTheGenerationConfigFirst) {
@@ -133,16 +134,128 @@ TEST_F(Config, RefusesWhatIsNotBuilt) {
       {"mlp_bias", true},
       {"head_dim", 96},
       {"num_key_value_heads", 3},
-      {"rope_scaling", {{"rope_type", "llama3"}}},
-      {"rope_parameters", {{"rope_type", "yarn"}, {"rope_theta", 1e4}}},
       {"quantization_config", {{"bits", 4}}},
-      {"model_type", "mistral"}};
+      {"partial_rotary_factor", 0.5},
+      {"attn_logit_softcapping", 50},
+      {"final_logit_softcapping", 30},
+      {"query_pre_attn_scalar", 256},
+      {"attention_multiplier", 0.1},
+      {"residual_multiplier", 0.2},
+      {"num_local_experts", 8},
+      {"use_qk_norm", true},
+      {"layer_types", {"full_attention", "sliding_attention"}},
+      {"sliding_window", 99},
+      {"rope_parameters", 1},
+      {"rope_scaling", "yarn"}};
   json good = fields;
   for (const auto &[field, value] : changes) {
     fields = good;
     fields[field] = value;
     EXPECT_CONTAINS(read(), std::string("config.json: ") + field);
   }
+}
+
+TEST_F(Config, NamesTheArchitecturesThatThereAre) {
+  fields["model_type"] = "gemma2";
+  EXPECT_CONTAINS(read(), "config.json: model_type: expected \"llama\", "
+                          "\"mistral\", \"qwen2\", \"qwen3\" or \"phi3\", got "
+                          "\"gemma2\"");
+  fields["model_type"] = "qwen3";
+  EXPECT_CONTAINS(read(), "config.json: architectures: expected "
+                          "[\"Qwen3ForCausalLM\"], as model_type says");
+  fields.erase("model_type");
+  fields["architectures"] = {"GemmaForCausalLM"};
+  EXPECT_CONTAINS(read(), "config.json: architectures: expected one of "
+                          "\"LlamaForCausalLM\"");
+}
+
+TEST_F(Config, FieldsLeftOutAreThoseOfTheArchitecture) {
+  fields.erase("architectures");
+  fields["model_type"] = "qwen3";
+  fields["num_attention_heads"] = 32;
+  ASSERT_EQ(read(), "");
+  EXPECT_EQ(config.kvHeads, 32);
+  EXPECT_EQ(config.headDim, 128);
+  EXPECT_TRUE(config.queryKeyNorms);
+  fields["model_type"] = "mistral";
+  fields["head_dim"] = 64;
+  ASSERT_EQ(read(), "");
+  EXPECT_EQ(config.kvHeads, 8);
+  fields["num_key_value_heads"] = nullptr;
+  ASSERT_EQ(read(), "");
+  EXPECT_EQ(config.kvHeads, 32);
+}
+
+TEST_F(Config, AWindowAsLongAsTheContextIsNone) {
+  fields["model_type"] = "mistral";
+  fields["architectures"] = {"MistralForCausalLM"};
+  fields["num_key_value_heads"] = 2;
+  ASSERT_EQ(read(), "");
+  fields["sliding_window"] = 99;
+  EXPECT_CONTAINS(read(), "config.json: sliding_window: expected null or at "
+                          "least max_position_embeddings 100 (attention in a "
+                          "sliding window is not built), got 99");
+  fields["sliding_window"] = 100;
+  ASSERT_EQ(read(), "");
+  // Left out, it is the 4096 of the first of these models.
+  fields["max_position_embeddings"] = 8192;
+  fields.erase("sliding_window");
+  EXPECT_CONTAINS(read(), "config.json: sliding_window: expected null");
+  fields["sliding_window"] = nullptr;
+  ASSERT_EQ(read(), "");
+  fields["model_type"] = "qwen2";
+  fields.erase("architectures");
+  fields["sliding_window"] = 99;
+  ASSERT_EQ(read(), "");
+  fields["use_sliding_window"] = true;
+  EXPECT_CONTAINS(read(), "config.json: use_sliding_window");
+}
+
+TEST_F(Config, RefusesRopeThatIsNotBuilt) {
+  const std::tuple<json, const char *, const char *> cases[] = {
+      {{{"rope_type", "dynamic"}, {"factor", 2}},
+       "rope_type: expected \"default\", \"linear\", \"llama3\" or \"yarn\"",
+       "the length of a sequence"},
+      {{{"type", "longrope"}}, "type: expected", "the length of a sequence"},
+      {{{"type", "mrope"}}, "type: expected", "got \"mrope\""},
+      {{{"rope_type", "yarn"}}, "factor: expected a positive number", "none"},
+      {{{"rope_type", "linear"}, {"factor", 0}}, "factor: expected", "got 0"},
+      {{{"rope_type", "linear"}, {"type", "yarn"}}, "rope_type: expected", ""},
+      {{{"rope_type", "linear"}, {"factor", 2}, {"beta_fast", 8}},
+       "beta_fast: expected none",
+       "the parameters of rope type linear are: rope_type, type, rope_theta, "
+       "factor"},
+      {{{"rope_type", "llama3"},
+        {"factor", 8},
+        {"low_freq_factor", 4},
+        {"high_freq_factor", 4}},
+       "high_freq_factor: expected more than low_freq_factor",
+       "got 4"},
+      {{{"partial_rotary_factor", 0.5}}, "partial_rotary_factor", "partial"}};
+  for (auto &[parameters, first, second] : cases) {
+    fields.erase("rope_parameters");
+    fields["rope_scaling"] = parameters;
+    std::string error = read();
+    EXPECT_CONTAINS(error, std::string("config.json: rope_scaling.") + first);
+    EXPECT_CONTAINS(error, second);
+    fields.erase("rope_scaling");
+    fields["rope_parameters"] = parameters;
+    fields["rope_parameters"]["rope_theta"] = 1e4;
+    error = read();
+    EXPECT_CONTAINS(error,
+                    std::string("config.json: rope_parameters.") + first);
+  }
+}
+
+TEST_F(Config, BothFormsOfRopeMustAgree) {
+  fields["rope_parameters"] = {
+      {"rope_type", "linear"}, {"factor", 2}, {"rope_theta", 1e4}};
+  fields["rope_scaling"] = {{"type", "linear"}, {"factor", 2}};
+  ASSERT_EQ(read(), "");
+  EXPECT_FLOAT_EQ(config.rope.frequencies[0], 0.5f);
+  fields["rope_scaling"]["factor"] = 4;
+  EXPECT_CONTAINS(read(), "config.json: rope_scaling: expected null or what "
+                          "rope_parameters says");
 }
 
 TEST_F(Config, RefusesSizesThatAreNone) {
@@ -189,6 +302,38 @@ TEST_F(Config, NamesTheTensorThatContradicts) {
   for (const char *part : {"model.layers.1.mlp.up_proj.weight", "[16, 128]",
                            "[17, 128]", "intermediate_size"})
     EXPECT_CONTAINS(error, part);
+}
+
+TEST_F(Config, FusedProjectionsAreRowsOfOneTensor) {
+  fields["model_type"] = "phi3";
+  fields["architectures"] = {"Phi3ForCausalLM"};
+  fields["num_key_value_heads"] = 1;
+  ASSERT_EQ(read(), "");
+  writeTensors(allTensors());
+  EXPECT_EQ(check(), "");
+  int64_t fused = 0;
+  for (const TensorSpec &spec : getLayerTensors(config, 0)) {
+    int64_t rows = 0;
+    for (const TensorSpec::Part &part : spec.parts)
+      rows += part.rows;
+    fused += !spec.parts.empty();
+    EXPECT_TRUE(spec.parts.empty() || rows == spec.shape[0]) << spec.name;
+  }
+  EXPECT_EQ(fused, 2);
+  config.fusedProjections = false;
+  EXPECT_CONTAINS(check(), "self_attn.q_proj.weight");
+}
+
+TEST_F(Config, NoticesNormsThatItWouldLeaveOut) {
+  fields["model_type"] = "qwen3";
+  fields["architectures"] = {"Qwen3ForCausalLM"};
+  fields["num_key_value_heads"] = 2;
+  fields["head_dim"] = 64;
+  ASSERT_EQ(read(), "");
+  writeTensors(allTensors());
+  EXPECT_EQ(check(), "");
+  config.queryKeyNorms = false;
+  EXPECT_CONTAINS(check(), "model.layers.0.self_attn.q_norm.weight");
 }
 
 TEST_F(Config, NoticesTensorsThatItWouldLeaveOut) {

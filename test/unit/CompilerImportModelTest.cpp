@@ -29,8 +29,9 @@ ModelConfig smallConfig() {
   config.headDim = 64;
   config.maxPositions = 100;
   config.rmsNormEps = 1e-5;
-  config.ropeTheta = 1e4;
+  config.rope.frequencies.assign(32, 0.1f);
   config.tiedEmbeddings = config.qkvBias = config.outputBias = false;
+  config.queryKeyNorms = config.fusedProjections = false;
   return config;
 }
 
@@ -44,17 +45,20 @@ TEST(ImportModel, EverySwitchGivesAModule) {
   DialectRegistry registry;
   registerImportDialects(registry);
   MLIRContext context(registry);
-  for (int switches = 0; switches < 8; ++switches) {
+  for (int switches = 0; switches < 32; ++switches) {
     ModelConfig config = smallConfig();
     config.tiedEmbeddings = switches & 1;
     config.qkvBias = switches & 2;
     config.outputBias = switches & 4;
+    config.queryKeyNorms = switches & 8;
+    config.fusedProjections = switches & 16;
     auto module = importModel(&context, config);
     ASSERT_TRUE(static_cast<bool>(module))
         << llvm::toString(module.takeError());
-    int64_t biases = (config.qkvBias ? 3 : 0) + (config.outputBias ? 1 : 0);
+    int64_t more = (config.qkvBias ? 3 : 0) + (config.outputBias ? 1 : 0) +
+                   (config.queryKeyNorms ? 2 : 0);
     EXPECT_EQ(countOps<WeightOp>(**module),
-              (config.tiedEmbeddings ? 2 : 3) + 2 * (9 + biases));
+              (config.tiedEmbeddings ? 2 : 3) + 2 * (9 + more));
     EXPECT_EQ(countOps<linalg::MatmulOp>(**module), 2 * 7 + 1);
     EXPECT_EQ(countOps<AttendOp>(**module), 2);
   }

@@ -126,6 +126,31 @@ TEST_F(Weights, RotatedOnesAreTheStoresOwn) {
   EXPECT_EQ(read(store.pointers()[1]), read(mapped));
 }
 
+TEST_F(Weights, RowsOfATensorLieWhereTheyAreInIt) {
+  WeightStore store = llvm::cantFail(create(
+      {{"a", {1, 2}, {}, 1}, {"b", {2}, {}, 1}, {"a", {1, 2}, {{1, 2}}, 1}}));
+  EXPECT_EQ(store.pointers()[0], static_cast<const char *>(mapped) + 4);
+  auto two = [&](size_t index) {
+    std::vector<uint16_t> bits(2);
+    std::memcpy(bits.data(), store.pointers()[index], 4);
+    return bits;
+  };
+  EXPECT_EQ(two(1), std::vector<uint16_t>({0x3f82, 0x3f81}));
+  // (3 + 4, 3 - 4) over sqrt(2).
+  EXPECT_EQ(two(2), std::vector<uint16_t>({0x409e, 0xbf35}));
+}
+
+TEST_F(Weights, RefusesRowsThatATensorDoesNotHave) {
+  for (const WeightSpec &spec : std::vector<WeightSpec>{
+           {"a", {1, 2}, {}, 2}, {"a", {2, 2}, {}, 1}, {"a", {1, 3}, {}, 0}}) {
+    auto store = create({spec});
+    ASSERT_FALSE(store);
+    EXPECT_NE(
+        llvm::toString(store.takeError()).find("tensor a: expected shape"),
+        std::string::npos);
+  }
+}
+
 TEST_F(Weights, RefusesWhatDoesNotFit) {
   for (WeightSpec spec : std::vector<WeightSpec>{{"d", {4}, {}},
                                                  {"a", {4}, {}},

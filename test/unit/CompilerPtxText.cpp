@@ -129,7 +129,8 @@ static int numberBefore(StringRef text, StringRef what) {
 }
 
 PtxasReport pmkvq::test::runPtxas(const std::string &ptxas,
-                                  const std::string &ptx) {
+                                  const std::string &ptx,
+                                  const std::string &chip) {
   PtxasReport report;
   llvm::SmallString<128> source, log;
   if (llvm::sys::fs::createTemporaryFile("pmkvq", "ptx", source) ||
@@ -143,7 +144,7 @@ PtxasReport pmkvq::test::runPtxas(const std::string &ptxas,
   std::optional<StringRef> redirects[] = {StringRef(), StringRef(log),
                                           StringRef(log)};
   int status = llvm::sys::ExecuteAndWait(
-      ptxas, {ptxas, "-arch=sm_90a", "-v", source, "-o", "/dev/null"},
+      ptxas, {ptxas, "-arch=" + chip, "-v", source, "-o", "/dev/null"},
       std::nullopt, redirects);
   if (auto text = llvm::MemoryBuffer::getFile(log))
     report.output = (*text)->getBuffer().str();

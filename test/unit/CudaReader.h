@@ -32,17 +32,22 @@ struct CudaReader {
 
   static rt::Result<bench::Errors> run(const bench::Problem &problem,
                                        const bench::DeviceRun &how,
-                                       std::vector<float> *results = nullptr) {
+                                       std::vector<float> *results = nullptr,
+                                       const std::string &chip = "") {
     static auto device = open();
     if (!device.ok())
       return device.status();
-    return bench::checkOnDevice(*device, compiler().forDevices(), problem, how,
-                                results);
+    bench::DeviceCompiler forDevices = compiler().forDevices();
+    forDevices.chip = chip;
+    return bench::checkOnDevice(*device, forDevices, problem, how, results);
   }
 
   static rt::Result<bench::Errors> check(const bench::Problem &problem) {
+    auto device = open();
+    if (!device.ok())
+      return device.status();
     bench::Errors worst;
-    for (bool dependent : {false, true}) {
+    for (bool dependent : compiler().forDevices().launchesOn(**device)) {
       auto errors = run(problem, {dependent, 0, nullptr});
       if (!errors.ok())
         return errors;
@@ -52,9 +57,17 @@ struct CudaReader {
     return worst;
   }
 
-  static constexpr int64_t kHeadDims[] = {128};
+  static constexpr int64_t kHeadDims[] = {64, 128, 256};
   static bench::Errors bounds(const bench::Problem &problem) {
     return bench::boundsOf(problem);
+  }
+};
+
+/// The same with `cp.async` in place of bulk copies, as on the chips before
+/// Hopper, whose code runs on later ones too.
+struct CudaAsyncReader : CudaReader {
+  static rt::Result<bench::Errors> check(const bench::Problem &problem) {
+    return run(problem, {}, nullptr, "sm_80");
   }
 };
 

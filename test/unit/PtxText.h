@@ -52,7 +52,8 @@ struct PtxasReport {
 
 /// Path of ptxas: in PATH, or where CUDA is installed; empty if there is none.
 std::string findPtxas();
-PtxasReport runPtxas(const std::string &ptxas, const std::string &ptx);
+PtxasReport runPtxas(const std::string &ptxas, const std::string &ptx,
+                     const std::string &chip = "sm_90a");
 
 } // namespace pmkvq::test
 

@@ -32,16 +32,19 @@ struct QueryOperands {
   void store(int64_t address, uint32_t word) {
     std::memcpy(&memory.at(address), &word, 4);
   }
-  int64_t columnsPerQuery() const { return 2 / shared.queriesPerLane(); }
-  int64_t columnsOf(int query) const {
-    return query * columnsPerQuery() * SharedLayout::kColumnBytes;
+  int64_t columnsPerQuery() const { return 2 / shared.laneStride(); }
+  /// Where a query's columns begin; `perSet` operands a set of queries.
+  int64_t columnsOf(int query, int64_t perSet) const {
+    return query / SharedLayout::kColumns * perSet * shared.operandBytes() +
+           query % SharedLayout::kColumns * columnsPerQuery() *
+               SharedLayout::kColumnBytes;
   }
 
   /// Query `query` as stageHalfQueries writes it: lane l has dims 4 l .. + 3.
   void stageHalves(int query, const std::vector<uint16_t> &q) {
     for (int lane = 0; lane * 4 < shared.headDim; ++lane) {
       int kb = lane >> 3, h = lane >> 2 & 1, t = lane & 3;
-      int64_t place = columnsOf(query) + (kb << 9) + (t << 4) + (h << 3);
+      int64_t place = columnsOf(query, 1) + (kb << 9) + (t << 4) + (h << 3);
       for (int i = 0; i < 2; ++i) {
         uint32_t word = q[4 * lane + 2 * i] | uint32_t(q[4 * lane + 2 * i + 1])
                                                   << 16;
@@ -57,14 +60,14 @@ struct QueryOperands {
     int64_t toRest = shared.operands() == 1 ? SharedLayout::kColumnBytes
                                             : shared.operandBytes();
     for (int lane = 0; lane * 4 < shared.headDim; ++lane) {
-      int block = lane >> 2, half = lane >> 1 & 1, t = (lane & 1) << 1;
-      int64_t place = columnsOf(query) + (block >> 1 << 9) + (t << 4) +
-                      (((block & 1) << 1) + half) * 4;
+      int block = lane >> 2, t = lane & 3;
+      int64_t place = columnsOf(query, 2) + (block >> 1 << 9) + (t << 4) +
+                      ((block & 1) << 3);
       for (int i = 0; i < 2; ++i) {
         int64_t dim = 4 * lane + 2 * i;
-        store(place + i * 16, q[dim] | uint32_t(q[dim + 1]) << 16);
-        store(place + i * 16 + toRest, rest[dim] | uint32_t(rest[dim + 1])
-                                                       << 16);
+        store(place + i * 4, q[dim] | uint32_t(q[dim + 1]) << 16);
+        store(place + i * 4 + toRest, rest[dim] | uint32_t(rest[dim + 1])
+                                                      << 16);
       }
     }
   }

@@ -112,21 +112,28 @@ TYPED_TEST_P(ReadConformance, FormatsOfBothAxes) {
   this->expectRight(shape);
 }
 
-TYPED_TEST_P(ReadConformance, GroupsOfOneToEightQueries) {
-  for (int64_t group : {1, 2, 4, 5, 7, 8}) {
+TYPED_TEST_P(ReadConformance, GroupsOfOneToSixteenQueries) {
+  for (int64_t group : {1, 2, 4, 5, 8, 9, 16}) {
     bench::Shape shape = this->shape("mixed:2=1/4=1/8=1/16=1", "1100");
     shape.queryHeads = 2 * group;
     this->expectRight(shape);
   }
   bench::Shape shape = this->shape("mixed:k16v2=1/k4v16=1", "1100");
-  shape.queryHeads = 16;
-  this->expectRight(shape);
+  for (int64_t group : {8, 16}) {
+    shape.queryHeads = 2 * group;
+    this->expectRight(shape);
+  }
 }
 
 TYPED_TEST_P(ReadConformance, HeadDims) {
   for (int64_t headDim : TypeParam::kHeadDims) {
     bench::Shape shape = this->shape("mixed:2=1/4=1/8=1/16=1", "1100");
     shape.headDim = headDim;
+    shape.queryHeads = 6;
+    this->expectRight(shape);
+    shape.queryHeads = 16;
+    shape.levels = "mixed:k16v2=1/k4v16=1/k2v8=1/k8v4=1";
+    shape.keyFormat = "<per_token, hadamard>";
     this->expectRight(shape);
   }
 }
@@ -155,7 +162,7 @@ REGISTER_TYPED_TEST_SUITE_P(ReadConformance, EveryLevel,
                             LevelsOfKeysAndValuesApart,
                             LevelsMixedInOneSequence,
                             RaggedBatchesWithSinkAndWindow, FormatsOfBothAxes,
-                            GroupsOfOneToEightQueries, HeadDims, NormalInputs,
+                            GroupsOfOneToSixteenQueries, HeadDims, NormalInputs,
                             OutlierChannels, TinyRanges, HugeRanges,
                             ConstantGroups, WhatIsNoNumberStaysNone);
 

@@ -56,7 +56,9 @@ TEST_F(CudaDeviceTest, KnowsItsChip) {
   standIn.state().minor = 6;
   EXPECT_EQ(open()->chip(), "sm_86");
   standIn.state().major = 12;
-  EXPECT_EQ(open()->chip(), "sm_89");
+  EXPECT_EQ(open()->chip(), "sm_120");
+  standIn.state().major = 10;
+  EXPECT_EQ(open()->chip(), "sm_100");
 }
 
 TEST_F(CudaDeviceTest, RefusesChipsWithoutTheInstructions) {
@@ -210,6 +212,7 @@ TEST_F(CudaDeviceTest, PoolsAreLaidOutAsTheKernelAddressesThem) {
   layout.blocks = 5;
   layout.fixedAreas = 2;
   layout.slots = 3;
+  layout.slotBytes = 1024;
   auto pool = cuda::CachePool::create(device, layout);
   ASSERT_TRUE(pool.ok()) << pool.status().message();
   // 144 tokens of keys, then of values, for each area.
@@ -227,6 +230,10 @@ TEST_F(CudaDeviceTest, PoolsAreLaidOutAsTheKernelAddressesThem) {
   EXPECT_TRUE(pool->blocks().allocate(5, ids.data()).ok());
   EXPECT_EQ(pool->blocks().allocate(1, ids.data()).code(),
             StatusCode::OutOfMemory);
+  layout.slotBytes = 1000;
+  EXPECT_EQ(cuda::CachePool::create(device, layout).status().code(),
+            StatusCode::InvalidArgument);
+  layout.slotBytes = 1024;
   layout.blocks = -1;
   EXPECT_EQ(cuda::CachePool::create(device, layout).status().code(),
             StatusCode::InvalidArgument);

@@ -292,7 +292,11 @@ TEST_F(SessionTest, BadArgumentsAreRefused) {
 TEST_F(SessionTest, BadOptionsAreRefused) {
   auto code = [&](int32_t sequences, int64_t tokens, int64_t budget,
                   int32_t threads) {
-    SessionOptions options{sequences, tokens, budget, threads, {}, nullptr};
+    SessionOptions options;
+    options.maxSequences = sequences;
+    options.maxTokens = tokens;
+    options.budgetBytes = budget;
+    options.threads = threads;
     return Session::open(program(), options).status().code();
   };
   EXPECT_EQ(code(0, 0, 0, 1), StatusCode::InvalidArgument);

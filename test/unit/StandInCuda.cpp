@@ -249,6 +249,24 @@ int cuMemcpyDtoD_v2(DeviceAddress to, DeviceAddress from, size_t bytes) {
   });
   return kDriverSuccess;
 }
+// A stream's copies are in order with its kernels, which run at once.
+int cuMemcpyHtoDAsync_v2(DeviceAddress to, const void *from, size_t bytes,
+                         StreamHandle) {
+  BEGIN();
+  if (!inside(to, bytes))
+    return kDriverInvalidValue;
+  std::memcpy(reinterpret_cast<void *>(to), from, bytes);
+  return kDriverSuccess;
+}
+int cuMemcpyDtoDAsync_v2(DeviceAddress to, DeviceAddress from, size_t bytes,
+                         StreamHandle) {
+  BEGIN();
+  if (!inside(to, bytes) || !inside(from, bytes))
+    return kDriverInvalidValue;
+  std::memcpy(reinterpret_cast<void *>(to), reinterpret_cast<void *>(from),
+              bytes);
+  return kDriverSuccess;
+}
 int cuMemsetD8_v2(DeviceAddress to, unsigned char byte, size_t bytes) {
   BEGIN();
   if (!inside(to, bytes))

@@ -13,6 +13,7 @@
 #include "bench/Shape.h"
 #include "pmkvq/Reference/Bits.h"
 #include "pmkvq/Target/FragmentLayout.h"
+#include "pmkvq/Target/SlotLayout.h"
 #include "pmkvq_rt/Abi.h"
 #include "pmkvq_rt/DeviceAbi.h"
 
@@ -77,10 +78,10 @@ private:
     uint32_t code = codes[place.byte] >> place.bit & ((1u << level) - 1);
     const uint8_t *slot =
         arguments.parameters +
-        int64_t(unit.slot) * rt::deviceSlotBytes(headDim, keysPerToken);
+        int64_t(unit.slot) * deviceSlotBytes(headDim, keysPerToken);
     bool perToken = part == rt::kValue || keysPerToken;
     if (part == rt::kValue)
-      slot += rt::deviceValueParameters(headDim, keysPerToken);
+      slot += deviceValueParameters(headDim, keysPerToken);
     double parameters[2];
     for (int32_t which : {0, 1}) {
       int64_t index =

@@ -5,12 +5,15 @@
 //===----------------------------------------------------------------------===//
 
 #include "Bench.h"
+#include "CachePlace.h"
 #include "CachePlan.h"
 #include "Kernels.h"
 #include "Output.h"
 #include "bench/DeviceBench.h"
 #include "bench/HostBench.h"
+#include "bench/PrefillBench.h"
 #include "bench/Sweep.h"
+#include "bench/WriteBench.h"
 
 using namespace pmkvq;
 using namespace pmkvq::run;
@@ -27,13 +30,6 @@ struct Place {
 };
 } // namespace
 
-static rt::Result<cuda::DeviceRef> openDevice() {
-  auto driver = cuda::Driver::load();
-  if (!driver.ok())
-    return driver.status();
-  return cuda::Device::open(std::move(*driver));
-}
-
 /// The GPU if it is asked for or can be used, else the CPU; says which.
 static Expected<Place> choosePlace(const Options &options) {
   Place place;
@@ -43,7 +39,9 @@ static Expected<Place> choosePlace(const Options &options) {
       place.device = std::move(*device);
       llvm::errs() << "cuda: " << place.device->name() << ", "
                    << place.device->multiprocessors()
-                   << " multiprocessors, compiling for " << place.device->chip()
+                   << " multiprocessors, compiling for "
+                   << (options.chip.empty() ? place.device->chip()
+                                            : options.chip)
                    << "\n";
       return place;
     }
@@ -61,32 +59,51 @@ static Expected<Place> choosePlace(const Options &options) {
 }
 
 static rt::Result<std::vector<bench::Measurement>>
-measure(const Place &place, KernelCompiler &compiler,
-        const bench::Shape &shape) {
-  rt::Result<bench::Problem> problem = bench::understand(shape);
-  if (!problem.ok())
-    return problem.status();
-  if (place.device)
-    return bench::measureOnDevice(place.device, compiler.forDevices(),
-                                  *problem);
-  rt::Result<bench::HostKernels> kernels = compiler.compileHost(*problem);
-  if (!kernels.ok())
-    return kernels.status();
-  rt::Result<bench::Measurement> row =
-      bench::measureOnHost(*place.threads, *kernels, *problem);
+toRows(rt::Result<bench::Measurement> row) {
   if (!row.ok())
     return row.status();
   return std::vector<bench::Measurement>{std::move(*row)};
+}
+
+static rt::Result<std::vector<bench::Measurement>>
+measure(const Place &place, KernelCompiler &compiler, const std::string &what,
+        const std::string &chip, const bench::Shape &shape) {
+  rt::Result<bench::Problem> problem = bench::understand(shape);
+  if (!problem.ok())
+    return problem.status();
+  if (what == "requantize")
+    return toRows(bench::measureRequantize(place.device, compiler.forDevices(),
+                                           *problem));
+  if (what == "append")
+    return toRows(
+        bench::measureAppend(place.device, compiler.forDevices(), *problem));
+  if (what == "prefill")
+    return toRows(
+        bench::measurePrefill(place.device, compiler.forDevices(), *problem));
+  if (place.device) {
+    bench::DeviceCompiler forDevices = compiler.forDevices();
+    forDevices.chip = chip;
+    return bench::measureOnDevice(place.device, forDevices, *problem);
+  }
+  rt::Result<bench::HostKernels> kernels = compiler.compileHost(*problem);
+  if (!kernels.ok())
+    return kernels.status();
+  return toRows(bench::measureOnHost(*place.threads, *kernels, *problem));
 }
 
 Error pmkvq::run::runBench(const Options &options) {
   Expected<Place> place = choosePlace(options);
   if (!place)
     return place.takeError();
+  if (options.bench != "attention" && !place->device)
+    return llvm::createStringError(
+        "--bench=" + options.bench +
+        " runs on a GPU only so far; --bench=attention runs here");
   const bool csv = options.output == Options::Output::Csv;
-  if (Error error = printOut(csv ? bench::csvHeader() : bench::textHeader()))
+  if (Error error = printOut(csv ? bench::csvHeader(options.bench == "prefill")
+                                 : bench::textHeader()))
     return error;
-  KernelCompiler compiler;
+  KernelCompiler compiler(options.cpu);
   std::vector<bench::Shape> shapes =
       bench::expand(options.sweep, place->device ? bench::kDeviceContext
                                                  : bench::kHostContext);
@@ -94,7 +111,7 @@ Error pmkvq::run::runBench(const Options &options) {
   Progress progress;
   for (const bench::Shape &shape : shapes) {
     progress.show("measuring " + bench::describe(shape));
-    auto rows = measure(*place, compiler, shape);
+    auto rows = measure(*place, compiler, options.bench, options.chip, shape);
     progress.clear();
     if (!rows.ok()) {
       ++failed;

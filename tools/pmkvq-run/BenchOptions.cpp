@@ -10,6 +10,7 @@
 #include "llvm/ADT/SmallVector.h"
 #include <limits>
 
+using namespace pmkvq;
 using namespace pmkvq::run;
 using llvm::Error;
 using llvm::Expected;
@@ -64,12 +65,12 @@ static Error readFormats(const StringOption &option,
 }
 
 Error pmkvq::run::checkBenchOptions(const CommandLine &line) {
-  const llvm::cl::Option *own[] = {&line.kvHeads, &line.queryHeads,
-                                   &line.headDim, &line.batch,
-                                   &line.context, &line.levels};
-  const llvm::cl::Option *shared[] = {&line.bench,       &line.keyFormat,
-                                      &line.valueFormat, &line.device,
-                                      &line.threads,     &line.output};
+  const llvm::cl::Option *own[] = {
+      &line.kvHeads, &line.queryHeads, &line.headDim, &line.batch,
+      &line.context, &line.levels,     &line.chip};
+  const llvm::cl::Option *shared[] = {
+      &line.bench, &line.keyFormat, &line.valueFormat, &line.device,
+      &line.cpu,   &line.threads,   &line.output};
   for (const OptionGroup &group : line.groups)
     for (const llvm::cl::Option *option : group.options) {
       bool given = option->getNumOccurrences() > 0;
@@ -90,8 +91,10 @@ Error pmkvq::run::checkBenchOptions(const CommandLine &line) {
 
 Error pmkvq::run::readBench(const CommandLine &line, Options &options) {
   options.action = Options::Action::Bench;
-  if (Expected<std::string> what = readChoice(line.bench); !what)
+  Expected<std::string> what = readChoice(line.bench);
+  if (!what)
     return what.takeError();
+  options.bench = *what;
   bench::Sweep &sweep = options.sweep;
   const std::pair<const StringOption *, std::vector<int64_t> *> counts[] = {
       {&line.kvHeads, &sweep.kvHeads},
@@ -111,6 +114,11 @@ Error pmkvq::run::readBench(const CommandLine &line, Options &options) {
   if (!device)
     return device.takeError();
   options.device = *device;
+  options.chip = line.chip;
+  Expected<std::string> cpu = readChoice(line.cpu);
+  if (!cpu)
+    return cpu.takeError();
+  options.cpu = *cpu;
   Expected<std::string> form = readChoice(line.output);
   if (!form)
     return form.takeError();
@@ -119,8 +127,15 @@ Error pmkvq::run::readBench(const CommandLine &line, Options &options) {
   options.output =
       *form == "csv" ? Options::Output::Csv : Options::Output::Text;
   // A shape that cannot be is better refused before anything is measured.
-  for (const bench::Shape &shape : bench::expand(sweep, "128"))
-    if (auto problem = bench::understand(shape); !problem.ok())
-      return llvm::createStringError("--bench: " + problem.status().message());
+  rt::Status status = bench::checkCount(sweep);
+  if (status.ok())
+    for (const bench::Shape &shape : bench::expand(sweep, "128")) {
+      auto problem = bench::understand(shape);
+      status = problem.ok() ? bench::checkOrder(*problem) : problem.status();
+      if (!status.ok())
+        break;
+    }
+  if (!status.ok())
+    return llvm::createStringError("--bench: " + status.message());
   return readThreads(line, options);
 }

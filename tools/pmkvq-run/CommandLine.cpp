@@ -60,6 +60,13 @@ CommandLine::CommandLine()
       device("device", "auto|cpu|cuda",
              "Where to run: cuda for --bench only so far (default auto: a GPU "
              "where it can be used, else the CPU)"),
+      cacheDevice("cache-device", "cpu|cuda",
+                  "Where the cache is kept, written and attended to, while the "
+                  "rest of the model runs on the CPU (default cpu)"),
+      cpu("cpu", "native|generic|avx2|avx512",
+          "Whose instructions code for the CPU may use: all that this machine "
+          "has (native, default), those of any machine of its kind, or these; "
+          "--emit=asm prints code for a CPU that is not here"),
       threads("threads", "N", "Threads (default: one a core)"),
       output("output", "text|jsonl|csv",
              "Text as it comes (default), one JSON line a prompt and a "
@@ -67,9 +74,13 @@ CommandLine::CommandLine()
       logits("logits", "FILE",
              "Also write the logits after every prompt token, fed one by one "
              "after the first chunk, as safetensors: logits.0, logits.1, ..."),
-      bench("bench", "attention",
+      bench("bench", "attention|append|prefill|requantize",
             "Check decode attention against double precision and measure it "
-            "beside reading the same bytes; needs no MODEL; comma lists in the "
+            "beside reading the same bytes; or, on a GPU, what writes a cache "
+            "against the reference, beside copying as many bytes: append, with "
+            "a flush to the level of --levels every 128 steps, or requantize, "
+            "from there to half of it; or prefill, of 2,048 new tokens a "
+            "sequence over the context; needs no MODEL; comma lists in the "
             "options of this group are swept"),
       kvHeads("kv-heads", "8", "Heads of keys and values"),
       queryHeads("q-heads", "32", "Query heads, a multiple of them"),
@@ -82,8 +93,13 @@ CommandLine::CommandLine()
               "window"),
       levels("levels", "LEVELS",
              "16, 8, 4, 2, k4v2 (keys 4, values 2), or "
-             "mixed:2=192/4=48/8=16, pages in these proportions, oldest first "
-             "(default 16,8,4,2)"),
+             "mixed:2=192/4=48/8=16, pages in these proportions, oldest first, "
+             "each level once, none above a later one (default 16,8,4,2)"),
+      chip(
+          "chip", "sm_80",
+          "Compile attention for this kind of GPU; an older one's code runs on "
+          "later ones, and before sm_90 the cache is copied with cp.async "
+          "(default: the GPU's own)"),
       explain("explain",
               "Print what the run will take, when its pages fall and what the "
               "budget buys, and stop; fails with the bytes missing if it does "
@@ -122,11 +138,12 @@ CommandLine::CommandLine()
        "pmkvq-run model.gguf --prompt=Hello --max-tokens=2000 \\\n"
        "        --kv-budget=64MiB --key-floor=4"},
       {"How it runs",
-       {&device, &threads, &output, &logits},
+       {&device, &cacheDevice, &cpu, &threads, &output, &logits},
        "pmkvq-run test/models/reasoner --max-tokens=112 --output=jsonl \\\n"
        "        --prompts=test/models/reasoner/programs-16.jsonl"},
       {"Benchmark",
-       {&bench, &kvHeads, &queryHeads, &headDim, &batch, &context, &levels},
+       {&bench, &kvHeads, &queryHeads, &headDim, &batch, &context, &levels,
+        &chip},
        "pmkvq-run --bench=attention --batch=1,8 --context=32768 \\\n"
        "        --levels=4,2,k4v2,mixed:2=192/4=48/8=16 --output=csv"},
       {"Looking inside",

@@ -76,6 +76,8 @@ struct CommandLine {
   StringOption seed;
 
   ChoiceOption device;
+  ChoiceOption cacheDevice;
+  ChoiceOption cpu;
   StringOption threads;
   ChoiceOption output;
   StringOption logits;
@@ -87,6 +89,7 @@ struct CommandLine {
   StringOption batch;
   StringOption context;
   StringOption levels;
+  StringOption chip;
 
   Flag explain;
   Flag check;

@@ -62,9 +62,11 @@ Expected<std::string> pmkvq::run::emitCode(const Options &options,
     return module.takeError();
   if (options.action != Action::EmitMLIR) {
     FirstError diagnostics(context);
-    return HostProgram::print(**module, options.action == Action::EmitLLVM
-                                            ? HostProgram::Form::LLVMIR
-                                            : HostProgram::Form::Assembly);
+    return HostProgram::print(**module,
+                              options.action == Action::EmitLLVM
+                                  ? HostProgram::Form::LLVMIR
+                                  : HostProgram::Form::Assembly,
+                              options.cpu);
   }
   std::string text;
   llvm::raw_string_ostream(text) << **module << "\n";

@@ -14,6 +14,7 @@
 #include "pmkvq/Target/FirstError.h"
 #include "pmkvq/Target/HostProgram.h"
 #include "llvm/Support/FormatVariadic.h"
+#include <set>
 
 using namespace pmkvq;
 using namespace pmkvq::run;
@@ -28,7 +29,8 @@ static mlir::DialectRegistry makeRegistry() {
   return registry;
 }
 
-KernelCompiler::KernelCompiler() : context(makeRegistry()) {}
+KernelCompiler::KernelCompiler(std::string cpu)
+    : cpu(std::move(cpu)), context(makeRegistry()) {}
 
 static rt::Status toStatus(llvm::Error error) {
   return {rt::StatusCode::Unimplemented, llvm::toString(std::move(error))};
@@ -63,7 +65,8 @@ func.func @layer(%q: tensor<?x{1}x{2}xf32>, %k: tensor<?x{0}x{2}xf32>,
 
 /// Runs all stages; of the program, only the kernels remain.
 static Expected<std::unique_ptr<HostProgram>>
-compileProgram(const bench::Problem &problem, mlir::MLIRContext &context) {
+compileProgram(const bench::Problem &problem, llvm::StringRef cpu,
+               mlir::MLIRContext &context) {
   FirstError diagnostics(context);
   auto module =
       mlir::parseSourceString<ModuleOp>(moduleText(problem), &context);
@@ -80,7 +83,7 @@ compileProgram(const bench::Problem &problem, mlir::MLIRContext &context) {
     if (stage.name == "tile")
       module->lookupSymbol("layer")->erase();
   }
-  return HostProgram::compile(*module);
+  return HostProgram::compile(*module, cpu);
 }
 
 rt::Result<bench::HostKernels>
@@ -91,7 +94,7 @@ KernelCompiler::compileHost(const bench::Problem &problem) {
                     shape.headDim, shape.keyFormat, shape.valueFormat);
   if (auto found = compiled.find(key); found != compiled.end())
     return found->second;
-  auto program = compileProgram(problem, context);
+  auto program = compileProgram(problem, cpu, context);
   if (!program)
     return toStatus(program.takeError());
   bench::HostKernels kernels;
@@ -114,7 +117,24 @@ toCode(Expected<mlir::pmkvq::DeviceKernel> kernel) {
   if (!kernel)
     return toStatus(kernel.takeError());
   return bench::DeviceCode{std::move(kernel->ptx), std::move(kernel->name),
-                           kernel->threads, kernel->sharedBytes};
+                           kernel->threads, kernel->sharedBytes,
+                           kernel->slotBytes};
+}
+
+static void describe(mlir::pmkvq::CacheSpec &spec,
+                     const bench::Problem &problem, const std::string &chip) {
+  spec.kvHeads = problem.shape.kvHeads;
+  spec.headDim = problem.shape.headDim;
+  spec.keyFormat = problem.shape.keyFormat;
+  spec.valueFormat = problem.shape.valueFormat;
+  spec.chip = chip;
+}
+
+static void describe(mlir::pmkvq::AttentionSpec &spec,
+                     const bench::Problem &problem, const std::string &chip) {
+  describe(static_cast<mlir::pmkvq::CacheSpec &>(spec), problem, chip);
+  spec.queryHeads = problem.shape.queryHeads;
+  spec.scale = problem.scale();
 }
 
 bench::DeviceCompiler KernelCompiler::forDevices() {
@@ -122,19 +142,40 @@ bench::DeviceCompiler KernelCompiler::forDevices() {
   compiler.decode = [this](const bench::Problem &problem, bool dependentLaunch,
                            const std::string &chip) {
     mlir::pmkvq::DecodeSpec spec;
-    spec.kvHeads = problem.shape.kvHeads;
-    spec.queryHeads = problem.shape.queryHeads;
-    spec.headDim = problem.shape.headDim;
-    spec.scale = problem.scale();
-    spec.keyFormat = problem.shape.keyFormat;
-    spec.valueFormat = problem.shape.valueFormat;
+    describe(spec, problem, chip);
     spec.kinds = problem.kinds();
     spec.dependentLaunch = dependentLaunch;
-    spec.chip = chip;
     return toCode(mlir::pmkvq::compileDecode(context, spec));
   };
   compiler.read = [this](const std::string &chip) {
     return toCode(mlir::pmkvq::compileRead(context, chip));
+  };
+  compiler.prefill = [this](const bench::Problem &problem,
+                            const std::string &chip) {
+    mlir::pmkvq::PrefillSpec spec;
+    describe(spec, problem, chip);
+    // The chunk's own tokens are raw.
+    std::set<int64_t> keys = {16}, values = {16};
+    for (rt::UnitKind kind : problem.kinds()) {
+      keys.insert(kind.key);
+      values.insert(kind.value);
+    }
+    spec.keyLevels.assign(keys.begin(), keys.end());
+    spec.valueLevels.assign(values.begin(), values.end());
+    return toCode(mlir::pmkvq::compilePrefill(context, spec));
+  };
+  compiler.writers =
+      [this](const bench::Problem &problem, bool positions,
+             const std::string &chip) -> rt::Result<rt::cuda::WriterCode> {
+    mlir::pmkvq::WriterSpec spec;
+    describe(spec, problem, chip);
+    spec.sink = bench::kSinkTokens;
+    spec.embedsPositions = positions;
+    auto kernels = mlir::pmkvq::compileWriters(context, spec);
+    if (!kernels)
+      return toStatus(kernels.takeError());
+    return rt::cuda::WriterCode{std::move(kernels->ptx),
+                                std::move(kernels->threads)};
   };
   return compiler;
 }

@@ -19,15 +19,17 @@ namespace pmkvq::run {
 /// levels and lengths.
 class KernelCompiler {
 public:
-  KernelCompiler();
+  /// `cpu` is one of HostProgram::compile.
+  explicit KernelCompiler(std::string cpu = "native");
 
-  /// Errors: what MLIR reports first.
+  /// Errors: what MLIR reports first, or that this machine is no such CPU.
   rt::Result<bench::HostKernels> compileHost(const bench::Problem &problem);
 
   /// A compiler for GPUs; lives as long as this.
   bench::DeviceCompiler forDevices();
 
 private:
+  std::string cpu;
   mlir::MLIRContext context;
   std::map<std::string, bench::HostKernels> compiled;
 };

@@ -180,6 +180,8 @@ static Error checkTogether(const CommandLine &line, Options &options) {
     return conflict(action, "--logits", action.str() + " runs nothing");
   if (line.check)
     return conflict(action, "--check", action.str() + " runs nothing");
+  if (line.cacheDevice.given())
+    return conflict(action, "--cache-device", action.str() + " runs nothing");
   if (!options.hasPrompts() && line.kvBits.given())
     return llvm::createStringError(
         "expected --kv-budget instead of --kv-bits, or prompts and "
@@ -329,8 +331,17 @@ static Error readExecution(const CommandLine &line, Options &options) {
   if (*place == "cuda")
     return optionError(line.device,
                        "cpu or auto with a MODEL, because whole steps do not "
-                       "run on a GPU yet (--bench=attention does)",
+                       "run on a GPU yet (--bench=attention does, and "
+                       "--cache-device=cuda keeps the cache there)",
                        line.device);
+  Expected<std::string> cache = readChoice(line.cacheDevice);
+  if (!cache)
+    return cache.takeError();
+  options.cacheDevice = *cache;
+  Expected<std::string> cpu = readChoice(line.cpu);
+  if (!cpu)
+    return cpu.takeError();
+  options.cpu = *cpu;
   Expected<std::string> form = readChoice(line.output);
   if (!form)
     return form.takeError();

@@ -76,6 +76,14 @@ struct Options {
 
   /// "auto", "cpu" or "cuda".
   std::string device = "auto";
+  /// The CPU that code is made for, of HostProgram::compile.
+  std::string cpu = "native";
+  /// The kind of GPU that a benchmark compiles for; empty: the device's.
+  std::string chip;
+  /// "cpu" or "cuda": where the cache of a model lies.
+  std::string cacheDevice = "cpu";
+  /// "attention", "append", "prefill" or "requantize".
+  std::string bench;
   bench::Sweep sweep;
 
   bool emits() const {

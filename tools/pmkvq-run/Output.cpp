@@ -142,8 +142,9 @@ static void printSummary(const rt::Session &session, const Timing &timing,
       "tokens  {0} in, {1} out; {2:F1} a second, prefill {3:F1}\n",
       timing.promptTokens, timing.newTokens, timing.tokensPerSecond(),
       timing.prefillTokensPerSecond());
-  llvm::errs() << "cache   " << kibText(bytes.peak) << " of "
-               << (bytes.budget ? kibText(bytes.budget) : "no budget")
+  llvm::errs() << "cache   " << kibText(bytes.peak)
+               << (bytes.budget ? " of " + kibText(bytes.budget)
+                                : ", without a budget")
                << "; bf16 would take " << kibText(bytes.bf16Equivalent) << "\n";
   llvm::errs() << "pages   keys " << levelsText(totalLevels(session, rt::kKey))
                << "; values " << levelsText(totalLevels(session, rt::kValue))

@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Bench.h"
+#include "CachePlace.h"
 #include "CachePlan.h"
 #include "Check.h"
 #include "Compile.h"
@@ -32,6 +33,7 @@ using llvm::Error;
 using llvm::Expected;
 using llvm::StringRef;
 using mlir::pmkvq::Checkpoint;
+using mlir::pmkvq::DeviceSession;
 using mlir::pmkvq::HostProgram;
 using mlir::pmkvq::ModelConfig;
 using mlir::pmkvq::WeightStore;
@@ -48,6 +50,13 @@ struct Model {
 struct Loaded {
   std::unique_ptr<HostProgram> code;
   WeightStore weights;
+};
+
+/// What a run needs beside its program.
+struct Equipment {
+  CachePlace cache;
+  /// Null: nothing is checked.
+  std::unique_ptr<check::AttentionChecker> checker;
 };
 } // namespace
 
@@ -66,31 +75,47 @@ static Expected<Model> openModel(StringRef name) {
   return Model{*folder, std::move(*config), std::move(*checkpoint)};
 }
 
-/// Compiles the model and hands its weights over.  `checker` is made if the
-/// options ask for one.
-static Expected<rt::Program>
-loadProgram(Model &model, const CachePlan &plan, const Options &options,
-            mlir::MLIRContext &context,
-            std::unique_ptr<check::AttentionChecker> &checker) {
+/// Compiles the model and hands its weights over.  `equipment` becomes what the
+/// options ask for.
+static Expected<rt::Program> loadProgram(Model &model, const CachePlan &plan,
+                                         const Options &options,
+                                         mlir::MLIRContext &context,
+                                         Equipment &equipment) {
+  Expected<CachePlace> place = chooseCachePlace(options);
+  if (!place)
+    return place.takeError();
   std::vector<check::Attention> layers;
-  auto module = compileModule(model.config, plan.compiler, options.dumpFolder,
-                              /*lastStage=*/"", context,
-                              [&](StringRef stage, mlir::ModuleOp planned) {
-                                if (stage == "plan")
-                                  layers = check::collectAttention(planned);
-                              });
-  if (!module)
+  std::optional<Expected<DeviceSession>> device;
+  auto module = compileModule(
+      model.config, plan.compiler, options.dumpFolder,
+      /*lastStage=*/"", context, [&](StringRef stage, mlir::ModuleOp planned) {
+        if (stage != "plan")
+          return;
+        layers = check::collectAttention(planned);
+        if (place->device)
+          device.emplace(DeviceSession::collect(planned));
+      });
+  if (!module) {
+    if (device && !*device)
+      llvm::consumeError(device->takeError());
     return module.takeError();
-  Expected<std::unique_ptr<HostProgram>> code = HostProgram::compile(**module);
+  }
+  if (device && !*device)
+    return device->takeError();
+  Expected<std::unique_ptr<HostProgram>> code =
+      HostProgram::compile(**module, options.cpu);
   if (!code)
     return code.takeError();
   Expected<rt::ProgramEntries> entries = (*code)->entries();
   if (!entries)
     return entries.takeError();
-  auto made = makeChecker(options, std::move(layers), **code);
-  if (!made)
-    return made.takeError();
-  checker = std::move(*made);
+  auto checker = makeChecker(options, std::move(layers), **code);
+  if (!checker)
+    return checker.takeError();
+  if (device)
+    if (Error error = makeStore(options, **device, **code, context, *place))
+      return error;
+  equipment = {std::move(*place), std::move(*checker)};
   Expected<WeightStore> weights =
       WeightStore::create(std::move(model.checkpoint), (*code)->weights());
   if (!weights)
@@ -280,20 +305,23 @@ static Error generate(Model &model, const Options &options,
   if (options.output == Options::Output::Text && text.hasTokenizer())
     llvm::consumeError(text.start());
   progress.show("compiling");
-  std::unique_ptr<check::AttentionChecker> checker;
+  Equipment equipment;
   Expected<rt::Program> program =
-      loadProgram(model, batch->plan, options, context, checker);
+      loadProgram(model, batch->plan, options, context, equipment);
   if (!program)
     return program.takeError();
+  rt::SessionOptions sessionOptions = batch->plan.workload.session;
+  sessionOptions.store = equipment.cache.store;
   rt::Result<std::unique_ptr<rt::Session>> session =
-      rt::Session::open(std::move(*program), batch->plan.workload.session);
+      rt::Session::open(std::move(*program), std::move(sessionOptions));
   if (!session.ok())
     return toError(session.status());
+  check::AttentionChecker *checker = equipment.checker.get();
   if (checker)
     checker->watch(**session);
   Error error = runBatch(model.config, *batch, options, **session, text,
-                         checker.get(), progress);
-  return judge(options, checker.get(), std::move(error));
+                         checker, progress);
+  return judgeCache(equipment.cache, judge(options, checker, std::move(error)));
 }
 
 static Error runTool(int argc, char **argv) {

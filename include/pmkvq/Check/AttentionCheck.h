@@ -45,8 +45,9 @@ namespace pmkvq::check {
 /// products whose terms are at most |q_d| max_t |k_td|; where key channels have
 /// offsets far above their spread, as in Qwen2, these add up to some 10^3 nats:
 /// e = sqrt(128 + 32) 2^-24 10^3 = 8e-4 at worst, and 10^-6 on models without
-/// them.  Queries and weights held in 15 bits beside a common factor add
-/// 2^-16 each.  A page that is left out, read at a wrong level or with the
+/// them.  Queries and weights held in 15 bits beside a common factor add 2^-16
+/// of a score's largest term for each of head_dim products, and of the largest
+/// weight for each of 128: some 10^-4 on models.  A page that is left out, read at a wrong level or with the
 /// wrong parameters moves an output by 10^-2 and more.
 inline constexpr double kTolerance = 1e-3;
 

@@ -13,7 +13,8 @@
 //
 // A lane's queries: t where there are up to 4 (the 8 columns of an operand are
 // two bytes of 4 queries), 2 t and 2 t + 1 where there are up to 8 (one operand
-// of 8 high bytes, one of 8 low ones).
+// of 8 high bytes, one of 8 low ones), and these and 8 more where there are up
+// to 16 (a second set of such operands).
 //
 // Each step that is more than elementwise arithmetic is an op here, which a
 // pass of its own lowers.
@@ -142,11 +143,12 @@ def PMKVQ_MultiplyCodesOp : PMKVQ_Op<"multiply_codes"> {
 
     (C1) `level`, `tokens` and `head_dim` describe a FragmentLayout of whole
          vectors.
-    (C2) Each of `columns` has two words for every block of k; there are one or
-         two.
+    (C2) Each of `columns` has two words for every block of k; there are one,
+         two or four.
     (C3) Each of `sums` has two elements for every block of rows, and there are
          as many as `columns`.
-    (C4) No sum of a part leaves the 23 bits that the lowering has for it.
+    (C4) Where sums over all of k may leave the 23 bits that the lowering has
+         for them, parts of k whose sums do not divide its blocks.
 
     Lowers to: one 16-byte load a vector, an AND for each register of an
     operand (none at 8 bits and above), one matrix instruction for each operand,
@@ -188,7 +190,8 @@ def PMKVQ_OnlineSoftmaxOp : PMKVQ_Op<"online_softmax",
 
     A score that is no number makes the sum none.
 
-    (C1) One or two queries; as many of each operand, and five results for each.
+    (C1) One, two or four queries; as many of each operand, and five results for
+         each.
     (C2) Products, factors, biases and weights of a query are as many.
     (C3) Outputs are as many as those they become.
 
@@ -236,7 +239,7 @@ def PMKVQ_RepackWeightsOp : PMKVQ_Op<"repack_weights",
     back; `sums` are the lane's own of n, times `unscale`.
 
     (C1) `ranges` and each of `columns` have a word for two weights.
-    (C2) One or two queries, as many operands and sums.
+    (C2) One, two or four queries, as many operands and sums.
 
     Lowers to: a multiply-add that leaves the integer in the low bits of a
     float, byte permutations and one 8x8 transposition for a block of 16 tokens
@@ -267,7 +270,7 @@ def PMKVQ_RepackRawWeightsOp : PMKVQ_Op<"repack_raw_weights"> {
     of one operand, or column q of each of two.
 
     (C1) Each of `columns` has a word for each weight.
-    (C2) One or two queries, as many operands.
+    (C2) One, two or four queries, as many operands.
 
     Lowers to: two conversions, one transposition for 8 tokens and operand.
 
@@ -291,36 +294,39 @@ def PMKVQ_RepackRawWeightsOp : PMKVQ_Op<"repack_raw_weights"> {
 def PMKVQ_RingIssueOp : PMKVQ_Op<"ring_issue"> {
   let summary = "starts the copies of one unit into a slot";
   let description = [{
-    Unit `number` of this warp goes into slot `number` mod 2 of the ring at
-    `ring`; its arrival completes the slot's barrier.  One lane issues.
+    Unit `number` of this warp goes into slot `number` mod `slots` of the ring
+    at `ring`, if it `exists`.  All lanes of the warp agree.
 
     (C1) `kinds` lists pairs of levels, as in `for_unit`.
     (C2) A slot holds a unit of each kind and is a multiple of 128 bytes.
+    (C3) `slots` is 1 or 2.
 
     Lowers to: an expected byte count and one bulk copy for each piece of the
-    unit.
+    unit, by one lane, whose arrival completes the slot's barrier; or 16-byte
+    copies by all lanes, and the end of a group of copies.
 
     ```mlir
     func.func @f(%ring: !llvm.ptr<3>, %barriers: !llvm.ptr<3>, %n: i32,
-                 %leader: i1, %codes: !llvm.ptr<1>, %parameters: !llvm.ptr<1>,
+                 %exists: i1, %codes: !llvm.ptr<1>, %parameters: !llvm.ptr<1>,
                  %key: i32, %value: i32, %slot: i32, %info: i32, %policy: i64) {
-      pmkvq.ring_issue %n into %ring, %barriers if %leader from %codes, %parameters
+      pmkvq.ring_issue %n into %ring, %barriers if %exists from %codes, %parameters
         at %key, %value, %slot info %info policy %policy
-        kinds [2, 2] slot_bytes 9216 head_dim 128 keys_per_token false
+        kinds [2, 2] slots 2 slot_bytes 9216 head_dim 128 keys_per_token false
         : !llvm.ptr<3>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
       return
     }
     ```
   }];
   let arguments = (ins PMKVQ_Shared:$ring, PMKVQ_Shared:$barriers, I32:$number,
-                       I1:$leader, AnyType:$codes, AnyType:$parameters,
+                       I1:$exists, AnyType:$codes, AnyType:$parameters,
                        I32:$key, I32:$value, I32:$slot, I32:$info, I64:$policy,
-                       DenseI64ArrayAttr:$kinds, I64Attr:$slot_bytes,
+                       DenseI64ArrayAttr:$kinds, I64Attr:$slots,
+                       I64Attr:$slot_bytes,
                        I64Attr:$head_dim, BoolAttr:$keys_per_token);
   let assemblyFormat = [{
-    $number `into` $ring `,` $barriers `if` $leader `from` $codes `,` $parameters
+    $number `into` $ring `,` $barriers `if` $exists `from` $codes `,` $parameters
     `at` $key `,` $value `,` $slot `info` $info `policy` $policy
-    `kinds` $kinds `slot_bytes` $slot_bytes `head_dim` $head_dim
+    `kinds` $kinds `slots` $slots `slot_bytes` $slot_bytes `head_dim` $head_dim
     `keys_per_token` $keys_per_token attr-dict
     `:` type($ring) `,` type($barriers) `,` type($codes) `,` type($parameters)
   }];
@@ -330,40 +336,46 @@ def PMKVQ_RingIssueOp : PMKVQ_Op<"ring_issue"> {
 def PMKVQ_RingWaitOp : PMKVQ_Op<"ring_wait"> {
   let summary = "waits for a unit and gives its slot";
   let description = [{
-    Lowers to: a wait for the phase of the slot's barrier.
+    (C1) `slots` is 1 or 2.
+
+    Lowers to: a wait for the phase of the slot's barrier, or for this lane's
+    copies and then the warp.
 
     ```mlir
     func.func @f(%ring: !llvm.ptr<3>, %barriers: !llvm.ptr<3>, %n: i32)
         -> !llvm.ptr<3> {
-      %slot = pmkvq.ring_wait %n of %ring, %barriers slot_bytes 9216
+      %slot = pmkvq.ring_wait %n of %ring, %barriers slots 2 slot_bytes 9216
         : !llvm.ptr<3>, !llvm.ptr<3> -> !llvm.ptr<3>
       return %slot : !llvm.ptr<3>
     }
     ```
   }];
   let arguments = (ins PMKVQ_Shared:$ring, PMKVQ_Shared:$barriers, I32:$number,
-                       I64Attr:$slot_bytes);
+                       I64Attr:$slots, I64Attr:$slot_bytes);
   let results = (outs PMKVQ_Shared:$slot);
   let assemblyFormat = [{
-    $number `of` $ring `,` $barriers `slot_bytes` $slot_bytes attr-dict
-    `:` type($ring) `,` type($barriers) `->` type($slot)
+    $number `of` $ring `,` $barriers `slots` $slots `slot_bytes` $slot_bytes
+    attr-dict `:` type($ring) `,` type($barriers) `->` type($slot)
   }];
+  let hasVerifier = 1;
 }
 
 //===----------------------------------------------------------------------===//
 // Merges
 //===----------------------------------------------------------------------===//
 
-def PMKVQ_MergeWarpsOp : PMKVQ_Op<"merge_warps"> {
+def PMKVQ_MergeWarpsOp : PMKVQ_Op<"merge_warps", [AttrSizedOperandSegments]> {
   let summary = "merges the states of a thread block's warps";
   let description = [{
     Takes, for each query of the lane, a maximum, a sum, an offset and the
     outputs.  The result goes to `out` of `pair` if `shares` is
-    1, else to partial result `partial`.
+    1, else to partial result `partial`.  On the way outputs lie behind the
+    rings, or from `record` on: a slot of this warp's ring, as an offset from
+    `shared`, that nothing is copied to before the next barrier.
 
-    (C1) `group` lies in 1 .. 8, and `states` has 3 + head_dim / 8 values for
+    (C1) `group` lies in 1 .. 16, and `states` has 3 + head_dim / 8 values for
          each query of the lane.
-    (C2) 128 divides `head_dim`: a thread merges at least two outputs.
+    (C2) 32 divides `head_dim`.
 
     Lowers to: sums over the lanes of a query, stores to shared memory, a
     barrier, a sum over warps in their order, a store.
@@ -374,7 +386,7 @@ def PMKVQ_MergeWarpsOp : PMKVQ_Op<"merge_warps"> {
       pmkvq.merge_warps pair %i shares %i partial %i
         (%x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x, %x,
          %x) through %shared
-        to %out, %partials group 3 head_dim 128 slot_bytes 9216
+        to %out, %partials group 3 head_dim 128 ring_bytes 18432
         : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
       return
     }
@@ -382,12 +394,12 @@ def PMKVQ_MergeWarpsOp : PMKVQ_Op<"merge_warps"> {
   }];
   let arguments = (ins PMKVQ_Shared:$shared, AnyType:$out,
                        AnyType:$partials, I32:$pair, I32:$shares, I32:$partial,
-                       Variadic<F32>:$states, I64Attr:$group, I64Attr:$head_dim,
-                       I64Attr:$slot_bytes);
+                       Variadic<F32>:$states, Optional<I32>:$record,
+                       I64Attr:$group, I64Attr:$head_dim, I64Attr:$ring_bytes);
   let assemblyFormat = [{
     `pair` $pair `shares` $shares `partial` $partial `(` $states `)` `through`
-    $shared `to` $out `,` $partials `group` $group `head_dim` $head_dim
-    `slot_bytes` $slot_bytes attr-dict
+    $shared (`at` $record^)? `to` $out `,` $partials `group` $group `head_dim`
+    $head_dim `ring_bytes` $ring_bytes attr-dict
     `:` type($shared) `,` type($out) `,` type($partials)
   }];
   let hasVerifier = 1;
@@ -399,8 +411,8 @@ def PMKVQ_MergeSharesOp : PMKVQ_Op<"merge_shares"> {
     Waits for all `shares` partial results from `partial` on, adds them in their
     order and stores the result.  Run by the thread block of the last share.
 
-    (C1) `group` lies in 1 .. 8.
-    (C2) 128 divides `head_dim`.
+    (C1) `group` lies in 1 .. 16.
+    (C2) 32 divides `head_dim`.
 
     Lowers to: 16-byte loads of up to 16 shares at a time, again until each has
     its tag.

@@ -26,11 +26,14 @@ class PMKVQ_Op<string opMnemonic, list<Trait> traits = []>
 def PMKVQ_WeightOp : PMKVQ_Op<"weight", [Symbol]> {
   let summary = "a weight that lies outside the module, by name";
   let description = [{
-    Declares the tensor `source` of the checkpoint.  `rotations` are applied to
-    it, in order, when the program's weight table is made.
+    Declares the tensor `source` of the checkpoint, or as many of its rows as
+    `type` has, from `first_row` on: some checkpoints keep several weights in
+    one tensor.  `rotations` are applied to it, in order, when the program's
+    weight table is made.
 
     (C1) `type` is a static bf16 tensor.
     (C2) Each rotation's `dim` exists and its `block` divides that dimension.
+    (C3) `first_row` is at least 0, and the type has a dimension.
 
     Lowers to: one entry of the weight table.
 
@@ -38,14 +41,18 @@ def PMKVQ_WeightOp : PMKVQ_Op<"weight", [Symbol]> {
     pmkvq.weight @v0 : tensor<256x384xbf16> from "layers.0.v_proj.weight"
     pmkvq.weight @r0 : tensor<256x384xbf16> from "layers.0.v_proj.weight"
       rotate [#pmkvq.rotation<dim = 0, block = 128>]
+    pmkvq.weight @v1 : tensor<256x384xbf16> from "layers.0.qkv_proj.weight"
+      first_row 1024
     ```
   }];
   let arguments = (ins SymbolNameAttr:$sym_name,
                        TypeAttrOf<AnyRankedTensor>:$type, StrAttr:$source,
+                       OptionalAttr<I64Attr>:$first_row,
                        OptionalAttr<TypedArrayAttrBase<PMKVQ_RotationAttr,
                                     "rotations">>:$rotations);
   let assemblyFormat = [{
-    $sym_name `:` $type `from` $source (`rotate` $rotations^)? attr-dict
+    $sym_name `:` $type `from` $source (`first_row` $first_row^)?
+    (`rotate` $rotations^)? attr-dict
   }];
   let hasVerifier = 1;
 }

@@ -333,7 +333,7 @@ def PMKVQ_ByLevelOp : PMKVQ_Op<"by_level", [
 
 def PMKVQ_YieldOp : PMKVQ_Op<"yield",
     [Pure, ReturnLike, Terminator,
-     ParentOneOf<["ByLevelOp", "ForSegmentOp", "ForUnitOp"]>]> {
+     ParentOneOf<["ByLevelOp", "ForPageOp", "ForSegmentOp", "ForUnitOp"]>]> {
   let summary = "results of a region: a level's code, a unit's, a segment's";
   let description = [{
     ```mlir

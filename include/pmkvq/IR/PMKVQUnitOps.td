@@ -130,5 +130,6 @@ def PMKVQ_StoreMergedOp : PMKVQ_Op<"store_merged"> {
 }
 
 include "pmkvq/IR/PMKVQLaneOps.td"
+include "pmkvq/IR/PMKVQWarpgroupOps.td"
 
 #endif // PMKVQ_UNIT_OPS_TD

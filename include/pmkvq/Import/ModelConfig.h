@@ -13,7 +13,16 @@
 
 namespace mlir::pmkvq {
 
-/// A decoder of the Llama or Qwen2 family.
+/// How positions turn queries and keys.
+struct RopeConfig {
+  double theta = 0;
+  /// What each pair of elements turns a token, in radians; [headDim / 2].
+  std::vector<float> frequencies;
+  /// A factor of every cosine and sine.
+  float attentionFactor = 1;
+};
+
+/// A decoder of the Llama family: RMS norm, RoPE, grouped queries, SwiGLU.
 struct ModelConfig {
   /// The file, for messages.
   std::string path;
@@ -27,11 +36,15 @@ struct ModelConfig {
   /// Tokens that a sequence may have.
   int64_t maxPositions;
   double rmsNormEps;
-  double ropeTheta;
+  RopeConfig rope;
   /// The last linear layer's weight is the embedding.
   bool tiedEmbeddings;
   bool qkvBias;
   bool outputBias;
+  /// q, k and v lie in one tensor, gate and up in another.
+  bool fusedProjections;
+  /// Each head of queries and keys is normalized before RoPE.
+  bool queryKeyNorms;
   /// Tokens that end a text.
   std::vector<int32_t> stopTokens;
 };
@@ -46,6 +59,13 @@ struct TensorSpec {
   std::string name;
   llvm::SmallVector<int64_t> shape;
   llvm::StringRef fields;
+  /// Weights that share the tensor, from its first row on; none: it is one.
+  struct Part {
+    std::string name;
+    int64_t rows;
+  };
+  // NOLINTNEXTLINE(readability-redundant-member-init): lists leave it out.
+  std::vector<Part> parts = {};
 };
 
 /// The tensors outside the layers.

@@ -64,11 +64,29 @@ struct DeviceOptions {
   /// ladder, both sides alike.
   std::vector<int64_t> kinds;
   bool dependentLaunch = false;
+  /// What the chip has: bulk copies, max(|a|, |b|) of f16, shared memory that a
+  /// thread block can have.
+  bool bulkCopies = true;
+  bool absoluteMaximum = true;
+  int64_t sharedBytes = 227 << 10;
 };
 
 /// From kernels in tile form over pages to one gpu.module in the LLVM and NVVM
-/// dialects.  `pmkvq-opt --pmkvq-lower-to-gpu` runs it.
+/// dialects; an op of the dialect that is outside of kernels, or left at the
+/// end, is diagnosed.  `pmkvq-opt --pmkvq-lower-to-gpu` runs it.
 void buildDevicePipeline(OpPassManager &pm, const DeviceOptions &options);
+
+/// What a prefill kernel is compiled for.
+struct PrefillOptions {
+  /// Levels of each part that can occur; empty: the ladder's.
+  std::vector<int64_t> keys, values;
+  /// As in PrefillLayout.
+  int64_t stages = 2;
+};
+
+/// The same for attention of many query rows a task, on warpgroups.
+/// `pmkvq-opt --pmkvq-lower-prefill-to-gpu` runs it.
+void buildPrefillPipeline(OpPassManager &pm, const PrefillOptions &options);
 
 /// Registers `--pmkvq-stage-NAME` for each stage, and the GPU's pipeline.
 void registerStagePipelines();

@@ -7,8 +7,6 @@
 //
 // Mental model.  Levels, block ids and slots are in a page's entry and mean the
 // same everywhere; only the order within a block and within a slot differs.
-// Both images have the same members, so what works on one by name works on the
-// other.
 //
 //===----------------------------------------------------------------------===//
 
@@ -40,10 +38,13 @@ struct ImageShape {
 /// Which of a group's two parameters.
 enum Parameter : int32_t { kMinimum = 0, kRange = 1 };
 
-/// A cache in the order of the CPU's kernels.
-class HostImage {
+/// Whose kernels a cache is for.
+enum class Order { Host, Device };
+
+/// A cache in one order.  On a GPU values have parameters per token.
+template <Order order> class CacheImage {
 public:
-  HostImage(const ImageShape &shape, uint8_t *blocks, uint8_t *parameters)
+  CacheImage(const ImageShape &shape, uint8_t *blocks, uint8_t *parameters)
       : shape_(shape), blocks_(blocks), parameters_(parameters) {}
 
   const ImageShape &shape() const { return shape_; }
@@ -61,34 +62,8 @@ public:
   void setParameter(const rt::PageEntry &page, rt::Part part, int64_t token,
                     int64_t dim, Parameter which, uint16_t half);
 
-private:
-  uint8_t *parameterAt(const rt::PageEntry &page, rt::Part part, int64_t token,
-                       int64_t dim, Parameter which) const;
-
-  ImageShape shape_;
-  uint8_t *blocks_;
-  uint8_t *parameters_;
-};
-
-/// A cache in the order of a GPU's kernels; values have parameters per token.
-class DeviceImage {
-public:
-  DeviceImage(const ImageShape &shape, uint8_t *blocks, uint8_t *parameters)
-      : shape_(shape), blocks_(blocks), parameters_(parameters) {}
-
-  const ImageShape &shape() const { return shape_; }
-  int64_t slotBytes() const;
-
-  uint32_t code(const rt::PageEntry &page, rt::Part part, int64_t token,
-                int64_t dim) const;
-  void setCode(const rt::PageEntry &page, rt::Part part, int64_t token,
-               int64_t dim, uint32_t code);
-  uint16_t parameter(const rt::PageEntry &page, rt::Part part, int64_t token,
-                     int64_t dim, Parameter which) const;
-  void setParameter(const rt::PageEntry &page, rt::Part part, int64_t token,
-                    int64_t dim, Parameter which, uint16_t half);
-
-  /// One part of a fixed area: a bf16 pattern in units of 16 tokens.
+  /// A bf16 pattern in one part of a fixed area: rows, on a GPU units of 16
+  /// tokens.
   static uint16_t fixedValue(const uint8_t *area, rt::Part part,
                              int64_t headDim, int64_t token, int64_t dim);
   static void setFixedValue(uint8_t *area, rt::Part part, int64_t headDim,
@@ -103,18 +78,27 @@ private:
   uint8_t *parameters_;
 };
 
-/// Copies a page from the CPU's order to a GPU's; block ids and slots may
-/// differ.
+using HostImage = CacheImage<Order::Host>;
+using DeviceImage = CacheImage<Order::Device>;
+extern template class CacheImage<Order::Host>;
+extern template class CacheImage<Order::Device>;
+
+/// Copies a page from one order to the other; block ids and slots may differ.
 ///
 /// Errors: InvalidArgument if levels or shapes differ; Unimplemented for values
 /// with parameters per channel.
-rt::Status convertPage(const HostImage &from, const rt::PageEntry &source,
-                       DeviceImage &to, const rt::PageEntry &target);
+template <Order source, Order target>
+rt::Status convertPage(const CacheImage<source> &from,
+                       const rt::PageEntry &page, CacheImage<target> &to,
+                       const rt::PageEntry &copy);
 
-/// Copies the first `tokens` of one part of a fixed area.
-/// Shapes: from [tokens][headDim] bf16; `to` whole units of 16 tokens.
-void convertFixed(const uint16_t *from, rt::Part part, int64_t headDim,
-                  int64_t tokens, uint8_t *to);
+/// The same for the first `tokens` of one part of a fixed area.
+///
+/// Shapes: the CPU's [tokens][headDim] bf16, at any alignment; a GPU's whole
+/// units of 16 tokens.
+template <Order source, Order target>
+void convertFixed(rt::Part part, int64_t headDim, int64_t tokens,
+                  const uint8_t *from, uint8_t *to);
 
 } // namespace pmkvq
 

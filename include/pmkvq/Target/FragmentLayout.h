@@ -13,10 +13,13 @@
 //   a1 = rows g + 8, the same k              a3 = rows g + 8, k + 16
 //
 // (bf16: k 2 t, 2 t + 1 and k + 8).  Rows are tokens for keys and head dims for
-// values, k is the other axis.  Codes lie such that one 16-byte load a lane, a
-// *vector*, gives whole operands by AND alone.  A field that is not at bit 0 of
-// its byte reads as code * 2^exponent; exponents depend on the row only, so the
-// factor is a constant after the accumulator:
+// values, k is the other axis.  Which element is which k is free if B agrees,
+// and chosen such that a lane holds the same elements at every level: of each
+// 16 along k four, *a quad*, of rows g and g + 8.  So a GPU lowers and
+// quantizes where codes lie.  One 16-byte load a lane, a *vector*, gives whole
+// operands by AND alone.  A field that is not at bit 0 of its byte reads as
+// code * 2^exponent; exponents depend on the row only, so the factor is a
+// constant after the accumulator:
 //
 //   8 bits: a vector is one operand, words = a0..a3, nothing to do
 //   4 bits: two; words 2 j, 2 j + 1 hold operand j: a0, a1 in the low and high
@@ -93,11 +96,20 @@ struct FragmentLayout {
   }
 
   /// Bound of a row's sums, doubled where bytes are signed: fields times the
-  /// largest byte.
-  constexpr int64_t largestSum() const {
+  /// largest byte, over one part of k.
+  constexpr int64_t largestSum() const { return largestSumOf(sumParts()); }
+  /// Parts of k whose sums are taken apart, so that each has room.
+  constexpr int32_t sumParts() const {
+    int32_t parts = 1;
+    while (level < 16 && largestSumOf(parts) > kLargestSum)
+      parts *= 2;
+    return parts;
+  }
+  constexpr int64_t largestSumOf(int32_t parts) const {
     int64_t code = (1 << level) - 1;
     int64_t field = code << exponent(1, /*upperRows=*/true);
-    return field * (part == rt::kKey ? 2 * 127 : 255) * kBlocks() * depth();
+    return field * (part == rt::kKey ? 2 * 127 : 255) * kBlocks() * depth() /
+           parts;
   }
 
   constexpr Fragment fragment(int32_t vector, int32_t index) const {
@@ -116,6 +128,19 @@ struct FragmentLayout {
     return f;
   }
 
+  /// Elements along k that hold a quad of each of four lanes.
+  static constexpr int32_t kQuads = 16;
+
+  /// Which byte of its quad, below level 16, is element `in` of kQuads.  Tokens
+  /// of values are in the order in which weights come out of a transposition.
+  constexpr int32_t quadElement(int32_t in) const {
+    return part == rt::kKey ? in % 4 : in % 2 * 2 + in / 8;
+  }
+  /// The reverse: element `e` of the quad of lanes t.
+  constexpr int32_t quadPlace(int32_t t, int32_t e) const {
+    return part == rt::kKey ? t * 4 + e : t * 2 + e / 2 + e % 2 * 8;
+  }
+
   /// A code's place: byte offset in the unit's codes, and first bit.
   struct Place {
     int64_t byte;
@@ -130,18 +155,15 @@ struct FragmentLayout {
     auto kBlock = static_cast<int32_t>(k / depth());
     auto r = static_cast<int32_t>(row % kRows);
     auto d = static_cast<int32_t>(k % depth());
-    int32_t half = d / (depth() / 2), in = d % (depth() / 2);
-    int32_t t = 0, e = 0;
+    // The lane and the element of its quad.
+    int32_t in = d % kQuads;
+    int32_t t = part == rt::kKey ? in / 4 : in % 8 / 2;
+    int32_t e = quadElement(in);
+    int32_t half = d / kQuads;
     if (level == 16) {
-      t = in / 2;
-      e = in % 2;
-    } else if (part == rt::kKey) {
-      t = in / 4;
-      e = in % 4;
-    } else {
-      // Tokens in the order in which weights come out of a transposition.
-      t = (in % 8) / 2;
-      e = (in % 2) * 2 + in / 8;
+      // Halves of the operand are halves of the quad.
+      half = part == rt::kKey ? e / 2 : e % 2;
+      e = part == rt::kKey ? e % 2 : e / 2;
     }
     int32_t vector = 0, index = 0;
     locate(rowBlock, kBlock, vector, index);

@@ -14,6 +14,7 @@
 #include "llvm/ADT/StringSet.h"
 #include "llvm/Support/Error.h"
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,8 +26,8 @@ namespace mlir {
 class ModuleOp;
 namespace pmkvq {
 
-/// One entry of a program's weight table: a tensor of the checkpoint and what
-/// is to be done to it.
+/// One entry of a program's weight table: a tensor of the checkpoint, or some
+/// of its rows, and what is to be done to it.
 struct WeightSpec {
   struct Rotation {
     /// Dimension that is cut into blocks of `block` elements, each multiplied
@@ -37,20 +38,30 @@ struct WeightSpec {
   std::string source;
   std::vector<int64_t> shape;
   std::vector<Rotation> rotations;
+  /// None: `shape` is all of the tensor.
+  // NOLINTNEXTLINE(readability-redundant-member-init): lists leave it out.
+  std::optional<int64_t> firstRow = {};
 };
 
 /// Code in memory; lives as long as this object.
 class HostProgram {
 public:
-  /// Compiles `module`, in the LLVM dialect.  The module is consumed.
-  static llvm::Expected<std::unique_ptr<HostProgram>> compile(ModuleOp module);
+  /// Compiles `module`, in the LLVM dialect, to instructions of `cpu`: "native"
+  /// (all that this machine has), "generic" (any of its architecture), "avx2"
+  /// or "avx512" (with VNNI).  The module is consumed.
+  ///
+  /// Errors: a CPU of another name, or one with instructions that this machine
+  /// lacks.
+  static llvm::Expected<std::unique_ptr<HostProgram>>
+  compile(ModuleOp module, llvm::StringRef cpu = "native");
   ~HostProgram();
 
   enum class Form { LLVMIR, Assembly };
 
-  /// What compile would load, optimized for this CPU, as text.  The module is
-  /// consumed.
-  static llvm::Expected<std::string> print(ModuleOp module, Form form);
+  /// What compile would load, as text; this machine need not have `cpu`'s
+  /// instructions.  The module is consumed.
+  static llvm::Expected<std::string> print(ModuleOp module, Form form,
+                                           llvm::StringRef cpu = "native");
 
   /// Address of an exported function, or null if there is none.
   void *lookUp(llvm::StringRef name) const;

@@ -9,6 +9,7 @@
 #ifndef PMKVQ_TARGET_SHAREDLAYOUT_H
 #define PMKVQ_TARGET_SHAREDLAYOUT_H
 
+#include "pmkvq/Target/SlotLayout.h"
 #include "pmkvq_rt/DeviceAbi.h"
 
 #include <cstdint>
@@ -20,52 +21,96 @@ struct SharedLayout {
   /// latency, more cost a longer merge.
   static constexpr int64_t kWarps = rt::kDecodeWarps;
   /// Slots of a ring: one is worked on while the next arrives.
-  static constexpr int64_t kSlots = 2;
+  static constexpr int64_t kMaxSlots = 2;
   /// Lanes along the columns of accumulators, two columns each.
   static constexpr int64_t kColumnLanes = 4;
   /// Bytes of one column of a query operand in 32 dims: 4 lanes of 16.
   static constexpr int64_t kColumnBytes = 64;
+  /// Columns of an operand.  More queries have *sets* of operands, 8 each.
+  static constexpr int64_t kColumns = 8;
+  /// Queries that lanes have registers for.
+  static constexpr int64_t kMaxGroup = 2 * kColumns;
+  /// Dims that a warp stages at once, 4 a lane.
+  static constexpr int64_t kStagedDims = 128;
+
+  /// Head dims whose codes fill whole vectors, and outputs registers.
+  static constexpr bool isHeadDim(int64_t headDim) {
+    return headDim == 64 || headDim == 128 || headDim == 256;
+  }
 
   int64_t headDim = 128;
   int64_t group = 4;
   /// Bytes of the largest unit, a multiple of 128.
   int64_t slotBytes = 0;
+  /// Where two do not fit, one: copies then begin when a unit is worked on, and
+  /// memory is busy with those of other warps.
+  int64_t slots = kMaxSlots;
+  /// Whether warps leave their states in a slot of their ring that no copy is
+  /// on its way to: of two the other, of one that of a segment's last unit.
+  bool recordsInRing = false;
 
-  /// Queries that a lane has scores, weights and outputs of: t, or 2 t and
-  /// 2 t + 1.  A query's two bytes (two bf16 at level 16) are two columns of
-  /// one B operand in the first case, a column of each of two in the second.
+  /// Queries that a lane has scores, weights and outputs of: t; 2 t and 2 t +
+  /// 1; or these of each of two sets.  A query's two bytes (two bf16 at level
+  /// 16) are two columns of one B operand in the first case, a column of each
+  /// of two of its set in the others.
   constexpr int64_t queriesPerLane() const {
-    return group <= kColumnLanes ? 1 : 2;
+    return group <= kColumnLanes ? 1 : 2 * sets();
   }
+  constexpr int64_t sets() const { return (group + kColumns - 1) / kColumns; }
   /// B operands of columns with both bytes.
   constexpr int64_t operands() const { return queriesPerLane(); }
   constexpr int64_t queries() const { return kColumnLanes * queriesPerLane(); }
+  /// Query `i` of lanes t is number t * laneStride() + toQuery(i).
+  constexpr int64_t laneStride() const { return queriesPerLane() == 1 ? 1 : 2; }
+  static constexpr int64_t toQuery(int64_t i) {
+    return i / 2 * kColumns + i % 2;
+  }
 
   /// Makes slots large enough for units of `kind`.
   constexpr void fit(rt::UnitKind kind, bool keysPerToken) {
-    int64_t bytes = rt::unitSlot(kind, headDim, keysPerToken).end;
+    int64_t bytes = unitSlot(kind, headDim, keysPerToken).end;
     int64_t aligned = (bytes + 127) / 128 * 128;
     slotBytes = slotBytes < aligned ? aligned : slotBytes;
   }
 
+  /// Takes the best form of at most `limit` bytes; false if there is none.
+  /// `mayShare`: states may lie in the ring, which copies that bypass the order
+  /// of a thread's own accesses would not respect.
+  constexpr bool fitInto(int64_t limit, bool mayShare) {
+    const int64_t unitBytes = slotBytes;
+    for (slots = kMaxSlots; slots > 0; --slots)
+      for (int share = 0; share <= (mayShare ? 1 : 0); ++share) {
+        recordsInRing = share == 1;
+        slotBytes = recordsInRing && recordBytes() > unitBytes
+                        ? (recordBytes() + 127) / 128 * 128
+                        : unitBytes;
+        if (bytes() <= limit)
+          return true;
+      }
+    slots = 1;
+    return false;
+  }
+
   // Byte offsets, in order.
   constexpr int64_t ring() const { return 0; }
-  constexpr int64_t ringBytes() const { return kSlots * slotBytes; }
+  constexpr int64_t ringBytes() const { return slots * slotBytes; }
   /// States of warps, [warp][query][recordFloats] f32.
   constexpr int64_t records() const { return ring() + kWarps * ringBytes(); }
   /// Padded so that what the lanes of a warp store falls on different banks:
   /// query t's dim g on bank 8 t + g.
-  constexpr int64_t recordFloats() const {
-    return headDim + 8 / queriesPerLane();
+  constexpr int64_t recordFloats() const { return headDim + 8 / laneStride(); }
+  /// Bytes of a warp's states.
+  constexpr int64_t recordBytes() const {
+    return queries() * recordFloats() * 4;
   }
-  /// Queries in f16, for codes: a B operand before it is split.
+  /// Queries in f16, for codes: a B operand a set, before it is split.
   constexpr int64_t halfQueries() const {
-    return records() + kWarps * queries() * recordFloats() * 4;
+    return records() + (recordsInRing ? 0 : kWarps * recordBytes());
   }
   constexpr int64_t operandBytes() const { return headDim * 16; }
   /// Queries in bf16, for raw units, per operand.
   constexpr int64_t rawQueries() const {
-    return halfQueries() + operandBytes();
+    return halfQueries() + sets() * operandBytes();
   }
   /// Maxima and sums of warps, [query][warp] f32 each.
   constexpr int64_t maxima() const {
@@ -74,8 +119,12 @@ struct SharedLayout {
   constexpr int64_t sums() const { return maxima() + queries() * kWarps * 4; }
   /// What turns a normalized query's scores into units of log2, [query] f32.
   constexpr int64_t factors() const { return sums() + queries() * kWarps * 4; }
-  constexpr int64_t barriers() const { return factors() + queries() * 4; }
-  constexpr int64_t bytes() const { return barriers() + kWarps * kSlots * 8; }
+  /// Where states lie that are in the ring, [warp] offset.
+  constexpr int64_t places() const { return factors() + queries() * 4; }
+  constexpr int64_t barriers() const {
+    return places() + (recordsInRing ? kWarps * 4 : 0);
+  }
+  constexpr int64_t bytes() const { return barriers() + kWarps * slots * 8; }
 };
 
 } // namespace pmkvq

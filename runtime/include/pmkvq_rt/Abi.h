@@ -164,6 +164,8 @@ enum KernelStatus : int32_t {
   /// A value is not finite, or a parameter lies outside fp16; nothing of this
   /// task was written.
   kKernelNotRepresentable = 1,
+  /// The device that holds the caches failed; CacheStore::failure says why.
+  kKernelNoDevice = 2,
 };
 
 /// Every kernel: operands as its launch lists them, and the task's index.

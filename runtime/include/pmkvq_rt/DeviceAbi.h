@@ -117,9 +117,11 @@ constexpr int64_t devicePartialBytes(int64_t group, int64_t headDim) {
 struct DecodeArgs {
   /// What UnitTask::key and ::value count from.
   const uint8_t *codes;
-  /// Slots of kDeviceSlotBytes(headDim); the key's parameters come first.
+  /// Slots of as many bytes as the kernel was compiled for; the key's
+  /// parameters come first.
   const uint8_t *parameters;
-  /// [pairs][group][headDim] f32, in the keys' basis (rotated if they are).
+  /// [pairs][group][headDim] f32, in the keys' basis (rotated if they are)
+  /// unless the kernel rotates them.
   const float *queries;
   /// [pairs][group][headDim] f32, in the values' basis.
   float *results;
@@ -133,6 +135,124 @@ struct DecodeArgs {
 };
 static_assert(sizeof(DecodeArgs) == 56);
 
+/// Pages of a list that a prefill kernel attends over, and raw tokens in the
+/// order of pages at level 16: fixed areas, and the chunk itself.
+struct PrefillPage {
+  /// Codes: (address - PrefillArgs::codes) / kDeviceGrainBytes, as many as the
+  /// part's level has blocks.
+  uint32_t blocks[kParts][kMaxBlocksPerPart];
+  /// A row sees a token whose number, counted from `first`, is at most the
+  /// row's own position.  kSeenByAll: all rows see all tokens.
+  int32_t first;
+  /// kind | tokens << 8: UnitKind::index() of the page's levels, and how many
+  /// tokens count.  All 128 must be finite: copied are they all.
+  uint32_t info;
+  /// The page's slot in the parameter pool.
+  uint32_t slot;
+  uint32_t reserved;
+
+  static constexpr int32_t kSeenByAll = -(1 << 30);
+  static constexpr uint32_t makeInfo(UnitKind kind, int32_t tokens) {
+    return static_cast<uint32_t>(kind.index() | tokens << 8);
+  }
+};
+static_assert(sizeof(PrefillPage) == 80);
+
+/// Queries of one thread block of a prefill kernel: rows of one kv head.
+struct PrefillTask {
+  /// First row of queries and results, and rows: at most
+  /// prefillRowsPerTask(group).
+  uint32_t row;
+  uint32_t rows;
+  uint32_t head;
+  /// First entry of the page list, and entries, at least 1.  Every row sees a
+  /// token of the first.
+  uint32_t page;
+  uint32_t pages;
+  /// The first row's position, as PrefillPage::first counts.
+  int32_t position;
+  uint32_t reserved[2];
+};
+static_assert(sizeof(PrefillTask) == 32);
+
+/// Rows of queries that a thread block takes: with all their heads of a group
+/// at most 128, two warpgroups of 64.
+constexpr int64_t prefillRowsPerTask(int64_t group) { return 128 / group; }
+
+/// Arguments of a prefill attention kernel, passed by value as one struct.
+///
+/// Elements of keys and values are f16 in between, in units of 3840 * 2^-24:
+/// ranges of groups up to 255 (63 at 2 bits) and raw values up to 2^28 fit, and
+/// what is below 0.3 has an absolute error of 1.3e-4.  Outputs of what does not
+/// fit, and of scores that rise by more than 2^127 from one page to a later
+/// one, are not numbers.
+struct PrefillArgs {
+  /// What PrefillPage::blocks count from.
+  const uint8_t *codes;
+  /// Slots of deviceSlotBytes(headDim); the key's parameters come first.
+  const uint8_t *parameters;
+  /// [rows][queryHeads][headDim] f32, in the keys' basis.
+  const float *queries;
+  /// [rows][queryHeads][headDim] f32, in the values' basis.
+  float *results;
+  const PrefillPage *pages;
+  /// One a thread block.
+  const PrefillTask *tasks;
+};
+static_assert(sizeof(PrefillArgs) == 48);
+
+/// Where one row of a step is appended.
+struct AppendTask {
+  /// The first kv head's fixed area; those of the others follow it:
+  /// (address - AppendArgs::codes) / kDeviceGrainBytes.
+  uint32_t fixed;
+  /// Its number in the fixed area, sink tokens first.
+  uint32_t token;
+};
+static_assert(sizeof(AppendTask) == 8);
+
+/// Arguments of the append kernel: a thread block of one warp for each row and
+/// kv head.  A row that begins a unit of 16 tokens zeroes the others, and
+/// thread blocks run in any order: no launch has such a row and another of its
+/// unit.
+struct AppendArgs {
+  uint8_t *codes;
+  /// [rows]
+  const AppendTask *tasks;
+  /// [rows][kvHeads][headDim] f32
+  const float *keys;
+  const float *values;
+  /// [rows][headDim / 2] f32, where the kernel embeds positions.
+  const float *cosines;
+  const float *sines;
+};
+static_assert(sizeof(AppendArgs) == 48);
+
+/// One part of a page that a kernel writes.
+struct PagePartTask {
+  /// Ids of the part's blocks at the higher of the levels that it has before
+  /// and after; at the lower it keeps the first of them.
+  uint32_t blocks[kMaxBlocksPerPart];
+  /// Where its parameters go.
+  uint32_t slot;
+  /// The part's fixed area, where a window becomes a page:
+  /// (address - PagesArgs::codes) / kDeviceGrainBytes.
+  uint32_t window;
+  uint32_t reserved[2];
+};
+static_assert(sizeof(PagePartTask) == 48);
+
+/// Arguments of the kernels that write pages, one thread block a task.
+struct PagesArgs {
+  uint8_t *codes;
+  uint8_t *parameters;
+  const PagePartTask *tasks;
+  /// [tasks], zero before: set to 1 if a part could not be represented, which
+  /// stays as it was.
+  uint32_t *failures;
+};
+static_assert(sizeof(PagesArgs) == 32);
+
 /// Arguments of the read kernel: the ceiling that attention is compared with.
 struct ReadArgs {
   const uint8_t *data;
@@ -141,16 +261,6 @@ struct ReadArgs {
   /// Written only if the data is what it never is: keeps the loads alive.
   uint32_t *sink;
 };
-
-/// Bytes of a page's parameter slot on a GPU: both parts', for 128 tokens.
-constexpr int64_t deviceSlotBytes(int64_t headDim, bool keysPerToken) {
-  return ((keysPerToken ? kPageTokens : headDim) + kPageTokens) * kGroupBytes;
-}
-
-/// Where the value parameters begin in a slot.
-constexpr int64_t deviceValueParameters(int64_t headDim, bool keysPerToken) {
-  return (keysPerToken ? kPageTokens : headDim) * kGroupBytes;
-}
 
 /// Tokens of a fixed area on a GPU: whole units of 16.
 constexpr int64_t deviceFixedTokens(int64_t sinkTokens) {

@@ -90,6 +90,10 @@ struct UnitCosts {
   int64_t merge = 1'000'000;
 };
 
+/// Costs of tokens of another head_dim, in proportion to their bytes, where as
+/// many thread blocks share a multiprocessor's bandwidth.
+UnitCosts unitCosts(int64_t headDim, int32_t blocksPerMultiprocessor);
+
 /// What a unit costs.
 int64_t unitCost(const UnitTask &unit, const UnitCosts &costs = {});
 

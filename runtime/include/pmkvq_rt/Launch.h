@@ -29,9 +29,13 @@ struct LaunchRecord {
 /// operands point to while nobody writes it; must not throw.
 using LaunchObserver = std::function<void(const LaunchRecord &)>;
 
+class CacheStore;
+
 /// What `StepArgs::runtime` points to, and what every hook gets back.
 struct HookContext {
   std::unique_ptr<ThreadPool> threads;
+  /// Runs launches; null: the threads do.
+  CacheStore *store = nullptr;
   /// Null: nobody looks.
   LaunchObserver observer = nullptr;
 };

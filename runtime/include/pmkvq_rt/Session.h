@@ -36,6 +36,7 @@
 
 #include "pmkvq_rt/Arena.h"
 #include "pmkvq_rt/BlockPool.h"
+#include "pmkvq_rt/CacheStore.h"
 #include "pmkvq_rt/Launch.h"
 #include "pmkvq_rt/Program.h"
 #include "pmkvq_rt/Sampling.h"
@@ -76,6 +77,8 @@ struct SessionOptions {
   std::vector<SequencePlan> plans;
   /// Chooses levels in place of the program's own schedule; null: that one.
   std::shared_ptr<const SchedulePolicy> policy;
+  /// Where the caches live, for this session alone; null: in the CPU's memory.
+  std::shared_ptr<CacheStore> store;
 };
 
 /// Which rows of a run give logits.
@@ -220,8 +223,8 @@ public:
   /// room(sequence).
   /// Errors: InvalidArgument; OutOfMemory if the budget does not suffice for
   /// this and for what was promised to others; nothing has happened then.
-  /// NotRepresentable if a kernel fails or a logit is not finite; the session
-  /// is not usable any more then.
+  /// NotRepresentable if a kernel fails or a logit is not finite, and those of
+  /// a device; the session may not be usable any more then, see usable().
   Result<StepLogits> step(const std::vector<StepRun> &runs);
 
   /// Tokens that the next step may append to a sequence: what is left of sink
@@ -281,12 +284,13 @@ public:
   /// for either stays as it is.  Takes no bytes of the budget.
   ///
   /// Errors: InvalidArgument for a bad sequence or parent == child;
-  /// FailedPrecondition if the child has tokens.
+  /// FailedPrecondition if the child has tokens; those of a device.  Nothing
+  /// has happened then.
   Status fork(int32_t parent, int32_t child);
 
   /// A sequence as bytes, see Snapshot.h; shared pages are part of it.
   ///
-  /// Errors: InvalidArgument for a bad sequence.
+  /// Errors: InvalidArgument for a bad sequence; those of a device.
   Result<std::vector<uint8_t>> snapshot(int32_t sequence) const;
 
   /// Makes the free `sequence` what a snapshot holds; decoding goes on as it
@@ -368,6 +372,7 @@ private:
   Status reserve(const SessionOptions &options);
   Status reserveMemory(int64_t heads);
   Status choosePolicy(const SessionOptions &options);
+  Status attachStore(std::shared_ptr<CacheStore> store);
   Status checkSequence(int32_t sequence) const;
   int64_t bytesInUse() const;
   int64_t pageHeads() const {
@@ -390,11 +395,11 @@ private:
 
   // SessionSnapshot.cpp
   SnapshotGeometry snapshotGeometry() const;
-  int64_t fixedTokens(const Sequence &sequence) const;
-  uint8_t *fixedPart(int32_t layer, int32_t sequence,
-                     int32_t headAndPart) const;
-  void writeFixed(int32_t sequence, uint8_t *to) const;
-  void readFixed(int32_t sequence, const SnapshotView &view);
+  Status eachFixedPart(
+      int32_t sequence,
+      const std::function<Status(const FixedPart &place)> &visit) const;
+  Status copyOut(const std::vector<const PageEntry *> &pages,
+                 uint8_t *parameters, uint8_t *codes) const;
   Status checkRestore(int32_t sequence, const SnapshotView &view) const;
   Status planRestore(int32_t sequence, const SnapshotView &view);
   Sequence restoredSequence(int32_t sequence, const SnapshotView &view) const;
@@ -404,21 +409,26 @@ private:
   Status bringIn(size_t first, const SnapshotStage &stage);
 
   // SessionFlush.cpp
-  Status flush(const std::vector<int32_t> &sequences);
+  Status flush(const std::vector<int32_t> &sequences, const StepArgs &step);
+  Status prepareFlushed(size_t existing, const StepArgs &step);
+  void exchangeLevels(size_t existing);
   ScheduleLimits limitsWith(int64_t newPageHeads) const;
   void collectPages(const std::vector<int32_t> &sequences);
   Status lowerPages(size_t existing);
   Status lowerPart(int32_t part, int32_t from);
   Status makePage(const PageState &state);
   Status writePages(size_t existing);
-  Status runPageKernel(CacheView *caches, KernelFn kernel, const char *what,
-                       int32_t part, int32_t level);
+  PageLaunch pageLaunch(int32_t part, int32_t from, int32_t to);
+  Status judgePages(const PageLaunch &launch,
+                    const Result<LaunchResult> &result) const;
+  Status runPageKernel(const PageLaunch &launch);
 
   // SessionStep.cpp
   Status checkRuns(const std::vector<StepRun> &runs) const;
   Status checkRoomFor(const std::vector<StepRun> &runs) const;
   void fillRows(const std::vector<StepRun> &runs);
-  Status runStep();
+  StepArgs stepArgs();
+  Status runStep(StepArgs &args);
   Status checkLogits() const;
 
   // Generate.cpp
@@ -449,6 +459,7 @@ private:
   Status broken_;
 
   HookContext context_;
+  std::shared_ptr<CacheStore> store_;
   std::shared_ptr<const SchedulePolicy> policy_;
   Arena fixed_;
   Arena tables_;

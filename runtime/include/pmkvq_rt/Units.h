@@ -1,8 +1,8 @@
 //===- Units.h - What a worker of a GPU takes at a time ---------*- C++ -*-===//
 //
-// Sizes of units and their places in a staging slot.  Neighbours: Geometry.h
-// (pages and blocks), DeviceAbi.h (the work list made of units),
-// lib/Conversion/FragmentLayout.h (the order of codes inside a unit).
+// Kinds and sizes of units.  Neighbours: Geometry.h (pages and blocks),
+// DeviceAbi.h (the work list made of units), pmkvq/Target/SlotLayout.h (their
+// places in shared memory), FragmentLayout.h (the order of codes inside).
 //
 // Mental model.  A GPU kernel works on *units*: the tokens whose codes fill one
 // block, of keys and of values alike.  A unit is 128, 64, 32 or 16 tokens at
@@ -21,9 +21,6 @@
 // has one address a side.
 //
 //   key 16, value 4: 16 tokens, one block and a quarter (32 tokens)
-//
-// In shared memory a unit lies as [key parameters][value parameters][key codes]
-// [value codes]; a side at level 16 has no parameters.
 //
 //===----------------------------------------------------------------------===//
 
@@ -79,27 +76,6 @@ struct UnitKind {
     return copiedTokens(part) * headDim * level(part) / 8;
   }
 };
-
-/// Where the four pieces of a unit lie in its slot, in bytes.
-struct UnitSlot {
-  int64_t keyParameters, valueParameters, keyCodes, valueCodes, end;
-};
-
-/// Bytes of a group's two fp16 parameters.
-inline constexpr int64_t kGroupBytes = 4;
-
-/// Keys per channel have one group a head dim, the same for all units of a
-/// page; keys per token and values per token one a token.
-constexpr UnitSlot unitSlot(UnitKind kind, int64_t headDim, bool keysPerToken) {
-  int64_t keyGroups = keysPerToken ? kind.copiedTokens(kKey) : headDim;
-  UnitSlot slot = {};
-  slot.valueParameters = kind.key == 16 ? 0 : keyGroups * kGroupBytes;
-  int64_t valueGroups = kind.value == 16 ? 0 : kind.copiedTokens(kValue);
-  slot.keyCodes = slot.valueParameters + valueGroups * kGroupBytes;
-  slot.valueCodes = slot.keyCodes + kind.codeBytes(kKey, headDim);
-  slot.end = slot.valueCodes + kind.codeBytes(kValue, headDim);
-  return slot;
-}
 
 } // namespace pmkvq::rt
 

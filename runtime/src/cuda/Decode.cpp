@@ -22,6 +22,10 @@ static Status checkLayout(const PoolLayout &layout) {
       return {StatusCode::InvalidArgument,
               std::string(name) + ": expected 0 to " + std::to_string(most) +
                   ", got " + std::to_string(count)};
+  if (layout.slots > 0 && (layout.slotBytes <= 0 || layout.slotBytes % 16))
+    return {StatusCode::InvalidArgument,
+            "expected slots of a positive multiple of 16 bytes, got " +
+                std::to_string(layout.slotBytes)};
   if (layout.headDim < 16 || layout.headDim > 1024 || layout.sinkTokens < 0)
     return {
         StatusCode::InvalidArgument,

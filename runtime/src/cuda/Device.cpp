@@ -82,7 +82,9 @@ std::string Device::chip() const {
   if (capability_ == 90)
     return "sm_90a";
   // Plain targets run on everything later; sm_90a does not.
-  return capability_ > 90 ? "sm_89" : "sm_" + std::to_string(capability_);
+  if (capability_ > 90)
+    return capability_ < 120 ? "sm_100" : "sm_120";
+  return "sm_" + std::to_string(capability_);
 }
 
 Result<int64_t> Device::freeBytes() const {
@@ -162,6 +164,39 @@ Status DeviceMemory::copyFrom(const DeviceMemory &from) {
   const Device &device = memory_.device();
   return settle(device, device.call(device.driver().memcpyDtoD, memory_.get(),
                                     from.memory_.get(), from.bytes()));
+}
+
+Status DeviceMemory::uploadAsync(const Stream &stream, const void *from,
+                                 int64_t bytes, int64_t offset) {
+  if (Status status = checkRange(offset, bytes); !status.ok() || bytes == 0)
+    return status;
+  return memory_.device().call(memory_.device().driver().memcpyHtoDAsync,
+                               memory_.get() + offset, from, bytes,
+                               stream.get());
+}
+
+Status DeviceMemory::copyFromAsync(const Stream &stream,
+                                   const DeviceMemory &from, int64_t bytes) {
+  Status status = checkRange(0, bytes);
+  if (status.ok())
+    status = from.checkRange(0, bytes);
+  if (!status.ok() || bytes == 0)
+    return status;
+  return memory_.device().call(memory_.device().driver().memcpyDtoDAsync,
+                               memory_.get(), from.memory_.get(), bytes,
+                               stream.get());
+}
+
+Status DeviceMemory::moveAsync(const Stream &stream, int64_t to, int64_t from,
+                               int64_t bytes) {
+  Status status = checkRange(to, bytes);
+  if (status.ok())
+    status = checkRange(from, bytes);
+  if (!status.ok() || bytes == 0)
+    return status;
+  return memory_.device().call(memory_.device().driver().memcpyDtoDAsync,
+                               memory_.get() + to, memory_.get() + from, bytes,
+                               stream.get());
 }
 
 Status DeviceMemory::fill(uint8_t byte) {

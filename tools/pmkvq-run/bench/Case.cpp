@@ -5,6 +5,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Case.h"
+#include "Memory.h"
 #include "pmkvq/Reference/Attention.h"
 #include "pmkvq/Reference/Bits.h"
 
@@ -59,7 +60,8 @@ static const std::vector<uint16_t> &drawnValues() {
 //===----------------------------------------------------------------------===//
 
 Case::Case(const Problem &problem, Order order)
-    : problem_(problem), order_(order) {
+    : problem_(problem), order_(order), blocks_(problem.counts().blocks),
+      slots_(problem.counts().slots) {
   const int64_t headDim = problem.shape.headDim;
   bool anyFixed = false;
   for (const Length &length : problem.lengths) {
@@ -74,6 +76,31 @@ Case::Case(const Problem &problem, Order order)
                             ? rt::deviceFixedTokens(kSinkTokens)
                             : kSinkTokens + rt::kPageTokens;
   fixedPartBytes_ = fixedTokens * headDim * 2;
+  ImageShape shape = problem.image();
+  slotBytes_ = order == Order::Device
+                   ? DeviceImage(shape, nullptr, nullptr).slotBytes()
+                   : HostImage(shape, nullptr, nullptr).slotBytes();
+  bytes_ += blocks_ * rt::blockBytes(headDim) + slots_ * slotBytes_;
+}
+
+/// Before anything of it is allocated.
+Status Case::checkSize() const {
+  const Shape &shape = problem_.shape;
+  int64_t longest = 0;
+  for (const Length &length : problem_.lengths)
+    longest = std::max(longest, length.tokens());
+  // Queries, and twice their results; keys and values that the reference has
+  // decoded, and its scores.
+  int64_t outputs = shape.batch * shape.queryHeads * shape.headDim;
+  int64_t reference = longest * (rt::kParts * shape.headDim + 1);
+  return checkMemory("the cache, its page table and the reference",
+                     slotOffset() + slots_ * slotBytes_ +
+                         problem_.pairs() * maxPages_ *
+                             static_cast<int64_t>(sizeof(rt::PageEntry)) +
+                         (blocks_ + slots_) *
+                             static_cast<int64_t>(sizeof(uint32_t)) +
+                         3 * outputs * static_cast<int64_t>(sizeof(float)) +
+                         reference * static_cast<int64_t>(sizeof(double)));
 }
 
 void Case::placePages(uint64_t seed) {
@@ -82,22 +109,28 @@ void Case::placePages(uint64_t seed) {
     for (int64_t i = 0; i < length(pair).pages; ++i) {
       rt::UnitKind kind = problem_.kindOf(i, length(pair).pages);
       rt::PageEntry &page = pages_[static_cast<size_t>(pair * maxPages_ + i)];
-      for (rt::Part part : {rt::kKey, rt::kValue}) {
+      for (rt::Part part : {rt::kKey, rt::kValue})
         page.level[part] = static_cast<uint8_t>(kind.level(part));
-        blocks_ += rt::blocksAtLevel(kind.level(part));
-      }
-      slots_ += kind.key < 16 || kind.value < 16;
     }
   std::vector<uint32_t> ids(static_cast<size_t>(blocks_)),
       slots(static_cast<size_t>(slots_));
+  std::vector<rt::PageEntry *> order;
+  for (rt::PageEntry &page : pages_)
+    if (page.level[rt::kKey])
+      order.push_back(&page);
   std::iota(ids.begin(), ids.end(), 0);
   std::iota(slots.begin(), slots.end(), 0);
   std::mt19937_64 random(seed);
-  std::shuffle(ids.begin(), ids.end(), random);
+  // Pages lie anywhere.  The host's pool gives a page one run of blocks where
+  // it can, the device's makes no such promise.
+  std::shuffle(order.begin(), order.end(), random);
+  if (order_ == Order::Device)
+    std::shuffle(ids.begin(), ids.end(), random);
+  else
+    std::reverse(ids.begin(), ids.end());
   std::shuffle(slots.begin(), slots.end(), random);
-  for (rt::PageEntry &page : pages_) {
-    if (!page.level[rt::kKey])
-      continue;
+  for (rt::PageEntry *entry : order) {
+    rt::PageEntry &page = *entry;
     for (rt::Part part : {rt::kKey, rt::kValue})
       for (int32_t i = 0; i < rt::blocksAtLevel(page.level[part]); ++i) {
         page.blocks[part][i] = ids.back();
@@ -143,14 +176,20 @@ void Case::fillBlocks(uint64_t seed) {
           slotOffset() - fixedOffset(0, rt::kKey), state);
 }
 
+template <typename What> void Case::withImage(What what) const {
+  ImageShape shape = problem_.image();
+  if (order_ == Order::Device)
+    what(DeviceImage(shape, memory(), memory() + slotOffset()));
+  else
+    what(HostImage(shape, memory(), memory() + slotOffset()));
+}
+
 void Case::fillParameters(uint64_t seed) {
   ImageShape shape = problem_.image();
-  HostImage host(shape, memory(), memory() + slotOffset());
-  DeviceImage device(shape, memory(), memory() + slotOffset());
   uint64_t state = ~seed;
   const Inputs &inputs = problem_.inputs;
-  auto set = [&](const rt::PageEntry &page, rt::Part part, int64_t group,
-                 Parameter which, double value) {
+  auto set = [&](auto &image, const rt::PageEntry &page, rt::Part part,
+                 int64_t group, Parameter which, double value) {
     int64_t token = shape.perToken[part] ? group : 0;
     int64_t dim = shape.perToken[part] ? 0 : group;
     value *= part == rt::kKey ? inputs.keys : inputs.values;
@@ -158,23 +197,22 @@ void Case::fillParameters(uint64_t seed) {
       value += inputs.keyOffset(group);
     if (inputs.constantGroups && which == kRange && group % 2)
       value = 0;
-    uint16_t half = reference::floatToHalfDown(static_cast<float>(value));
-    if (order_ == Order::Device)
-      device.setParameter(page, part, token, dim, which, half);
-    else
-      host.setParameter(page, part, token, dim, which, half);
+    image.setParameter(page, part, token, dim, which,
+                       reference::floatToHalfDown(static_cast<float>(value)));
   };
-  for (const rt::PageEntry &page : pages_)
-    for (rt::Part part : {rt::kKey, rt::kValue}) {
-      if (page.level[part] == 0 || page.level[part] == 16)
-        continue;
-      for (int64_t group = 0; group < shape.groups(part); ++group) {
-        set(page, part, group, kMinimum,
-            part == rt::kKey ? uniform(state, -2.5, -1)
-                             : uniform(state, -2.2, -1.2));
-        set(page, part, group, kRange, uniform(state, 3, 5));
+  withImage([&](auto image) {
+    for (const rt::PageEntry &page : pages_)
+      for (rt::Part part : {rt::kKey, rt::kValue}) {
+        if (page.level[part] == 0 || page.level[part] == 16)
+          continue;
+        for (int64_t group = 0; group < shape.groups(part); ++group) {
+          set(image, page, part, group, kMinimum,
+              part == rt::kKey ? uniform(state, -2.5, -1)
+                               : uniform(state, -2.2, -1.2));
+          set(image, page, part, group, kRange, uniform(state, 3, 5));
+        }
       }
-    }
+  });
 }
 
 //===----------------------------------------------------------------------===//
@@ -185,11 +223,9 @@ uint16_t Case::fixedValue(int64_t pair, rt::Part part, int64_t token,
                           int64_t dim) const {
   const int64_t headDim = problem_.shape.headDim;
   const uint8_t *area = memory() + fixedOffset(pair, part);
-  if (order_ == Order::Device)
-    return DeviceImage::fixedValue(area, part, headDim, token, dim);
-  uint16_t value = 0;
-  std::memcpy(&value, area + (token * headDim + dim) * 2, 2);
-  return value;
+  return order_ == Order::Device
+             ? DeviceImage::fixedValue(area, part, headDim, token, dim)
+             : HostImage::fixedValue(area, part, headDim, token, dim);
 }
 
 void Case::setFixedValue(int64_t pair, rt::Part part, int64_t token,
@@ -199,7 +235,7 @@ void Case::setFixedValue(int64_t pair, rt::Part part, int64_t token,
   if (order_ == Order::Device)
     DeviceImage::setFixedValue(area, part, headDim, token, dim, value);
   else
-    std::memcpy(area + (token * headDim + dim) * 2, &value, 2);
+    HostImage::setFixedValue(area, part, headDim, token, dim, value);
 }
 
 /// Replaces every value of a part at 16 bits, in pages and fixed areas.
@@ -207,23 +243,18 @@ void Case::changeRaw(
     rt::Part part,
     const std::function<double(int64_t dim, double value)> &change) {
   const int64_t headDim = problem_.shape.headDim;
-  ImageShape shape = problem_.image();
-  HostImage host(shape, memory(), memory() + slotOffset());
-  DeviceImage device(shape, memory(), memory() + slotOffset());
   auto changed = [&](int64_t dim, uint32_t bits) {
     double value = reference::bf16ToFloat(static_cast<uint16_t>(bits));
     return reference::floatToBf16(static_cast<float>(change(dim, value)));
   };
-  for (const rt::PageEntry &page : pages_)
-    for (int64_t token = 0; page.level[part] == 16 && token < rt::kPageTokens;
-         ++token)
-      for (int64_t dim = 0; dim < headDim; ++dim)
-        if (order_ == Order::Device)
-          device.setCode(page, part, token, dim,
-                         changed(dim, device.code(page, part, token, dim)));
-        else
-          host.setCode(page, part, token, dim,
-                       changed(dim, host.code(page, part, token, dim)));
+  withImage([&](auto image) {
+    for (const rt::PageEntry &page : pages_)
+      for (int64_t token = 0; page.level[part] == 16 && token < rt::kPageTokens;
+           ++token)
+        for (int64_t dim = 0; dim < headDim; ++dim)
+          image.setCode(page, part, token, dim,
+                        changed(dim, image.code(page, part, token, dim)));
+  });
   for (int64_t pair = 0; pair < fixedAreas_; ++pair)
     for (int64_t token = 0; token < length(pair).fixedTokens; ++token)
       for (int64_t dim = 0; dim < headDim; ++dim)
@@ -250,28 +281,18 @@ Result<Case> Case::create(const Problem &problem, Order order, uint64_t seed) {
                   "values with parameters per channel: on a GPU they are per "
                   "token; use --value-format=per_token");
   Case made(problem, order);
+  if (Status status = made.checkSize(); !status.ok())
+    return status;
   made.placePages(seed);
-  if (std::max(made.blocks_, made.slots_) >
-      std::numeric_limits<uint32_t>::max())
-    return Status(StatusCode::InvalidArgument,
-                  "a cache of " + std::to_string(made.blocks_) +
-                      " blocks: ids have 32 bits; use a smaller shape");
-  ImageShape shape = problem.image();
-  int64_t slotBytes = order == Order::Device
-                          ? DeviceImage(shape, nullptr, nullptr).slotBytes()
-                          : HostImage(shape, nullptr, nullptr).slotBytes();
-  int64_t slotBegin = made.slotOffset();
-  made.bytes_ +=
-      made.blocks_ * rt::blockBytes(shape.headDim) + made.slots_ * slotBytes;
   Result<rt::Arena> memory =
-      rt::Arena::reserve(slotBegin + made.slots_ * slotBytes);
+      rt::Arena::reserve(made.slotOffset() + made.slots_ * made.slotBytes_);
   if (!memory.ok())
     return memory.status();
   made.memory_ = std::move(*memory);
   made.fillBlocks(seed);
   made.fillParameters(seed);
-  made.queries_.resize(
-      static_cast<size_t>(problem.pairs() * problem.group() * shape.headDim));
+  made.queries_.resize(static_cast<size_t>(problem.pairs() * problem.group() *
+                                           problem.shape.headDim));
   std::mt19937_64 random(seed);
   std::normal_distribution<float> normal;
   const Inputs &inputs = problem.inputs;
@@ -294,10 +315,11 @@ Result<Case> Case::create(const Problem &problem, Order order, uint64_t seed) {
 //===----------------------------------------------------------------------===//
 
 /// Values of one part of a page, in the basis that it is stored in.
-template <typename Image>
-static void
-decodePage(const Image &image, const reference::UniformFormat &format,
-           const rt::PageEntry &page, rt::Part part, std::vector<double> &all) {
+template <Order order>
+static void decodePage(const CacheImage<order> &image,
+                       const reference::UniformFormat &format,
+                       const rt::PageEntry &page, rt::Part part,
+                       std::vector<double> &all) {
   int32_t level = page.level[part];
   for (int64_t token = 0; token < rt::kPageTokens; ++token)
     for (int64_t dim = 0; dim < image.shape().headDim; ++dim) {
@@ -314,18 +336,14 @@ decodePage(const Image &image, const reference::UniformFormat &format,
     }
 }
 
-std::vector<double> Case::decode(int64_t pair, rt::Part part) const {
+std::vector<double> Case::elements(int64_t pair, rt::Part part) const {
   const int64_t headDim = problem_.shape.headDim;
-  ImageShape shape = problem_.image();
   std::vector<double> all;
   all.reserve(static_cast<size_t>(length(pair).tokens() * headDim));
-  HostImage host(shape, memory(), memory() + slotOffset());
-  DeviceImage device(shape, memory(), memory() + slotOffset());
-  for (int64_t i = 0; i < length(pair).pages; ++i)
-    if (order_ == Order::Device)
-      decodePage(device, problem_.format[part], page(pair, i), part, all);
-    else
-      decodePage(host, problem_.format[part], page(pair, i), part, all);
+  withImage([&](const auto &image) {
+    for (int64_t i = 0; i < length(pair).pages; ++i)
+      decodePage(image, problem_.format[part], page(pair, i), part, all);
+  });
   for (int64_t token = 0; token < length(pair).fixedTokens; ++token)
     for (int64_t dim = 0; dim < headDim; ++dim)
       all.push_back(reference::bf16ToFloat(fixedValue(pair, part, token, dim)));
@@ -334,8 +352,8 @@ std::vector<double> Case::decode(int64_t pair, rt::Part part) const {
 
 void Case::addReference(int64_t pair) {
   const int64_t headDim = problem_.shape.headDim;
-  std::vector<double> keys = decode(pair, rt::kKey);
-  std::vector<double> values = decode(pair, rt::kValue);
+  std::vector<double> keys = elements(pair, rt::kKey);
+  std::vector<double> values = elements(pair, rt::kValue);
   reference::Rotations rotations;
   if (order_ == Order::Host)
     rotations = {problem_.format[rt::kKey].hadamard,

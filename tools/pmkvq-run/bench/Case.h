@@ -25,8 +25,6 @@
 
 namespace pmkvq::bench {
 
-enum class Order { Host, Device };
-
 /// How far results are from the reference.
 struct Errors {
   /// Root mean square of the differences, relative to that of the outputs.
@@ -37,7 +35,8 @@ struct Errors {
 
 class Case {
 public:
-  /// Errors: OutOfMemory; InvalidArgument if ids leave 32 bits.
+  /// Errors: OutOfMemory, before anything is allocated, with what the case
+  /// takes and what the machine has left.
   static rt::Result<Case> create(const Problem &problem, Order order,
                                  uint64_t seed);
 
@@ -57,6 +56,7 @@ public:
   int64_t memoryBytes() const { return memory_.bytes(); }
   int64_t blocks() const { return blocks_; }
   int64_t slots() const { return slots_; }
+  int64_t slotBytes() const { return slotBytes_; }
   /// 0 if no sequence has one, else one a pair.
   int64_t fixedAreas() const { return fixedAreas_; }
   int64_t fixedOffset(int64_t pair, rt::Part part) const {
@@ -79,13 +79,19 @@ public:
   ///         the reference has one, or is one where it has none.
   rt::Result<Errors> compare(const std::vector<float> &results);
 
+  /// Keys or values of a pair, in the basis that they are stored in:
+  /// [tokens][headDim], pages, then the fixed area.
+  std::vector<double> elements(int64_t pair, rt::Part part) const;
+
 private:
   Case(const Problem &problem, Order order);
+  rt::Status checkSize() const;
   void placePages(uint64_t seed);
-  void fillContent(uint64_t seed);
   void fillBlocks(uint64_t seed);
   void fillRaw(uint8_t *at, int64_t bytes, uint64_t &state) const;
   void fillParameters(uint64_t seed);
+  /// Calls `what` with the image of the order.
+  template <typename What> void withImage(What what) const;
   void changeRaw(rt::Part part,
                  const std::function<double(int64_t dim, double)> &change);
   uint16_t fixedValue(int64_t pair, rt::Part part, int64_t token,
@@ -93,7 +99,6 @@ private:
   void setFixedValue(int64_t pair, rt::Part part, int64_t token, int64_t dim,
                      uint16_t value);
   void plantNotNumbers();
-  std::vector<double> decode(int64_t pair, rt::Part part) const;
   void addReference(int64_t pair);
   const double *referenceOf(int64_t pair) const;
   rt::Status checkNumbers(const std::vector<float> &results) const;
@@ -103,7 +108,8 @@ private:
   std::vector<rt::PageEntry> pages_;
   int64_t maxPages_ = 0;
   rt::Arena memory_;
-  int64_t blocks_ = 0, slots_ = 0, fixedAreas_ = 0, fixedPartBytes_ = 0;
+  int64_t blocks_ = 0, slots_ = 0, slotBytes_ = 0;
+  int64_t fixedAreas_ = 0, fixedPartBytes_ = 0;
   int64_t bytes_ = 0;
   std::vector<float> queries_;
   /// Pairs that are compared, and what they must give.

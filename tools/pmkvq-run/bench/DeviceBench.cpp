@@ -5,7 +5,10 @@
 //===----------------------------------------------------------------------===//
 
 #include "DeviceBench.h"
+#include "DeviceTiming.h"
 
+#include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 using namespace pmkvq;
@@ -20,7 +23,10 @@ using rt::StatusCode;
 static constexpr uint8_t kPoison = 0xff;
 
 Status bench::checkErrors(const Problem &problem, const Errors &errors) {
-  Errors bounds = boundsOf(problem);
+  return checkErrors(boundsOf(problem), errors);
+}
+
+Status bench::checkErrors(const Errors &bounds, const Errors &errors) {
   if (errors.rms <= bounds.rms && errors.largest <= bounds.largest)
     return {};
   auto text = [](const Errors &e) {
@@ -41,6 +47,7 @@ struct Kernel {
   cuda::LaunchShape shape;
   /// Thread blocks that the device runs at once.
   int32_t resident = 0;
+  int64_t slotBytes = 0;
 };
 
 /// One set of inputs, and where its results go.
@@ -81,7 +88,7 @@ static Result<Kernel> loadKernel(const cuda::DeviceRef &device,
   if (!blocks.ok())
     return blocks.status();
   return Kernel{std::move(*function), shape,
-                *blocks * device->multiprocessors()};
+                *blocks * device->multiprocessors(), code->slotBytes};
 }
 
 /// Units of every pair, as a session would list them.
@@ -109,11 +116,11 @@ listUnits(const Case &content) {
   return pairs;
 }
 
-static cuda::PoolLayout layoutOf(const Case &content) {
+static cuda::PoolLayout layoutOf(const Case &content, int64_t slotBytes) {
   cuda::PoolLayout layout;
   layout.headDim = content.problem().shape.headDim;
   layout.sinkTokens = kSinkTokens;
-  layout.keysPerToken = content.problem().image().perToken[rt::kKey];
+  layout.slotBytes = slotBytes;
   layout.blocks = content.blocks();
   layout.fixedAreas = content.fixedAreas();
   layout.slots = content.slots();
@@ -122,12 +129,17 @@ static cuda::PoolLayout layoutOf(const Case &content) {
 
 /// Memory for one more set; its pool is not filled.
 static Result<InputSet> makeSet(const cuda::DeviceRef &device,
-                                const Case &content,
+                                const Kernel &kernel, const Case &content,
                                 const rt::DeviceWorkList &list) {
   Result<cuda::CachePool> pool =
-      cuda::CachePool::create(device, layoutOf(content));
+      cuda::CachePool::create(device, layoutOf(content, kernel.slotBytes));
   if (!pool.ok())
     return pool.status();
+  if (pool->memory().bytes() != content.memoryBytes())
+    return Status(StatusCode::Internal,
+                  "the kernel's slots have " +
+                      std::to_string(kernel.slotBytes) + " bytes, the case's " +
+                      std::to_string(content.slotBytes()));
   const Problem &problem = content.problem();
   Result<cuda::DecodeWork> work = cuda::DecodeWork::create(
       device, list, problem.group(), problem.shape.headDim);
@@ -148,13 +160,12 @@ static Result<InputSet> makeSet(const cuda::DeviceRef &device,
 }
 
 /// The sets that launches rotate over; the first is copied from the host.
-static Result<std::vector<InputSet>> makeSets(const cuda::DeviceRef &device,
-                                              const Case &content,
-                                              const rt::DeviceWorkList &list,
-                                              int64_t count) {
+static Result<std::vector<InputSet>>
+makeSets(const cuda::DeviceRef &device, const Kernel &kernel,
+         const Case &content, const rt::DeviceWorkList &list, int64_t count) {
   std::vector<InputSet> sets;
   for (int64_t i = 0; i < count; ++i) {
-    Result<InputSet> set = makeSet(device, content, list);
+    Result<InputSet> set = makeSet(device, kernel, content, list);
     if (!set.ok())
       return set.status();
     Status filled =
@@ -216,42 +227,6 @@ static Result<Errors> checkKernel(const Kernel &kernel,
   return errors;
 }
 
-/// Times graphs of launch(0), launch(1), ...
-static Result<Timing> timeGraph(const cuda::Stream &stream, int64_t launches,
-                                int32_t repeats,
-                                const std::function<Status(int64_t)> &launch) {
-  Result<cuda::Graph> graph = cuda::Graph::capture(stream, [&]() -> Status {
-    for (int64_t i = 0; i < launches; ++i)
-      if (Status status = launch(i); !status.ok())
-        return status;
-    return {};
-  });
-  if (!graph.ok())
-    return graph.status();
-  Result<cuda::Event> begin = cuda::Event::create(stream.deviceRef());
-  Result<cuda::Event> end = cuda::Event::create(stream.deviceRef());
-  for (const Result<cuda::Event> *event : {&begin, &end})
-    if (!event->ok())
-      return event->status();
-  std::vector<double> times;
-  for (int32_t i = -kWarmUps; i < repeats; ++i) {
-    const std::function<Status()> steps[] = {
-        [&] { return begin->record(stream); },
-        [&] { return graph->launch(stream); },
-        [&] { return end->record(stream); },
-        [&] { return end->synchronize(); }};
-    for (const auto &step : steps)
-      if (Status status = step(); !status.ok())
-        return status;
-    Result<double> time = end->microsecondsSince(*begin);
-    if (!time.ok())
-      return time.status();
-    if (i >= 0)
-      times.push_back(*time);
-  }
-  return summarize(std::move(times), launches);
-}
-
 /// Reading the sets' bytes with the best of a few grids.
 static Result<double> timeRead(const Kernel &kernel, const cuda::Stream &stream,
                                const std::vector<InputSet> &sets,
@@ -306,8 +281,20 @@ struct Prepared {
 static Result<Kernel> loadDecode(const cuda::DeviceRef &device,
                                  const DeviceCompiler &compiler,
                                  const Problem &problem, bool dependent) {
-  return loadKernel(device, compiler.decode(problem, dependent, device->chip()),
-                    dependent);
+  return loadKernel(
+      device, compiler.decode(problem, dependent, compiler.chipFor(*device)),
+      dependent);
+}
+
+/// Programmatic dependent launch is of sm_90 and later.
+static bool launchesDependents(const std::string &chip) {
+  constexpr int64_t kFirst = 90;
+  return std::strtol(chip.c_str() + std::strlen("sm_"), nullptr, 10) >= kFirst;
+}
+
+std::vector<bool> DeviceCompiler::launchesOn(const cuda::Device &device) const {
+  return launchesDependents(chipFor(device)) ? std::vector<bool>{false, true}
+                                             : std::vector<bool>{false};
 }
 
 /// Content, and rows for `blocks` thread blocks.
@@ -319,7 +306,10 @@ static Result<Prepared> prepare(const cuda::DeviceRef &device,
   auto units = listUnits(*content);
   if (!units.ok())
     return units.status();
-  Result<rt::DeviceWorkList> list = rt::buildDeviceWorkList(*units, blocks);
+  const int32_t perMultiprocessor =
+      std::max(1, blocks / device->multiprocessors());
+  Result<rt::DeviceWorkList> list = rt::buildDeviceWorkList(
+      *units, blocks, rt::unitCosts(problem.shape.headDim, perMultiprocessor));
   if (!list.ok())
     return list.status();
   Result<cuda::Stream> stream = cuda::Stream::create(device);
@@ -344,7 +334,7 @@ Result<Errors> bench::checkOnDevice(const cuda::DeviceRef &device,
   if (run.spoil)
     run.spoil(made->list);
   Result<std::vector<InputSet>> sets =
-      makeSets(device, made->content, made->list, /*count=*/1);
+      makeSets(device, *kernel, made->content, made->list, /*count=*/1);
   if (!sets.ok())
     return sets.status();
   return checkKernel(*kernel, made->stream, sets->front(), made->content,
@@ -385,23 +375,25 @@ Result<std::vector<Measurement>>
 bench::measureOnDevice(const cuda::DeviceRef &device,
                        const DeviceCompiler &compiler, const Problem &problem) {
   std::vector<Kernel> kernels;
-  for (bool dependent : {false, true}) {
+  for (bool dependent : compiler.launchesOn(*device)) {
     Result<Kernel> kernel = loadDecode(device, compiler, problem, dependent);
     if (!kernel.ok())
       return kernel.status();
     kernels.push_back(std::move(*kernel));
   }
   Result<Kernel> read =
-      loadKernel(device, compiler.read(device->chip()), /*dependent=*/false);
+      loadKernel(device, compiler.read(compiler.chipFor(*device)),
+                 /*dependent=*/false);
   if (!read.ok())
     return read.status();
-  Result<Prepared> made = prepare(
-      device, problem, std::min(kernels[0].resident, kernels[1].resident));
+  Result<Prepared> made =
+      prepare(device, problem,
+              std::min(kernels.front().resident, kernels.back().resident));
   if (!made.ok())
     return made.status();
   int64_t bytes = made->content.bytes();
-  Result<std::vector<InputSet>> sets =
-      makeSets(device, made->content, made->list, setsOf(bytes));
+  Result<std::vector<InputSet>> sets = makeSets(
+      device, kernels.front(), made->content, made->list, setsOf(bytes));
   if (!sets.ok())
     return sets.status();
 

@@ -18,6 +18,7 @@
 
 #include "Measurement.h"
 #include "pmkvq_rt/cuda/Decode.h"
+#include "pmkvq_rt/cuda/Write.h"
 
 #include <functional>
 
@@ -29,6 +30,8 @@ struct DeviceCode {
   std::string name;
   int32_t threads = 0;
   int32_t sharedBytes = 0;
+  /// Of a page's parameters; 0 of a kernel that reads none.
+  int64_t slotBytes = 0;
 };
 
 /// Where kernels come from.
@@ -38,6 +41,23 @@ struct DeviceCompiler {
                                        const std::string &chip)>
       decode;
   std::function<rt::Result<DeviceCode>(const std::string &chip)> read;
+  /// Attention of many query rows over a problem's levels.
+  std::function<rt::Result<DeviceCode>(const Problem &,
+                                       const std::string &chip)>
+      prefill;
+  /// What attention is compiled for; empty: the device.  An older chip's code
+  /// runs on newer ones.
+  std::string chip;
+  std::string chipFor(const rt::cuda::Device &device) const {
+    return chip.empty() ? device.chip() : chip;
+  }
+  /// Without and, where the chip has it, with dependent launch.
+  std::vector<bool> launchesOn(const rt::cuda::Device &device) const;
+  /// The kernels that write a problem's cache; with positions, append embeds
+  /// those of keys.
+  std::function<rt::Result<rt::cuda::WriterCode>(
+      const Problem &, bool positions, const std::string &chip)>
+      writers;
 };
 
 /// How a check launches; by default as the benchmark does.

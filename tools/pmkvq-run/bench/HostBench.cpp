@@ -5,9 +5,11 @@
 //===----------------------------------------------------------------------===//
 
 #include "HostBench.h"
+#include "Memory.h"
 #include "pmkvq_rt/Launch.h"
 #include "pmkvq_rt/WorkList.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -20,11 +22,26 @@ using rt::Result;
 using rt::Status;
 using rt::StatusCode;
 
+/// Launches of one timed run at most: many sets need no whole round a run.
+static constexpr int64_t kMostLaunches = 64;
+/// Memory of all sets at most.  Short contexts read little of a fixed area that
+/// is 128 tokens long, so sets of few bytes are large.
+static constexpr int64_t kMostSetBytes = int64_t(1) << 30;
+
 namespace {
-/// One set of inputs, as kernels see it.
-struct InputSet {
+/// Sets of inputs of the same content, one behind the other.
+struct InputSets {
   rt::Arena memory;
-  rt::CacheView view;
+  int64_t count = 0;
+  int64_t stride = 0;
+  /// Launches of a timed run, and what is read before it so that no set is in
+  /// a cache; empty where launches rotate over enough.
+  int64_t launches = 0;
+  rt::Arena others;
+
+  uint8_t *set(int64_t number) const {
+    return memory.data() + number % count * stride;
+  }
 };
 
 /// A step of one token a sequence.
@@ -56,26 +73,51 @@ static void makeStep(const Problem &problem, Step &step) {
   step.arguments.partials = step.partials.data();
 }
 
-static Result<InputSet> makeSet(const Case &content) {
-  Result<rt::Arena> memory = rt::Arena::reserve(content.memoryBytes());
+static Result<InputSets> makeSets(const Case &content) {
+  constexpr int64_t cacheLine = 64;
+  const int64_t bytes = content.memoryBytes();
+  InputSets sets;
+  sets.stride = (bytes + cacheLine - 1) / cacheLine * cacheLine;
+  sets.count = setsOf(content.bytes());
+  const bool rotates =
+      sets.count <= std::max<int64_t>(2, kMostSetBytes / sets.stride);
+  if (!rotates)
+    sets.count =
+        std::clamp<int64_t>(kMostSetBytes / sets.stride, 2, kMostLaunches);
+  sets.launches =
+      rotates ? std::min(launchesOf(sets.count), kMostLaunches) : sets.count;
+  if (Status status = checkMemory("the inputs that launches rotate over",
+                                  sets.count * sets.stride);
+      !status.ok())
+    return status;
+  Result<rt::Arena> memory = rt::Arena::reserve(sets.count * sets.stride);
   if (!memory.ok())
     return memory.status();
-  std::memcpy(memory->data(), content.memory(),
-              static_cast<size_t>(content.memoryBytes()));
-  uint8_t *data = memory->data();
+  sets.memory = std::move(*memory);
+  for (int64_t i = 0; i < sets.count; ++i)
+    std::memcpy(sets.set(i), content.memory(), static_cast<size_t>(bytes));
+  if (rotates)
+    return sets;
+  Result<rt::Arena> others = rt::Arena::reserve(kRotateBytes);
+  if (!others.ok())
+    return others.status();
+  sets.others = std::move(*others);
+  // Memory that was never written may all be one page.
+  std::memset(sets.others.data(), 1, kRotateBytes);
+  return sets;
+}
+
+/// Attention over a set, whose cache begins at `data`.
+static Status run(rt::ThreadPool &threads, const HostKernels &kernels,
+                  Step &step, const Case &content, uint8_t *data,
+                  std::vector<float> &results) {
   rt::CacheView view = {
       data, data + content.slotOffset(),
       const_cast<rt::PageEntry *>(content.pages().data()),
       reinterpret_cast<uint16_t *>(data + content.fixedOffset(0, rt::kKey)),
       content.maxPages()};
-  return InputSet{std::move(*memory), view};
-}
-
-static Status run(rt::ThreadPool &threads, const HostKernels &kernels,
-                  Step &step, InputSet &set, const std::vector<float> &queries,
-                  std::vector<float> &results) {
-  void *attend[] = {&set.view, &step.arguments,
-                    const_cast<float *>(queries.data())};
+  void *attend[] = {&view, &step.arguments,
+                    const_cast<float *>(content.queries().data())};
   void *merge[] = {&step.arguments, results.data()};
   rt::LaunchResult done =
       rt::launch(threads, kernels.attend, attend,
@@ -90,12 +132,12 @@ static Status run(rt::ThreadPool &threads, const HostKernels &kernels,
 }
 
 static Result<Errors> check(rt::ThreadPool &threads, const HostKernels &kernels,
-                            Step &step, InputSet &set, Case &content) {
+                            Step &step, Case &content) {
   std::vector<float> results[2];
   for (std::vector<float> &result : results) {
     result.assign(content.queries().size(), NAN);
     if (Status status =
-            run(threads, kernels, step, set, content.queries(), result);
+            run(threads, kernels, step, content, content.memory(), result);
         !status.ok())
       return status;
   }
@@ -109,24 +151,6 @@ static Result<Errors> check(rt::ThreadPool &threads, const HostKernels &kernels,
     return Status(StatusCode::Internal,
                   "two runs of attention differ in their bits");
   return errors;
-}
-
-/// Times runs of launch(0), launch(1), ...
-static Result<Timing> timeRuns(int64_t launches,
-                               const std::function<Status(int64_t)> &launch) {
-  using Clock = std::chrono::steady_clock;
-  std::vector<double> times;
-  for (int32_t i = -kWarmUps; i < kRepeats; ++i) {
-    Clock::time_point begin = Clock::now();
-    for (int64_t j = 0; j < launches; ++j)
-      if (Status status = launch(j); !status.ok())
-        return status;
-    if (i >= 0)
-      times.push_back(
-          std::chrono::duration<double, std::micro>(Clock::now() - begin)
-              .count());
-  }
-  return summarize(std::move(times), launches);
 }
 
 #if defined(__x86_64__) && defined(__ELF__)
@@ -176,6 +200,29 @@ static void readAll(rt::ThreadPool &threads, const uint8_t *data, int64_t bytes,
   });
 }
 
+/// Times runs of launch(0), launch(1), ...: each run goes on where the one
+/// before ended.
+static Result<Timing> timeRuns(rt::ThreadPool &threads, const InputSets &sets,
+                               std::atomic<uint64_t> &sink,
+                               const std::function<Status(int64_t)> &launch) {
+  using Clock = std::chrono::steady_clock;
+  std::vector<double> times;
+  int64_t next = 0;
+  for (int32_t i = -kWarmUps; i < kRepeats; ++i) {
+    if (sets.others.data())
+      readAll(threads, sets.others.data(), sets.others.bytes(), sink);
+    Clock::time_point begin = Clock::now();
+    for (int64_t end = next + sets.launches; next < end; ++next)
+      if (Status status = launch(next); !status.ok())
+        return status;
+    if (i >= 0)
+      times.push_back(
+          std::chrono::duration<double, std::micro>(Clock::now() - begin)
+              .count());
+  }
+  return summarize(std::move(times), sets.launches);
+}
+
 Result<Errors> bench::checkOnHost(rt::ThreadPool &threads,
                                   const HostKernels &kernels,
                                   const Problem &problem) {
@@ -184,10 +231,7 @@ Result<Errors> bench::checkOnHost(rt::ThreadPool &threads,
     return content.status();
   Step step;
   makeStep(problem, step);
-  Result<InputSet> set = makeSet(*content);
-  if (!set.ok())
-    return set.status();
-  return check(threads, kernels, step, *set, *content);
+  return check(threads, kernels, step, *content);
 }
 
 Result<Measurement> bench::measureOnHost(rt::ThreadPool &threads,
@@ -198,28 +242,23 @@ Result<Measurement> bench::measureOnHost(rt::ThreadPool &threads,
     return content.status();
   Step step;
   makeStep(problem, step);
-  std::vector<InputSet> sets;
-  const int64_t count = setsOf(content->bytes());
-  for (int64_t i = 0; i < count; ++i) {
-    Result<InputSet> set = makeSet(*content);
-    if (!set.ok())
-      return set.status();
-    sets.push_back(std::move(*set));
-  }
-  Result<Errors> errors = check(threads, kernels, step, sets.front(), *content);
+  Result<Errors> errors = check(threads, kernels, step, *content);
   if (!errors.ok())
     return errors.status();
+  Result<InputSets> sets = makeSets(*content);
+  if (!sets.ok())
+    return sets.status();
+  std::atomic<uint64_t> sink{0};
   std::vector<float> results(content->queries().size());
-  Result<Timing> attention = timeRuns(launchesOf(count), [&](int64_t launch) {
-    return run(threads, kernels, step,
-               sets[static_cast<size_t>(launch % count)], content->queries(),
-               results);
-  });
+  Result<Timing> attention =
+      timeRuns(threads, *sets, sink, [&](int64_t launch) {
+        return run(threads, kernels, step, *content, sets->set(launch),
+                   results);
+      });
   if (!attention.ok())
     return attention.status();
-  std::atomic<uint64_t> sink{0};
-  Result<Timing> read = timeRuns(launchesOf(count), [&](int64_t launch) {
-    readAll(threads, sets[static_cast<size_t>(launch % count)].memory.data(),
+  Result<Timing> read = timeRuns(threads, *sets, sink, [&](int64_t launch) {
+    readAll(threads, sets->set(launch),
             std::min(content->bytes(), content->memoryBytes()), sink);
     return Status();
   });

@@ -52,6 +52,8 @@ inline Timing summarize(std::vector<double> microseconds, int64_t launches) {
 }
 
 struct Measurement {
+  /// Whether others' times of attention compare with it.
+  bool isAttention = true;
   /// "cuda", "cuda+dependent" (consecutive launches overlap) or "cpu".
   std::string device;
   Timing attention;
@@ -59,7 +61,12 @@ struct Measurement {
   /// Reading the same bytes, in the same run.
   double readMicroseconds = 0;
   Errors errors;
+  /// Multiplications and additions of products; 0 where they are not counted.
+  int64_t operations = 0;
 
+  double teraflops() const {
+    return static_cast<double>(operations) / attention.median / 1e6;
+  }
   double ratio() const { return attention.median / readMicroseconds; }
 };
 
@@ -71,7 +78,9 @@ struct Measurement {
 /// wide, so weights are off by some 2e-4, independently.  Outputs of short
 /// contexts consist of what varies between tokens and are off by as much; those
 /// of long contexts by less, since their means come to weigh more.  Weights as
-/// integers of up to 65,000 add less than that where scores are that narrow.
+/// integers of up to 65,000 add less than that where scores are that narrow.  A
+/// CPU rounds queries times ranges, and weights times ranges, to 15 bits of the
+/// largest of a row.
 ///
 /// At 16 bits queries and weights are two bf16 each, off by 2^-17, and scores
 /// are sums in f32, off by 2^-24 of their largest terms: some 4e-6 with key
@@ -84,6 +93,7 @@ inline Errors boundsOf(const Problem &problem) {
 
 /// Errors: Internal, with the errors and the bounds.
 rt::Status checkErrors(const Problem &problem, const Errors &errors);
+rt::Status checkErrors(const Errors &bounds, const Errors &errors);
 
 } // namespace pmkvq::bench
 

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <limits>
 #include <random>
 
 using namespace pmkvq;
@@ -105,6 +106,12 @@ static bool readKind(std::string_view text, rt::UnitKind &kind) {
          rt::isLevel(kind.value);
 }
 
+static std::string kindText(rt::UnitKind kind) {
+  std::string key = std::to_string(kind.key);
+  return kind.key == kind.value ? key
+                                : "k" + key + "v" + std::to_string(kind.value);
+}
+
 static Result<LevelMix> readLevels(const std::string &levels) {
   const std::string what =
       "levels like 16, 8, 4, 2, k4v2 or mixed:2=192/4=48/8=16";
@@ -120,28 +127,38 @@ static Result<LevelMix> readLevels(const std::string &levels) {
     size_t slash = std::min(text.find('/'), text.size());
     std::string_view part = text.substr(0, slash);
     size_t equals = part.find('=');
-    auto &[kind, weight] = mix.emplace_back(rt::UnitKind(), 0);
+    rt::UnitKind kind;
+    int64_t weight = 0;
     if (equals == part.npos || !readKind(part.substr(0, equals), kind) ||
         !readNumber(part.substr(equals + 1), weight) || weight < 1 ||
         weight > kMaxTokens)
       return expected(what, levels);
+    for (auto &[other, _] : mix)
+      if (other == kind)
+        return expected("levels that a mix names once, not " + kindText(kind) +
+                            " again",
+                        levels);
+    mix.emplace_back(kind, weight);
     if (slash == text.size())
       return mix;
     text.remove_prefix(slash + 1);
   }
 }
 
-rt::UnitKind Problem::kindOf(int64_t page, int64_t pages) const {
-  int64_t total = 0;
-  for (auto &[kind, weight] : mix)
-    total += weight;
-  int64_t sum = 0;
-  for (auto &[kind, weight] : mix) {
-    sum += weight;
-    if (page < pages * sum / total)
-      return kind;
+int64_t Problem::firstPage(size_t part, int64_t pages) const {
+  int64_t total = 0, before = 0;
+  for (size_t i = 0; i < mix.size(); ++i) {
+    before += i < part ? mix[i].second : 0;
+    total += mix[i].second;
   }
-  return mix.back().first;
+  return pages * before / total;
+}
+
+rt::UnitKind Problem::kindOf(int64_t page, int64_t pages) const {
+  size_t part = 0;
+  while (part + 1 < mix.size() && page >= firstPage(part + 1, pages))
+    ++part;
+  return mix[part].first;
 }
 
 std::vector<rt::UnitKind> Problem::kinds() const {
@@ -151,12 +168,39 @@ std::vector<rt::UnitKind> Problem::kinds() const {
       kinds.push_back(kind);
   };
   for (const Length &length : lengths) {
-    for (int64_t page = 0; page < length.pages; ++page)
-      add(kindOf(page, length.pages));
+    for (size_t i = 0; i < mix.size(); ++i)
+      if (firstPage(i, length.pages) < firstPage(i + 1, length.pages))
+        add(mix[i].first);
     if (length.fixedTokens)
       add({16, 16});
   }
   return kinds;
+}
+
+PoolCounts Problem::counts() const {
+  PoolCounts counts;
+  for (const Length &length : lengths)
+    for (size_t i = 0; i < mix.size(); ++i) {
+      int64_t pages = shape.kvHeads * (firstPage(i + 1, length.pages) -
+                                       firstPage(i, length.pages));
+      rt::UnitKind kind = mix[i].first;
+      counts.blocks +=
+          pages * (rt::blocksAtLevel(kind.key) + rt::blocksAtLevel(kind.value));
+      counts.slots += kind.key < 16 || kind.value < 16 ? pages : 0;
+    }
+  return counts;
+}
+
+Status bench::checkOrder(const Problem &problem) {
+  for (size_t i = 1; i < problem.mix.size(); ++i) {
+    rt::UnitKind older = problem.mix[i - 1].first, newer = problem.mix[i].first;
+    if (older.key > newer.key || older.value > newer.value)
+      return expected("a mix whose levels do not fall from the oldest pages to "
+                      "the newest, as in a cache, not " +
+                          kindText(older) + " before " + kindText(newer),
+                      problem.shape.levels);
+  }
+  return {};
 }
 
 bool Problem::isRaw() const {
@@ -214,6 +258,22 @@ ImageShape Problem::image() const {
            format[rt::kValue].axis == reference::Axis::PerToken}};
 }
 
+/// Blocks and slots have ids of 32 bits.
+static Status checkCounts(const Problem &problem) {
+  constexpr int64_t most = std::numeric_limits<uint32_t>::max();
+  PoolCounts counts = problem.counts();
+  if (counts.blocks <= most && counts.slots <= most)
+    return {};
+  return {StatusCode::InvalidArgument,
+          "expected a cache of at most " + std::to_string(most) +
+              " blocks, whose ids have 32 bits, got " +
+              std::to_string(std::max(counts.blocks, counts.slots)) + " for " +
+              std::to_string(problem.shape.batch) + " x " +
+              problem.shape.context + " tokens of " +
+              std::to_string(problem.shape.kvHeads) +
+              " kv heads; use fewer sequences, tokens or heads"};
+}
+
 static Status checkHeads(const Shape &shape) {
   constexpr int64_t most = 1 << 16;
   const std::pair<const char *, int64_t> counts[] = {
@@ -249,6 +309,8 @@ Result<Problem> bench::understand(const Shape &shape) {
   if (!mix.ok())
     return mix.status();
   problem.mix = std::move(*mix);
+  if (Status status = checkCounts(problem); !status.ok())
+    return status;
   for (rt::Part part : {rt::kKey, rt::kValue}) {
     Result<reference::UniformFormat> format =
         readFormat(part == rt::kKey ? shape.keyFormat : shape.valueFormat);

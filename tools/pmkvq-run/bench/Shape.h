@@ -7,7 +7,7 @@
 // or `ragged:100-32768`, lengths drawn from that range, its ends among them.
 // Levels are one level for keys and values, 16, 8, 4 or 2; `k4v2`, keys at 4
 // and values at 2 bits; or `mixed:2=192/4=48/k8v4=16`, which cuts the pages of
-// a sequence in these proportions, oldest first.
+// a sequence in these proportions, oldest first, each level once.
 //
 // A sequence of whole pages has nothing else.  Any other, and every ragged one,
 // has a sink of one token, then pages, then a window of 1 to 128 tokens, as a
@@ -58,6 +58,12 @@ struct Length {
 /// Pages by kind, in proportions.
 using LevelMix = std::vector<std::pair<rt::UnitKind, int64_t>>;
 
+/// What pages take of a pool.
+struct PoolCounts {
+  int64_t blocks = 0;
+  int64_t slots = 0;
+};
+
 /// A shape, understood.
 struct Problem {
   Shape shape;
@@ -70,18 +76,29 @@ struct Problem {
   int64_t group() const { return shape.queryHeads / shape.kvHeads; }
   /// Factor of scores: 1 / sqrt(head_dim).
   double scale() const;
+  /// Of a sequence of `pages` pages, the first that is of mix[part];
+  /// `pages` for the part after the last.
+  int64_t firstPage(size_t part, int64_t pages) const;
   /// The kind of a page of a sequence that has `pages` pages.
   rt::UnitKind kindOf(int64_t page, int64_t pages) const;
   /// Kinds that occur, each once; fixed areas are {16, 16}.
   std::vector<rt::UnitKind> kinds() const;
+  /// Of all sequences' pages.
+  PoolCounts counts() const;
   /// Whether nothing is quantized.
   bool isRaw() const;
   ImageShape image() const;
 };
 
-/// Errors: InvalidArgument with the expected and the actual text; Unimplemented
-/// for formats that the benchmark does not know.
+/// Errors: InvalidArgument with the expected and the actual text, or if ids of
+/// blocks leave 32 bits; Unimplemented for formats that the benchmark does not
+/// know.
 rt::Result<Problem> understand(const Shape &shape);
+
+/// Errors: InvalidArgument if an older page has more bits than a newer one.  No
+/// schedule of the runtime leaves a cache so (Schedule.h), so figures would be
+/// of what does not occur; kernels take any order, and tests try it.
+rt::Status checkOrder(const Problem &problem);
 
 /// "<per_channel, hadamard, clip = 0.8>" as "per_channel+hadamard+clip=0.8".
 std::string plainFormat(const std::string &attribute);

@@ -6,17 +6,35 @@
 
 #include "Sweep.h"
 
-#include <cinttypes>
+#include <algorithm>
 #include <cstdio>
 #include <sstream>
 
 using namespace pmkvq;
 using namespace pmkvq::bench;
+namespace rt = ::pmkvq::rt;
 
 /// data/peers-h200.csv.
 static constexpr const char kPeers[] =
 #include "Peers.inc"
     ;
+
+rt::Status bench::checkCount(const Sweep &sweep) {
+  constexpr size_t most = 10000;
+  size_t count = 1;
+  for (size_t values :
+       {sweep.kvHeads.size(), sweep.queryHeads.size(), sweep.headDims.size(),
+        sweep.batches.size(), std::max<size_t>(1, sweep.contexts.size()),
+        sweep.levels.size(), sweep.keyFormats.size(),
+        sweep.valueFormats.size()}) {
+    if (values > most / count)
+      return {rt::StatusCode::InvalidArgument,
+              "expected lists of at most " + std::to_string(most) +
+                  " combinations; sweep less at a time"};
+    count *= values;
+  }
+  return {};
+}
 
 std::vector<Shape> bench::expand(const Sweep &sweep,
                                  const std::string &defaultContext) {
@@ -81,13 +99,16 @@ static std::string format(const char *pattern, double value) {
 
 /// Peers are kernels of GPUs.
 static std::optional<Peer> peerOf(const Shape &shape, const Measurement &row) {
-  return row.device == "cpu" ? std::nullopt : findPeer(shape);
+  return row.device == "cpu" || !row.isAttention ? std::nullopt
+                                                 : findPeer(shape);
 }
 
-std::string bench::csvHeader() {
-  return "device,kv_heads,q_heads,head_dim,batch,context,levels,key_format,"
-         "value_format,us,spread,bytes,read_us,ratio,rms_rel_err,max_rel_err,"
-         "peer,peer_us\n";
+std::string bench::csvHeader(bool hasRates) {
+  std::string columns =
+      "device,kv_heads,q_heads,head_dim,batch,context,levels,key_format,"
+      "value_format,us,spread,bytes,read_us,ratio,rms_rel_err,max_rel_err,"
+      "peer,peer_us";
+  return columns + (hasRates ? ",tflops\n" : "\n");
 }
 
 std::string bench::csvLine(const Shape &shape, const Measurement &row) {
@@ -99,11 +120,12 @@ std::string bench::csvLine(const Shape &shape, const Measurement &row) {
      << plainFormat(shape.valueFormat) << ','
      << format("%.3f", row.attention.median) << ','
      << format("%.3f", row.attention.spread) << ',' << row.bytes << ','
-     << format("%.3f", row.readMicroseconds) << ','
-     << format("%.4f", row.ratio()) << ',' << format("%.3e", row.errors.rms)
-     << ',' << format("%.3e", row.errors.largest) << ','
-     << (peer ? peer->kernel : "") << ','
-     << (peer ? format("%.2f", peer->microseconds) : "") << '\n';
+     << (row.readMicroseconds > 0 ? format("%.3f", row.readMicroseconds) : "")
+     << ',' << (row.readMicroseconds > 0 ? format("%.4f", row.ratio()) : "")
+     << ',' << format("%.3e", row.errors.rms) << ','
+     << format("%.3e", row.errors.largest) << ',' << (peer ? peer->kernel : "")
+     << ',' << (peer ? format("%.2f", peer->microseconds) : "")
+     << (row.operations ? "," + format("%.1f", row.teraflops()) : "") << '\n';
   return os.str();
 }
 
@@ -116,6 +138,13 @@ std::string bench::textHeader() {
   return line;
 }
 
+/// 8 characters of megabytes: "302.0", or "0.004096" where one digit says
+/// nothing.
+static std::string megabytes(int64_t bytes) {
+  return format(bytes < 1'000'000 ? "%8.6f" : "%8.1f",
+                static_cast<double>(bytes) / 1e6);
+}
+
 std::string bench::textLine(const Shape &shape, const Measurement &row) {
   std::ostringstream what;
   what << shape.batch << " x " << shape.context << ", " << shape.queryHeads
@@ -124,12 +153,12 @@ std::string bench::textLine(const Shape &shape, const Measurement &row) {
   char line[512];
   std::snprintf(
       line, sizeof(line),
-      "%-14s %-24s %-26s %9.2f %7.2f %8.1f %9.2f %6.3f %8.1e  %s\n",
+      "%-14s %-24s %-26s %9.2f %7.2f %8s %9.2f %6.3f %8.1e  %s\n",
       row.device.c_str(), what.str().c_str(), shape.levels.c_str(),
-      row.attention.median, row.attention.spread,
-      static_cast<double>(row.bytes) / 1e6, row.readMicroseconds, row.ratio(),
-      row.errors.rms,
+      row.attention.median, row.attention.spread, megabytes(row.bytes).c_str(),
+      row.readMicroseconds, row.ratio(), row.errors.rms,
       peer ? (format("%.2f ", peer->microseconds) + peer->kernel).c_str()
-           : "-");
+      : row.operations ? format("%.1f TFLOP/s", row.teraflops()).c_str()
+                       : "-");
   return line;
 }

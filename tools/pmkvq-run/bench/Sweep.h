@@ -31,6 +31,10 @@ struct Sweep {
 inline constexpr const char *kDeviceContext = "32768";
 inline constexpr const char *kHostContext = "4096";
 
+/// Errors: InvalidArgument if there are more combinations than anybody waits
+/// for, and memory holds.
+rt::Status checkCount(const Sweep &sweep);
+
 /// All combinations; levels change fastest, heads slowest.
 std::vector<Shape> expand(const Sweep &sweep,
                           const std::string &defaultContext);
@@ -47,8 +51,8 @@ struct Peer {
 /// None if nobody has measured this shape.
 std::optional<Peer> findPeer(const Shape &shape);
 
-/// The table's first line.
-std::string csvHeader();
+/// The table's first line; `hasRates` where lines end with TFLOP/s.
+std::string csvHeader(bool hasRates = false);
 
 /// One line of it; ends with a line feed.
 std::string csvLine(const Shape &shape, const Measurement &row);

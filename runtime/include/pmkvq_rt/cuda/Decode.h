@@ -29,7 +29,8 @@ namespace pmkvq::rt::cuda {
 struct PoolLayout {
   int64_t headDim = 128;
   int64_t sinkTokens = 1;
-  bool keysPerToken = false;
+  /// Bytes of a page's parameters: the kernels say how many.
+  int64_t slotBytes = 0;
   int64_t blocks = 0;
   int64_t fixedAreas = 0;
   int64_t slots = 0;
@@ -43,9 +44,8 @@ struct PoolLayout {
   int64_t fixedOffset(int64_t area, Part part) const {
     return blockOffset(blocks) + (area * kParts + part) * fixedPartBytes();
   }
-  int64_t slotBytes() const { return deviceSlotBytes(headDim, keysPerToken); }
   int64_t slotOffset(int64_t slot) const {
-    return fixedOffset(fixedAreas, kKey) + slot * slotBytes();
+    return fixedOffset(fixedAreas, kKey) + slot * slotBytes;
   }
   int64_t bytes() const { return slotOffset(slots); }
 };

@@ -121,6 +121,8 @@ private:
   Handle handle_ = Handle();
 };
 
+class Stream;
+
 /// A range of device memory.
 class DeviceMemory {
 public:
@@ -145,6 +147,16 @@ public:
   Status download(void *to, int64_t bytes, int64_t offset = 0) const;
   Status copyFrom(const DeviceMemory &from);
   Status fill(uint8_t byte);
+
+  /// Enqueue a copy.  `from`, in host memory, is read by the time that the call
+  /// returns, unless it is pinned.
+  Status uploadAsync(const Stream &stream, const void *from, int64_t bytes,
+                     int64_t offset = 0);
+  Status copyFromAsync(const Stream &stream, const DeviceMemory &from,
+                       int64_t bytes);
+  /// Within this memory; the ranges must not overlap.
+  Status moveAsync(const Stream &stream, int64_t to, int64_t from,
+                   int64_t bytes);
 
 private:
   Status checkRange(int64_t offset, int64_t bytes) const;

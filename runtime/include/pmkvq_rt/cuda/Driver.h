@@ -143,6 +143,10 @@ enum : DriverResult {
   X(memcpyHtoD, "cuMemcpyHtoD_v2", DeviceAddress, const void *, size_t)        \
   X(memcpyDtoH, "cuMemcpyDtoH_v2", void *, DeviceAddress, size_t)              \
   X(memcpyDtoD, "cuMemcpyDtoD_v2", DeviceAddress, DeviceAddress, size_t)       \
+  X(memcpyHtoDAsync, "cuMemcpyHtoDAsync_v2", DeviceAddress, const void *,      \
+    size_t, StreamHandle)                                                      \
+  X(memcpyDtoDAsync, "cuMemcpyDtoDAsync_v2", DeviceAddress, DeviceAddress,     \
+    size_t, StreamHandle)                                                      \
   X(memsetD8, "cuMemsetD8_v2", DeviceAddress, unsigned char, size_t)           \
   X(streamCreate, "cuStreamCreate", StreamHandle *, unsigned)                  \
   X(streamDestroy, "cuStreamDestroy_v2", StreamHandle)                         \

@@ -1,0 +1,194 @@
+//===- WarpgroupLayout.h - f16 tiles that warpgroups multiply ---*- C++ -*-===//
+//
+// Where the elements of a page are in the tiles of a prefill kernel, which of
+// its codes each producer warp turns into them, and what lies where in shared
+// memory.  Neighbours: FragmentLayout.h (the order of codes), DeviceAbi.h (the
+// work list), lib/Conversion/TileToWarpgroups.cpp (who lowers by it).
+//
+// Mental model.  A page of 128 tokens becomes two tiles of 128 x 128 f16, keys
+// [token][dim] and values [dim][token]: the summed axis is along columns, as
+// `wgmma` wants it, and nothing is transposed.  The order of dims in q . k is
+// free if queries have the same, and so is the order of tokens if rows of keys
+// and columns of values agree.  With that freedom the codes that one lane holds
+// in the order of FragmentLayout are whole pieces of rows:
+//
+//   lane 4 g + t has of 32 columns 16 h + 4 t + e (h < 2, e < 4), of rows g and
+//   g + 8: eight elements a row, one 16-byte *chunk*, (e0 e2 e1 e3) of h = 0,
+//   then of h = 1.  A pair (e0 e2) or (e1 e3) is what a mask leaves of a word.
+//
+// A row is cut in two halves of 64 columns, 128 bytes; chunk c of row r lies at
+// c ^ (r % 8), the swizzle of 128 bytes that `wgmma` undoes.  Block c of 32
+// columns and lane t are chunk 2 t + c % 2 of half c / 2: with that order no
+// two lanes of a store meet on a bank.
+//
+// A tile holds x * kUnit.  A code under its mask, read as f16, is the denormal
+// code * 2^(exponent - 24): the multiply-add that decodes it takes step * kUnit
+// * 2^24 = step * 3840, which is range * 256 at 4 bits and range * 1024 at 2
+// (with a clip of 0.8): powers of two, exact.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_TARGET_WARPGROUPLAYOUT_H
+#define PMKVQ_TARGET_WARPGROUPLAYOUT_H
+
+#include "pmkvq/Target/FragmentLayout.h"
+
+#include <cstdint>
+
+namespace pmkvq {
+
+/// A tile of f16 in shared memory.
+struct HalfTile {
+  static constexpr int64_t kRows = 128, kColumns = 128;
+  static constexpr int64_t kHalfColumns = 64, kChunkColumns = 8;
+  static constexpr int64_t kRowBytes = 128, kChunkBytes = 16;
+  static constexpr int64_t kHalfBytes = kRows * kRowBytes;
+  static constexpr int64_t kBytes = 2 * kHalfBytes;
+  /// Rows after which the swizzle repeats.
+  static constexpr int64_t kSwizzleRows = 8;
+
+  /// What an element of 1 is in a tile, and 2^24 times that.
+  static constexpr double kUnit = 3840.0 / (1 << 24);
+  static constexpr double kCodeUnit = 3840.0;
+
+  /// A column's 32 (c), 16 of these (h), and place in it: lane t, element e.
+  struct Place {
+    int64_t c, h, t, e;
+  };
+  static constexpr Place placeOf(rt::Part part, int64_t k) {
+    auto in = static_cast<int32_t>(k % FragmentLayout::kQuads);
+    int64_t e =
+        FragmentLayout{part, 8, rt::kPageTokens, kColumns}.quadElement(in);
+    return {k / 32, k % 32 / 16, part == rt::kKey ? in / 4 : in % 8 / 2, e};
+  }
+  /// Number of element e of half h in its chunk.
+  static constexpr int64_t inChunk(int64_t h, int64_t e) {
+    return h * 4 + e % 2 * 2 + e / 2;
+  }
+  /// Column of element k of the summed axis: a dim of keys, a token of values.
+  static constexpr int64_t column(rt::Part part, int64_t k) {
+    Place p = placeOf(part, k);
+    return p.c / 2 * kHalfColumns + (2 * p.t + p.c % 2) * kChunkColumns +
+           inChunk(p.h, p.e);
+  }
+  /// Row of a token of keys, a dim of values.
+  static constexpr int64_t row(rt::Part part, int64_t r) {
+    return part == rt::kKey ? column(rt::kValue, r) : r;
+  }
+  /// Byte offset of an element.
+  static constexpr int64_t offset(int64_t row, int64_t column) {
+    int64_t chunk = column % kHalfColumns / kChunkColumns;
+    return column / kHalfColumns * kHalfBytes + row * kRowBytes +
+           (chunk ^ row % kSwizzleRows) * kChunkBytes +
+           column % kChunkColumns * 2;
+  }
+  /// Token of the i-th score (of 64) of lane t: columns of scores are rows of
+  /// keys, and lanes with one g have neighbouring pairs of them.
+  static constexpr int64_t scoreToken(int64_t i) {
+    int64_t block = i / 4, v = i % 2;
+    return 32 * (block / 8 * 2 + block % 2) + block / 2 % 4 * 2 + v;
+  }
+  /// How far lane t's tokens are from lane 0's.
+  static constexpr int64_t kScoreLaneTokens = 8;
+};
+
+/// The vectors (FragmentLayout.h) of a page's part that one of four warps
+/// turns into elements: those of few k blocks, since parameters belong to
+/// these.
+struct WarpShare {
+  FragmentLayout layout;
+
+  static constexpr int32_t kWarps = 4;
+  /// Of head_dim 128: 4,096 bytes.
+  static constexpr int32_t kBlockVectors = 8;
+
+  constexpr WarpShare(rt::Part part, int32_t level)
+      : layout{part, level, rt::kPageTokens, HalfTile::kColumns} {}
+
+  constexpr bool isKey() const { return layout.part == rt::kKey; }
+  constexpr int32_t level() const { return layout.level; }
+  constexpr int32_t vectors() const { return layout.vectors() / kWarps; }
+  /// Different blocks of 32 columns among a warp's vectors.
+  constexpr int32_t columnBlocks() const {
+    return isKey() && level() < 8 ? 2 : 1;
+  }
+
+  /// Vector i of warp w; of raw pages vectors 2 i and 2 i + 1 are the two
+  /// halves of 32 columns.
+  constexpr int32_t vector(int32_t w, int32_t i) const {
+    if (isKey())
+      switch (level()) {
+      case 16:
+        return 8 * (i / 2) + 2 * w + i % 2;
+      case 8:
+        return 4 * i + w;
+      default:
+        return w / 2 * (2 * vectors()) + w % 2 + 2 * i;
+      }
+    return level() == 16 ? 16 * w + 8 * (i % 2) + i / 2 : vectors() * w + i;
+  }
+  /// What a warp's numbers of blocks of 16 rows and 32 columns are beside those
+  /// of warp 0.
+  constexpr int32_t rowBase(int32_t w) const {
+    return isKey() && level() < 8 ? w / 2 * 4 : 0;
+  }
+  constexpr int32_t columnBase(int32_t w) const {
+    return isKey() && level() < 8 ? w % 2 * 2 : w;
+  }
+  /// Blocks (of the cache) that a warp reads, and the i-th.
+  constexpr int32_t blocks() const {
+    int32_t all = level() / 2;
+    if (isKey())
+      return level() >= 8 ? all : 1;
+    return level() == 16 ? 2 : 1;
+  }
+  constexpr int32_t block(int32_t w, int32_t i) const {
+    return vector(w, 0) / kBlockVectors + i;
+  }
+  /// Which of `blocks()` vector i lies in, and where in it.
+  constexpr int32_t blockOf(int32_t i) const {
+    return vector(0, i) / kBlockVectors;
+  }
+  constexpr int32_t inBlock(int32_t w, int32_t i) const {
+    return vector(w, i) % kBlockVectors;
+  }
+};
+
+/// Roles, registers and shared memory of a prefill kernel's thread block.
+struct PrefillLayout {
+  static constexpr int64_t kWarpgroup = 128;
+  /// Warpgroups that dequantize, one keys and one values: one alone would be
+  /// slower than the others multiply.
+  static constexpr int64_t kProducers = 2;
+  /// Warpgroups that multiply 64 rows each.
+  static constexpr int64_t kConsumers = 2;
+  static constexpr int64_t kConsumerRows = 64;
+  static constexpr int64_t kThreads = (kProducers + kConsumers) * kWarpgroup;
+  /// Registers of a thread of each: 65,536 in all.
+  static constexpr int64_t kProducerRegisters = 64, kConsumerRegisters = 192;
+
+  /// Tiles of keys and of values that may be under way.
+  int64_t stages = 2;
+
+  enum Barrier { kFullKeys, kFullValues, kEmptyKeys, kEmptyValues, kBarriers };
+
+  constexpr int64_t queries() const { return 0; }
+  constexpr int64_t tiles(rt::Part part) const {
+    return HalfTile::kBytes * (1 + (part == rt::kKey ? 0 : stages));
+  }
+  /// [row] f32: what turns a row's scores into units of log2.
+  constexpr int64_t factors() const {
+    return HalfTile::kBytes * (1 + 2 * stages);
+  }
+  constexpr int64_t barriers(Barrier which) const {
+    return factors() + HalfTile::kRows * 4 + which * stages * 8;
+  }
+  /// [stage] two i32: how many of the page's tokens the task's first row sees,
+  /// and how many count.
+  constexpr int64_t limits() const { return barriers(kBarriers); }
+  constexpr int64_t bytes() const { return limits() + stages * 8; }
+};
+
+} // namespace pmkvq
+
+#endif // PMKVQ_TARGET_WARPGROUPLAYOUT_H

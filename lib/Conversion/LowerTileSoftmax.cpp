@@ -1,0 +1,183 @@
+//===- LowerTileSoftmax.cpp - Weights of a tile of scores -----------------===//
+//
+// Lowers mask_scores, tile_softmax and pack_weights.  Neighbours:
+// PMKVQWarpgroupOps.td, LowerOnlineSoftmax.cpp (decode's, which looks for a
+// maximum: units are small there, and other work waits for it).
+//
+//===----------------------------------------------------------------------===//
+
+#include "LanePass.h"
+#include "WarpgroupBuilder.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "pmkvq/Passes.h"
+#include "pmkvq/Target/WarpgroupLayout.h"
+#include <limits>
+
+namespace mlir::pmkvq {
+#define GEN_PASS_DEF_LOWERTILESOFTMAX
+#include "pmkvq/Passes.h.inc"
+} // namespace mlir::pmkvq
+
+using namespace mlir;
+using namespace mlir::pmkvq;
+using Values = LaneBuilder::Values;
+using ::pmkvq::HalfTile;
+
+/// How far above the largest score a maximum is set, log2: so much it may be
+/// exceeded by later scores, and once more, before it rises again.
+static constexpr double kHeadroom = 4.0;
+/// Weights are positive, and have this bit if they are 2 or more.
+static constexpr int64_t kTwoBit = 0x40000000;
+
+/// Which of a lane's two rows element i belongs to.
+static size_t rowOf(size_t i) { return i / 2 % 2; }
+
+static SmallVector<Value> maskScores(LaneBuilder &b, MaskScoresOp op) {
+  Values scores = b.unpack(op.getScores());
+  Value hidden = b.f32(-std::numeric_limits<double>::infinity());
+  Value lane = b.mul(op.getLane(), HalfTile::kScoreLaneTokens);
+  Value visible[] = {b.sub(op.getFirst(), lane), b.sub(op.getSecond(), lane)};
+  for (size_t i = 0; i < scores.size(); ++i) {
+    Value sees = b.compare(arith::CmpIPredicate::sgt, visible[rowOf(i)],
+                           HalfTile::scoreToken(static_cast<int64_t>(i)));
+    scores[i] = b.select(sees, scores[i], hidden);
+  }
+  return {b.pack(scores)};
+}
+
+/// Largest of `values` of each row, over the row's four lanes.
+static SmallVector<Value, 2> largestOfRows(LaneBuilder &b,
+                                           const Values &values) {
+  SmallVector<Value, 2> largest(2);
+  for (size_t i = 0; i < values.size(); ++i) {
+    Value &row = largest[rowOf(i)];
+    row = row ? b.maxF(row, values[i]) : values[i];
+  }
+  for (Value &row : largest)
+    for (int64_t mask : {1, 2})
+      row = b.maxF(row, b.shuffleXor(row, mask));
+  return largest;
+}
+
+namespace {
+/// What the two rows of a lane have.
+struct Rows {
+  Value maximum[2], sum[2], rescale[2];
+};
+} // namespace
+
+/// What is done where a weight has become 2 or more: the maximum rises to
+/// kHeadroom above the largest score.
+static void raise(LaneBuilder &b, Values &weights, Rows &rows,
+                  ArrayRef<Value> sums) {
+  SmallVector<Value, 2> largest = largestOfRows(b, weights);
+  for (size_t row = 0; row < 2; ++row) {
+    Value above = b.addF(b.log2(largest[row]), b.f32(kHeadroom));
+    Value isAbove = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT,
+                                          largest[row], b.f32(1.0));
+    Value by = b.select(isAbove, above, b.f32(0.0));
+    rows.maximum[row] = b.addF(rows.maximum[row], by);
+    rows.rescale[row] = b.exp2(b.subF(b.f32(0.0), by));
+    Value total = b.addF(rows.sum[row], sums[row]);
+    rows.sum[row] = b.mulF(total, rows.rescale[row]);
+  }
+  for (size_t i = 0; i < weights.size(); ++i)
+    weights[i] = b.mulF(weights[i], rows.rescale[rowOf(i)]);
+}
+
+static SmallVector<Value> softmax(LaneBuilder &lanes, TileSoftmaxOp op) {
+  WarpgroupBuilder b(op.getLoc(), lanes);
+  Values scores = b.unpack(op.getScores());
+  Value factors[] = {op.getFactor0(), op.getFactor1()};
+  Value one = b.f32(1.0);
+  Rows rows = {
+      {op.getMax0(), op.getMax1()}, {op.getSum0(), op.getSum1()}, {one, one}};
+  if (op.getFirst()) {
+    SmallVector<Value, 2> largest = largestOfRows(b, scores);
+    for (size_t row = 0; row < 2; ++row)
+      rows.maximum[row] = b.fma(largest[row], factors[row], b.f32(kHeadroom));
+  }
+  Value below[2];
+  for (size_t row = 0; row < 2; ++row)
+    below[row] = b.subF(b.f32(0.0), rows.maximum[row]);
+  Values weights;
+  for (size_t i = 0; i < scores.size(); ++i)
+    weights.push_back(
+        b.exp2(b.fma(scores[i], factors[rowOf(i)], below[rowOf(i)])));
+  Value sums[2], bits;
+  for (size_t i = 0; i < weights.size(); i += 2) {
+    Value pair = b.addF(weights[i], weights[i + 1]);
+    Value &sum = sums[rowOf(i)];
+    sum = sum ? b.addF(sum, pair) : pair;
+    for (size_t j : {i, i + 1}) {
+      Value these = b.bitcast(weights[j], b.getI32Type());
+      bits = bits ? arith::OrIOp::create(b, bits, these).getResult() : these;
+    }
+  }
+  if (op.getFirst()) {
+    Value never = arith::ConstantOp::create(b, b.getBoolAttr(false));
+    return {b.pack(weights),
+            rows.maximum[0],
+            rows.maximum[1],
+            sums[0],
+            sums[1],
+            never,
+            one,
+            one};
+  }
+  Value rises =
+      b.any(b.compare(arith::CmpIPredicate::ne, b.andBits(bits, kTwoBit), 0));
+  auto yield = [&](const Values &values, const Rows &rows) {
+    SmallVector<Value> all(values);
+    for (const auto *group : {&rows.maximum, &rows.sum, &rows.rescale})
+      llvm::append_range(all, *group);
+    scf::YieldOp::create(b, all);
+  };
+  SmallVector<Type> types(weights.size() + 6, b.getF32Type());
+  auto branch = scf::IfOp::create(b, types, rises, /*addThenBlock=*/true,
+                                  /*addElseBlock=*/true);
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(branch.thenBlock());
+    Values raised = weights;
+    Rows after = rows;
+    raise(b, raised, after, sums);
+    yield(raised, after);
+    b.setInsertionPointToStart(branch.elseBlock());
+    for (size_t row = 0; row < 2; ++row)
+      rows.sum[row] = b.addF(rows.sum[row], sums[row]);
+    yield(weights, rows);
+  }
+  ValueRange results = branch.getResults();
+  size_t n = weights.size();
+  return {b.pack(Values(results.take_front(n))),
+          results[n],
+          results[n + 1],
+          results[n + 2],
+          results[n + 3],
+          rises,
+          results[n + 4],
+          results[n + 5]};
+}
+
+static SmallVector<Value> packWeights(LaneBuilder &b, PackWeightsOp op) {
+  Values weights = b.unpack(op.getWeights()), words;
+  for (size_t i = 0; i < weights.size(); i += 2)
+    words.push_back(b.packHalves(weights[i], weights[i + 1]));
+  return {b.pack(words)};
+}
+
+namespace {
+class LowerTileSoftmaxPass
+    : public mlir::pmkvq::impl::LowerTileSoftmaxBase<LowerTileSoftmaxPass> {
+public:
+  void getDependentDialects(DialectRegistry &registry) const override {
+    registerLaneDialects(registry);
+  }
+  void runOnOperation() override {
+    replaceEach<MaskScoresOp>(getOperation(), maskScores);
+    replaceEach<TileSoftmaxOp>(getOperation(), softmax);
+    replaceEach<PackWeightsOp>(getOperation(), packWeights);
+  }
+};
+} // namespace

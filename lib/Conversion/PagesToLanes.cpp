@@ -1,0 +1,570 @@
+//===- PagesToLanes.cpp - Kernels over pages as code of lanes -------------===//
+//
+// Turns kernels in tile form that write one part of a page, flush and
+// requantize, into functions of a gpu.module.  Neighbours: TileKernels.cpp (the
+// tile form), PageQuads.h (who has what), DeviceAbi.h (arguments),
+// TileToLanes.cpp (the kernels that read).
+//
+// Mental model.  A thread block takes one part of one page, and each warp a
+// *slice* of it: 32 elements of one axis, all of the other.  A lane holds the
+// same elements at every level (FragmentLayout.h), in *quads* of 4 neighbours
+// along k, so loading, shifting, quantizing and storing stay in the lane; only
+// the extremes of a group go through shuffles, among the 8 lanes that have
+// its rows or the 4 that have its k.  Which axis is sliced follows from the
+// groups: all of a group lies in one slice.
+//
+//   quad (row block, half of its rows, k / 16):
+//     raw     two words of two bf16
+//     codes   one word, a code a byte
+//
+// A part is read whole before any of it is written, so that a page is lowered
+// in place; and nothing is written if one of its groups can not be represented.
+//
+//===----------------------------------------------------------------------===//
+
+#include "HalvesInWords.h"
+#include "LaneBuilder.h"
+#include "LinearMap.h"
+#include "PageQuads.h"
+#include "mlir/Dialect/GPU/IR/GPUDialect.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "pmkvq/IR/PMKVQ.h"
+#include "pmkvq/Passes.h"
+#include "pmkvq/Target/SlotLayout.h"
+#include "pmkvq_rt/DeviceAbi.h"
+#include "llvm/ADT/TypeSwitch.h"
+
+namespace mlir::pmkvq {
+#define GEN_PASS_DEF_CONVERTPAGESTOLANES
+#include "pmkvq/Passes.h.inc"
+} // namespace mlir::pmkvq
+
+using namespace mlir;
+using namespace mlir::pmkvq;
+using Values = LaneBuilder::Values;
+using ::pmkvq::FragmentLayout;
+using ::pmkvq::ParameterLayout;
+namespace rt = ::pmkvq::rt;
+
+namespace {
+class PageLowering {
+public:
+  PageLowering(KernelOp kernel, OpBuilder &at)
+      : kernel(kernel), b(kernel.getLoc(), at) {}
+
+  LogicalResult run() {
+    if (failed(match()))
+      return failure();
+    startLanes();
+    return lowerBlock(kernel.getBody().front());
+  }
+
+private:
+  //===--------------------------------------------------------------------===//
+  // The kernel
+  //===--------------------------------------------------------------------===//
+
+  LogicalResult match() {
+    StoreOp store;
+    Operation *source = nullptr;
+    kernel.walk([&](Operation *op) {
+      if (auto found = dyn_cast<StoreOp>(op))
+        store = found;
+      else if (isa<TakeOp, FetchFixedOp>(op))
+        source = op;
+    });
+    takesPage = isa_and_present<TakeOp>(source);
+    if (!store || !source)
+      return kernel.emitOpError("writes no page from a page or a window");
+    target = store.getTile().getType();
+    cache = store.getPage().getType().getCache();
+    shape.part = target.getPart();
+    shape.headDim = target.getHeadDim();
+    if (shape.headDim % 64)
+      return kernel.emitOpError("has a head_dim of ")
+             << shape.headDim << "; a GPU supports multiples of 64";
+    if (auto format = target.getFormat()) {
+      const FormatModel &model = format.getModel();
+      if (model.getFirstLevel() != 8 || model.rewritesParameters() ||
+          target.hasPartialGroups())
+        return kernel.emitOpError("writes format ")
+               << format << "; a GPU supports formats whose first level is 8, "
+               << "with parameters that are written once and groups of a whole "
+                  "axis";
+      if (!target.isRaw())
+        shape.sliceRows = !groupsAlongK();
+    }
+    // Codes that are only moved: whole vectors of every level are slices of
+    // tokens.
+    bool quantizes = false;
+    kernel.walk([&](QuantizeOp) { quantizes = true; });
+    if (!quantizes)
+      shape.sliceRows = shape.isKey();
+    return success();
+  }
+
+  /// Whether an element of k has a group of its own (else a row has).
+  bool groupsAlongK() const { return target.groupsAlongReduction(); }
+
+  void startLanes() {
+    threads = static_cast<int32_t>(shape.slices() * 32);
+    // Enough warps to hide what memory and special functions take; a window's
+    // addresses need more registers.
+    int32_t blocks = (takesPage ? 512 : 256) / threads;
+    Value arguments = b.startFunction(kernel.getSymName(),
+                                      sizeof(rt::PagesArgs), threads, blocks);
+    auto pointer = [&](size_t offset) {
+      return b.pointerArgument(arguments, offset);
+    };
+    codes = pointer(offsetof(rt::PagesArgs, codes));
+    parameters = pointer(offsetof(rt::PagesArgs, parameters));
+    failures = pointer(offsetof(rt::PagesArgs, failures));
+    Value tasks = pointer(offsetof(rt::PagesArgs, tasks));
+    task = b.at(tasks, b.mul(b.blockId(), sizeof(rt::PagePartTask)));
+    Value thread = b.threadId();
+    slice = b.shr(thread, 5);
+    lane = b.andBits(thread, 31);
+    g = b.shr(lane, 2);
+    t = b.andBits(lane, 3);
+  }
+
+  LogicalResult lowerBlock(Block &block) {
+    for (Operation &op : block) {
+      LogicalResult lowered =
+          llvm::TypeSwitch<Operation *, LogicalResult>(&op)
+              .Case<TakeOp, FetchFixedOp, QuantizeOp, ShiftOp, StoreOp,
+                    scf::IfOp>([&](auto op) { return lower(op); })
+              .Case<PageTaskOp, FetchOp, ReturnOp, scf::YieldOp,
+                    arith::ConstantOp>([](auto) { return success(); })
+              .Default([](Operation *op) {
+                return op->emitOpError("has no form in lanes of a GPU");
+              });
+      if (failed(lowered))
+        return failure();
+    }
+    return success();
+  }
+
+  //===--------------------------------------------------------------------===//
+  // Memory
+  //===--------------------------------------------------------------------===//
+
+  /// What f of the first slice becomes in this warp's.
+  template <typename Function> Value bySlice(Function f) {
+    return emitLinear(b, slice, shape.slices(), f);
+  }
+
+  /// Address of 16 bytes of a lane that begin at the quad's, in this warp's
+  /// slice.  Their block's number may depend on the slice.
+  Value vectorAddress(const PageOrder &order, QuadPlace quad) {
+    auto find = [&](int64_t s) { return order.find(shape.inSlice(quad, s)); };
+    PageOrder::Word first = find(0);
+    std::vector<int64_t> numbers;
+    for (int64_t s = 0; s < shape.slices(); ++s)
+      numbers.push_back(find(s).block);
+    Value &base = blocks[numbers];
+    if (!base) {
+      Value number = b.add(bySlice([&](int64_t s) { return numbers[s]; }),
+                           numbers.front());
+      Value id = b.load(b.getI32Type(), b.at(task, b.shl(number, 2)), 4);
+      base = b.atRecord(codes, id, rt::blockBytes(shape.headDim));
+    }
+    Value byte =
+        b.add(bySlice([&](int64_t s) { return find(s).byte; }), first.byte);
+    return b.at(base, b.add(byte, b.shl(lane, 4)));
+  }
+
+  /// Groups the words of the first slice's quads into runs of neighbours that
+  /// one access moves: [run] of (word, quad and half).
+  struct RunWord {
+    PageOrder::Word word;
+    QuadPlace quad;
+    int64_t half;
+  };
+  std::vector<std::vector<RunWord>> findRuns(const PageOrder &order) {
+    std::map<std::pair<int64_t, int64_t>, std::vector<RunWord>> words;
+    for (const QuadPlace &quad : shape.quads())
+      for (int64_t half = 0; half < (order.layout.level == 16 ? 2 : 1);
+           ++half) {
+        PageOrder::Word word = order.find(quad, half);
+        words[{word.block, word.byte}].push_back({word, quad, half});
+      }
+    std::vector<std::vector<RunWord>> runs;
+    int64_t block = -1, next = -1, first = 0;
+    for (auto &[place, fields] : words) {
+      // A run stays within 16 bytes, and is 4, 8 or 16 long.
+      if (place.first != block || place.second != next ||
+          place.second / 16 != first / 16) {
+        runs.emplace_back();
+        first = place.second;
+      }
+      block = place.first;
+      next = place.second + 4;
+      llvm::append_range(runs.back(), fields);
+    }
+    return runs;
+  }
+
+  static int64_t wordsOf(const std::vector<RunWord> &run) {
+    return (run.back().word.byte - run.front().word.byte) / 4 + 1;
+  }
+
+  /// Every quad's codes from the page's blocks.
+  LaneTile loadTile(const PageOrder &order) {
+    LaneTile tile;
+    tile.level = order.layout.level;
+    tile.raw = tile.level == 16;
+    for (const std::vector<RunWord> &run : findRuns(order)) {
+      Value address = vectorAddress(order, run.front().quad);
+      Values words = b.loadWords(address, wordsOf(run));
+      for (const RunWord &field : run) {
+        Value word = words[(field.word.byte - run.front().word.byte) / 4];
+        Values &quad = tile.quads[field.quad];
+        quad.resize(tile.raw ? 2 : 1);
+        if (tile.level < 8)
+          word = b.andBits(field.word.bit ? b.shr(word, field.word.bit) : word,
+                           ((int64_t{1} << tile.level) - 1) * 0x01010101);
+        quad[field.half] = word;
+      }
+    }
+    return tile;
+  }
+
+  void storeTile(const PageOrder &order, const LaneTile &tile) {
+    for (const std::vector<RunWord> &run : findRuns(order)) {
+      Values words(wordsOf(run));
+      for (const RunWord &field : run) {
+        Value part = tile.quads.at(field.quad)[field.half];
+        if (field.word.bit)
+          part = b.shl(part, field.word.bit);
+        Value &word = words[(field.word.byte - run.front().word.byte) / 4];
+        word = word ? Value(arith::OrIOp::create(b, word, part)) : part;
+      }
+      b.storeWords(words, vectorAddress(order, run.front().quad));
+    }
+  }
+
+  //===--------------------------------------------------------------------===//
+  // Sources
+  //===--------------------------------------------------------------------===//
+
+  LogicalResult lower(TakeOp op) {
+    TileType type = op.getTile().getType();
+    tiles[op.getTile()] = loadTile(PageOrder(shape, type.getLevel()));
+    return success();
+  }
+
+  /// A window: its tokens follow the sink's, so its quads are not those of a
+  /// page.
+  LogicalResult lower(FetchFixedOp op) {
+    const PageOrder order(shape, 16);
+    const FragmentLayout &layout = order.layout;
+    Value window = b.load(b.getI32Type(),
+                          b.at(task, offsetof(rt::PagePartTask, window)), 4);
+    Value area = b.atRecord(codes, window, rt::kDeviceGrainBytes);
+    int64_t sink = cache.getSink();
+    int64_t tokens = rt::deviceFixedTokens(sink);
+    auto placeOf = [&](Value x, int64_t size, bool isToken) {
+      return emitLinear(b, x, size, [&](int64_t i) {
+        int64_t token = isToken ? i : 0, dim = isToken ? 0 : i;
+        return token / layout.tokens * rt::blockBytes(shape.headDim) +
+               layout.place(token % layout.tokens, dim).byte;
+      });
+    };
+    LaneTile tile;
+    Value shift = b.shl(slice, 5);
+    for (const QuadPlace &quad : shape.quads()) {
+      // Of the quad's row and first element of k, this lane's.
+      Value row = b.add(g, kRows * quad.row + 8 * quad.upper);
+      int64_t step = layout.quadPlace(1, 0);
+      Value k = b.add(b.mul(t, step), kQuads * quad.k);
+      (shape.sliceRows ? row : k) = b.add(shape.sliceRows ? row : k, shift);
+      Values words;
+      for (int64_t half : {0, 1}) {
+        Values elements;
+        for (int64_t e : {0, 1}) {
+          Value at = b.add(k, order.rawElement(half, e));
+          Value token = b.add(shape.isKey() ? row : at, sink);
+          Value dim = shape.isKey() ? at : row;
+          Value place = placeOf(token, tokens, /*isToken=*/true);
+          place = b.add(place, placeOf(dim, shape.headDim, /*isToken=*/false));
+          Value element = b.load(b.getI16Type(), b.at(area, place), 2);
+          elements.push_back(
+              arith::ExtUIOp::create(b, b.getI32Type(), element));
+        }
+        words.push_back(
+            arith::OrIOp::create(b, elements[0], b.shl(elements[1], 16)));
+      }
+      tile.quads[quad] = words;
+    }
+    tiles[op.getTile()] = std::move(tile);
+    return success();
+  }
+
+  //===--------------------------------------------------------------------===//
+  // Shift
+  //===--------------------------------------------------------------------===//
+
+  LogicalResult lower(ShiftOp op) {
+    TileType type = op.getSource().getType();
+    LaneTile tile = tiles.at(op.getSource());
+    FormatAttr format = type.getFormat();
+    for (; tile.level > op.getResult().getType().getLevel(); tile.level /= 2)
+      for (auto &[place, quad] : tile.quads)
+        quad = {shiftWord(format, quad[0], tile.level)};
+    tiles[op.getResult()] = std::move(tile);
+    return success();
+  }
+
+  /// Four codes, two at a time in lanes of 16 bits.
+  Value shiftWord(FormatAttr format, Value word, int64_t from) {
+    auto shiftPair = [&](Value codes) {
+      return emitOnHalves(b, codes, [&](Value pair) {
+        return format.getModel().emitShift(b, format, pair, from);
+      });
+    };
+    Value even = shiftPair(b.andBits(word, 0x00ff00ff));
+    Value odd = shiftPair(b.andBits(b.shr(word, 8), 0x00ff00ff));
+    return arith::OrIOp::create(b, even, b.shl(odd, 8));
+  }
+
+  //===--------------------------------------------------------------------===//
+  // Quantize
+  //===--------------------------------------------------------------------===//
+
+  /// Which of the lane's groups an element of a quad belongs to.
+  int64_t groupOf(QuadPlace quad, int64_t byte) const {
+    return groupsAlongK() ? quad.k * kQuad + byte : quad.row * 2 + quad.upper;
+  }
+  /// Groups of a lane.
+  int64_t groups() const { return groupsAlongK() ? 2 * kQuad : 4; }
+
+  /// f32 elements of a raw quad, in the order of its bytes below level 16.
+  Values elementsOf(const PageOrder &order, const Values &words) {
+    Values elements(kQuad);
+    for (int64_t half : {0, 1})
+      for (int64_t e : {0, 1})
+        elements[order.quadByte(half, e)] = b.brainFloat(words[half], e);
+    return elements;
+  }
+
+  /// The smallest and the largest of something, null before the first.
+  struct Extremes {
+    Value low, high;
+  };
+
+  /// NaN stays, so that a format sees it.
+  void takeIn(Extremes &into, Value low, Value high) {
+    into.low = into.low ? b.minimumBrainFloats(into.low, low) : low;
+    into.high = into.high ? b.maximumBrainFloats(into.high, high) : high;
+  }
+
+  /// The groups' extremes, over all lanes that have elements of them: f32
+  /// vectors.  Found in words of two bf16, which are two groups if those lie
+  /// along k, else two elements of one.
+  std::pair<Value, Value> findExtremes(const PageOrder &order,
+                                       const LaneTile &raw) {
+    bool alongK = groupsAlongK();
+    std::map<std::pair<int64_t, int64_t>, Extremes> words;
+    for (auto &[place, quad] : raw.quads)
+      for (int64_t half : {0, 1})
+        takeIn(words[alongK ? std::pair(place.k, half)
+                            : std::pair(place.row, place.upper)],
+               quad[half], quad[half]);
+    SmallVector<int64_t> masks = {1, 2};
+    if (alongK)
+      masks = {4, 8, 16};
+    Values lowest(groups()), highest(groups());
+    for (auto &[key, extremes] : words) {
+      for (int64_t mask : masks) {
+        Value low = b.shuffleXor(extremes.low, mask);
+        Value high = b.shuffleXor(extremes.high, mask);
+        takeIn(extremes, low, high);
+      }
+      if (!alongK) {
+        // Both halves of the word belong to the group.
+        Value low = b.shr(extremes.low, 16), high = b.shr(extremes.high, 16);
+        takeIn(extremes, low, high);
+      }
+      for (int64_t e : {0, 1}) {
+        if (!alongK && e)
+          continue;
+        int64_t group = alongK
+                            ? key.first * kQuad + order.quadByte(key.second, e)
+                            : key.first * 2 + key.second;
+        lowest[group] = b.brainFloat(extremes.low, e);
+        highest[group] = b.brainFloat(extremes.high, e);
+      }
+    }
+    return {b.pack(lowest), b.pack(highest)};
+  }
+
+  LogicalResult lower(QuantizeOp op) {
+    const PageOrder order(shape, 16);
+    LaneTile raw = tiles.at(op.getSource());
+    FormatAttr format = op.getResult().getType().getFormat();
+    const FormatModel &model = format.getModel();
+    auto [low, high] = findExtremes(order, raw);
+    FormatModel::Parameters made = model.emitParameters(b, format, low, high);
+    Value fits;
+    for (Value bit : b.unpack(made.representable))
+      fits = fits ? Value(arith::AndIOp::create(b, fits, bit)) : bit;
+    representable[op.getOk()] = fits;
+
+    LaneTile tile;
+    tile.raw = false;
+    tile.level = op.getResult().getType().getLevel();
+    tile.parameters = made.values;
+    // Codes are made of parameters as they are stored.
+    SmallVector<Values> stored;
+    for (Value values : made.values) {
+      Value wide = arith::ExtFOp::create(b, b.floats(groups()), values);
+      stored.push_back(b.unpack(wide));
+    }
+    for (auto &[place, words] : raw.quads) {
+      Values mine;
+      for (const Values &all : stored) {
+        Values of;
+        for (int64_t byte = 0; byte < kQuad; ++byte)
+          of.push_back(all[groupOf(place, byte)]);
+        mine.push_back(b.pack(of));
+      }
+      Value codes =
+          model.emitCode(b, format, b.pack(elementsOf(order, words)), mine);
+      tile.quads[place] = {packBytes(b.unpack(codes))};
+    }
+    tiles[op.getResult()] = std::move(tile);
+    return success();
+  }
+
+  Value packBytes(const Values &codes) {
+    Value low = b.permute(codes[0], codes[1], 0x0040);
+    Value high = b.permute(codes[2], codes[3], 0x0040);
+    return b.permute(low, high, 0x5410);
+  }
+
+  //===--------------------------------------------------------------------===//
+  // Store
+  //===--------------------------------------------------------------------===//
+
+  /// if %ok of a quantize: of all the block's lanes, which have read their
+  /// elements by then.
+  LogicalResult lower(scf::IfOp op) {
+    auto known = representable.find(op.getCondition());
+    if (known == representable.end() || op.getNumResults() || op.elseBlock())
+      return op.emitOpError("expected to depend on what quantize says");
+    Value all = b.barrierAnd(known->second);
+    didSynchronize = true;
+    auto branch = scf::IfOp::create(b, all, /*withElseRegion=*/true);
+    {
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(branch.thenBlock());
+      if (failed(lowerBlock(op.getThenRegion().front())))
+        return failure();
+      b.setInsertionPointToStart(branch.elseBlock());
+      b.store(b.i32(1), b.at(failures, b.shl(b.blockId(), 2)), 4);
+    }
+    return success();
+  }
+
+  LogicalResult lower(StoreOp op) {
+    if (!didSynchronize)
+      b.barrier();
+    didSynchronize = true;
+    const LaneTile &tile = tiles.at(op.getTile());
+    storeTile(PageOrder(shape, tile.level), tile);
+    if (op.getWithParameters())
+      storeParameters(tile);
+    return success();
+  }
+
+  /// Where the part's parameter `which` of a group begins in a slot.
+  int64_t parameterByte(int64_t group, int32_t which) const {
+    bool perToken =
+        target.getFormat().getModel().getGroupAxis() == GroupAxis::Token;
+    int64_t index =
+        perToken ? ParameterLayout::perToken(group, which)
+                 : ParameterLayout::perChannel(group, which, shape.headDim);
+    return index * 2;
+  }
+
+  /// The lanes of g 0, or t 0, have all groups of a slice.
+  void storeParameters(const LaneTile &tile) {
+    bool keysPerToken =
+        cache.getKey().getModel().getGroupAxis() == GroupAxis::Token;
+    Value id =
+        b.load(b.getI32Type(), b.at(task, offsetof(rt::PagePartTask, slot)), 4);
+    Value slot = b.atRecord(
+        parameters, id, ::pmkvq::deviceSlotBytes(shape.headDim, keysPerToken));
+    if (!shape.isKey())
+      slot = b.at(slot,
+                  ::pmkvq::deviceValueParameters(shape.headDim, keysPerToken));
+    Value first =
+        b.compare(arith::CmpIPredicate::eq, groupsAlongK() ? g : t, 0);
+    auto branch = scf::IfOp::create(b, first, /*withElseRegion=*/false);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(branch.thenBlock());
+    // Group number: of k, 16 k + quadPlace(t, byte); of rows, 16 row + 8 upper
+    // + g; and 32 more a slice.
+    const FragmentLayout layout = PageOrder(shape, 8).layout;
+    for (int32_t which = 0;
+         which < static_cast<int32_t>(tile.parameters.size()); ++which) {
+      Values stored = b.unpack(tile.parameters[which]);
+      auto byteOf = [&](int64_t group) { return parameterByte(group, which); };
+      Value mine = bySlice([&](int64_t s) { return byteOf(32 * s); });
+      auto byLane = [&](Value x, int64_t size, int64_t step) {
+        return emitLinear(b, x, size,
+                          [&](int64_t i) { return byteOf(i * step); });
+      };
+      mine = b.add(mine, groupsAlongK() ? byLane(t, 4, layout.quadPlace(1, 0))
+                                        : byLane(g, 8, 1));
+      for (int64_t group = 0; group < groups(); ++group) {
+        int64_t number =
+            groupsAlongK()
+                ? kQuads * (group / kQuad) +
+                      layout.quadPlace(0, static_cast<int32_t>(group % kQuad))
+                : kRows * (group / 2) + 8 * (group % 2);
+        b.store(stored[group], b.at(slot, b.add(mine, byteOf(number))), 2);
+      }
+    }
+  }
+
+  KernelOp kernel;
+  LaneBuilder b;
+  CacheType cache;
+  TileType target;
+  PageShape shape = {};
+  int32_t threads = 0;
+
+  Value codes, parameters, failures, task, slice, lane, g, t;
+  DenseMap<Value, LaneTile> tiles;
+  /// Results of quantize, as far as a lane's groups go.
+  DenseMap<Value, Value> representable;
+  /// Addresses of blocks, by their numbers in each slice.
+  std::map<std::vector<int64_t>, Value> blocks;
+  bool didSynchronize = false;
+  /// Whether a page is written in place (else a window becomes one).
+  bool takesPage = false;
+};
+
+class ConvertPagesToLanesPass
+    : public mlir::pmkvq::impl::ConvertPagesToLanesBase<
+          ConvertPagesToLanesPass> {
+public:
+  void getDependentDialects(DialectRegistry &registry) const override {
+    registerLaneDialects(registry);
+  }
+
+  void runOnOperation() override {
+    for (KernelOp kernel :
+         llvm::make_early_inc_range(getOperation().getOps<KernelOp>())) {
+      if (kernel.getBody().front().getOps<PageTaskOp>().empty())
+        continue;
+      OpBuilder builder = OpBuilder::atBlockEnd(getLaneModule(getOperation()));
+      if (failed(PageLowering(kernel, builder).run()))
+        return signalPassFailure();
+      kernel.erase();
+    }
+  }
+};
+} // namespace

@@ -1,0 +1,251 @@
+//===- ProduceTiles.cpp - The dequantizing warpgroups ---------------------===//
+//
+// Each of two reads the page list and its part of the pages, and fills its ring
+// with tiles.
+// Neighbours: PrefillKernel.h, DequantizeTiles.cpp (lowers what is left here).
+//
+// Addresses are loaded a page ahead, and codes before the warp waits for a tile
+// to be free: that wait is longer than a load.
+//
+//===----------------------------------------------------------------------===//
+
+#include "PrefillKernel.h"
+#include "pmkvq/Target/SlotLayout.h"
+#include "pmkvq_rt/DeviceAbi.h"
+
+using namespace mlir;
+using namespace mlir::pmkvq;
+using Values = LaneBuilder::Values;
+namespace rt = ::pmkvq::rt;
+using ::pmkvq::WarpShare;
+
+namespace {
+/// A page's entry, as far as a warp needs it for one part.
+struct Entry {
+  Value first, info, slot;
+  /// [level of the part] blocks that the warp reads.
+  SmallVector<Values> blocks;
+
+  void append(SmallVectorImpl<Value> &to) const {
+    llvm::append_range(to, ArrayRef<Value>{first, info, slot});
+    for (const Values &level : blocks)
+      llvm::append_range(to, level);
+  }
+  /// The same shape, with `from`'s values.
+  Entry take(ValueRange &from) const {
+    Entry entry = *this;
+    auto next = [&](Value &value) {
+      value = from.front();
+      from = from.drop_front();
+    };
+    for (Value *value : {&entry.first, &entry.info, &entry.slot})
+      next(*value);
+    for (Values &level : entry.blocks)
+      llvm::for_each(level, next);
+    return entry;
+  }
+};
+
+class TileProducer : PrefillKernel {
+public:
+  explicit TileProducer(const PrefillKernel &kernel) : PrefillKernel(kernel) {}
+
+  /// The first takes keys, the second values.
+  void produce(Value warpgroup) {
+    OpBuilder::InsertionGuard guard(b);
+    Value isFirst = b.compare(arith::CmpIPredicate::eq, warpgroup, 0);
+    auto branch = scf::IfOp::create(b, isFirst, /*withElseRegion=*/true);
+    b.setInsertionPointToStart(branch.thenBlock());
+    TileProducer(*this).producePart(rt::kKey);
+    b.setInsertionPointToStart(branch.elseBlock());
+    TileProducer(*this).producePart(rt::kValue);
+  }
+
+private:
+  WarpShare share(rt::Part part, int64_t level) {
+    return WarpShare(part, static_cast<int32_t>(level));
+  }
+
+  /// w / 2 * high + w % 2 * low.
+  Value ofWarp(int64_t low, int64_t high) {
+    Value odd = b.mul(b.andBits(warp, 1), low);
+    return b.add(odd, b.mul(b.shr(warp, 1), high));
+  }
+
+  Value entryAt(Value index) {
+    return b.farAt(entries, index, sizeof(rt::PrefillPage));
+  }
+
+  Values loadBlocks(Value entry, rt::Part part, int64_t level) {
+    WarpShare mine = share(part, level);
+    Value first = ofWarp(mine.block(1, 0), mine.block(2, 0));
+    int64_t start = offsetof(rt::PrefillPage, blocks) +
+                    part * int64_t{rt::kMaxBlocksPerPart} * 4;
+    Value place = b.at(entry, start);
+    place = b.at(place, b.shl(first, 2));
+    Values blocks;
+    for (int32_t left = mine.blocks(); left > 0;) {
+      int32_t count = left >= 4 ? 4 : left;
+      llvm::append_range(
+          blocks,
+          b.loadConstantWords(
+              b.at(place, static_cast<int64_t>(blocks.size()) * 4), count));
+      left -= count;
+    }
+    return blocks;
+  }
+
+  /// Pages at level 16 are loaded where they are used.
+  Entry loadEntry(rt::Part part, Value index) {
+    Value place = entryAt(index);
+    Values words =
+        b.loadConstantWords(b.at(place, offsetof(rt::PrefillPage, first)), 4);
+    Entry entry = {words[0], words[1], words[2], {}};
+    for (int64_t level : levels[part])
+      entry.blocks.push_back(level == 16 ? Values()
+                                         : loadBlocks(place, part, level));
+    return entry;
+  }
+
+  /// Number of a part's level on the ladder, of an entry's info.
+  Value levelOf(rt::Part part, Value info) {
+    return b.andBits(part == rt::kKey ? b.shr(info, 2) : info, 3);
+  }
+
+  /// `body` for the level that the part is at.
+  void byLevel(rt::Part part, Value info, function_ref<void(size_t)> body,
+               size_t i = 0) {
+    if (i + 1 == levels[part].size())
+      return body(i);
+    Value isThis =
+        b.compare(arith::CmpIPredicate::eq, levelOf(part, info),
+                  rt::ladderIndex(static_cast<int32_t>(levels[part][i])));
+    auto branch = scf::IfOp::create(b, isThis, /*withElseRegion=*/true);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(branch.thenBlock());
+    body(i);
+    b.setInsertionPointToStart(branch.elseBlock());
+    byLevel(part, info, body, i + 1);
+  }
+
+  Values loadCodes(rt::Part part, int64_t level, int64_t first, int64_t count,
+                   const Values &blocks) {
+    return b.unpack(LoadFragmentsOp::create(b, b.words(count * 4), irPart(part),
+                                            level, first, count, warp, lane,
+                                            codes, blocks));
+  }
+
+  Value groupsOf(rt::Part part, Value slot) {
+    constexpr int64_t headDim = HalfTile::kColumns;
+    Value place =
+        b.farAt(parameters, slot,
+                ::pmkvq::deviceSlotBytes(headDim, /*keysPerToken=*/false));
+    return b.at(place, part == rt::kKey ? 0
+                                        : ::pmkvq::deviceValueParameters(
+                                              headDim, /*keysPerToken=*/false));
+  }
+
+  /// Waits until the tile is free, with loads under way.
+  void waitForTile(rt::Part part, const Turn &turn) {
+    Value barrier = barrierOf(part == rt::kKey ? PrefillLayout::kEmptyKeys
+                                               : PrefillLayout::kEmptyValues,
+                              turn.stage);
+    b.waitBarrier(barrier, b.xorBits(turn.parity, 1));
+  }
+
+  void dequantize(rt::Part part, size_t i, const Entry &entry,
+                  const Turn &turn) {
+    int64_t level = levels[part][i];
+    WarpShare mine = share(part, level);
+    int64_t vectors = mine.vectors();
+    Values words = loadCodes(part, level, 0, vectors, entry.blocks[i]);
+    Value groups = LoadGroupsOp::create(
+        b, b.words(int64_t{8} * mine.columnBlocks()), irPart(part), level, warp,
+        lane, groupsOf(part, entry.slot));
+    waitForTile(part, turn);
+    Value packed = b.pack(words);
+    DequantizeFragmentsOp::create(b, irPart(part), level, formats[part], 0,
+                                  vectors, warp, lane, packed, groups,
+                                  tileAt(part, turn.stage));
+  }
+
+  /// Raw elements to f16, some at a time: a page of them is more than a lane's
+  /// registers.
+  void convert(rt::Part part, Value number, const Turn &turn) {
+    Values blocks = loadBlocks(entryAt(number), part, 16);
+    int64_t vectors = share(part, 16).vectors();
+    for (int64_t first = 0; first < vectors; first += kRawVectors) {
+      Values words = loadCodes(part, 16, first, kRawVectors, blocks);
+      if (first == 0)
+        waitForTile(part, turn);
+      Value packed = b.pack(words);
+      DequantizeFragmentsOp::create(b, irPart(part), 16, FormatAttr(), first,
+                                    kRawVectors, warp, lane, packed, Value(),
+                                    tileAt(part, turn.stage));
+    }
+  }
+
+  void producePart(rt::Part part) {
+    OpBuilder::InsertionGuard guard(b);
+    bool isKey = part == rt::kKey;
+    Value last = b.sub(pageCount, b.i32(1));
+    Entry first = loadEntry(part, b.i32(0));
+    SmallVector<Value> init = {b.i32(0), b.i32(0)};
+    first.append(init);
+    auto loop = scf::ForOp::create(b, b.i32(0), pageCount, b.i32(1), init);
+    b.setInsertionPointToStart(loop.getBody());
+    // Places that follow from the lane alone are computed page by page: kept,
+    // they would take the registers that codes need.
+    Value thread = b.forget(b.threadId());
+    lane = b.andBits(thread, 31);
+    warp = b.andBits(b.shr(thread, 5), 3);
+    Value number = loop.getInductionVar();
+    ValueRange carried = loop.getRegionIterArgs();
+    Turn turn = {carried[0], carried[1]};
+    carried = carried.drop_front(2);
+    Entry entry = first.take(carried);
+    Entry next =
+        loadEntry(part, arith::MinUIOp::create(b, b.add(number, 1), last));
+    byLevel(part, entry.info, [&](size_t i) {
+      if (levels[part][i] == 16)
+        convert(part, number, turn);
+      else
+        dequantize(part, i, entry, turn);
+    });
+    if (isKey)
+      leaveLimits(turn.stage, entry.first, entry.info);
+    b.fenceShared();
+    b.syncWarp();
+    arrive(isKey ? PrefillLayout::kFullKeys : PrefillLayout::kFullValues,
+           turn.stage);
+    Turn following = nextTurn(turn);
+    SmallVector<Value> yielded = {following.stage, following.parity};
+    next.append(yielded);
+    scf::YieldOp::create(b, yielded);
+  }
+
+  /// What masks need, beside the keys' tile.
+  void leaveLimits(Value stage, Value firstToken, Value info) {
+    Value leads =
+        b.compare(arith::CmpIPredicate::eq,
+                  b.andBits(b.threadId(), PrefillLayout::kWarpgroup - 1), 0);
+    auto branch = scf::IfOp::create(b, leads, /*withElseRegion=*/false);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(branch.thenBlock());
+    Value seen = b.add(b.sub(position, firstToken), 1);
+    Values limits = {seen, b.shr(info, 8)};
+    b.storeWords(limits, limitsAt(stage));
+  }
+
+  static mlir::pmkvq::Part irPart(rt::Part part) {
+    return part == rt::kKey ? mlir::pmkvq::Part::Key : mlir::pmkvq::Part::Value;
+  }
+
+  /// Vectors of raw pages that a lane holds at a time.
+  static constexpr int64_t kRawVectors = 4;
+};
+} // namespace
+
+void mlir::pmkvq::produceTiles(const PrefillKernel &kernel, Value warpgroup) {
+  TileProducer(kernel).produce(warpgroup);
+}

@@ -1,0 +1,3 @@
+//===- Precompiled.cpp - Has the headers of MLIR compiled -----------------===//
+
+#include "Precompiled.h"

@@ -1,0 +1,138 @@
+//===- DeviceSession.cpp - Kernels for a session's cache on a GPU ---------===//
+//
+// Neighbours: DeviceSession.h.
+//
+//===----------------------------------------------------------------------===//
+
+#include "pmkvq/Target/DeviceSession.h"
+#include "mlir/IR/BuiltinOps.h"
+#include "pmkvq/IR/PMKVQ.h"
+#include "pmkvq/Target/HostProgram.h"
+#include "llvm/Support/raw_ostream.h"
+
+using namespace mlir;
+using namespace mlir::pmkvq;
+namespace rt = ::pmkvq::rt;
+namespace cuda = ::pmkvq::rt::cuda;
+
+static llvm::Error makeError(const llvm::Twine &message) {
+  return llvm::createStringError(llvm::inconvertibleErrorCode(),
+                                 "a cache on a GPU: " + message);
+}
+
+/// "<per_token, hadamard>", as a spec has it.
+static std::string textOf(FormatAttr format) {
+  std::string text;
+  llvm::raw_string_ostream(text) << format;
+  StringRef rest = text;
+  rest.consume_front("#pmkvq.format");
+  return rest.str();
+}
+
+static bool equal(const DecodeSpec &a, const DecodeSpec &b) {
+  return a.queryHeads == b.queryHeads && a.scale == b.scale;
+}
+
+llvm::Expected<DeviceSession> DeviceSession::collect(ModuleOp planned) {
+  SmallVector<AttendOp> attends;
+  SmallVector<AppendOp> appends;
+  planned.walk([&](AttendOp op) { attends.push_back(op); });
+  planned.walk([&](AppendOp op) { appends.push_back(op); });
+  if (attends.empty() || appends.empty())
+    return makeError("expected a program with attention");
+  CacheType cache = attends.front().getCache().getType();
+  DeviceSession session;
+  session.writers.kvHeads = cache.getKvHeads();
+  session.writers.headDim = cache.getHeadDim();
+  session.writers.sink = cache.getSink();
+  session.writers.keyFormat = textOf(cache.getKey());
+  session.writers.valueFormat = textOf(cache.getValue());
+  session.writers.valuesRotated = appends.front().getValuesRotated();
+  session.shape.headDim = cache.getHeadDim();
+  for (Part part : {Part::Key, Part::Value})
+    session.shape.perToken[static_cast<size_t>(part)] =
+        cache.getFormat(part).getModel().getGroupAxis() == GroupAxis::Token;
+  for (AppendOp append : appends)
+    if (append.getCache().getType() != cache ||
+        append.getValuesRotated() != session.writers.valuesRotated)
+      return makeError("expected caches of one type in all layers");
+  for (AttendOp attend : attends) {
+    if (attend.getCache().getType() != cache)
+      return makeError("expected caches of one type in all layers");
+    if (cache.getValue().getHadamard() && !attend.getResultRotated())
+      return makeError("attention rotates its results back, which a GPU's "
+                       "does not; fold the rotation into the projection "
+                       "behind it, or use values without one (+plain)");
+    DecodeSpec spec;
+    spec.kvHeads = cache.getKvHeads();
+    spec.headDim = cache.getHeadDim();
+    spec.queryHeads =
+        cast<RankedTensorType>(attend.getQuery().getType()).getDimSize(1);
+    spec.scale = attend.getScale().convertToDouble();
+    spec.keyFormat = session.writers.keyFormat;
+    spec.valueFormat = session.writers.valueFormat;
+    spec.queriesRotated = false;
+    session.layers.push_back(std::move(spec));
+  }
+  return session;
+}
+
+/// NAME_0, NAME_1, ... of a program.
+static std::vector<rt::KernelFn> findKernels(const HostProgram &program,
+                                             StringRef name) {
+  std::vector<rt::KernelFn> kernels;
+  while (void *address =
+             program.lookUp((name + "_" + Twine(kernels.size())).str()))
+    kernels.push_back(reinterpret_cast<rt::KernelFn>(address));
+  return kernels;
+}
+
+static llvm::Expected<cuda::DecodeCode>
+compileKinds(MLIRContext &context, DecodeSpec spec,
+             const std::vector<rt::UnitKind> &kinds) {
+  spec.kinds = kinds;
+  auto kernel = compileDecode(context, spec);
+  if (!kernel)
+    return kernel.takeError();
+  return cuda::DecodeCode{std::move(kernel->ptx), std::move(kernel->name),
+                          kernel->threads, kernel->sharedBytes};
+}
+
+llvm::Expected<cuda::DeviceCacheCode>
+DeviceSession::compile(MLIRContext &context, const HostProgram &program,
+                       const std::string &chip) const {
+  cuda::DeviceCacheCode code;
+  code.append = findKernels(program, "append");
+  code.attend = findKernels(program, "attend");
+  code.merge = findKernels(program, "merge");
+  WriterSpec spec = writers;
+  spec.chip = chip;
+  auto compiled = compileWriters(context, spec);
+  if (!compiled)
+    return compiled.takeError();
+  code.writers = {std::move(compiled->ptx), std::move(compiled->threads)};
+  code.slotBytes = ::pmkvq::DeviceImage(shape, nullptr, nullptr).slotBytes();
+  for (int32_t level : rt::kLadder)
+    code.kinds.push_back({level, level});
+  std::vector<DecodeSpec> variants;
+  for (DecodeSpec layer : layers) {
+    layer.chip = chip;
+    auto known = llvm::find_if(
+        variants, [&](const DecodeSpec &other) { return equal(layer, other); });
+    code.variants.push_back(static_cast<int32_t>(known - variants.begin()));
+    if (known == variants.end())
+      variants.push_back(std::move(layer));
+  }
+  code.decode = [&context, variants = std::move(variants)](
+                    int32_t variant, const std::vector<rt::UnitKind> &kinds)
+      -> rt::Result<cuda::DecodeCode> {
+    auto kernel =
+        compileKinds(context, variants[static_cast<size_t>(variant)], kinds);
+    if (!kernel)
+      return rt::Status(rt::StatusCode::Unimplemented,
+                        llvm::toString(kernel.takeError()));
+    return std::move(*kernel);
+  };
+  code.orders = ::pmkvq::pageOrders(shape);
+  return code;
+}

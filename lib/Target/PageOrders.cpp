@@ -1,0 +1,40 @@
+//===- PageOrders.cpp - Pages of a session on a GPU -----------------------===//
+//
+// Neighbours: PageOrders.h.
+//
+//===----------------------------------------------------------------------===//
+
+#include "pmkvq/Target/PageOrders.h"
+
+using namespace pmkvq;
+namespace rt = ::pmkvq::rt;
+using rt::cuda::PageBytes;
+
+rt::cuda::PageOrders pmkvq::pageOrders(const ImageShape &shape) {
+  rt::cuda::PageOrders orders;
+  orders.toHost = [shape](const rt::PageEntry &page, const PageBytes &device,
+                          const PageBytes &host) {
+    DeviceImage from(shape, device.blocks, device.parameters);
+    HostImage to(shape, host.blocks, host.parameters);
+    return convertPage(from, page, to, page);
+  };
+  orders.toDevice = [shape](const rt::PageEntry &page, const PageBytes &device,
+                            const PageBytes &host) {
+    HostImage from(shape, host.blocks, host.parameters);
+    DeviceImage to(shape, device.blocks, device.parameters);
+    return convertPage(from, page, to, page);
+  };
+  orders.fixedToHost = [headDim = shape.headDim](rt::Part part, int64_t tokens,
+                                                 const uint8_t *device,
+                                                 uint8_t *host) {
+    convertFixed<Order::Device, Order::Host>(part, headDim, tokens, device,
+                                             host);
+  };
+  orders.fixedToDevice =
+      [headDim = shape.headDim](rt::Part part, int64_t tokens,
+                                const uint8_t *host, uint8_t *device) {
+        convertFixed<Order::Host, Order::Device>(part, headDim, tokens, host,
+                                                 device);
+      };
+  return orders;
+}

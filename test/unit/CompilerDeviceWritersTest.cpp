@@ -1,0 +1,176 @@
+//===- CompilerDeviceWritersTest.cpp - PTX of kernels that write ----------===//
+//
+// The kernels that append, flush and requantize compile for every format and
+// head_dim that a GPU has, and ptxas takes them without spills.  What they
+// write: AttentionWriteTest.cpp, on a GPU.  Neighbours: CompilerDeviceTest.cpp
+// (the kernels that read).
+//
+//===----------------------------------------------------------------------===//
+
+#include "PtxText.h"
+#include "mlir/IR/DialectRegistry.h"
+#include "mlir/IR/MLIRContext.h"
+#include "pmkvq/Pipelines/Pipelines.h"
+#include "pmkvq/Target/DeviceProgram.h"
+#include "pmkvq_rt/DeviceKernelNames.h"
+
+#include <gtest/gtest.h>
+#include <map>
+#include <sstream>
+
+using namespace pmkvq;
+using namespace pmkvq::test;
+using mlir::pmkvq::DeviceKernels;
+using mlir::pmkvq::WriterSpec;
+
+namespace {
+mlir::MLIRContext &context() {
+  static mlir::DialectRegistry registry = [] {
+    mlir::DialectRegistry all;
+    mlir::pmkvq::registerAllForStages(all);
+    return all;
+  }();
+  static mlir::MLIRContext instance(registry);
+  return instance;
+}
+
+struct Geometry {
+  const char *keyFormat;
+  int64_t headDim;
+};
+
+class DeviceWriters : public ::testing::TestWithParam<Geometry> {
+protected:
+  WriterSpec spec() const {
+    WriterSpec spec;
+    spec.headDim = GetParam().headDim;
+    spec.keyFormat = GetParam().keyFormat;
+    spec.embedsPositions = true;
+    return spec;
+  }
+  /// Compiled once a geometry: it takes a second.
+  const DeviceKernels &compile() const {
+    static std::map<std::pair<std::string, int64_t>, DeviceKernels> compiled;
+    auto [it, isNew] =
+        compiled.try_emplace({GetParam().keyFormat, GetParam().headDim});
+    if (isNew) {
+      auto kernels = mlir::pmkvq::compileWriters(context(), spec());
+      EXPECT_TRUE(static_cast<bool>(kernels))
+          << llvm::toString(kernels.takeError());
+      if (kernels)
+        it->second = std::move(*kernels);
+    }
+    return it->second;
+  }
+};
+
+/// The PTX of one kernel of a module.
+std::string bodyOf(const std::string &ptx, const std::string &name) {
+  size_t begin = ptx.find(".entry " + name + "(");
+  if (begin == std::string::npos)
+    return "";
+  size_t end = ptx.find("\n}", begin);
+  return ptx.substr(begin, end - begin);
+}
+} // namespace
+
+TEST_P(DeviceWriters, AreAllThereWithTheirThreads) {
+  const DeviceKernels &kernels = compile();
+  std::map<std::string, int32_t> expected = {{rt::kAppendKernel, 32}};
+  auto perChannel =
+      std::string(GetParam().keyFormat).find("channel") != std::string::npos;
+  for (rt::Part part : {rt::kKey, rt::kValue})
+    for (int32_t level : rt::kLadder) {
+      // A warp takes 32 channels where groups are channels, else 32 tokens.
+      bool quantizes = part == rt::kKey && perChannel;
+      int32_t slices = quantizes ? static_cast<int32_t>(GetParam().headDim) / 32
+                                 : rt::kPageTokens / 32;
+      int32_t moves = rt::kPageTokens / 32;
+      expected[rt::flushKernel(part, level)] =
+          32 * (level == 16 ? moves : slices);
+      if (level > 2)
+        expected[rt::requantizeKernel(part, level)] =
+            32 * (level == 16 ? slices : moves);
+    }
+  EXPECT_EQ(kernels.threads, expected);
+}
+
+TEST_P(DeviceWriters, FitRegisters) {
+  std::string ptxas = findPtxas();
+  if (ptxas.empty())
+    GTEST_SKIP() << "no ptxas in PATH or /usr/local/cuda/bin";
+  PtxasReport report = runPtxas(ptxas, compile().ptx);
+  ASSERT_TRUE(report.accepted) << report.output;
+  std::istringstream lines(report.output);
+  int kernels = 0;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.find("spill stores") == std::string::npos)
+      continue;
+    ++kernels;
+    EXPECT_NE(line.find(" 0 bytes stack frame, 0 bytes spill stores"),
+              std::string::npos)
+        << report.output;
+  }
+  EXPECT_EQ(kernels, 15);
+}
+
+// Codes stay in their lanes, in words: no shuffle, no conversion, no operation
+// on halves of a word.
+TEST_P(DeviceWriters, ShiftsAreArithmeticOnWords) {
+  const DeviceKernels &kernels = compile();
+  for (rt::Part part : {rt::kKey, rt::kValue})
+    for (int32_t from : {8, 4}) {
+      std::string text = bodyOf(kernels.ptx, rt::requantizeKernel(part, from));
+      ASSERT_FALSE(text.empty());
+      PtxText ptx(text);
+      for (const char *opcode : {"shfl", "cvt.u16", "cvt.rn", "mul.lo.s16",
+                                 "shr.u16", "add.s16", "prmt"})
+        EXPECT_EQ(ptx.count(opcode), 0) << opcode << " from " << from;
+      // A quarter of the codes a warp: 32 tokens, 16 bytes at a time.
+      int64_t bytes = 32 * GetParam().headDim * from / 8;
+      EXPECT_EQ(ptx.count("ld.global.v4"), bytes / 512);
+      EXPECT_EQ(ptx.count("st.global.v4"), bytes / 1024);
+    }
+}
+
+// One division a group, none an element.
+TEST_P(DeviceWriters, QuantizingDividesOnceAGroup) {
+  const DeviceKernels &kernels = compile();
+  auto perChannel =
+      std::string(GetParam().keyFormat).find("channel") != std::string::npos;
+  for (rt::Part part : {rt::kKey, rt::kValue}) {
+    PtxText ptx(bodyOf(kernels.ptx, rt::requantizeKernel(part, 16)));
+    int groups = part == rt::kValue || perChannel ? 8 : 4;
+    EXPECT_EQ(ptx.count("div.rn.f32") + ptx.count("rcp.rn.f32"), groups);
+    EXPECT_EQ(ptx.count("cvt.rni"), 0);
+  }
+}
+
+TEST(DeviceWriterErrors, SayWhatIsNotThere) {
+  WriterSpec spec;
+  spec.chip = "sm_70";
+  auto kernels = mlir::pmkvq::compileWriters(context(), spec);
+  ASSERT_FALSE(static_cast<bool>(kernels));
+  EXPECT_NE(llvm::toString(kernels.takeError()).find("sm_70"),
+            std::string::npos);
+  spec = WriterSpec();
+  spec.keyFormat = "<paper>";
+  kernels = mlir::pmkvq::compileWriters(context(), spec);
+  ASSERT_FALSE(static_cast<bool>(kernels));
+  EXPECT_NE(llvm::toString(kernels.takeError()).find("first level is 8"),
+            std::string::npos);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Compiler, DeviceWriters,
+    ::testing::Values(Geometry{"<per_channel, hadamard>", 128},
+                      Geometry{"<per_token, hadamard>", 128},
+                      Geometry{"<per_channel, hadamard>", 64},
+                      Geometry{"<per_token, hadamard>", 64}),
+    [](const auto &info) {
+      return (std::string(info.param.keyFormat).find("channel") !=
+                      std::string::npos
+                  ? "PerChannel"
+                  : "PerToken") +
+             std::to_string(info.param.headDim);
+    });

@@ -1,0 +1,223 @@
+//===- CompilerPrefillTest.cpp - PTX of prefill attention -----------------===//
+//
+// Every kind of prefill kernel compiles, its PTX has the instructions that the
+// design promises, and ptxas takes it without spilling and without making
+// products of warpgroups wait for each other.  Neighbours: DeviceProgram.h,
+// PtxText.h, CompilerWarpgroupLayoutTest.cpp (which element is where).
+//
+//===----------------------------------------------------------------------===//
+
+#include "PtxText.h"
+#include "mlir/IR/DialectRegistry.h"
+#include "mlir/IR/MLIRContext.h"
+#include "pmkvq/Pipelines/Pipelines.h"
+#include "pmkvq/Target/DeviceProgram.h"
+#include "pmkvq/Target/WarpgroupLayout.h"
+
+#include <gtest/gtest.h>
+#include <memory>
+#include <set>
+
+using namespace pmkvq;
+using namespace pmkvq::test;
+using mlir::pmkvq::DeviceKernel;
+using mlir::pmkvq::PrefillSpec;
+
+namespace {
+struct Case {
+  std::vector<int64_t> keys, values;
+  int64_t stages = 2, group = 4;
+
+  std::string name() const {
+    std::string text = "K";
+    for (int64_t level : keys)
+      text += std::to_string(level) + "x";
+    text.back() = 'V';
+    for (int64_t level : values)
+      text += std::to_string(level) + "x";
+    text.pop_back();
+    return text + "Stages" + std::to_string(stages) + "Group" +
+           std::to_string(group);
+  }
+  PrefillSpec spec() const {
+    PrefillSpec spec;
+    spec.kvHeads = 2;
+    spec.queryHeads = 2 * group;
+    spec.keyLevels = keys;
+    spec.valueLevels = values;
+    spec.stages = stages;
+    return spec;
+  }
+  std::vector<WarpShare> shares() const {
+    std::vector<WarpShare> all;
+    for (int64_t level : keys)
+      all.emplace_back(rt::kKey, static_cast<int32_t>(level));
+    for (int64_t level : values)
+      all.emplace_back(rt::kValue, static_cast<int32_t>(level));
+    return all;
+  }
+};
+
+// NOLINTNEXTLINE(readability-identifier-naming): GoogleTest's name.
+void PrintTo(const Case &c, std::ostream *os) { *os << c.name(); }
+
+mlir::MLIRContext &context() {
+  static auto instance = [] {
+    mlir::DialectRegistry registry;
+    mlir::pmkvq::registerAllForStages(registry);
+    return std::make_unique<mlir::MLIRContext>(registry);
+  }();
+  return *instance;
+}
+
+const DeviceKernel &compile(const Case &c) {
+  static std::map<std::string, DeviceKernel> compiled;
+  auto [it, isNew] = compiled.try_emplace(c.name());
+  if (isNew) {
+    auto kernel = mlir::pmkvq::compilePrefill(context(), c.spec());
+    if (kernel)
+      it->second = std::move(*kernel);
+    else
+      ADD_FAILURE() << llvm::toString(kernel.takeError());
+  }
+  return it->second;
+}
+
+/// Bytes that ptxas stores and loads again: none is the goal.  With pages at 2
+/// bits and raw ones 16 bytes of stores are left, with every level 64.
+int spillBudget(const Case &c) {
+  if (c.keys.size() == 4)
+    return 128;
+  return c.values.back() == 2 && c.keys.back() == 2 ? 32 : 0;
+}
+
+class PrefillKernels : public ::testing::TestWithParam<Case> {};
+
+/// What an element of a tile costs: one multiply-add and one AND for two codes.
+TEST_P(PrefillKernels, TwoInstructionsForTwoCodes) {
+  PtxText text(compile(GetParam()).ptx);
+  constexpr int64_t elements = HalfTile::kRows * HalfTile::kColumns;
+  int codes = 0, groups = 0;
+  for (const WarpShare &share : GetParam().shares()) {
+    if (share.level() == 16)
+      continue;
+    codes += elements / 2 / 128;
+    // Offsets with a part of the range, steps that are no f16.
+    groups += 4 * share.columnBlocks() *
+              ((share.level() == 2) + (share.level() == 8));
+  }
+  EXPECT_EQ(text.count("fma.rn.f16x2"), codes + groups);
+  int masked = 0;
+  for (const PtxInstruction &i : text.instructions())
+    masked += i.is("and.b32") && i.operands.size() == 3 &&
+              std::set<std::string>{"16711935", "983055", "15728880", "196611",
+                                    "786444"}
+                  .count(i.operands[2][0]);
+  EXPECT_EQ(masked, codes);
+}
+
+TEST_P(PrefillKernels, Products) {
+  const Case &c = GetParam();
+  PtxText text(compile(c).ptx);
+  // Scores of the first page, of the others; outputs of those, of the last.
+  EXPECT_EQ(text.count("wgmma.mma_async"), 4 * 8);
+  EXPECT_EQ(text.count("wgmma.wait_group"), 4);
+  EXPECT_EQ(text.count("setmaxnreg.dec"), 1);
+  EXPECT_EQ(text.count("setmaxnreg.inc"), 1);
+  EXPECT_EQ(text.count("call"), 0);
+}
+
+TEST_P(PrefillKernels, Shape) {
+  const Case &c = GetParam();
+  const DeviceKernel &kernel = compile(c);
+  EXPECT_EQ(kernel.name, "prefill");
+  EXPECT_EQ(kernel.threads, 512);
+  EXPECT_LE(kernel.sharedBytes, 227 * 1024);
+  EXPECT_NE(kernel.ptx.find(".entry prefill"), std::string::npos);
+}
+
+TEST_P(PrefillKernels, ProductsAreNotSerializedAndSpillsStayFew) {
+  std::string ptxas = findPtxas();
+  if (ptxas.empty())
+    GTEST_SKIP() << "no ptxas in PATH or /usr/local/cuda/bin";
+  PtxasReport report = runPtxas(ptxas, compile(GetParam()).ptx);
+  ASSERT_TRUE(report.accepted) << report.output;
+  EXPECT_EQ(report.output.find("C7512"), std::string::npos) << report.output;
+  EXPECT_EQ(report.output.find("serialized"), std::string::npos)
+      << report.output;
+  EXPECT_LE(report.spillBytes, spillBudget(GetParam())) << report.output;
+  EXPECT_LE(report.stackBytes, spillBudget(GetParam())) << report.output;
+}
+
+// NOLINTNEXTLINE(bugprone-throwing-static-initialization): a test's.
+const Case kCases[] = {{{16, 4}, {16, 4}},
+                       {{16, 2}, {16, 2}},
+                       {{16, 8}, {16, 8}},
+                       {{16, 8}, {16, 2}},
+                       {{16, 4, 2}, {16, 4, 2}},
+                       {{16}, {16}},
+                       {{16, 8, 4, 2}, {16, 8, 4, 2}}};
+
+INSTANTIATE_TEST_SUITE_P(Compiler, PrefillKernels, ::testing::ValuesIn(kCases),
+                         [](const auto &info) { return info.param.name(); });
+
+//===----------------------------------------------------------------------===//
+// Errors
+//===----------------------------------------------------------------------===//
+
+/// The message with which `spec` is refused.
+std::string refusal(const PrefillSpec &spec) {
+  auto kernel = mlir::pmkvq::compilePrefill(context(), spec);
+  return kernel ? "compiled" : llvm::toString(kernel.takeError());
+}
+
+void expectRefused(const PrefillSpec &spec, const char *message) {
+  EXPECT_NE(refusal(spec).find(message), std::string::npos) << refusal(spec);
+}
+
+TEST(PrefillErrors, Chip) {
+  PrefillSpec spec = kCases[0].spec();
+  spec.chip = "sm_90";
+  EXPECT_EQ(refusal(spec), "no prefill kernels for a GPU of kind sm_90 yet; "
+                           "expected sm_90a");
+}
+
+TEST(PrefillErrors, Levels) {
+  PrefillSpec spec = kCases[0].spec();
+  spec.valueLevels = {3};
+  EXPECT_EQ(refusal(spec), "expected levels of 16, 8, 4 or 2, 16 among them: a "
+                           "chunk's own tokens are raw");
+  spec.valueLevels = {4};
+  EXPECT_EQ(refusal(spec), "expected levels of 16, 8, 4 or 2, 16 among them: a "
+                           "chunk's own tokens are raw");
+  spec.valueLevels.clear();
+  EXPECT_EQ(refusal(spec), "expected levels of 16, 8, 4 or 2, 16 among them: a "
+                           "chunk's own tokens are raw");
+}
+
+TEST(PrefillErrors, HeadDim) {
+  PrefillSpec spec = kCases[0].spec();
+  spec.headDim = 64;
+  expectRefused(spec, "has a head_dim of 64; prefill on a GPU supports 128");
+}
+
+TEST(PrefillErrors, KeysPerToken) {
+  PrefillSpec spec = kCases[0].spec();
+  spec.keyFormat = "<per_token>";
+  expectRefused(spec, "has keys with parameters per token; prefill on a GPU "
+                      "supports the other axis");
+}
+
+TEST(PrefillErrors, Stages) {
+  PrefillSpec spec = kCases[0].spec();
+  spec.stages = 4;
+  expectRefused(spec, "expected 2 or 3 stages of tiles, got 4");
+}
+
+TEST(PrefillErrors, Group) {
+  PrefillSpec spec = kCases[0].spec();
+  spec.queryHeads = 2 * 129;
+  expectRefused(spec, "has 129 queries a kv head; a task takes 128");
+}
+
+} // namespace
