@@ -32,7 +32,7 @@ using ::pmkvq::FragmentLayout;
 namespace rt = ::pmkvq::rt;
 
 namespace {
-constexpr int64_t kLanes = FragmentLayout::kLanes;
+constexpr int64_t kWarpLanes = FragmentLayout::kLanes;
 
 class AppendLowering {
 public:
@@ -76,11 +76,11 @@ private:
     return success();
   }
 
-  int64_t perLane() const { return headDim / kLanes; }
+  int64_t perLane() const { return headDim / kWarpLanes; }
 
   void startLanes() {
-    Value arguments =
-        b.startFunction(kernel.getSymName(), sizeof(rt::AppendArgs), kLanes);
+    Value arguments = b.startFunction(kernel.getSymName(),
+                                      sizeof(rt::AppendArgs), kWarpLanes);
     auto pointer = [&](size_t offset) {
       return b.pointerArgument(arguments, offset);
     };
@@ -170,7 +170,7 @@ private:
     if (!cosines || !sines)
       return op.emitOpError("expected angles that are arguments of the kernel");
     // The lower half of the dims is in lanes 0 .. 15.
-    constexpr int64_t kHalf = kLanes / 2;
+    constexpr int64_t kHalf = kWarpLanes / 2;
     Value first = b.mul(b.andBits(lane, kHalf - 1), perLane());
     Values cos = loadFloats(cosines, row, headDim / 2, first);
     Values sin = loadFloats(sines, row, headDim / 2, first);
@@ -200,7 +200,7 @@ private:
     };
     Value place = emitLinear(b, b.andBits(token, kUnitTokens - 1), kUnitTokens,
                              [&](int64_t i) { return byteOf(i, 0); });
-    place = b.add(place, emitLinear(b, lane, kLanes, [&](int64_t i) {
+    place = b.add(place, emitLinear(b, lane, kWarpLanes, [&](int64_t i) {
                     return byteOf(0, i * perLane());
                   }));
     Value address = b.at(unit(part), place);

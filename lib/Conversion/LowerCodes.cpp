@@ -16,7 +16,6 @@ using namespace mlir::pmkvq;
 namespace rt = ::pmkvq::rt;
 
 namespace {
-constexpr int64_t kLanes = CodeLayout::kLanes;
 
 /// Places the codes of a whole part, at level 16 or 8, into fresh memory.
 class PartWriter {

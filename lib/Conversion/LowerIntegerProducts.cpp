@@ -24,12 +24,11 @@ using namespace mlir::pmkvq;
 namespace rt = ::pmkvq::rt;
 
 namespace {
-constexpr int64_t kLanes = CodeLayout::kLanes;
 constexpr int64_t kVectorBytes = CodeLayout::kVectorBytes;
 /// Bytes of an element of integer rows, and of a pair.
 constexpr int64_t kElementBytes = 2, kPairBytes = 4;
 /// The largest magnitude of an integer.
-constexpr double kLargest = 32767.0;
+constexpr double kLargestInteger = 32767.0;
 
 VectorType i16Vector(TileBuilder &b, int64_t size) {
   return VectorType::get({size}, b.getI16Type());
@@ -50,9 +49,10 @@ public:
     b.forEach(type.getQueries(), [&](Value query) {
       Value largest = largestMagnitude(query);
       Value unit =
-          arith::MulFOp::create(b, largest, b.constF32(1.0 / kLargest));
+          arith::MulFOp::create(b, largest, b.constF32(1.0 / kLargestInteger));
       b.store(unit, b.at(units, query));
-      Value inverse = arith::DivFOp::create(b, b.constF32(kLargest), largest);
+      Value inverse =
+          arith::DivFOp::create(b, b.constF32(kLargestInteger), largest);
       auto [exact, rounded] =
           writeIntegers(query, b.broadcast(inverse, b.f32Vector()));
       Value represented = arith::MulFOp::create(b, rounded, unit);

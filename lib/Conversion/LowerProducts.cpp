@@ -16,7 +16,6 @@ using namespace mlir::pmkvq;
 namespace rt = ::pmkvq::rt;
 
 namespace {
-constexpr int64_t kLanes = CodeLayout::kLanes;
 
 /// rows x codes.  Queries are taken in blocks so that accumulators fit the
 /// registers; a block's codes are unpacked once.

@@ -16,7 +16,6 @@ using namespace mlir::pmkvq;
 namespace rt = ::pmkvq::rt;
 
 namespace {
-constexpr int64_t kLanes = CodeLayout::kLanes;
 
 /// The maximum before any token: low, but finite, so that differences are.
 constexpr double kLowest = -1e30;

@@ -25,7 +25,7 @@ using ::pmkvq::HalfTile;
 
 /// How far above the largest score a maximum is set, log2: so much it may be
 /// exceeded by later scores, and once more, before it rises again.
-static constexpr double kHeadroom = 4.0;
+static constexpr double kTileHeadroom = 4.0;
 /// Weights are positive, and have this bit if they are 2 or more.
 static constexpr int64_t kTwoBit = 0x40000000;
 
@@ -67,12 +67,12 @@ struct Rows {
 } // namespace
 
 /// What is done where a weight has become 2 or more: the maximum rises to
-/// kHeadroom above the largest score.
+/// kTileHeadroom above the largest score.
 static void raise(LaneBuilder &b, Values &weights, Rows &rows,
                   ArrayRef<Value> sums) {
   SmallVector<Value, 2> largest = largestOfRows(b, weights);
   for (size_t row = 0; row < 2; ++row) {
-    Value above = b.addF(b.log2(largest[row]), b.f32(kHeadroom));
+    Value above = b.addF(b.log2(largest[row]), b.f32(kTileHeadroom));
     Value isAbove = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT,
                                           largest[row], b.f32(1.0));
     Value by = b.select(isAbove, above, b.f32(0.0));
@@ -95,7 +95,8 @@ static SmallVector<Value> softmax(LaneBuilder &lanes, TileSoftmaxOp op) {
   if (op.getFirst()) {
     SmallVector<Value, 2> largest = largestOfRows(b, scores);
     for (size_t row = 0; row < 2; ++row)
-      rows.maximum[row] = b.fma(largest[row], factors[row], b.f32(kHeadroom));
+      rows.maximum[row] =
+          b.fma(largest[row], factors[row], b.f32(kTileHeadroom));
   }
   Value below[2];
   for (size_t row = 0; row < 2; ++row)

@@ -25,7 +25,7 @@ using Values = LaneBuilder::Values;
 
 /// Integers are at most this times the largest weight, which the softmax keeps
 /// below 1: two bytes.
-static constexpr double kLargest = 65000.0;
+static constexpr double kLargestWeight = 65000.0;
 /// 2^23: a sum's low bits are the rounded integer.
 static constexpr uint32_t kRounderBits = 0x4b000000;
 /// Where all ranges are zero the largest counts as this, f16's smallest number,
@@ -58,7 +58,7 @@ static Value sumIntegers(LaneBuilder &b, const Values &integers) {
 static SmallVector<Value> repack(LaneBuilder &b, RepackWeightsOp op) {
   Values ranges = b.unpack(op.getRanges());
   Value largest = largestRange(b, ranges);
-  Value scale = b.mulF(b.reciprocal(largest), b.f32(kLargest));
+  Value scale = b.mulF(b.reciprocal(largest), b.f32(kLargestWeight));
   Value rounder = b.bitcast(b.i32(kRounderBits), b.getF32Type());
   Values factors;
   for (Value word : ranges)
@@ -92,7 +92,7 @@ static SmallVector<Value> repack(LaneBuilder &b, RepackWeightsOp op) {
   SmallVector<Value> results;
   for (const Values &operand : columns)
     results.push_back(b.pack(operand));
-  Value inverse = b.mulF(largest, b.f32(1.0 / kLargest));
+  Value inverse = b.mulF(largest, b.f32(1.0 / kLargestWeight));
   results.push_back(inverse);
   for (Value sum : sums)
     results.push_back(b.mulF(sum, inverse));

@@ -25,6 +25,9 @@
 
 namespace mlir::pmkvq {
 
+/// Elements of a vector.
+inline constexpr int64_t kLanes = CodeLayout::kLanes;
+
 /// The fields of a lowered tile.
 struct TileFields {
   Value base, ids, parameters, count;
@@ -48,8 +51,7 @@ public:
 
   /// Floats from one row to the next: whole vectors.
   static int64_t rowStride(int64_t width) {
-    return (width + CodeLayout::kLanes - 1) / CodeLayout::kLanes *
-           CodeLayout::kLanes;
+    return (width + kLanes - 1) / kLanes * kLanes;
   }
 
   //===--------------------------------------------------------------------===//
@@ -57,10 +59,10 @@ public:
   //===--------------------------------------------------------------------===//
 
   Type ptrType() { return LLVM::LLVMPointerType::get(getContext()); }
-  VectorType f32Vector(int64_t size = CodeLayout::kLanes) {
+  VectorType f32Vector(int64_t size = kLanes) {
     return VectorType::get({size}, getF32Type());
   }
-  VectorType i32Vector(int64_t size = CodeLayout::kLanes) {
+  VectorType i32Vector(int64_t size = kLanes) {
     return VectorType::get({size}, getI32Type());
   }
   Value constI64(int64_t value);

@@ -62,7 +62,7 @@ struct Segment {
 };
 
 /// The tile ops that a kernel over units is made of.
-struct Parts {
+struct DecodeParts {
   ForSegmentOp segments;
   LoadRowsOp load;
   /// Null if queries come in the keys' basis.
@@ -506,7 +506,7 @@ private:
   LaneBuilder b;
   bool dependentLaunch, bulkCopies;
   int64_t sharedBytes;
-  Parts parts;
+  DecodeParts parts;
   SharedLayout shared;
   SmallVector<rt::UnitKind> kinds;
   bool keysPerToken = false;

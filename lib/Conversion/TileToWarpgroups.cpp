@@ -35,7 +35,7 @@ struct Options {
 };
 
 /// What a kernel over 128 rows is made of.
-struct Parts {
+struct PrefillParts {
   LoadRowsOp load;
   ScaleOp scale;
   ForPageOp pages;
@@ -224,7 +224,7 @@ private:
   KernelOp kernel;
   WarpgroupBuilder b;
   const Options &options;
-  Parts parts;
+  PrefillParts parts;
   PrefillKernel roles;
   Value arguments;
 };

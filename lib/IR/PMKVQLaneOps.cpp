@@ -6,6 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "VectorSize.h"
 #include "mlir/IR/Builders.h"
 #include "pmkvq/IR/PMKVQ.h"
 #include "pmkvq/Target/FragmentLayout.h"
@@ -16,11 +17,6 @@ using namespace mlir::pmkvq;
 namespace rt = ::pmkvq::rt;
 using ::pmkvq::FragmentLayout;
 using ::pmkvq::SharedLayout;
-
-static int64_t sizeOf(Type type) {
-  return cast<VectorType>(type).getNumElements();
-}
-static int64_t sizeOf(Value vector) { return sizeOf(vector.getType()); }
 
 //===----------------------------------------------------------------------===//
 // The query operand

@@ -5,6 +5,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "VectorSize.h"
 #include "mlir/IR/Builders.h"
 #include "pmkvq/IR/PMKVQ.h"
 #include "pmkvq/Target/WarpgroupLayout.h"
@@ -16,10 +17,6 @@ using ::pmkvq::WarpShare;
 
 /// Rows of a lane times its columns.
 static constexpr int64_t kAccumulators = 64;
-
-static int64_t sizeOf(Value vector) {
-  return cast<VectorType>(vector.getType()).getNumElements();
-}
 
 //===----------------------------------------------------------------------===//
 // Tile form

@@ -29,10 +29,6 @@ using namespace mlir;
 using namespace mlir::pmkvq;
 namespace rt = ::pmkvq::rt;
 
-static llvm::Error makeError(const llvm::Twine &message) {
-  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
-}
-
 namespace {
 /// What kernels may use on a chip.
 struct Chip {
@@ -65,8 +61,8 @@ static llvm::Expected<Chip> findChip(const std::string &name) {
       return chip;
     known += (known.empty() ? "" : ", ") + chip.name.str();
   }
-  return makeError("no kernels for a GPU of kind " + name +
-                   "; expected one of " + known);
+  return llvm::createStringError("no kernels for a GPU of kind " + name +
+                                 "; expected one of " + known);
 }
 
 static llvm::Expected<std::unique_ptr<llvm::TargetMachine>>
@@ -84,12 +80,12 @@ createMachine(const Chip &chip) {
   const llvm::Target *target =
       llvm::TargetRegistry::lookupTarget(triple, message);
   if (!target)
-    return makeError(message);
+    return llvm::createStringError(message);
   std::unique_ptr<llvm::TargetMachine> machine(target->createTargetMachine(
       triple, chip.name, chip.features, llvm::TargetOptions(),
       llvm::Reloc::PIC_, std::nullopt, llvm::CodeGenOptLevel::Aggressive));
   if (!machine)
-    return makeError("no code for a GPU of kind " + chip.name);
+    return llvm::createStringError("no code for a GPU of kind " + chip.name);
   return machine;
 }
 
@@ -101,7 +97,7 @@ static llvm::Expected<std::string> printPTX(ModuleOp module, const Chip &chip) {
   llvm::LLVMContext context;
   auto ir = translateModuleToLLVMIR(kernels, context, "kernels");
   if (!ir)
-    return makeError("cannot translate the kernel to LLVM IR");
+    return llvm::createStringError("cannot translate the kernel to LLVM IR");
   ir->setTargetTriple((*machine)->getTargetTriple());
   ir->setDataLayout((*machine)->createDataLayout());
   auto optimize = makeOptimizingTransformer(/*optLevel=*/3, /*sizeLevel=*/0,
@@ -113,7 +109,7 @@ static llvm::Expected<std::string> printPTX(ModuleOp module, const Chip &chip) {
   llvm::legacy::PassManager passes;
   if ((*machine)->addPassesToEmitFile(passes, os, /*DwoOut=*/nullptr,
                                       llvm::CodeGenFileType::AssemblyFile))
-    return makeError("cannot print PTX");
+    return llvm::createStringError("cannot print PTX");
   passes.run(*ir);
   return text.str().str();
 }
@@ -121,12 +117,12 @@ static llvm::Expected<std::string> printPTX(ModuleOp module, const Chip &chip) {
 /// Sizes are computed from kinds before an op verifies them.
 static llvm::Error checkKinds(llvm::ArrayRef<rt::UnitKind> kinds) {
   if (kinds.empty())
-    return makeError("expected at least one kind of unit");
+    return llvm::createStringError("expected at least one kind of unit");
   for (rt::UnitKind kind : kinds)
     if (!rt::isLevel(kind.key) || !rt::isLevel(kind.value))
-      return makeError("expected kinds at levels of 16, 8, 4 or 2, got " +
-                       llvm::Twine(kind.key) + " and " +
-                       llvm::Twine(kind.value));
+      return llvm::createStringError(
+          "expected kinds at levels of 16, 8, 4 or 2, got " +
+          llvm::Twine(kind.key) + " and " + llvm::Twine(kind.value));
   return llvm::Error::success();
 }
 
@@ -143,8 +139,9 @@ mlir::pmkvq::compileDecode(MLIRContext &context, const DecodeSpec &spec) {
   if (!chip)
     return chip.takeError();
   if (spec.dependentLaunch && !chip->isHopper)
-    return makeError("a GPU of kind " + spec.chip +
-                     " has no dependent launch; expected sm_90a or later");
+    return llvm::createStringError(
+        "a GPU of kind " + spec.chip +
+        " has no dependent launch; expected sm_90a or later");
   if (llvm::Error error = checkKinds(spec.kinds))
     return error;
   FirstError diagnostics(context);
@@ -185,12 +182,13 @@ mlir::pmkvq::compilePrefill(MLIRContext &context, const PrefillSpec &spec) {
   if (!chip)
     return chip.takeError();
   if (chip->name != "sm_90a")
-    return makeError("no prefill kernels for a GPU of kind " + spec.chip +
-                     " yet; expected sm_90a");
+    return llvm::createStringError("no prefill kernels for a GPU of kind " +
+                                   spec.chip + " yet; expected sm_90a");
   for (const auto *levels : {&spec.keyLevels, &spec.valueLevels})
     if (!llvm::is_contained(*levels, 16) || !llvm::all_of(*levels, rt::isLevel))
-      return makeError("expected levels of 16, 8, 4 or 2, 16 among them: a "
-                       "chunk's own tokens are raw");
+      return llvm::createStringError(
+          "expected levels of 16, 8, 4 or 2, 16 among them: a "
+          "chunk's own tokens are raw");
   FirstError diagnostics(context);
   OwningOpRef<ModuleOp> module = buildPrefillModule(context, spec);
   if (!module)

@@ -15,11 +15,6 @@ using namespace mlir::pmkvq;
 namespace rt = ::pmkvq::rt;
 namespace cuda = ::pmkvq::rt::cuda;
 
-static llvm::Error makeError(const llvm::Twine &message) {
-  return llvm::createStringError(llvm::inconvertibleErrorCode(),
-                                 "a cache on a GPU: " + message);
-}
-
 /// "<per_token, hadamard>", as a spec has it.
 static std::string textOf(FormatAttr format) {
   std::string text;
@@ -39,7 +34,7 @@ llvm::Expected<DeviceSession> DeviceSession::collect(ModuleOp planned) {
   planned.walk([&](AttendOp op) { attends.push_back(op); });
   planned.walk([&](AppendOp op) { appends.push_back(op); });
   if (attends.empty() || appends.empty())
-    return makeError("expected a program with attention");
+    return llvm::createStringError("expected a program with attention");
   CacheType cache = attends.front().getCache().getType();
   DeviceSession session;
   session.writers.kvHeads = cache.getKvHeads();
@@ -55,14 +50,17 @@ llvm::Expected<DeviceSession> DeviceSession::collect(ModuleOp planned) {
   for (AppendOp append : appends)
     if (append.getCache().getType() != cache ||
         append.getValuesRotated() != session.writers.valuesRotated)
-      return makeError("expected caches of one type in all layers");
+      return llvm::createStringError(
+          "expected caches of one type in all layers");
   for (AttendOp attend : attends) {
     if (attend.getCache().getType() != cache)
-      return makeError("expected caches of one type in all layers");
+      return llvm::createStringError(
+          "expected caches of one type in all layers");
     if (cache.getValue().getHadamard() && !attend.getResultRotated())
-      return makeError("attention rotates its results back, which a GPU's "
-                       "does not; fold the rotation into the projection "
-                       "behind it, or use values without one (+plain)");
+      return llvm::createStringError(
+          "attention rotates its results back, which a GPU's "
+          "does not; fold the rotation into the projection "
+          "behind it, or use values without one (+plain)");
     DecodeSpec spec;
     spec.kvHeads = cache.getKvHeads();
     spec.headDim = cache.getHeadDim();

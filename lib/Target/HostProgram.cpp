@@ -47,17 +47,13 @@ static std::vector<WeightSpec> takeWeights(ModuleOp module) {
   return specs;
 }
 
-static llvm::Error makeError(const llvm::Twine &message) {
-  return llvm::createStringError(llvm::inconvertibleErrorCode(), message);
-}
-
 /// LLVM IR optimized for `machine`.
 static llvm::Expected<std::unique_ptr<llvm::Module>>
 translate(ModuleOp module, llvm::LLVMContext &context,
           llvm::TargetMachine &machine) {
   auto ir = translateModuleToLLVMIR(module, context, "pmkvq");
   if (!ir)
-    return makeError("cannot translate the module to LLVM IR");
+    return llvm::createStringError("cannot translate the module to LLVM IR");
   ir->setTargetTriple(machine.getTargetTriple());
   ir->setDataLayout(machine.createDataLayout());
   for (llvm::Function &function : *ir) {
@@ -106,7 +102,7 @@ llvm::Expected<rt::ProgramEntries> HostProgram::entries() const {
   auto entries =
       rt::findEntries([&](const char *name) { return lookUp(name); });
   if (!entries.ok())
-    return makeError(entries.status().message());
+    return llvm::createStringError(entries.status().message());
   return *entries;
 }
 
@@ -154,14 +150,15 @@ static llvm::Expected<MachineBuilder> chooseMachine(StringRef name, bool here) {
   const NamedCpu *cpu = llvm::find_if(
       namedCpus(), [&](const NamedCpu &cpu) { return cpu.name == name; });
   if (cpu == namedCpus().end())
-    return makeError("expected a CPU native, generic, avx2 or avx512, got '" +
-                     name + "'");
+    return llvm::createStringError(
+        "expected a CPU native, generic, avx2 or avx512, got '" + name + "'");
   MachineBuilder builder(triple);
   builder.setCodeGenOptLevel(llvm::CodeGenOptLevel::Aggressive);
   if (!triple.isX86()) {
     if (!cpu->features.empty())
-      return makeError("CPU " + name + " is an x86, this machine is " +
-                       triple.getArchName());
+      return llvm::createStringError("CPU " + name +
+                                     " is an x86, this machine is " +
+                                     triple.getArchName());
     return builder;
   }
   builder.setCPU(cpu->llvmName.str());
@@ -169,8 +166,8 @@ static llvm::Expected<MachineBuilder> chooseMachine(StringRef name, bool here) {
   std::vector<std::string> features;
   for (StringRef feature : cpu->features) {
     if (here && !has.lookup(feature))
-      return makeError("CPU " + name + ": this machine has no " + feature +
-                       "; native takes what it has");
+      return llvm::createStringError("CPU " + name + ": this machine has no " +
+                                     feature + "; native takes what it has");
     features.push_back(("+" + feature).str());
   }
   builder.addFeatures(features);
@@ -184,7 +181,7 @@ static llvm::Expected<std::string> printAssembly(llvm::Module &ir,
   llvm::legacy::PassManager passes;
   if (machine.addPassesToEmitFile(passes, os, /*DwoOut=*/nullptr,
                                   llvm::CodeGenFileType::AssemblyFile))
-    return makeError("this target prints no assembly");
+    return llvm::createStringError("this target prints no assembly");
   passes.run(ir);
   return text.str().str();
 }

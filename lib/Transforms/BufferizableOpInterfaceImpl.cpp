@@ -1,7 +1,8 @@
 //===- BufferizableOpInterfaceImpl.cpp - pmkvq ops in bufferization -------===//
 //
 // A launch writes its `outs` without reading them; a weight is read-only
-// memory; a prefetch frees nothing.  Neighbours: lib/Pipelines/Stages.cpp (which bufferizes).
+// memory; a prefetch frees nothing.  Neighbours: lib/Pipelines/Stages.cpp
+// (which bufferizes).
 //
 //===----------------------------------------------------------------------===//
 
@@ -75,8 +76,8 @@ struct GetWeightModel
     return success();
   }
 };
-/// A prefetch changes what caches hold, so it is not dead, and no buffer's life:
-/// deallocation refuses ops of which it does not know that.
+/// A prefetch changes what caches hold, so it is not dead, and no buffer's
+/// life: deallocation refuses ops of which it does not know that.
 struct CacheLines : SideEffects::Resource::Base<CacheLines> {
   StringRef getName() override { return "cache lines"; }
 };

@@ -25,7 +25,7 @@ using ::pmkvq::SharedLayout;
 
 namespace {
 /// What the attention of one row a task looks like in a kernel over pages.
-struct PagedAttention {
+struct RowAttention {
   LoadRowsOp load;
   /// Null if queries come in the keys' basis.
   HadamardOp rotate;
@@ -54,7 +54,7 @@ public:
 
 private:
   LogicalResult split(KernelOp kernel) {
-    PagedAttention paged;
+    RowAttention paged;
     if (failed(match(kernel, paged)))
       return failure();
     replaceByWorkKernel(kernel, paged.load.getSource().getType(),
@@ -69,7 +69,7 @@ private:
   }
 
   /// Finds the branch for one row a task.
-  LogicalResult match(KernelOp kernel, PagedAttention &paged) {
+  LogicalResult match(KernelOp kernel, RowAttention &paged) {
     kernel.walk([&](SingleRowsOp single) {
       auto branch = single->hasOneUse()
                         ? dyn_cast<scf::IfOp>(*single->user_begin())
@@ -107,7 +107,7 @@ private:
   }
 
   void buildSegment(ImplicitLocOpBuilder &b, ForSegmentOp segments,
-                    Value queries, Value results, PagedAttention &paged) {
+                    Value queries, Value results, RowAttention &paged) {
     MLIRContext *context = b.getContext();
     Block *body = b.createBlock(
         &segments.getBody(), {},

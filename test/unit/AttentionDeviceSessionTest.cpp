@@ -42,7 +42,7 @@ func.func @layers(%q: !q, %k: !k, %v: !k, %b: !pmkvq.batch, %c0: !kv, %c1: !kv) 
 }
 )mlir";
 
-mlir::DialectRegistry makeRegistry() {
+mlir::DialectRegistry makeStageRegistry() {
   mlir::DialectRegistry registry;
   mlir::pmkvq::registerAllForStages(registry);
   return registry;
@@ -81,7 +81,7 @@ protected:
     return program ? std::move(*program) : nullptr;
   }
 
-  mlir::MLIRContext context{makeRegistry()};
+  mlir::MLIRContext context{makeStageRegistry()};
   mlir::OwningOpRef<mlir::ModuleOp> module;
   std::optional<DeviceSession> session;
   std::string error;

@@ -58,9 +58,8 @@ TEST_P(ReadOnCpu, EveryLevel) {
     auto problem = bench::understand(shape);
     ASSERT_TRUE(problem.ok()) << problem.status().message();
     auto kernels = compiler.compileHost(*problem);
-    if (!kernels.ok() &&
-        kernels.status().message().find("this machine has no") !=
-            std::string::npos)
+    if (!kernels.ok() && kernels.status().message().find(
+                             "this machine has no") != std::string::npos)
       GTEST_SKIP() << kernels.status().message();
     ASSERT_TRUE(kernels.ok()) << kernels.status().message();
     auto errors = bench::checkOnHost(**threads, *kernels, *problem);

@@ -76,7 +76,7 @@ llvm::Expected<TracedProgram> readProgram(const std::string &folder) {
   return TracedProgram{tokens("prompt"), tokens("answer")};
 }
 
-mlir::DialectRegistry makeRegistry() {
+mlir::DialectRegistry makeImportRegistry() {
   mlir::DialectRegistry registry;
   mlir::pmkvq::registerImportDialects(registry);
   mlir::pmkvq::registerAllForStages(registry);
@@ -194,7 +194,7 @@ protected:
     ASSERT_TRUE(status.ok()) << "step " << steps << ": " << status.message();
   }
 
-  mlir::MLIRContext context{makeRegistry()};
+  mlir::MLIRContext context{makeImportRegistry()};
   rt::cuda::DeviceRef device;
   std::vector<check::Attention> layers;
   std::optional<DeviceSession> kernels;

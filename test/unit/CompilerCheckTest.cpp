@@ -23,7 +23,7 @@ using namespace pmkvq::test;
 namespace {
 constexpr int32_t kLayers = 2, kVocab = 8;
 /// The harness compiles attention with this scale.
-constexpr double kScale = 0.125;
+constexpr double kCheckScale = 0.125;
 /// The step from which on a fault shows: pages at several levels are there.
 constexpr int64_t kFaultyStep = 10;
 
@@ -161,7 +161,7 @@ public:
     EXPECT_TRUE(session.ok()) << session.status().message();
     auto checker = check::AttentionChecker::create(
         std::vector<check::Attention>(
-            kLayers, {cache, state.info.queryHeads, kScale, false}),
+            kLayers, {cache, state.info.queryHeads, kCheckScale, false}),
         {{state.kernel("attend_0"), wrongAttend},
          {state.kernel("merge_0"), wrongMerge}},
         /*threads=*/2);
@@ -219,8 +219,9 @@ private:
   mlir::pmkvq::CacheType cache;
 };
 
-KernelShape makeShape(int64_t kvHeads, int64_t group, int64_t headDim,
-                      const char *key, const char *value, int64_t sink = 1) {
+KernelShape makeCheckShape(int64_t kvHeads, int64_t group, int64_t headDim,
+                           const char *key, const char *value,
+                           int64_t sink = 1) {
   KernelShape shape;
   shape.kvHeads = kvHeads;
   shape.queryHeads = kvHeads * group;
@@ -232,8 +233,8 @@ KernelShape makeShape(int64_t kvHeads, int64_t group, int64_t headDim,
 }
 
 KernelShape defaultShape() {
-  return makeShape(2, 3, 64, "<per_channel, hadamard>",
-                   "<per_token, hadamard>");
+  return makeCheckShape(2, 3, 64, "<per_channel, hadamard>",
+                        "<per_token, hadamard>");
 }
 
 class RightKernels : public testing::TestWithParam<KernelShape> {};
@@ -255,9 +256,9 @@ TEST_P(RightKernels, AreWithinTheTolerance) {
 INSTANTIATE_TEST_SUITE_P(
     Shapes, RightKernels,
     testing::Values(defaultShape(),
-                    makeShape(1, 2, 128, "<per_token>",
-                              "<per_channel, clip = 0.85>", 4),
-                    makeShape(1, 4, 128, "<paper>", "<paper>", 0)));
+                    makeCheckShape(1, 2, 128, "<per_token>",
+                                   "<per_channel, clip = 0.85>", 4),
+                    makeCheckShape(1, 4, 128, "<paper>", "<paper>", 0)));
 
 class WrongKernels : public testing::TestWithParam<Fault> {};
 

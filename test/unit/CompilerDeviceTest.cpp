@@ -32,7 +32,7 @@ const std::vector<UnitKind> kEveryKind = {
     {4, 16},  {4, 8},  {4, 4},  {4, 2},  {2, 16}, {2, 8}, {2, 4}, {2, 2}};
 const char *const kPerToken = "<per_token, hadamard>";
 
-struct Case {
+struct DecodeCase {
   std::vector<UnitKind> kinds;
   int64_t group = 4;
   bool keysPerToken = false;
@@ -68,12 +68,12 @@ struct Case {
 };
 
 // NOLINTNEXTLINE(readability-identifier-naming): GoogleTest's name.
-void PrintTo(const Case &c, std::ostream *os) { *os << c.name(); }
+void PrintTo(const DecodeCase &c, std::ostream *os) { *os << c.name(); }
 
 /// Each kind, each group, each layout of keys' parameters, and both ways to
 /// launch; not their product, which would take a minute.
-std::vector<Case> makeCases() {
-  std::vector<Case> cases;
+std::vector<DecodeCase> makeCases() {
+  std::vector<DecodeCase> cases;
   for (UnitKind kind : kEveryKind)
     cases.push_back({{kind}});
   for (UnitKind kind : {UnitKind{8, 8}, {4, 4}, {2, 2}, {2, 8}, {2, 16}})
@@ -118,7 +118,7 @@ mlir::MLIRContext &context() {
 }
 
 /// Each kernel is compiled once for all tests.
-const DeviceKernel &compile(const Case &c) {
+const DeviceKernel &compile(const DecodeCase &c) {
   static std::map<std::string, DeviceKernel> compiled;
   auto [it, isNew] = compiled.try_emplace(c.name());
   if (isNew) {
@@ -131,7 +131,7 @@ const DeviceKernel &compile(const Case &c) {
   return it->second;
 }
 
-class DeviceKernels : public ::testing::TestWithParam<Case> {};
+class DeviceKernels : public ::testing::TestWithParam<DecodeCase> {};
 
 //===----------------------------------------------------------------------===//
 // Instructions
@@ -214,7 +214,7 @@ TEST_P(DeviceKernels, CodesAreOnlyMaskedAndMultiplied) {
 }
 
 TEST_P(DeviceKernels, MatrixInstructions) {
-  const Case &c = GetParam();
+  const DecodeCase &c = GetParam();
   PtxText text(compile(c).ptx);
   int bytes = 0, halves = 0, brainFloats = 0;
   for (UnitKind kind : c.kinds) {
@@ -239,7 +239,7 @@ TEST_P(DeviceKernels, MatrixInstructions) {
 }
 
 TEST_P(DeviceKernels, LaunchesAndShape) {
-  const Case &c = GetParam();
+  const DecodeCase &c = GetParam();
   const DeviceKernel &kernel = compile(c);
   PtxText text(kernel.ptx);
   EXPECT_EQ(kernel.name, "decode");
@@ -274,7 +274,7 @@ constexpr int kRegisterLimit = 255;
 /// to 8 more, since that differs by version.  More is not wrong as long as it
 /// fits, but a change to look at.  Sixteen shares' records, all in flight, take
 /// more than a unit does at 16 bits, and with two operands at 4 too.
-int registerBudget(const Case &c) {
+int registerBudget(const DecodeCase &c) {
   if (c.kinds.size() > 1 || c.headDim > 128 || c.sets() > 1 ||
       c.chip != "sm_90a")
     return kRegisterLimit;
@@ -293,7 +293,7 @@ int registerBudget(const Case &c) {
 /// Bytes stored to local memory and loaded from it.  Scores of more than 8
 /// queries with 128 tokens, or outputs of 8 queries of 256 dims, and what else
 /// is alive, are more than registers; on sm_120 two blocks of 64 dims lack one.
-int spillBudget(const Case &c) {
+int spillBudget(const DecodeCase &c) {
   if (c.chip == "sm_120")
     return 8;
   bool isLarge = c.sets() > 1 || (c.headDim > 128 && c.operands() > 1);
@@ -341,7 +341,7 @@ std::string refusal(const DecodeSpec &spec) {
   return kernel ? "compiled" : llvm::toString(kernel.takeError());
 }
 
-DecodeSpec goodSpec() { return Case{{{4, 4}}}.spec(); }
+DecodeSpec goodSpec() { return DecodeCase{{{4, 4}}}.spec(); }
 
 TEST(DeviceErrors, Chip) {
   DecodeSpec spec = goodSpec();
@@ -354,7 +354,7 @@ TEST(DeviceErrors, Chip) {
   EXPECT_EQ(refusal(spec), "a GPU of kind sm_80 has no dependent launch; "
                            "expected sm_90a or later");
   // Units of 8 warps, 17.5 KiB each.
-  spec = Case{{{2, 2}}, 8, false, false, 256, "sm_89"}.spec();
+  spec = DecodeCase{{{2, 2}}, 8, false, false, 256, "sm_89"}.spec();
   EXPECT_NE(refusal(spec).find("bytes of shared memory for a head_dim of 256 "
                                "and 8 queries a kv head; a thread block has "
                                "101376"),

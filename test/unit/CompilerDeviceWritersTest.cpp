@@ -20,11 +20,10 @@
 
 using namespace pmkvq;
 using namespace pmkvq::test;
-using mlir::pmkvq::DeviceKernels;
 using mlir::pmkvq::WriterSpec;
 
 namespace {
-mlir::MLIRContext &context() {
+mlir::MLIRContext &writersContext() {
   static mlir::DialectRegistry registry = [] {
     mlir::DialectRegistry all;
     mlir::pmkvq::registerAllForStages(all);
@@ -49,12 +48,13 @@ protected:
     return spec;
   }
   /// Compiled once a geometry: it takes a second.
-  const DeviceKernels &compile() const {
-    static std::map<std::pair<std::string, int64_t>, DeviceKernels> compiled;
+  const mlir::pmkvq::DeviceKernels &compile() const {
+    static std::map<std::pair<std::string, int64_t>, mlir::pmkvq::DeviceKernels>
+        compiled;
     auto [it, isNew] =
         compiled.try_emplace({GetParam().keyFormat, GetParam().headDim});
     if (isNew) {
-      auto kernels = mlir::pmkvq::compileWriters(context(), spec());
+      auto kernels = mlir::pmkvq::compileWriters(writersContext(), spec());
       EXPECT_TRUE(static_cast<bool>(kernels))
           << llvm::toString(kernels.takeError());
       if (kernels)
@@ -75,7 +75,7 @@ std::string bodyOf(const std::string &ptx, const std::string &name) {
 } // namespace
 
 TEST_P(DeviceWriters, AreAllThereWithTheirThreads) {
-  const DeviceKernels &kernels = compile();
+  const mlir::pmkvq::DeviceKernels &kernels = compile();
   std::map<std::string, int32_t> expected = {{rt::kAppendKernel, 32}};
   auto perChannel =
       std::string(GetParam().keyFormat).find("channel") != std::string::npos;
@@ -117,7 +117,7 @@ TEST_P(DeviceWriters, FitRegisters) {
 // Codes stay in their lanes, in words: no shuffle, no conversion, no operation
 // on halves of a word.
 TEST_P(DeviceWriters, ShiftsAreArithmeticOnWords) {
-  const DeviceKernels &kernels = compile();
+  const mlir::pmkvq::DeviceKernels &kernels = compile();
   for (rt::Part part : {rt::kKey, rt::kValue})
     for (int32_t from : {8, 4}) {
       std::string text = bodyOf(kernels.ptx, rt::requantizeKernel(part, from));
@@ -135,7 +135,7 @@ TEST_P(DeviceWriters, ShiftsAreArithmeticOnWords) {
 
 // One division a group, none an element.
 TEST_P(DeviceWriters, QuantizingDividesOnceAGroup) {
-  const DeviceKernels &kernels = compile();
+  const mlir::pmkvq::DeviceKernels &kernels = compile();
   auto perChannel =
       std::string(GetParam().keyFormat).find("channel") != std::string::npos;
   for (rt::Part part : {rt::kKey, rt::kValue}) {
@@ -149,13 +149,13 @@ TEST_P(DeviceWriters, QuantizingDividesOnceAGroup) {
 TEST(DeviceWriterErrors, SayWhatIsNotThere) {
   WriterSpec spec;
   spec.chip = "sm_70";
-  auto kernels = mlir::pmkvq::compileWriters(context(), spec);
+  auto kernels = mlir::pmkvq::compileWriters(writersContext(), spec);
   ASSERT_FALSE(static_cast<bool>(kernels));
   EXPECT_NE(llvm::toString(kernels.takeError()).find("sm_70"),
             std::string::npos);
   spec = WriterSpec();
   spec.keyFormat = "<paper>";
-  kernels = mlir::pmkvq::compileWriters(context(), spec);
+  kernels = mlir::pmkvq::compileWriters(writersContext(), spec);
   ASSERT_FALSE(static_cast<bool>(kernels));
   EXPECT_NE(llvm::toString(kernels.takeError()).find("first level is 8"),
             std::string::npos);

@@ -11,7 +11,7 @@
 #include <gtest/gtest.h>
 
 using namespace mlir::pmkvq;
-using namespace pmkvq::test;
+using namespace ::pmkvq::test;
 
 namespace {
 

@@ -14,7 +14,7 @@
 #include <random>
 
 using namespace mlir::pmkvq;
-using namespace pmkvq::test;
+using namespace ::pmkvq::test;
 
 namespace {
 

@@ -17,8 +17,8 @@
 #include <gtest/gtest.h>
 #include <random>
 
-using namespace pmkvq;
-using namespace pmkvq::test;
+using namespace ::pmkvq;
+using namespace ::pmkvq::test;
 
 /// The calibration of the module's create, or nothing.
 static std::string calibrationText(const KernelShape &shape) {
@@ -205,8 +205,8 @@ uint16_t TestCache::parameter(const rt::PageEntry &entry, int32_t part,
   return static_cast<uint16_t>(address[0] | address[1] << 8);
 }
 
-reference::UniformFormat pmkvq::test::referenceFormat(const std::string &text,
-                                                      double calibratedClip) {
+reference::UniformFormat test::referenceFormat(const std::string &text,
+                                               double calibratedClip) {
   reference::UniformFormat format;
   format.axis = text.find("per_channel") != std::string::npos
                     ? reference::Axis::PerChannel

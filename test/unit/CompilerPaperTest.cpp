@@ -14,19 +14,19 @@
 #include <gtest/gtest.h>
 #include <random>
 
-using namespace pmkvq;
-using namespace pmkvq::test;
+using namespace ::pmkvq;
+using namespace ::pmkvq::test;
 
 namespace {
-constexpr int64_t kHeadDim = 128;
-constexpr int64_t kTokens = rt::kPageTokens;
+constexpr int64_t kPaperHeadDim = 128;
+constexpr int64_t kPaperTokens = rt::kPageTokens;
 /// Scale and zero, bf16, of each token.
-constexpr int64_t kParameterBytes = 2 * 2 * kTokens;
+constexpr int64_t kPaperParameterBytes = 2 * 2 * kPaperTokens;
 
 const Kernels &paperKernels() {
   static std::unique_ptr<Kernels> kernels = [] {
     KernelShape shape;
-    shape.headDim = kHeadDim;
+    shape.headDim = kPaperHeadDim;
     shape.key = shape.value = "<paper>";
     return Kernels::compile(shape);
   }();
@@ -36,12 +36,13 @@ const Kernels &paperKernels() {
 class PaperPage {
 public:
   PaperPage()
-      : cache(paperKernels().shape, kParameterBytes, kParameterBytes, 1, 1) {
+      : cache(paperKernels().shape, kPaperParameterBytes, kPaperParameterBytes,
+              1, 1) {
     cache.makePage(0, 0, 0, 16, 16);
   }
 
   void flush(int32_t part, int32_t level, const std::vector<float> &values) {
-    for (int64_t i = 0; i < kTokens * kHeadDim; ++i)
+    for (int64_t i = 0; i < kPaperTokens * kPaperHeadDim; ++i)
       cache.fixed(0, 0, part, paperKernels().shape.sink)[i] =
           reference::floatToBf16(values[i]);
     entry().level[part] = static_cast<uint8_t>(level);
@@ -60,13 +61,13 @@ public:
 
   float parameter(int32_t part, int64_t index, int64_t token) {
     return reference::bf16ToFloat(
-        cache.parameter(entry(), part, index, token, kTokens));
+        cache.parameter(entry(), part, index, token, kPaperTokens));
   }
 
   /// Compares one token with a group of the reference.
   void expectGroup(int32_t part, int64_t token,
                    const reference::PaperGroup &group) {
-    for (int64_t dim = 0; dim < kHeadDim; ++dim)
+    for (int64_t dim = 0; dim < kPaperHeadDim; ++dim)
       ASSERT_EQ(code(part, token, dim), group.codes[dim])
           << "bits " << group.bits << " token " << token << " dim " << dim;
     ASSERT_EQ(parameter(part, 0, token), group.scale) << "token " << token;
@@ -88,9 +89,10 @@ private:
 std::vector<float> randomPage(uint32_t seed) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal;
-  std::vector<float> values(kTokens * kHeadDim);
-  for (int64_t i = 0; i < kTokens * kHeadDim; ++i) {
-    float spread = std::ldexp(1.0f, static_cast<int>(i / kHeadDim % 24) - 16);
+  std::vector<float> values(kPaperTokens * kPaperHeadDim);
+  for (int64_t i = 0; i < kPaperTokens * kPaperHeadDim; ++i) {
+    float spread =
+        std::ldexp(1.0f, static_cast<int>(i / kPaperHeadDim % 24) - 16);
     values[i] = reference::bf16ToFloat(
         reference::floatToBf16(spread * (normal(random) + 0.5f)));
   }
@@ -104,11 +106,11 @@ TEST(CompilerPaperTest, LadderMatchesTheReference) {
       PaperPage page;
       page.flush(part, 16, values);
       std::vector<reference::PaperGroup> groups;
-      for (int64_t token = 0; token < kTokens; ++token)
+      for (int64_t token = 0; token < kPaperTokens; ++token)
         groups.push_back(reference::quantizePaperGroup(
-            values.data() + token * kHeadDim, kHeadDim, 16));
+            values.data() + token * kPaperHeadDim, kPaperHeadDim, 16));
       for (int32_t bits : rt::kLadder) {
-        for (int64_t token = 0; token < kTokens; ++token) {
+        for (int64_t token = 0; token < kPaperTokens; ++token) {
           page.expectGroup(part, token, groups[token]);
           if (bits > 2)
             reference::lowerPaperGroup(groups[token]);
@@ -141,19 +143,23 @@ TEST_P(GoldenBodyTest, FlushGivesItsCodes) {
   auto scales = golden.floats(prefix + side + "_scale");
   auto zeros = golden.floats(prefix + side + "_zero");
   int32_t part = side == "k" ? rt::kKey : rt::kValue;
-  ASSERT_GE(tokens, kTokens);
+  ASSERT_GE(tokens, kPaperTokens);
   for (int64_t head = 0; head < heads; ++head)
-    for (int64_t first = 0; first + kTokens <= tokens; first += kTokens) {
+    for (int64_t first = 0; first + kPaperTokens <= tokens;
+         first += kPaperTokens) {
       const float *start =
-          in.data() + (head * streamTokens + sink + first) * kHeadDim;
+          in.data() + (head * streamTokens + sink + first) * kPaperHeadDim;
       PaperPage page;
-      page.flush(part, bits, {start, start + kTokens * kHeadDim});
-      for (int64_t token = 0; token < kTokens && !HasFatalFailure(); ++token) {
+      page.flush(part, bits, {start, start + kPaperTokens * kPaperHeadDim});
+      for (int64_t token = 0; token < kPaperTokens && !HasFatalFailure();
+           ++token) {
         int64_t row = head * tokens + first + token;
-        const uint16_t *expected = codes.data() + row * kHeadDim;
-        page.expectGroup(
-            part, token,
-            {bits, {expected, expected + kHeadDim}, scales[row], zeros[row]});
+        const uint16_t *expected = codes.data() + row * kPaperHeadDim;
+        page.expectGroup(part, token,
+                         {bits,
+                          {expected, expected + kPaperHeadDim},
+                          scales[row],
+                          zeros[row]});
       }
     }
 }

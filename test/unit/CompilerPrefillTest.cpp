@@ -18,13 +18,13 @@
 #include <memory>
 #include <set>
 
-using namespace pmkvq;
-using namespace pmkvq::test;
+using namespace ::pmkvq;
+using namespace ::pmkvq::test;
 using mlir::pmkvq::DeviceKernel;
 using mlir::pmkvq::PrefillSpec;
 
 namespace {
-struct Case {
+struct PrefillCase {
   std::vector<int64_t> keys, values;
   int64_t stages = 2, group = 4;
 
@@ -59,9 +59,9 @@ struct Case {
 };
 
 // NOLINTNEXTLINE(readability-identifier-naming): GoogleTest's name.
-void PrintTo(const Case &c, std::ostream *os) { *os << c.name(); }
+void PrintTo(const PrefillCase &c, std::ostream *os) { *os << c.name(); }
 
-mlir::MLIRContext &context() {
+mlir::MLIRContext &prefillContext() {
   static auto instance = [] {
     mlir::DialectRegistry registry;
     mlir::pmkvq::registerAllForStages(registry);
@@ -70,11 +70,11 @@ mlir::MLIRContext &context() {
   return *instance;
 }
 
-const DeviceKernel &compile(const Case &c) {
+const DeviceKernel &compilePrefill(const PrefillCase &c) {
   static std::map<std::string, DeviceKernel> compiled;
   auto [it, isNew] = compiled.try_emplace(c.name());
   if (isNew) {
-    auto kernel = mlir::pmkvq::compilePrefill(context(), c.spec());
+    auto kernel = mlir::pmkvq::compilePrefill(prefillContext(), c.spec());
     if (kernel)
       it->second = std::move(*kernel);
     else
@@ -85,17 +85,17 @@ const DeviceKernel &compile(const Case &c) {
 
 /// Bytes that ptxas stores and loads again: none is the goal.  With pages at 2
 /// bits and raw ones 16 bytes of stores are left, with every level 64.
-int spillBudget(const Case &c) {
+int prefillSpillBudget(const PrefillCase &c) {
   if (c.keys.size() == 4)
     return 128;
   return c.values.back() == 2 && c.keys.back() == 2 ? 32 : 0;
 }
 
-class PrefillKernels : public ::testing::TestWithParam<Case> {};
+class PrefillKernels : public ::testing::TestWithParam<PrefillCase> {};
 
 /// What an element of a tile costs: one multiply-add and one AND for two codes.
 TEST_P(PrefillKernels, TwoInstructionsForTwoCodes) {
-  PtxText text(compile(GetParam()).ptx);
+  PtxText text(compilePrefill(GetParam()).ptx);
   constexpr int64_t elements = HalfTile::kRows * HalfTile::kColumns;
   int codes = 0, groups = 0;
   for (const WarpShare &share : GetParam().shares()) {
@@ -117,8 +117,8 @@ TEST_P(PrefillKernels, TwoInstructionsForTwoCodes) {
 }
 
 TEST_P(PrefillKernels, Products) {
-  const Case &c = GetParam();
-  PtxText text(compile(c).ptx);
+  const PrefillCase &c = GetParam();
+  PtxText text(compilePrefill(c).ptx);
   // Scores of the first page, of the others; outputs of those, of the last.
   EXPECT_EQ(text.count("wgmma.mma_async"), 4 * 8);
   EXPECT_EQ(text.count("wgmma.wait_group"), 4);
@@ -128,8 +128,8 @@ TEST_P(PrefillKernels, Products) {
 }
 
 TEST_P(PrefillKernels, Shape) {
-  const Case &c = GetParam();
-  const DeviceKernel &kernel = compile(c);
+  const PrefillCase &c = GetParam();
+  const DeviceKernel &kernel = compilePrefill(c);
   EXPECT_EQ(kernel.name, "prefill");
   EXPECT_EQ(kernel.threads, 512);
   EXPECT_LE(kernel.sharedBytes, 227 * 1024);
@@ -140,23 +140,23 @@ TEST_P(PrefillKernels, ProductsAreNotSerializedAndSpillsStayFew) {
   std::string ptxas = findPtxas();
   if (ptxas.empty())
     GTEST_SKIP() << "no ptxas in PATH or /usr/local/cuda/bin";
-  PtxasReport report = runPtxas(ptxas, compile(GetParam()).ptx);
+  PtxasReport report = runPtxas(ptxas, compilePrefill(GetParam()).ptx);
   ASSERT_TRUE(report.accepted) << report.output;
   EXPECT_EQ(report.output.find("C7512"), std::string::npos) << report.output;
   EXPECT_EQ(report.output.find("serialized"), std::string::npos)
       << report.output;
-  EXPECT_LE(report.spillBytes, spillBudget(GetParam())) << report.output;
-  EXPECT_LE(report.stackBytes, spillBudget(GetParam())) << report.output;
+  EXPECT_LE(report.spillBytes, prefillSpillBudget(GetParam())) << report.output;
+  EXPECT_LE(report.stackBytes, prefillSpillBudget(GetParam())) << report.output;
 }
 
 // NOLINTNEXTLINE(bugprone-throwing-static-initialization): a test's.
-const Case kCases[] = {{{16, 4}, {16, 4}},
-                       {{16, 2}, {16, 2}},
-                       {{16, 8}, {16, 8}},
-                       {{16, 8}, {16, 2}},
-                       {{16, 4, 2}, {16, 4, 2}},
-                       {{16}, {16}},
-                       {{16, 8, 4, 2}, {16, 8, 4, 2}}};
+const PrefillCase kCases[] = {{{16, 4}, {16, 4}},
+                              {{16, 2}, {16, 2}},
+                              {{16, 8}, {16, 8}},
+                              {{16, 8}, {16, 2}},
+                              {{16, 4, 2}, {16, 4, 2}},
+                              {{16}, {16}},
+                              {{16, 8, 4, 2}, {16, 8, 4, 2}}};
 
 INSTANTIATE_TEST_SUITE_P(Compiler, PrefillKernels, ::testing::ValuesIn(kCases),
                          [](const auto &info) { return info.param.name(); });
@@ -167,7 +167,7 @@ INSTANTIATE_TEST_SUITE_P(Compiler, PrefillKernels, ::testing::ValuesIn(kCases),
 
 /// The message with which `spec` is refused.
 std::string refusal(const PrefillSpec &spec) {
-  auto kernel = mlir::pmkvq::compilePrefill(context(), spec);
+  auto kernel = mlir::pmkvq::compilePrefill(prefillContext(), spec);
   return kernel ? "compiled" : llvm::toString(kernel.takeError());
 }
 

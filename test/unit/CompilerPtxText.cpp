@@ -13,7 +13,7 @@
 #include "llvm/Support/Program.h"
 #include "llvm/Support/raw_ostream.h"
 
-using namespace pmkvq::test;
+using namespace ::pmkvq::test;
 using llvm::StringRef;
 
 bool PtxInstruction::hasResult() const {
@@ -108,7 +108,7 @@ int PtxText::count(const std::string &prefix) const {
 // ptxas
 //===----------------------------------------------------------------------===//
 
-std::string pmkvq::test::findPtxas() {
+std::string test::findPtxas() {
   if (auto path = llvm::sys::findProgramByName("ptxas"))
     return *path;
   if (auto path =
@@ -128,9 +128,8 @@ static int numberBefore(StringRef text, StringRef what) {
   return value;
 }
 
-PtxasReport pmkvq::test::runPtxas(const std::string &ptxas,
-                                  const std::string &ptx,
-                                  const std::string &chip) {
+PtxasReport test::runPtxas(const std::string &ptxas, const std::string &ptx,
+                           const std::string &chip) {
   PtxasReport report;
   llvm::SmallString<128> source, log;
   if (llvm::sys::fs::createTemporaryFile("pmkvq", "ptx", source) ||

@@ -109,12 +109,12 @@ void addCodeBook(DialectRegistry &registry) {
 // Through all stages
 //===----------------------------------------------------------------------===//
 
-constexpr int64_t kHeadDim = 64;
-constexpr int64_t kParameterBytes = 2 * 2 * rt::kPageTokens;
+constexpr int64_t kToyHeadDim = 64;
+constexpr int64_t kToyParameterBytes = 2 * 2 * rt::kPageTokens;
 
 KernelShape codeBookShape() {
   KernelShape shape;
-  shape.headDim = kHeadDim;
+  shape.headDim = kToyHeadDim;
   shape.key = shape.value = "<code_book>";
   return shape;
 }
@@ -122,7 +122,7 @@ KernelShape codeBookShape() {
 TEST(ToyFormatTest, CodesAreTheNearestEntries) {
   auto kernels = Kernels::compile(codeBookShape(), addCodeBook);
   ASSERT_NE(kernels, nullptr);
-  TestCache cache(kernels->shape, kParameterBytes, kParameterBytes, 1, 1);
+  TestCache cache(kernels->shape, kToyParameterBytes, kToyParameterBytes, 1, 1);
   std::mt19937 random(1);
   std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
   cache.makePage(0, 0, 0, 2, 2);
@@ -130,13 +130,13 @@ TEST(ToyFormatTest, CodesAreTheNearestEntries) {
   void *operands[] = {cache.view(), &task};
   for (int32_t part : {rt::kKey, rt::kValue}) {
     for (int64_t t = 0; t < rt::kPageTokens; ++t)
-      for (int64_t d = 0; d < kHeadDim; ++d)
+      for (int64_t d = 0; d < kToyHeadDim; ++d)
         // The first two elements fix the range of the group.
         cache.fixed(0, 0, part, 1 + t)[d] = reference::floatToBf16(
             d < 2 ? 2.0f * static_cast<float>(d) - 1.0f : uniform(random));
     ASSERT_EQ(kernels->flush(part, 2)(operands, 0), rt::kKernelOk);
     for (int64_t t = 0; t < rt::kPageTokens; ++t)
-      for (int64_t d = 0; d < kHeadDim; ++d) {
+      for (int64_t d = 0; d < kToyHeadDim; ++d) {
         // Minimum -1 and range 2, then the chain 8 -> 4 -> nearest entry.
         float x = reference::bf16ToFloat(cache.fixed(0, 0, part, 1 + t)[d]);
         auto code8 =
@@ -154,7 +154,7 @@ TEST(ToyFormatTest, CodesAreTheNearestEntries) {
 TEST(ToyFormatTest, AttentionDecodesTheEntries) {
   auto kernels = Kernels::compile(codeBookShape(), addCodeBook);
   ASSERT_NE(kernels, nullptr);
-  TestCache cache(kernels->shape, kParameterBytes, kParameterBytes, 1, 1);
+  TestCache cache(kernels->shape, kToyParameterBytes, kToyParameterBytes, 1, 1);
   cache.makePage(0, 0, 0, 2, 2);
   rt::PageTask pageTask = {0, 0, 0, 0};
   void *pageOperands[] = {cache.view(), &pageTask};
@@ -162,7 +162,7 @@ TEST(ToyFormatTest, AttentionDecodesTheEntries) {
   std::mt19937 random(2);
   std::uniform_real_distribution<float> uniform(-1.0f, 1.0f);
   for (int64_t t = 0; t <= rt::kPageTokens; ++t)
-    for (int64_t d = 0; d < kHeadDim; ++d) {
+    for (int64_t d = 0; d < kToyHeadDim; ++d) {
       cache.fixed(0, 0, rt::kKey, t)[d] = reference::floatToBf16(0.5f);
       cache.fixed(0, 0, rt::kValue, t)[d] =
           reference::floatToBf16(t == 0  ? 0.0f
@@ -173,8 +173,8 @@ TEST(ToyFormatTest, AttentionDecodesTheEntries) {
     ASSERT_EQ(kernels->flush(part, 2)(pageOperands, 0), rt::kKernelOk);
   rt::AttendTask attend = {0, 0, 0, 1, 0, 1, 0, 0};
   rt::MergeTask merge = {0, 0, 1, 0, 1};
-  std::vector<float> query(kHeadDim, 0.1f), out(kHeadDim);
-  std::vector<float> partials(rt::partialFloats(1, kHeadDim));
+  std::vector<float> query(kToyHeadDim, 0.1f), out(kToyHeadDim);
+  std::vector<float> partials(rt::partialFloats(1, kToyHeadDim));
   rt::StepArgs step = {};
   step.attendTasks = &attend;
   step.mergeTasks = &merge;
@@ -184,7 +184,7 @@ TEST(ToyFormatTest, AttentionDecodesTheEntries) {
   ASSERT_EQ(kernels->find("attend_0")(worker, 0), rt::kKernelOk);
   void *combine[] = {&step, out.data()};
   ASSERT_EQ(kernels->find("merge_0")(combine, 0), rt::kKernelOk);
-  for (int64_t d = 0; d < kHeadDim; ++d) {
+  for (int64_t d = 0; d < kToyHeadDim; ++d) {
     double sum = 0; // the sink's value is 0
     for (int64_t t = 0; t < rt::kPageTokens; ++t)
       sum +=

@@ -76,8 +76,8 @@ void addValuesFirst(DialectRegistry &registry) {
 // Through all stages
 //===----------------------------------------------------------------------===//
 
-constexpr int64_t kHeadDim = 64;
-constexpr int64_t kTokens = 600;
+constexpr int64_t kScheduleHeadDim = 64;
+constexpr int64_t kScheduleTokens = 600;
 /// 4 pages of 128 tokens in 2 kv heads; a window and a sink beside them.
 constexpr int64_t kPageHeads = 4 * 2;
 
@@ -119,18 +119,20 @@ protected:
     return *opened;
   }
 
-  /// Levels after kTokens tokens, under a budget `bytes` above the least.
+  /// Levels after kScheduleTokens tokens, under a budget `bytes` above the
+  /// least.
   void run(int64_t bytes, rt::LevelCounts keys, rt::LevelCounts values) {
     rt::SessionOptions options;
-    options.maxTokens = kTokens;
+    options.maxTokens = kScheduleTokens;
     options.threads = 1;
     options.policy = std::make_shared<ValuesFirst>();
     options.budgetBytes =
-        *rt::minimumBytes(program(), options, {{0, kTokens, 1}}) + bytes;
+        *rt::minimumBytes(program(), options, {{0, kScheduleTokens, 1}}) +
+        bytes;
     auto session = rt::Session::open(program(), options);
     ASSERT_TRUE(session.ok()) << session.status().message();
-    auto generated =
-        (*session)->generate({{0, std::vector<int32_t>(kTokens - 8, 7)}}, {9});
+    auto generated = (*session)->generate(
+        {{0, std::vector<int32_t>(kScheduleTokens - 8, 7)}}, {9});
     ASSERT_TRUE(generated.ok()) << generated.status().message();
     EXPECT_EQ(generated->front().tokens.size(), 9u);
     EXPECT_EQ((*session)->levels(0, rt::kKey), keys);
@@ -144,12 +146,12 @@ protected:
 
 TEST_F(ToyScheduleTest, ValuesFallBeforeKeys) {
   // At level 16 a part takes 7 blocks more than at 2 bits.
-  const int64_t keysAt16 = kPageHeads * 7 * rt::blockBytes(kHeadDim);
+  const int64_t keysAt16 = kPageHeads * 7 * rt::blockBytes(kScheduleHeadDim);
   run(keysAt16, {8, 0, 0, 0}, {0, 0, 0, 8});
   // One byte less, and the oldest page's keys fall in one head.
   run(keysAt16 - 1, {7, 1, 0, 0}, {0, 0, 0, 8});
   // Room for one level more: the newest page's values stay at 4 bits.
-  run(keysAt16 + rt::blockBytes(kHeadDim), {8, 0, 0, 0}, {0, 0, 1, 7});
+  run(keysAt16 + rt::blockBytes(kScheduleHeadDim), {8, 0, 0, 0}, {0, 0, 1, 7});
   run(0, {0, 0, 0, 8}, {0, 0, 0, 8});
 }
 

@@ -11,7 +11,7 @@
 #include <gtest/gtest.h>
 #include <set>
 
-using namespace pmkvq;
+using namespace ::pmkvq;
 
 namespace {
 constexpr rt::Part kBothParts[] = {rt::kKey, rt::kValue};

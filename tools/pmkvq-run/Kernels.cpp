@@ -23,14 +23,14 @@ using mlir::ModuleOp;
 using mlir::pmkvq::FirstError;
 using mlir::pmkvq::HostProgram;
 
-static mlir::DialectRegistry makeRegistry() {
+static mlir::DialectRegistry makeKernelRegistry() {
   mlir::DialectRegistry registry;
   mlir::pmkvq::registerAllForStages(registry);
   return registry;
 }
 
 KernelCompiler::KernelCompiler(std::string cpu)
-    : cpu(std::move(cpu)), context(makeRegistry()) {}
+    : cpu(std::move(cpu)), context(makeKernelRegistry()) {}
 
 static rt::Status toStatus(llvm::Error error) {
   return {rt::StatusCode::Unimplemented, llvm::toString(std::move(error))};

@@ -47,8 +47,9 @@ namespace pmkvq::check {
 /// e = sqrt(128 + 32) 2^-24 10^3 = 8e-4 at worst, and 10^-6 on models without
 /// them.  Queries and weights held in 15 bits beside a common factor add 2^-16
 /// of a score's largest term for each of head_dim products, and of the largest
-/// weight for each of 128: some 10^-4 on models.  A page that is left out, read at a wrong level or with the
-/// wrong parameters moves an output by 10^-2 and more.
+/// weight for each of 128: some 10^-4 on models.  A page that is left out, read
+/// at a wrong level or with the wrong parameters moves an output by 10^-2 and
+/// more.
 inline constexpr double kTolerance = 1e-3;
 
 /// What the module says of one layer's attention.

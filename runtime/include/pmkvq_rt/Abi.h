@@ -260,7 +260,7 @@ extern "C" {
 
 /// Runs kernel(operands, task) for task = 0 .. tasks-1 on the runtime's
 /// threads and waits.  Returns the first KernelStatus that is not kKernelOk.
-int32_t pmkvq_rt_launch(void *runtime, pmkvq::rt::KernelFn kernel,
+int32_t pmkvq_rt_launch(void *runtime, ::pmkvq::rt::KernelFn kernel,
                         void *const *operands, int64_t tasks);
 
 /// y += x * w^T.
