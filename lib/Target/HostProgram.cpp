@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "pmkvq/Target/HostProgram.h"
+#include "CodeCache.h"
 #include "mlir/ExecutionEngine/OptUtils.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/Target/LLVMIR/Export.h"
@@ -14,10 +15,10 @@
 #include "pmkvq_rt/Program.h"
 #include "llvm/ExecutionEngine/Orc/JITTargetMachineBuilder.h"
 #include "llvm/ExecutionEngine/Orc/LLJIT.h"
-#include "llvm/ExecutionEngine/Orc/ThreadSafeModule.h"
 #include "llvm/IR/LLVMContext.h"
 #include "llvm/IR/LegacyPassManager.h"
 #include "llvm/IR/Module.h"
+#include "llvm/Support/SmallVectorMemoryBuffer.h"
 #include "llvm/Support/TargetSelect.h"
 #include "llvm/Target/TargetMachine.h"
 #include "llvm/TargetParser/Host.h"
@@ -47,7 +48,7 @@ static std::vector<WeightSpec> takeWeights(ModuleOp module) {
   return specs;
 }
 
-/// LLVM IR optimized for `machine`.
+/// LLVM IR for `machine`, not optimized yet.
 static llvm::Expected<std::unique_ptr<llvm::Module>>
 translate(ModuleOp module, llvm::LLVMContext &context,
           llvm::TargetMachine &machine) {
@@ -62,11 +63,28 @@ translate(ModuleOp module, llvm::LLVMContext &context,
     function.addFnAttr("target-cpu", machine.getTargetCPU());
     function.addFnAttr("target-features", machine.getTargetFeatureString());
   }
-  auto optimize =
-      makeOptimizingTransformer(/*optLevel=*/3, /*sizeLevel=*/0, &machine);
-  if (llvm::Error error = optimize(ir.get()))
-    return error;
   return ir;
+}
+
+static llvm::Error optimize(llvm::Module &ir, llvm::TargetMachine &machine) {
+  return makeOptimizingTransformer(/*optLevel=*/3, /*sizeLevel=*/0,
+                                   &machine)(&ir);
+}
+
+/// Optimizes `ir` and makes code of it.
+static llvm::Expected<std::unique_ptr<llvm::MemoryBuffer>>
+makeCode(llvm::Module &ir, llvm::TargetMachine &machine, StringRef name) {
+  if (llvm::Error error = optimize(ir, machine))
+    return error;
+  llvm::SmallString<0> bytes;
+  llvm::raw_svector_ostream os(bytes);
+  llvm::legacy::PassManager passes;
+  if (machine.addPassesToEmitFile(passes, os, /*DwoOut=*/nullptr,
+                                  llvm::CodeGenFileType::ObjectFile))
+    return llvm::createStringError("this target makes no object code");
+  passes.run(ir);
+  return std::make_unique<llvm::SmallVectorMemoryBuffer>(
+      std::move(bytes), name, /*RequiresNullTerminator=*/false);
 }
 
 /// Hooks and the C library's functions that host code calls, from this process.
@@ -199,6 +217,8 @@ llvm::Expected<std::string> HostProgram::print(ModuleOp module, Form form,
   auto ir = translate(module, context, **machine);
   if (!ir)
     return ir.takeError();
+  if (llvm::Error error = optimize(**ir, **machine))
+    return error;
   if (form == Form::Assembly)
     return printAssembly(**ir, **machine);
   std::string text;
@@ -207,22 +227,35 @@ llvm::Expected<std::string> HostProgram::print(ModuleOp module, Form form,
 }
 
 llvm::Expected<std::unique_ptr<HostProgram>>
-HostProgram::compile(ModuleOp module, StringRef cpu) {
+HostProgram::compile(ModuleOp module, const HostOptions &options) {
   std::unique_ptr<HostProgram> program(new HostProgram());
   program->weightSpecs = takeWeights(module);
-  auto host = chooseMachine(cpu, /*here=*/true);
+  auto host = chooseMachine(options.cpu, /*here=*/true);
   if (!host)
     return host.takeError();
+  host->setRelocationModel(llvm::Reloc::PIC_);
+  host->setCodeModel(llvm::CodeModel::Small);
   auto machine = host->createTargetMachine();
   if (!machine)
     return machine.takeError();
-  auto context = std::make_unique<llvm::LLVMContext>();
-  auto ir = translate(module, *context, **machine);
+  llvm::LLVMContext context;
+  auto ir = translate(module, context, **machine);
   if (!ir)
     return ir.takeError();
   for (const llvm::Function &function : **ir)
     if (!function.isDeclaration())
       program->defined.insert(function.getName());
+
+  CodeCache cache(options.codeFolder);
+  std::string key = codeKey(**ir);
+  std::unique_ptr<llvm::MemoryBuffer> code = cache.load(key);
+  if (!code) {
+    auto made = makeCode(**ir, **machine, key);
+    if (!made)
+      return made.takeError();
+    code = std::move(*made);
+    cache.keep(key, code->getMemBufferRef());
+  }
 
   auto jit = llvm::orc::LLJITBuilder()
                  .setJITTargetMachineBuilder(std::move(*host))
@@ -231,8 +264,7 @@ HostProgram::compile(ModuleOp module, StringRef cpu) {
     return jit.takeError();
   if (llvm::Error error = addHooks(**jit))
     return error;
-  if (llvm::Error error = (*jit)->addIRModule(
-          llvm::orc::ThreadSafeModule(std::move(*ir), std::move(context))))
+  if (llvm::Error error = (*jit)->addObjectFile(std::move(code)))
     return error;
   program->jit = std::move(*jit);
   return program;

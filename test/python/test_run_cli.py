@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 
 import numpy as np
 import pytest
@@ -393,3 +394,54 @@ def test_help_names_every_option():
 
 def test_tool_is_a_program():
     assert tool().stat().st_mode & 0o111
+
+
+class TestCodeCache:
+    """Code is compiled once; what is kept of it can be damaged, not trusted blindly."""
+
+    ARGUMENTS = ("--prompt-tokens=1,5,9", "--max-tokens=8", "--floor=2", "--schedule=none")
+
+    def timed(self, reasoner, *options):
+        """Tokens and the processor seconds of the run."""
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        tokens = generate(reasoner, *self.ARGUMENTS, *options).tokens
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return tokens, after.ru_utime - before.ru_utime
+
+    def test_a_second_run_compiles_nothing(self, reasoner, tmp_path):
+        option = f"--code-cache={tmp_path / 'a' / 'b'}"
+        first, compiling = self.timed(reasoner, option)
+        kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "a" / "b").glob("llvmcache-*")}
+        assert len(kept) == 1
+        again, loading = self.timed(reasoner, option)
+        assert again == first
+        assert loading < compiling / 2
+        assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+    def test_other_code_is_another_file(self, reasoner, tmp_path):
+        for cpu in ("native", "generic"):
+            generate(reasoner, "--prompt-tokens=1,5,9", "--max-tokens=2", f"--cpu={cpu}", f"--code-cache={tmp_path}")
+        assert len(list(tmp_path.glob("llvmcache-*"))) == 2
+
+    @pytest.mark.parametrize("damage", [lambda code: code[:100], lambda code: b"", lambda code: code[:-1] + b"?",
+                                        lambda code: code[:2000] + bytes([code[2000] ^ 1]) + code[2001:]],
+                             ids=["cut", "empty", "digest", "bit"])
+    def test_damaged_code_is_compiled_again(self, reasoner, tmp_path, damage):
+        arguments = (reasoner, "--prompt-tokens=1,5,9", "--max-tokens=8", f"--code-cache={tmp_path}")
+        first = generate(*arguments).tokens
+        (kept,) = tmp_path.glob("llvmcache-*")
+        whole = kept.read_bytes()
+        kept.write_bytes(damage(whole))
+        assert generate(*arguments).tokens == first
+        assert kept.read_bytes() == whole
+
+    def test_none_keeps_nothing(self, reasoner, tmp_path):
+        generate(reasoner, "--prompt-tokens=1,5,9", "--max-tokens=2", "--code-cache=none",
+                 XDG_CACHE_HOME=str(tmp_path))
+        assert not list(tmp_path.rglob("*"))
+
+    def test_a_file_is_no_folder(self, reasoner, tmp_path):
+        (tmp_path / "file").write_text("")
+        result = run(reasoner, "--prompt-tokens=1", "--max-tokens=2", f"--code-cache={tmp_path / 'file'}")
+        assert result.returncode == 1
+        assert "--code-cache: expected none or a folder" in result.stderr

@@ -46,7 +46,7 @@ class ReadOnCpu : public testing::TestWithParam<const char *> {};
 TEST_P(ReadOnCpu, EveryLevel) {
   auto threads = rt::ThreadPool::create(2);
   ASSERT_TRUE(threads.ok()) << threads.status().message();
-  run::KernelCompiler compiler(GetParam());
+  run::KernelCompiler compiler({GetParam()});
   using Pair = std::pair<int64_t, int64_t>;
   for (auto [headDim, group] : {Pair(64, 3), Pair(96, 5)}) {
     bench::Shape shape;

@@ -103,7 +103,7 @@ Error pmkvq::run::runBench(const Options &options) {
   if (Error error = printOut(csv ? bench::csvHeader(options.bench == "prefill")
                                  : bench::textHeader()))
     return error;
-  KernelCompiler compiler(options.cpu);
+  KernelCompiler compiler(options.host);
   std::vector<bench::Shape> shapes =
       bench::expand(options.sweep, place->device ? bench::kDeviceContext
                                                  : bench::kHostContext);

@@ -70,7 +70,7 @@ Error pmkvq::run::checkBenchOptions(const CommandLine &line) {
       &line.context, &line.levels,     &line.chip};
   const llvm::cl::Option *shared[] = {
       &line.bench, &line.keyFormat, &line.valueFormat, &line.device,
-      &line.cpu,   &line.threads,   &line.output};
+      &line.cpu,   &line.codeCache, &line.threads,     &line.output};
   for (const OptionGroup &group : line.groups)
     for (const llvm::cl::Option *option : group.options) {
       bool given = option->getNumOccurrences() > 0;
@@ -115,10 +115,8 @@ Error pmkvq::run::readBench(const CommandLine &line, Options &options) {
     return device.takeError();
   options.device = *device;
   options.chip = line.chip;
-  Expected<std::string> cpu = readChoice(line.cpu);
-  if (!cpu)
-    return cpu.takeError();
-  options.cpu = *cpu;
+  if (Error error = readHost(line, options))
+    return error;
   Expected<std::string> form = readChoice(line.output);
   if (!form)
     return form.takeError();

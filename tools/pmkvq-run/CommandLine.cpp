@@ -67,6 +67,10 @@ CommandLine::CommandLine()
           "Whose instructions code for the CPU may use: all that this machine "
           "has (native, default), those of any machine of its kind, or these; "
           "--emit=asm prints code for a CPU that is not here"),
+      codeCache("code-cache", "DIR|none",
+                "Where code for the CPU is kept, so that a later run need not "
+                "compile it again (default: pmkvq/code in $XDG_CACHE_HOME or "
+                "~/.cache; at most 256 MiB)"),
       threads("threads", "N", "Threads (default: one a core)"),
       output("output", "text|jsonl|csv",
              "Text as it comes (default), one JSON line a prompt and a "
@@ -138,7 +142,7 @@ CommandLine::CommandLine()
        "pmkvq-run model.gguf --prompt=Hello --max-tokens=2000 \\\n"
        "        --kv-budget=64MiB --key-floor=4"},
       {"How it runs",
-       {&device, &cacheDevice, &cpu, &threads, &output, &logits},
+       {&device, &cacheDevice, &cpu, &codeCache, &threads, &output, &logits},
        "pmkvq-run test/models/reasoner --max-tokens=112 --output=jsonl \\\n"
        "        --prompts=test/models/reasoner/programs-16.jsonl"},
       {"Benchmark",

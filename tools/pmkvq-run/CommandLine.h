@@ -78,6 +78,7 @@ struct CommandLine {
   ChoiceOption device;
   ChoiceOption cacheDevice;
   ChoiceOption cpu;
+  StringOption codeCache;
   StringOption threads;
   ChoiceOption output;
   StringOption logits;

@@ -66,7 +66,7 @@ Expected<std::string> pmkvq::run::emitCode(const Options &options,
                               options.action == Action::EmitLLVM
                                   ? HostProgram::Form::LLVMIR
                                   : HostProgram::Form::Assembly,
-                              options.cpu);
+                              options.host.cpu);
   }
   std::string text;
   llvm::raw_string_ostream(text) << **module << "\n";

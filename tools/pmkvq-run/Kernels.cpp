@@ -21,6 +21,7 @@ using namespace pmkvq::run;
 using llvm::Expected;
 using mlir::ModuleOp;
 using mlir::pmkvq::FirstError;
+using mlir::pmkvq::HostOptions;
 using mlir::pmkvq::HostProgram;
 
 static mlir::DialectRegistry makeKernelRegistry() {
@@ -29,8 +30,8 @@ static mlir::DialectRegistry makeKernelRegistry() {
   return registry;
 }
 
-KernelCompiler::KernelCompiler(std::string cpu)
-    : cpu(std::move(cpu)), context(makeKernelRegistry()) {}
+KernelCompiler::KernelCompiler(HostOptions host)
+    : host(std::move(host)), context(makeKernelRegistry()) {}
 
 static rt::Status toStatus(llvm::Error error) {
   return {rt::StatusCode::Unimplemented, llvm::toString(std::move(error))};
@@ -65,7 +66,7 @@ func.func @layer(%q: tensor<?x{1}x{2}xf32>, %k: tensor<?x{0}x{2}xf32>,
 
 /// Runs all stages; of the program, only the kernels remain.
 static Expected<std::unique_ptr<HostProgram>>
-compileProgram(const bench::Problem &problem, llvm::StringRef cpu,
+compileProgram(const bench::Problem &problem, const HostOptions &options,
                mlir::MLIRContext &context) {
   FirstError diagnostics(context);
   auto module =
@@ -83,7 +84,7 @@ compileProgram(const bench::Problem &problem, llvm::StringRef cpu,
     if (stage.name == "tile")
       module->lookupSymbol("layer")->erase();
   }
-  return HostProgram::compile(*module, cpu);
+  return HostProgram::compile(*module, options);
 }
 
 rt::Result<bench::HostKernels>
@@ -94,7 +95,7 @@ KernelCompiler::compileHost(const bench::Problem &problem) {
                     shape.headDim, shape.keyFormat, shape.valueFormat);
   if (auto found = compiled.find(key); found != compiled.end())
     return found->second;
-  auto program = compileProgram(problem, cpu, context);
+  auto program = compileProgram(problem, host, context);
   if (!program)
     return toStatus(program.takeError());
   bench::HostKernels kernels;

@@ -11,6 +11,7 @@
 #include "bench/DeviceBench.h"
 #include "bench/HostBench.h"
 #include "mlir/IR/MLIRContext.h"
+#include "pmkvq/Target/HostProgram.h"
 #include <map>
 
 namespace pmkvq::run {
@@ -19,8 +20,7 @@ namespace pmkvq::run {
 /// levels and lengths.
 class KernelCompiler {
 public:
-  /// `cpu` is one of HostProgram::compile.
-  explicit KernelCompiler(std::string cpu = "native");
+  explicit KernelCompiler(mlir::pmkvq::HostOptions host = {});
 
   /// Errors: what MLIR reports first, or that this machine is no such CPU.
   rt::Result<bench::HostKernels> compileHost(const bench::Problem &problem);
@@ -29,7 +29,7 @@ public:
   bench::DeviceCompiler forDevices();
 
 private:
-  std::string cpu;
+  mlir::pmkvq::HostOptions host;
   mlir::MLIRContext context;
   std::map<std::string, bench::HostKernels> compiled;
 };

@@ -7,6 +7,8 @@
 #include "OptionValues.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/Path.h"
 
 using namespace pmkvq::run;
 using llvm::Error;
@@ -55,5 +57,29 @@ Error pmkvq::run::readThreads(const CommandLine &line, Options &options) {
   if (!count)
     return count.takeError();
   options.threads = static_cast<int32_t>(*count);
+  return Error::success();
+}
+
+Error pmkvq::run::readHost(const CommandLine &line, Options &options) {
+  Expected<std::string> cpu = readChoice(line.cpu);
+  if (!cpu)
+    return cpu.takeError();
+  options.host.cpu = *cpu;
+  if (line.codeCache.given()) {
+    if (line.codeCache == "none")
+      return Error::success();
+    options.host.codeFolder = line.codeCache;
+    std::error_code error =
+        llvm::sys::fs::create_directories(options.host.codeFolder);
+    return error ? optionError(line.codeCache,
+                               "none or a folder (" + error.message() + ")",
+                               line.codeCache)
+                 : Error::success();
+  }
+  llvm::SmallString<128> folder;
+  if (llvm::sys::path::cache_directory(folder)) {
+    llvm::sys::path::append(folder, "pmkvq", "code");
+    options.host.codeFolder = folder.str().str();
+  }
   return Error::success();
 }

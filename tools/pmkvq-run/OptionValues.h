@@ -28,6 +28,9 @@ llvm::Expected<std::string> readFormat(const StringOption &option);
 
 llvm::Error readThreads(const CommandLine &line, Options &options);
 
+/// What code for the CPU is made for, and where it is kept.
+llvm::Error readHost(const CommandLine &line, Options &options);
+
 /// Options that only the benchmark has, or that it does not have.
 llvm::Error checkBenchOptions(const CommandLine &line);
 

@@ -338,10 +338,8 @@ static Error readExecution(const CommandLine &line, Options &options) {
   if (!cache)
     return cache.takeError();
   options.cacheDevice = *cache;
-  Expected<std::string> cpu = readChoice(line.cpu);
-  if (!cpu)
-    return cpu.takeError();
-  options.cpu = *cpu;
+  if (Error error = readHost(line, options))
+    return error;
   Expected<std::string> form = readChoice(line.output);
   if (!form)
     return form.takeError();

@@ -9,6 +9,7 @@
 #define PMKVQ_TOOLS_RUN_OPTIONS_H
 
 #include "bench/Sweep.h"
+#include "pmkvq/Target/HostProgram.h"
 #include "pmkvq_rt/Sampling.h"
 #include "llvm/ADT/StringRef.h"
 #include "llvm/Support/Error.h"
@@ -76,8 +77,8 @@ struct Options {
 
   /// "auto", "cpu" or "cuda".
   std::string device = "auto";
-  /// The CPU that code is made for, of HostProgram::compile.
-  std::string cpu = "native";
+  /// What code for the CPU is made for, and where it is kept.
+  mlir::pmkvq::HostOptions host;
   /// The kind of GPU that a benchmark compiles for; empty: the device's.
   std::string chip;
   /// "cpu" or "cuda": where the cache of a model lies.

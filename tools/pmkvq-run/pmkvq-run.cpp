@@ -103,7 +103,7 @@ static Expected<rt::Program> loadProgram(Model &model, const CachePlan &plan,
   if (device && !*device)
     return device->takeError();
   Expected<std::unique_ptr<HostProgram>> code =
-      HostProgram::compile(**module, options.cpu);
+      HostProgram::compile(**module, options.host);
   if (!code)
     return code.takeError();
   Expected<rt::ProgramEntries> entries = (*code)->entries();

@@ -43,17 +43,26 @@ struct WeightSpec {
   std::optional<int64_t> firstRow = {};
 };
 
+/// What code is made for, and where it is kept.
+struct HostOptions {
+  /// "native" (all that this machine has), "generic" (any of its architecture),
+  /// "avx2" or "avx512" (with VNNI).
+  std::string cpu = "native";
+  /// A folder with code of other programs, too: code that is there is not made
+  /// again.  Empty: none.
+  // NOLINTNEXTLINE(readability-redundant-member-init): lists leave it out.
+  std::string codeFolder = {};
+};
+
 /// Code in memory; lives as long as this object.
 class HostProgram {
 public:
-  /// Compiles `module`, in the LLVM dialect, to instructions of `cpu`: "native"
-  /// (all that this machine has), "generic" (any of its architecture), "avx2"
-  /// or "avx512" (with VNNI).  The module is consumed.
+  /// Compiles `module`, in the LLVM dialect.  The module is consumed.
   ///
   /// Errors: a CPU of another name, or one with instructions that this machine
   /// lacks.
   static llvm::Expected<std::unique_ptr<HostProgram>>
-  compile(ModuleOp module, llvm::StringRef cpu = "native");
+  compile(ModuleOp module, const HostOptions &options = {});
   ~HostProgram();
 
   enum class Form { LLVMIR, Assembly };
