@@ -87,6 +87,17 @@ makeCode(llvm::Module &ir, llvm::TargetMachine &machine, StringRef name) {
       std::move(bytes), name, /*RequiresNullTerminator=*/false);
 }
 
+#ifdef __x86_64__
+// The compiler's runtime converts halves where a CPU cannot; a program that is
+// linked to it exports no such names.
+// NOLINTBEGIN(bugprone-reserved-identifier)
+extern "C" {
+void __extendhfsf2();
+void __truncsfhf2();
+}
+// NOLINTEND(bugprone-reserved-identifier)
+#endif
+
 /// Hooks and the C library's functions that host code calls, from this process.
 static llvm::Error addHooks(llvm::orc::LLJIT &jit) {
   llvm::orc::SymbolMap hooks;
@@ -94,6 +105,14 @@ static llvm::Error addHooks(llvm::orc::LLJIT &jit) {
     hooks[jit.mangleAndIntern(hook.name)] = {
         llvm::orc::ExecutorAddr::fromPtr(hook.address),
         llvm::JITSymbolFlags::Exported};
+#ifdef __x86_64__
+  const std::pair<const char *, void (*)()> conversions[] = {
+      {"__extendhfsf2", __extendhfsf2}, {"__truncsfhf2", __truncsfhf2}};
+  for (auto [name, function] : conversions)
+    hooks[jit.mangleAndIntern(name)] = {
+        llvm::orc::ExecutorAddr::fromPtr(function),
+        llvm::JITSymbolFlags::Exported | llvm::JITSymbolFlags::Callable};
+#endif
   if (llvm::Error error = jit.getMainJITDylib().define(
           llvm::orc::absoluteSymbols(std::move(hooks))))
     return error;

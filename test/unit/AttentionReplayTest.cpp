@@ -242,7 +242,7 @@ TEST_F(ReplayTest, TheReasonersCacheIsTheSameOnBoth) {
   EXPECT_LE(bytes.peak, kBudget);
   EXPECT_GT(session->levels(0, rt::kKey)[3], 0);
   check::Report report = checker->report();
-  EXPECT_TRUE(report.within(check::kTolerance))
+  EXPECT_TRUE(report.within(check::kDeviceTolerance))
       << report.defect << " " << report.text();
   std::printf("%lld tokens in %lld steps, %lld of %lld tokens right, peak %lld "
               "bytes; %lld pages compared; attention of %lld steps: %s\n",

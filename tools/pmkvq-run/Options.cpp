@@ -122,7 +122,8 @@ static Expected<std::vector<int64_t>> readTokens(const StringOption &option) {
 static Error readCheck(const CommandLine &line, Options &options) {
   if (line.checkTolerance.given() && !line.check)
     return llvm::createStringError("expected --check with --check-tolerance");
-  double tolerance = check::kTolerance;
+  double tolerance = options.cacheDevice == "cuda" ? check::kDeviceTolerance
+                                                   : check::kTolerance;
   if (Error error = readNumber(line.checkTolerance, tolerance))
     return error;
   if (tolerance <= 0)
