@@ -78,7 +78,8 @@ void CodeCache::keep(StringRef key, llvm::MemoryBufferRef code) const {
     // A damaged file is in the way.
     llvm::SmallString<128> path(folder);
     llvm::sys::path::append(path, "llvmcache-" + key);
-    llvm::sys::fs::remove(path);
+    if (std::error_code error = llvm::sys::fs::remove(path))
+      return llvm::errorCodeToError(error);
     std::unique_ptr<llvm::MemoryBuffer> file;
     auto cache = openFolder(folder, file);
     if (!cache)

@@ -90,12 +90,10 @@ makeCode(llvm::Module &ir, llvm::TargetMachine &machine, StringRef name) {
 #ifdef __x86_64__
 // The compiler's runtime converts halves where a CPU cannot; a program that is
 // linked to it exports no such names.
-// NOLINTBEGIN(bugprone-reserved-identifier)
 extern "C" {
-void __extendhfsf2();
-void __truncsfhf2();
+void extendHalf() __asm__("__extendhfsf2");
+void truncateToHalf() __asm__("__truncsfhf2");
 }
-// NOLINTEND(bugprone-reserved-identifier)
 #endif
 
 /// Hooks and the C library's functions that host code calls, from this process.
@@ -107,7 +105,7 @@ static llvm::Error addHooks(llvm::orc::LLJIT &jit) {
         llvm::JITSymbolFlags::Exported};
 #ifdef __x86_64__
   const std::pair<const char *, void (*)()> conversions[] = {
-      {"__extendhfsf2", __extendhfsf2}, {"__truncsfhf2", __truncsfhf2}};
+      {"__extendhfsf2", extendHalf}, {"__truncsfhf2", truncateToHalf}};
   for (auto [name, function] : conversions)
     hooks[jit.mangleAndIntern(name)] = {
         llvm::orc::ExecutorAddr::fromPtr(function),

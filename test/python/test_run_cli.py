@@ -387,8 +387,8 @@ def test_help_names_every_option():
     result = run("--help")
     assert result.returncode == 0
     for option in ("prompt", "prompt-tokens", "prompts", "max-tokens", "kv-budget", "kv-bits", "schedule",
-                   "floor", "key-floor", "value-floor", "device", "cache-device", "threads", "output", "dump-stages",
-                   "explain", "check", "check-tolerance", "emit", "completion"):
+                   "floor", "key-floor", "value-floor", "device", "cache-device", "cpu", "code-cache", "threads",
+                   "output", "dump-stages", "explain", "check", "check-tolerance", "emit", "completion"):
         assert f"--{option}" in result.stdout
 
 

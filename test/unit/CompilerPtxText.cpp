@@ -13,6 +13,7 @@
 #include "llvm/Support/Program.h"
 #include "llvm/Support/raw_ostream.h"
 
+using namespace ::pmkvq;
 using namespace ::pmkvq::test;
 using llvm::StringRef;
 

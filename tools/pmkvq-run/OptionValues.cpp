@@ -71,6 +71,8 @@ Error pmkvq::run::readHost(const CommandLine &line, Options &options) {
     options.host.codeFolder = line.codeCache;
     std::error_code error =
         llvm::sys::fs::create_directories(options.host.codeFolder);
+    if (!error && !llvm::sys::fs::is_directory(options.host.codeFolder))
+      error = std::make_error_code(std::errc::not_a_directory);
     return error ? optionError(line.codeCache,
                                "none or a folder (" + error.message() + ")",
                                line.codeCache)
