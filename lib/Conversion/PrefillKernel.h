@@ -63,8 +63,9 @@ struct PrefillKernel {
     return b.at(first, b.shl(stage, 3));
   }
 
-  /// One lane of each warp arrives.
+  /// One lane of each warp arrives, once all have read and written.
   void arrive(PrefillLayout::Barrier which, Value stage) {
+    b.syncWarp();
     Value leads = b.compare(arith::CmpIPredicate::eq, lane, 0);
     auto branch = scf::IfOp::create(b, leads, /*withElseRegion=*/false);
     OpBuilder::InsertionGuard guard(b);

@@ -215,7 +215,6 @@ private:
     if (isKey)
       leaveLimits(turn.stage, entry.first, entry.info);
     b.fenceShared();
-    b.syncWarp();
     arrive(isKey ? PrefillLayout::kFullKeys : PrefillLayout::kFullValues,
            turn.stage);
     Turn following = nextTurn(turn);

@@ -262,6 +262,18 @@ TEST(BenchTableTest, FewBytesAreNotZeroMegabytes) {
   }
 }
 
+TEST(BenchTableTest, WhatIsBesideNoReadingHasNoRatio) {
+  bench::Measurement row;
+  row.device = "cuda";
+  row.attention = {2000, 10};
+  row.isAttention = false;
+  row.operations = 1'200'000'000'000;
+  std::string line = bench::textLine(shape("32768", "4"), row);
+  EXPECT_NE(line.find(" - "), std::string::npos);
+  EXPECT_EQ(line.find("inf"), std::string::npos);
+  EXPECT_NE(line.find("600.0 TFLOP/s"), std::string::npos);
+}
+
 TEST(BenchTimingTest, MediansAndSpreadsAreOfOneLaunch) {
   std::vector<double> times;
   for (int i = 31; i > 0; --i)

@@ -150,13 +150,15 @@ std::string bench::textLine(const Shape &shape, const Measurement &row) {
   what << shape.batch << " x " << shape.context << ", " << shape.queryHeads
        << '/' << shape.kvHeads << 'x' << shape.headDim;
   std::optional<Peer> peer = peerOf(shape, row);
+  const bool reads = row.readMicroseconds > 0;
   char line[512];
   std::snprintf(
       line, sizeof(line),
-      "%-14s %-24s %-26s %9.2f %7.2f %8s %9.2f %6.3f %8.1e  %s\n",
+      "%-14s %-24s %-26s %9.2f %7.2f %8s %9s %6s %8.1e  %s\n",
       row.device.c_str(), what.str().c_str(), shape.levels.c_str(),
       row.attention.median, row.attention.spread, megabytes(row.bytes).c_str(),
-      row.readMicroseconds, row.ratio(), row.errors.rms,
+      reads ? format("%.2f", row.readMicroseconds).c_str() : "-",
+      reads ? format("%.3f", row.ratio()).c_str() : "-", row.errors.rms,
       peer ? (format("%.2f ", peer->microseconds) + peer->kernel).c_str()
       : row.operations ? format("%.1f TFLOP/s", row.teraflops()).c_str()
                        : "-");
