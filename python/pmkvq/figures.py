@@ -1,9 +1,9 @@
 """What script/figures prints: long runs, measured against their targets.
 
-    python -m pmkvq.figures reasoner|schedules|smollm2
+    python -m pmkvq.figures reasoner|schedules|smollm2|llamacpp
 
 Exit code 1 if a figure misses its target. Neighbours: runner.py,
-figures_smollm2.py.
+figures_smollm2.py, figures_llamacpp.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 
+from pmkvq.figures_llamacpp import llamacpp_figures
 from pmkvq.figures_smollm2 import smollm2_figures
 from pmkvq.runner import (REASONER, ROOT, Output, command, exit_with, generate, kib, print_rows,
                           read_programs, shown)
@@ -119,7 +120,8 @@ def schedules() -> bool:
     return True
 
 
-_FIGURES = {"reasoner": reasoner, "schedules": schedules, "smollm2": smollm2_figures}
+_FIGURES = {"reasoner": reasoner, "schedules": schedules, "smollm2": smollm2_figures,
+            "llamacpp": llamacpp_figures}
 
 
 def main() -> int:

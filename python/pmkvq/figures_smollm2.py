@@ -21,7 +21,7 @@ from pmkvq.divergence import Divergence, diverge, read_logits
 from pmkvq.runner import ROOT, RunError, Row, command, generate, kib, print_rows, shown
 
 # The introduction of Darwin's On the Origin of Species (1859).
-_TEXT = Path(__file__).with_name("origin.txt")
+TEXT = Path(__file__).with_name("origin.txt")
 _TOKENS, _BITS = 2000, "2.375"
 # Tokens that transformers takes at a time, so that there is something to report.
 _CHUNK = 250
@@ -51,9 +51,9 @@ def read_tokens(folder: Path) -> list[int]:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokens = tokenizer.encode(_TEXT.read_text(encoding="utf-8"), add_special_tokens=False).ids
+    tokens = tokenizer.encode(TEXT.read_text(encoding="utf-8"), add_special_tokens=False).ids
     if len(tokens) < _TOKENS:
-        raise RunError(f"{_TEXT.name} has {len(tokens)} tokens, needed are {_TOKENS}")
+        raise RunError(f"{TEXT.name} has {len(tokens)} tokens, needed are {_TOKENS}")
     return tokens[:_TOKENS]
 
 

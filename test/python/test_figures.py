@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from pmkvq import figures_smollm2
+from pmkvq import figures_llamacpp, figures_smollm2
 from pmkvq.divergence import Divergence, diverge, read_logits
 from pmkvq.errors import FileError
 from pmkvq_run import generate, ids
@@ -75,6 +75,21 @@ class TestTargets:
         assert not figures_smollm2.report(*self.MET, {**self.SUMMARY, "kv_bytes_peak": 1001})
 
 
+class TestBesideLlamaCpp:
+    OURS = {bits: figures_llamacpp.Timing(2, 1) for bits in (16, 8, 4, 2)}
+    THEIRS = {"f16": figures_llamacpp.Timing(12, 1), "q4_0": figures_llamacpp.Timing(40, 3)}
+
+    def test_met_at_the_limit(self, capsys):
+        assert figures_llamacpp.report(self.OURS, self.THEIRS)
+        assert "MISSED" not in capsys.readouterr().out
+
+    @pytest.mark.parametrize("cache, timing, missed", [
+        ("f16", (11.9, 1), 2), ("f16", (12, 0.9), 1), ("q4_0", (39.9, 3), 1), ("q4_0", (40, 2.9), 1)])
+    def test_each_can_be_missed(self, cache, timing, missed, capsys):
+        assert not figures_llamacpp.report(self.OURS, {**self.THEIRS, cache: figures_llamacpp.Timing(*timing)})
+        assert capsys.readouterr().out.count("MISSED") == missed
+
+
 def test_an_unknown_figure_is_refused(python_environment):
     result = subprocess.run([sys.executable, "-m", "pmkvq.figures", "weather"], capture_output=True, text=True,
                             env=python_environment)
@@ -82,5 +97,5 @@ def test_an_unknown_figure_is_refused(python_environment):
 
 
 def test_torch_is_only_loaded_for_its_figure(python_environment):
-    code = "import sys, pmkvq.figures, pmkvq.demo; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, pmkvq.figures, pmkvq.demo; sys.exit(bool({'torch', 'transformers', 'llama_cpp'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], env=python_environment).returncode == 0
