@@ -10,7 +10,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "LaneBuilder.h"
+#include "LanePass.h"
 #include "LinearMap.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
@@ -240,15 +240,8 @@ public:
   }
 
   void runOnOperation() override {
-    for (KernelOp kernel :
-         llvm::make_early_inc_range(getOperation().getOps<KernelOp>())) {
-      if (kernel.getBody().front().getOps<RowPlaceOp>().empty())
-        continue;
-      OpBuilder builder = OpBuilder::atBlockEnd(getLaneModule(getOperation()));
-      if (failed(AppendLowering(kernel, builder).run()))
-        return signalPassFailure();
-      kernel.erase();
-    }
+    if (failed(lowerKernels<RowPlaceOp, AppendLowering>(getOperation())))
+      signalPassFailure();
   }
 };
 } // namespace

@@ -29,6 +29,22 @@ void replaceEach(Operation *root,
   }
 }
 
+/// Replaces every kernel of `module` that has a `MarkOp` by what `Lowering`
+/// makes of it in the module of lanes.
+template <typename MarkOp, typename Lowering>
+LogicalResult lowerKernels(ModuleOp module) {
+  for (KernelOp kernel :
+       llvm::make_early_inc_range(module.getOps<KernelOp>())) {
+    if (kernel.getBody().front().getOps<MarkOp>().empty())
+      continue;
+    OpBuilder builder = OpBuilder::atBlockEnd(getLaneModule(module));
+    if (failed(Lowering(kernel, builder).run()))
+      return failure();
+    kernel.erase();
+  }
+  return success();
+}
+
 } // namespace mlir::pmkvq
 
 #endif // PMKVQ_LIB_CONVERSION_LANEPASS_H

@@ -23,7 +23,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "HalvesInWords.h"
-#include "LaneBuilder.h"
+#include "LanePass.h"
 #include "LinearMap.h"
 #include "PageQuads.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
@@ -556,15 +556,8 @@ public:
   }
 
   void runOnOperation() override {
-    for (KernelOp kernel :
-         llvm::make_early_inc_range(getOperation().getOps<KernelOp>())) {
-      if (kernel.getBody().front().getOps<PageTaskOp>().empty())
-        continue;
-      OpBuilder builder = OpBuilder::atBlockEnd(getLaneModule(getOperation()));
-      if (failed(PageLowering(kernel, builder).run()))
-        return signalPassFailure();
-      kernel.erase();
-    }
+    if (failed(lowerKernels<PageTaskOp, PageLowering>(getOperation())))
+      signalPassFailure();
   }
 };
 } // namespace

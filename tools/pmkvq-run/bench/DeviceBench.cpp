@@ -19,9 +19,6 @@ using rt::Result;
 using rt::Status;
 using rt::StatusCode;
 
-/// Results that were not written read as NaN.
-static constexpr uint8_t kPoison = 0xff;
-
 Status bench::checkErrors(const Problem &problem, const Errors &errors) {
   return checkErrors(boundsOf(problem), errors);
 }

@@ -24,6 +24,9 @@ inline constexpr int64_t kLaunches = 8;
 inline constexpr int32_t kRepeats = 31;
 inline constexpr int32_t kWarmUps = 3;
 
+/// Results that were not written read as NaN.
+inline constexpr uint8_t kPoison = 0xff;
+
 /// Sets of inputs of `bytes` each that a run rotates over.
 inline int64_t setsOf(int64_t bytes) {
   return std::max<int64_t>(2, kRotateBytes / std::max<int64_t>(1, bytes) + 1);

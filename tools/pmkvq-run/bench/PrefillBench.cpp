@@ -24,9 +24,6 @@ using rt::Result;
 using rt::Status;
 using rt::StatusCode;
 
-/// Results that were not written read as NaN.
-static constexpr uint8_t kPoison = 0xff;
-
 namespace {
 /// A cache, and chunks of new tokens beside it.
 class Chunks {
