@@ -13,6 +13,7 @@
 
 #include "StandInCuda.h"
 #include "StandInDecode.h"
+#include "bench/PagePart.h"
 #include "pmkvq/Reference/Attention.h"
 #include "pmkvq/Target/CacheImage.h"
 #include "pmkvq_rt/DeviceKernelNames.h"
@@ -74,28 +75,8 @@ inline float noise(uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
 template <typename Image>
 reference::PagePart readPart(const Image &image, const rt::PageEntry &page,
                              rt::Part part) {
-  const reference::UniformFormat &format = arithmetic->problem.format[part];
-  const int64_t headDim = arithmetic->info.headDim;
-  reference::PagePart result;
-  result.level = page.level[part];
-  for (int64_t token = 0; token < rt::kPageTokens; ++token)
-    for (int64_t dim = 0; dim < headDim; ++dim) {
-      uint32_t code = image.code(page, part, token, dim);
-      if (result.level == 16)
-        result.values.push_back(static_cast<uint16_t>(code));
-      else
-        result.codes.push_back(static_cast<uint8_t>(code));
-    }
-  if (result.level == 16)
-    return result;
-  bool perToken = format.axis == reference::Axis::PerToken;
-  for (int64_t group = 0; group < reference::groupCount(format, headDim);
-       ++group) {
-    int64_t token = perToken ? group : 0, dim = perToken ? 0 : group;
-    result.minimum.push_back(image.parameter(page, part, token, dim, kMinimum));
-    result.range.push_back(image.parameter(page, part, token, dim, kRange));
-  }
-  return result;
+  return bench::readPart(image, page, part, arithmetic->problem.format[part],
+                         arithmetic->info.headDim);
 }
 
 template <typename Image>

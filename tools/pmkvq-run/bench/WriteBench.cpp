@@ -7,6 +7,7 @@
 #include "WriteBench.h"
 #include "DeviceTiming.h"
 #include "Memory.h"
+#include "PagePart.h"
 #include "pmkvq/Reference/Bits.h"
 
 #include <algorithm>
@@ -186,34 +187,10 @@ static Result<cuda::CacheWriters> loadWriters(const cuda::DeviceRef &device,
 //===----------------------------------------------------------------------===//
 
 /// A part as the reference has it, read from the image.
-static reference::PagePart readPart(Pages &pages, size_t page, Part part) {
-  DeviceImage image = pages.image();
-  const rt::PageEntry &entry = pages.entries[page];
-  const int64_t headDim = pages.problem.shape.headDim;
-  const reference::UniformFormat &format = pages.problem.format[part];
-  reference::PagePart read;
-  read.level = entry.level[part];
-  for (int64_t token = 0; token < rt::kPageTokens; ++token)
-    for (int64_t dim = 0; dim < headDim; ++dim) {
-      uint32_t code = image.code(entry, part, token, dim);
-      if (read.level == 16)
-        read.values.push_back(static_cast<uint16_t>(code));
-      else
-        read.codes.push_back(static_cast<uint8_t>(code));
-    }
-  if (read.level == 16)
-    return read;
-  auto groups = static_cast<size_t>(reference::groupCount(format, headDim));
-  read.minimum.resize(groups);
-  read.range.resize(groups);
-  for (int64_t token = 0; token < rt::kPageTokens; ++token)
-    for (int64_t dim = 0; dim < headDim; ++dim) {
-      auto group =
-          static_cast<size_t>(reference::groupOf(format, headDim, token, dim));
-      read.minimum[group] = image.parameter(entry, part, token, dim, kMinimum);
-      read.range[group] = image.parameter(entry, part, token, dim, kRange);
-    }
-  return read;
+static reference::PagePart partOf(Pages &pages, size_t page, Part part) {
+  return bench::readPart(pages.image(), pages.entries[page], part,
+                         pages.problem.format[part],
+                         pages.problem.shape.headDim);
 }
 
 static bool isSame(const reference::PagePart &a, const reference::PagePart &b) {
@@ -252,7 +229,7 @@ checkPages(Pages &pages, WriteSet &set, int32_t level,
                                                level, expected);
           !status.ok())
         return status;
-      if (!isSame(readPart(pages, chosen[i], part), expected))
+      if (!isSame(partOf(pages, chosen[i], part), expected))
         return {StatusCode::Internal,
                 "page " + std::to_string(chosen[i]) +
                     " is not what the reference makes of it at level " +
@@ -369,7 +346,7 @@ Result<Measurement> bench::measureRequantize(const cuda::DeviceRef &device,
   std::vector<std::array<reference::PagePart, rt::kParts>> before;
   for (size_t page : sample(pages.entries.size()))
     before.push_back(
-        {readPart(pages, page, rt::kKey), readPart(pages, page, rt::kValue)});
+        {partOf(pages, page, rt::kKey), partOf(pages, page, rt::kValue)});
   Status status = restore();
   if (status.ok())
     status = lowerOnce(*writers, *stream, all.front(), count, from);
