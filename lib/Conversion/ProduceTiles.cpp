@@ -4,8 +4,9 @@
 // with tiles.
 // Neighbours: PrefillKernel.h, DequantizeTiles.cpp (lowers what is left here).
 //
-// Addresses are loaded a page ahead, and codes before the warp waits for a tile
-// to be free: that wait is longer than a load.
+// Entries are loaded a page ahead, and codes before the warp waits for a tile
+// to be free: that wait is longer than a load.  An entry takes one register:
+// each lane has a word of it, which a shuffle gives to the others.
 //
 //===----------------------------------------------------------------------===//
 
@@ -20,32 +21,6 @@ namespace rt = ::pmkvq::rt;
 using ::pmkvq::WarpShare;
 
 namespace {
-/// A page's entry, as far as a warp needs it for one part.
-struct Entry {
-  Value first, info, slot;
-  /// [level of the part] blocks that the warp reads.
-  SmallVector<Values> blocks;
-
-  void append(SmallVectorImpl<Value> &to) const {
-    llvm::append_range(to, ArrayRef<Value>{first, info, slot});
-    for (const Values &level : blocks)
-      llvm::append_range(to, level);
-  }
-  /// The same shape, with `from`'s values.
-  Entry take(ValueRange &from) const {
-    Entry entry = *this;
-    auto next = [&](Value &value) {
-      value = from.front();
-      from = from.drop_front();
-    };
-    for (Value *value : {&entry.first, &entry.info, &entry.slot})
-      next(*value);
-    for (Values &level : entry.blocks)
-      llvm::for_each(level, next);
-    return entry;
-  }
-};
-
 class TileProducer : PrefillKernel {
 public:
   explicit TileProducer(const PrefillKernel &kernel) : PrefillKernel(kernel) {}
@@ -76,35 +51,33 @@ private:
     return b.farAt(entries, index, sizeof(rt::PrefillPage));
   }
 
-  Values loadBlocks(Value entry, rt::Part part, int64_t level) {
-    WarpShare mine = share(part, level);
-    Value first = ofWarp(mine.block(1, 0), mine.block(2, 0));
-    int64_t start = offsetof(rt::PrefillPage, blocks) +
-                    part * int64_t{rt::kMaxBlocksPerPart} * 4;
-    Value place = b.at(entry, start);
-    place = b.at(place, b.shl(first, 2));
-    Values blocks;
-    for (int32_t left = mine.blocks(); left > 0;) {
-      int32_t count = left >= 4 ? 4 : left;
-      llvm::append_range(
-          blocks,
-          b.loadConstantWords(
-              b.at(place, static_cast<int64_t>(blocks.size()) * 4), count));
-      left -= count;
-    }
-    return blocks;
+  /// This lane's word of a page's entry.
+  Value loadEntry(Value index) {
+    constexpr int64_t last = sizeof(rt::PrefillPage) / 4 - 1;
+    static_assert(last < 32);
+    Value word = arith::MinUIOp::create(b, lane, b.i32(last));
+    return b.loadConstantWords(b.at(entryAt(index), b.shl(word, 2)), 1)[0];
   }
 
-  /// Pages at level 16 are loaded where they are used.
-  Entry loadEntry(rt::Part part, Value index) {
-    Value place = entryAt(index);
-    Values words =
-        b.loadConstantWords(b.at(place, offsetof(rt::PrefillPage, first)), 4);
-    Entry entry = {words[0], words[1], words[2], {}};
-    for (int64_t level : levels[part])
-      entry.blocks.push_back(level == 16 ? Values()
-                                         : loadBlocks(place, part, level));
-    return entry;
+  /// The word at `offset` of an entry, in all lanes.
+  Value fieldOf(Value entry, size_t offset) {
+    return b.shuffle(entry, b.i32(static_cast<int64_t>(offset / 4)));
+  }
+  Value infoOf(Value entry) {
+    return fieldOf(entry, offsetof(rt::PrefillPage, info));
+  }
+
+  /// The blocks that the warp reads.
+  Values blocksOf(Value entry, rt::Part part, int64_t level) {
+    WarpShare mine = share(part, level);
+    Value first = ofWarp(mine.block(1, 0), mine.block(2, 0));
+    int64_t start =
+        static_cast<int64_t>(offsetof(rt::PrefillPage, blocks) / 4) +
+        part * int64_t{rt::kMaxBlocksPerPart};
+    Values blocks;
+    for (int32_t i = 0; i < mine.blocks(); ++i)
+      blocks.push_back(b.shuffle(entry, b.add(first, start + i)));
+    return blocks;
   }
 
   /// Number of a part's level on the ladder, of an entry's info.
@@ -153,15 +126,16 @@ private:
     b.waitBarrier(barrier, b.xorBits(turn.parity, 1));
   }
 
-  void dequantize(rt::Part part, size_t i, const Entry &entry,
-                  const Turn &turn) {
+  void dequantize(rt::Part part, size_t i, Value entry, const Turn &turn) {
     int64_t level = levels[part][i];
     WarpShare mine = share(part, level);
     int64_t vectors = mine.vectors();
-    Values words = loadCodes(part, level, 0, vectors, entry.blocks[i]);
+    Values blocks = blocksOf(entry, part, level);
+    Value slot = fieldOf(entry, offsetof(rt::PrefillPage, slot));
+    Values words = loadCodes(part, level, 0, vectors, blocks);
     Value groups = LoadGroupsOp::create(
         b, b.words(int64_t{8} * mine.columnBlocks()), irPart(part), level, warp,
-        lane, groupsOf(part, entry.slot));
+        lane, groupsOf(part, slot));
     waitForTile(part, turn);
     Value packed = b.pack(words);
     DequantizeFragmentsOp::create(b, irPart(part), level, formats[part], 0,
@@ -171,8 +145,8 @@ private:
 
   /// Raw elements to f16, some at a time: a page of them is more than a lane's
   /// registers.
-  void convert(rt::Part part, Value number, const Turn &turn) {
-    Values blocks = loadBlocks(entryAt(number), part, 16);
+  void convert(rt::Part part, Value entry, const Turn &turn) {
+    Values blocks = blocksOf(entry, part, 16);
     int64_t vectors = share(part, 16).vectors();
     for (int64_t first = 0; first < vectors; first += kRawVectors) {
       Values words = loadCodes(part, 16, first, kRawVectors, blocks);
@@ -189,9 +163,7 @@ private:
     OpBuilder::InsertionGuard guard(b);
     bool isKey = part == rt::kKey;
     Value last = b.sub(pageCount, b.i32(1));
-    Entry first = loadEntry(part, b.i32(0));
-    SmallVector<Value> init = {b.i32(0), b.i32(0)};
-    first.append(init);
+    SmallVector<Value> init = {b.i32(0), b.i32(0), loadEntry(b.i32(0))};
     auto loop = scf::ForOp::create(b, b.i32(0), pageCount, b.i32(1), init);
     b.setInsertionPointToStart(loop.getBody());
     // Places that follow from the lane alone are computed page by page: kept,
@@ -202,36 +174,36 @@ private:
     Value number = loop.getInductionVar();
     ValueRange carried = loop.getRegionIterArgs();
     Turn turn = {carried[0], carried[1]};
-    carried = carried.drop_front(2);
-    Entry entry = first.take(carried);
-    Entry next =
-        loadEntry(part, arith::MinUIOp::create(b, b.add(number, 1), last));
-    byLevel(part, entry.info, [&](size_t i) {
+    Value entry = carried[2];
+    Value next = loadEntry(arith::MinUIOp::create(b, b.add(number, 1), last));
+    byLevel(part, infoOf(entry), [&](size_t i) {
       if (levels[part][i] == 16)
-        convert(part, number, turn);
+        convert(part, entry, turn);
       else
         dequantize(part, i, entry, turn);
     });
     if (isKey)
-      leaveLimits(turn.stage, entry.first, entry.info);
+      leaveLimits(turn.stage, entry);
     b.fenceShared();
     arrive(isKey ? PrefillLayout::kFullKeys : PrefillLayout::kFullValues,
            turn.stage);
     Turn following = nextTurn(turn);
-    SmallVector<Value> yielded = {following.stage, following.parity};
-    next.append(yielded);
-    scf::YieldOp::create(b, yielded);
+    scf::YieldOp::create(b,
+                         ValueRange{following.stage, following.parity, next});
   }
 
   /// What masks need, beside the keys' tile.
-  void leaveLimits(Value stage, Value firstToken, Value info) {
+  void leaveLimits(Value stage, Value entry) {
+    // Not those that the level was found by: they would be kept until here.
+    Value first = fieldOf(entry, offsetof(rt::PrefillPage, first));
+    Value info = infoOf(entry);
     Value leads =
         b.compare(arith::CmpIPredicate::eq,
                   b.andBits(b.threadId(), PrefillLayout::kWarpgroup - 1), 0);
     auto branch = scf::IfOp::create(b, leads, /*withElseRegion=*/false);
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(branch.thenBlock());
-    Value seen = b.add(b.sub(position, firstToken), 1);
+    Value seen = b.add(b.sub(position, first), 1);
     Values limits = {seen, b.shr(info, 8)};
     b.storeWords(limits, limitsAt(stage));
   }
