@@ -105,13 +105,46 @@ def test_nothing_measured_is_an_error(packed):
     assert "nothing was measured" in result.stderr
 
 
-def test_tests_run_where_a_gpu_must_be(packed):
-    pack(packed, pmkvq_run=TOOL, pmkvq_attention_tests='#!/bin/sh\necho "GPU=$PMKVQ_REQUIRE_GPU $@" >>"$CALLS"\necho "[  FAILED  ]"\nexit 1\n')
+TESTS = """#!/bin/sh
+echo "GPU=$PMKVQ_REQUIRE_GPU $GTEST_SHARD_INDEX/$GTEST_TOTAL_SHARDS $@" >>"$CALLS"
+[ $GTEST_SHARD_INDEX != 1 ] || { echo "[  FAILED  ]"; exit 1; }
+echo "[  PASSED  ] $GTEST_SHARD_INDEX"
+"""
+
+
+def test_tests_run_where_a_gpu_must_be(packed, monkeypatch):
+    pack(packed, pmkvq_run=TOOL, pmkvq_attention_tests=TESTS)
+    # A process for two cores each.
+    (packed.parent / "nproc").write_text("#!/bin/sh\necho 6\n")
+    (packed.parent / "nproc").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{packed.parent}:{os.environ['PATH']}")
     result, calls = run(packed, "--tests", "--gtest_filter=Cuda*")
     assert result.returncode == 1
-    assert calls == ["GPU=1 --gtest_filter=Cuda*"]
-    assert "FAILED" in result.stdout
-    assert "FAILED" in (packed.parent / "out" / "log.txt").read_text()
+    assert sorted(calls) == [f"GPU=1 {shard}/3 --gtest_filter=Cuda*" for shard in range(3)]
+    log = (packed.parent / "out" / "log.txt").read_text()
+    assert "FAILED" in log and "PASSED  ] 2" in log
+    assert result.stdout == log
+
+
+PREFILL = """#!/bin/sh
+case "$*" in *prefill*) ;; *) exit 1 ;; esac
+echo "HEADER"
+echo "cuda,8,32,128,1,32768,4,per_channel+hadamard,per_token+hadamard,1800.000,2.0,1,,,8e-05,3e-04,,,620.0"
+"""
+
+
+def test_prefill_beside_torch(packed):
+    pack(packed, pmkvq_run=PREFILL)
+    fake = packed / "torch-attention"
+    fake.write_text("#!/bin/sh\necho matmul,1500.0,775\necho flash,3150.0,350\n")
+    fake.chmod(0o755)
+    result, _ = run(packed, "--torch")
+    assert result.returncode == 0, result.stderr
+    # A backend that torch lacks is a dash.
+    assert result.stdout.splitlines()[-1].split() == ["4", "1800.0", "620.0", "0.800", "-", "1.750"]
+    fake.write_text("#!/bin/sh\nexit 1\n")
+    result, _ = run(packed, "--torch")
+    assert result.returncode == 1 and "PyTorch was not measured" in result.stderr
 
 
 SANITIZER = """#!/bin/sh
