@@ -245,7 +245,8 @@ def SplitUnits : Pass<"pmkvq-split-units", "::mlir::ModuleOp"> {
   let summary = "Turn attention over pages into attention over units";
   let description = [{
     A kernel that attends over pages, one row a task, becomes one whose workers
-    take units of constant bytes from a work list: the loop over pages and the
+    take units of constant bytes from a work list, for one row of queries or for
+    up to `rows` neighbouring ones: the loop over pages and the
     fixed area become `for_segment` and `for_unit`, the merge kernel becomes
     `store_merged`.
 
@@ -256,7 +257,10 @@ def SplitUnits : Pass<"pmkvq-split-units", "::mlir::ModuleOp"> {
   let options = [
     ListOption<"kinds", "kinds", "int64_t",
                "Key and value level of each kind of unit that can occur; the "
-               "ladder's levels, both sides alike, if empty">];
+               "ladder's levels, both sides alike, if empty">,
+    Option<"rows", "rows", "int64_t", /*default=*/"1",
+           "Rows of queries that a segment may have, 1 to 16: tokens that are "
+           "decoded at once">];
   let dependentDialects = ["::mlir::arith::ArithDialect",
                            "::mlir::pmkvq::PMKVQDialect"];
 }

@@ -99,6 +99,9 @@ Value LaneBuilder::shl(Value a, int64_t bits) {
 Value LaneBuilder::shr(Value a, int64_t bits) {
   return arith::ShRUIOp::create(*this, a, i32(bits));
 }
+Value LaneBuilder::shrSigned(Value a, int64_t bits) {
+  return arith::ShRSIOp::create(*this, a, i32(bits));
+}
 Value LaneBuilder::compare(arith::CmpIPredicate predicate, Value a, Value b) {
   return arith::CmpIOp::create(*this, predicate, a, b);
 }

@@ -64,6 +64,7 @@ public:
   Value andBits(Value a, int64_t mask);
   Value shl(Value a, int64_t bits);
   Value shr(Value a, int64_t bits);
+  Value shrSigned(Value a, int64_t bits);
   Value compare(arith::CmpIPredicate predicate, Value a, Value b);
   Value compare(arith::CmpIPredicate predicate, Value a, int64_t b) {
     return compare(predicate, a, i32(b));

@@ -83,17 +83,40 @@ static void storeFloats(LaneBuilder &b, const Values &values, Value address) {
   b.store(vector, address, values.size() * 4);
 }
 
+template <typename OpTy> static SharedLayout queriesOf(OpTy op) {
+  SharedLayout shared;
+  shared.group = op.getGroup();
+  shared.rows = op.getRows().value_or(1);
+  shared.headDim = op.getHeadDim();
+  return shared;
+}
+
+/// Of the first rows of a segment, a thread block may have no token that they
+/// see.
+static Value positiveSum(LaneBuilder &b, const Merged &merged,
+                         const SharedLayout &shared) {
+  constexpr double kTiny = 0x1p-100;
+  return shared.rows > 1 ? b.maxF(merged.sum, b.f32(kTiny)) : merged.sum;
+}
+
 /// Stores outputs / sum to the pair's results.
+template <typename OpTy>
 static void storeResults(LaneBuilder &b, const Merged &merged,
                          const Share &share, const SharedLayout &shared,
-                         Value results, Value pair) {
-  Value inverse = b.reciprocal(merged.sum);
+                         OpTy op) {
+  Value inverse = b.reciprocal(positiveSum(b, merged, shared));
   Values scaled;
   for (Value output : merged.outputs)
     scaled.push_back(b.mulF(output, inverse));
   Value index =
-      b.add(b.mul(pair, shared.group * shared.headDim), share.element);
-  storeFloats(b, scaled, b.at(results, b.mul(index, 4)));
+      b.add(b.mul(op.getPair(), shared.group * shared.headDim), share.element);
+  if (shared.rows > 1) {
+    // From row to row, results of the other kv heads lie between.
+    Value row = arith::DivUIOp::create(b, share.query, b.i32(shared.group));
+    auto between = static_cast<int64_t>(*op.getStride()) - shared.group;
+    index = b.add(index, b.mul(row, between * shared.headDim));
+  }
+  storeFloats(b, scaled, b.at(op.getOut(), b.mul(index, 4)));
 }
 
 /// Runs `body` for the shares of each round.
@@ -108,14 +131,17 @@ static void forShares(LaneBuilder &b, const SharedLayout &shared,
   body(Share::of(b, shared, loop.getInductionVar()));
 }
 
-/// Runs `body` in threads whose query exists.
+/// Runs `body` in threads whose query exists; `moreRows` is null of one row.
 static void ifQuery(LaneBuilder &b, const Share &share,
-                    const SharedLayout &shared, function_ref<void()> body) {
+                    const SharedLayout &shared, Value moreRows,
+                    function_ref<void()> body) {
   int64_t threads = kThreads * Share::rounds(shared);
-  if (shared.group * shared.headDim == threads * share.width)
+  if (!moreRows && shared.group * shared.headDim == threads * share.width)
     return body();
-  Value exists =
-      b.compare(arith::CmpIPredicate::ult, share.query, shared.group);
+  Value count = b.i32(shared.group);
+  if (moreRows)
+    count = b.mul(b.add(moreRows, 1), shared.group);
+  Value exists = b.compare(arith::CmpIPredicate::ult, share.query, count);
   auto branch = scf::IfOp::create(b, exists, /*withElseRegion=*/false);
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(branch.thenBlock());
@@ -214,17 +240,19 @@ static Merged mergeWarpStates(LaneBuilder &b, Value base, const Share &share,
 /// outputs.
 static Value recordAt(LaneBuilder &b, Value partials, Value index,
                       const Share &share, const SharedLayout &shared) {
-  Value partial =
-      b.mul(index, rt::devicePartialBytes(shared.group, shared.headDim));
+  Value partial = b.mul(
+      index, rt::devicePartialBytes(shared.usedQueries(), shared.headDim));
   Value record =
       b.mul(share.number, share.width / 2 * int64_t{sizeof(rt::PartialRecord)});
   return b.at(b.at(partials, partial), record);
 }
 
 static void storePartial(LaneBuilder &b, const Merged &merged,
-                         const Share &share, Value record) {
-  Value inverse = b.reciprocal(merged.sum);
-  Value logSum = b.addF(b.log2(merged.sum), merged.maximum);
+                         const Share &share, const SharedLayout &shared,
+                         Value record) {
+  Value sum = positiveSum(b, merged, shared);
+  Value inverse = b.reciprocal(sum);
+  Value logSum = b.addF(b.log2(sum), merged.maximum);
   auto bits = [&](Value value) { return b.bitcast(value, b.getI32Type()); };
   for (int64_t i = 0; i < share.width; i += 2) {
     Values words = {bits(b.mulF(merged.outputs[i], inverse)),
@@ -235,33 +263,24 @@ static void storePartial(LaneBuilder &b, const Merged &merged,
   }
 }
 
-static SharedLayout sharedOf(int64_t group, int64_t headDim,
-                             int64_t ringBytes) {
-  SharedLayout shared;
-  shared.group = group;
-  shared.headDim = headDim;
-  shared.slots = 1;
-  shared.slotBytes = ringBytes;
-  return shared;
-}
-
 static SmallVector<Value> mergeWarps(LaneBuilder &b, MergeWarpsOp op) {
-  SharedLayout shared =
-      sharedOf(op.getGroup(), op.getHeadDim(), op.getRingBytes());
+  SharedLayout shared = queriesOf(op);
+  shared.slots = 1;
+  shared.slotBytes = op.getRingBytes();
   shared.recordsInRing = static_cast<bool>(op.getRecord());
   storeWarpStates(b, op, shared);
   b.barrier();
   forShares(b, shared, [&](const Share &share) {
-    ifQuery(b, share, shared, [&] {
+    ifQuery(b, share, shared, op.getMoreRows(), [&] {
       Merged merged = mergeWarpStates(b, op.getShared(), share, shared);
       Value alone = b.compare(arith::CmpIPredicate::eq, op.getShares(), 1);
       auto branch = scf::IfOp::create(b, alone, /*withElseRegion=*/true);
       OpBuilder::InsertionGuard guard(b);
       b.setInsertionPointToStart(branch.thenBlock());
-      storeResults(b, merged, share, shared, op.getOut(), op.getPair());
+      storeResults(b, merged, share, shared, op);
       b.setInsertionPointToStart(branch.elseBlock());
       storePartial(
-          b, merged, share,
+          b, merged, share, shared,
           recordAt(b, op.getPartials(), op.getPartial(), share, shared));
     });
   });
@@ -356,7 +375,7 @@ static Merged addShares(LaneBuilder &b, MergeSharesOp op, const Share &share,
 
 static void mergeShare(LaneBuilder &b, MergeSharesOp op, const Share &share,
                        const SharedLayout &shared) {
-  ifQuery(b, share, shared, [&] {
+  ifQuery(b, share, shared, op.getMoreRows(), [&] {
     Merged none = {b.f32(-1e30), b.f32(0.0), Values(share.width, b.f32(0.0))};
     SmallVector<Type> types(share.width + 2, b.getF32Type());
     auto yield = [&](const Merged &merged) {
@@ -386,13 +405,12 @@ static void mergeShare(LaneBuilder &b, MergeSharesOp op, const Share &share,
       yield(addShares(b, op, share, shared, loop.getInductionVar(),
                       take(loop.getRegionIterArgs()), kAtOnce));
     }
-    storeResults(b, take(pick.getResults()), share, shared, op.getOut(),
-                 op.getPair());
+    storeResults(b, take(pick.getResults()), share, shared, op);
   });
 }
 
 static SmallVector<Value> mergeShares(LaneBuilder &b, MergeSharesOp op) {
-  SharedLayout shared = sharedOf(op.getGroup(), op.getHeadDim(), 0);
+  SharedLayout shared = queriesOf(op);
   forShares(b, shared,
             [&](const Share &share) { mergeShare(b, op, share, shared); });
   return {};

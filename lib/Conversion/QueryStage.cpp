@@ -30,17 +30,21 @@ Value QueryStage::lanesWithDims() {
              : Value();
 }
 
-Values QueryStage::load(Value pair) {
+Values QueryStage::load(Value pair, Value moreRows) {
   Values all;
   for (int64_t set = 0; set < shared.sets(); ++set)
     llvm::append_range(
-        all, loadQuery(pair, b.add(warp, set * SharedLayout::kColumns)));
+        all,
+        loadQuery(pair, moreRows, b.add(warp, set * SharedLayout::kColumns)));
   return all;
 }
 
-Values QueryStage::loadQuery(Value pair, Value number) {
+Values QueryStage::loadQuery(Value pair, Value moreRows, Value number) {
   SmallVector<Type> types(perQuery(), b.getF32Type());
-  Value exists = b.compare(arith::CmpIPredicate::ult, number, shared.group);
+  Value count = b.i32(shared.group);
+  if (shared.rows > 1)
+    count = b.mul(b.add(moreRows, 1), shared.group);
+  Value exists = b.compare(arith::CmpIPredicate::ult, number, count);
   if (Value hasDims = lanesWithDims())
     exists = arith::AndIOp::create(b, exists, hasDims);
   auto branch = scf::IfOp::create(b, types, exists, /*addThenBlock=*/true,
@@ -50,6 +54,11 @@ Values QueryStage::loadQuery(Value pair, Value number) {
   scf::YieldOp::create(b, Values(perQuery(), b.f32(0.0)));
   b.setInsertionPointToStart(branch.thenBlock());
   Value query = b.add(b.mul(pair, shared.group), number);
+  if (shared.rows > 1) {
+    // From row to row, queries of the other kv heads lie between.
+    Value row = arith::DivUIOp::create(b, number, b.i32(shared.group));
+    query = b.add(query, b.mul(row, (kvHeads - 1) * shared.group));
+  }
   Value place = b.mul(query, shared.headDim * 4);
   place = b.add(place, b.shl(lane, 4));
   Value mine = b.at(queries, place);

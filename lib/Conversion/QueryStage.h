@@ -18,9 +18,9 @@ namespace mlir::pmkvq {
 struct QueryStage {
   using Values = LaneBuilder::Values;
 
-  /// Of `pair`: warp w takes queries w and w + 8, perQuery() dims of each a
-  /// lane.
-  Values load(Value pair);
+  /// Of `pair` and, in as many rows, of `moreRows` pairs behind it: warp w
+  /// takes queries w and w + 8, perQuery() dims of each a lane.
+  Values load(Value pair, Value moreRows);
 
   /// Writes queries w and w + 8 as B operands to shared memory: in f16,
   /// normalized by a power of two so that its product with any f16 range stays
@@ -34,8 +34,9 @@ struct QueryStage {
   bool rotates;
   /// Factor of the scores.
   double scale;
-  /// [pairs][group][headDim] f32.
+  /// [rows][kvHeads][group][headDim] f32.
   Value queries;
+  int64_t kvHeads;
   /// Shared memory.
   Value base;
   /// Numbers of the warp and of the lane in it; whether that is 0.
@@ -48,7 +49,7 @@ private:
   Value lanesWithDims();
   /// Runs `action` in lanes that have dims.
   void ifDims(function_ref<void()> action);
-  Values loadQuery(Value pair, Value number);
+  Values loadQuery(Value pair, Value moreRows, Value number);
   /// Columns between those of neighbouring queries.
   int64_t columnsPerQuery();
   /// Where query `warp`'s first column begins in the operand at `start`.

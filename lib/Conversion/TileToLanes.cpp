@@ -48,15 +48,15 @@ struct Task {
 
 /// A WorkSegment's fields.
 struct Segment {
-  Value pair, units, share, shares, partial;
+  Value pair, units, moreRows, share, shares, partial;
 
   void append(SmallVectorImpl<Value> &to) const {
-    llvm::append_range(to,
-                       ArrayRef<Value>{pair, units, share, shares, partial});
+    llvm::append_range(
+        to, ArrayRef<Value>{pair, units, moreRows, share, shares, partial});
   }
   static Segment take(ValueRange &from) {
-    Segment segment = {from[0], from[1], from[2], from[3], from[4]};
-    from = from.drop_front(5);
+    Segment segment = {from[0], from[1], from[2], from[3], from[4], from[5]};
+    from = from.drop_front(6);
     return segment;
   }
 };
@@ -124,15 +124,17 @@ private:
     scale = factor.getSplatValue<APFloat>().convertToFloat();
     shared.headDim = parts.load.getType().getWidth();
     shared.group = parts.load.getGroup();
+    shared.rows = parts.load.getType().getQueries() / shared.group;
     if (!SharedLayout::isHeadDim(shared.headDim))
       return kernel.emitOpError("has a head_dim of ")
              << shared.headDim
              << "; a GPU supports 64, 128 and 256, of which 32 tokens at 2 "
                 "bits fill whole vectors";
-    if (shared.group > SharedLayout::kMaxGroup)
+    if (shared.usedQueries() > SharedLayout::kMaxQueries)
       return kernel.emitOpError("has ")
-             << shared.group << " queries a kv head; a GPU supports up to "
-             << SharedLayout::kMaxGroup;
+             << shared.usedQueries()
+             << " queries a kv head; a GPU supports up to "
+             << SharedLayout::kMaxQueries;
     ArrayRef<int64_t> levels = parts.units.getKinds();
     for (size_t i = 0; i < levels.size(); i += 2)
       kinds.push_back({static_cast<int32_t>(levels[i]),
@@ -151,7 +153,7 @@ private:
       return success();
     return kernel.emitOpError("takes ")
            << shared.bytes() << " bytes of shared memory for a head_dim of "
-           << shared.headDim << " and " << shared.group
+           << shared.headDim << " and " << shared.usedQueries()
            << " queries a kv head; a thread block has " << sharedBytes;
   }
 
@@ -248,7 +250,8 @@ private:
     Value hasFirst = b.compare(arith::CmpIPredicate::ne, myUnits, 0);
     auto loadFirst = [&] {
       if (queriesAhead())
-        firstQueries = queryStage().load(firstSegment.pair);
+        firstQueries =
+            queryStage().load(firstSegment.pair, firstSegment.moreRows);
     };
     if (!dependentLaunch) {
       loadFirst();
@@ -266,6 +269,22 @@ private:
         b, early, arith::ConstantOp::create(b, b.getBoolAttr(true)));
     issue(b.i32(0), first, arith::AndIOp::create(b, hasFirst, late));
     loadFirst();
+  }
+
+  int64_t kvHeads() {
+    return static_cast<int64_t>(parts.segments.getKvHeads());
+  }
+  /// Of merges, where a segment may have several rows of queries.
+  Value existing(const Segment &segment) {
+    return shared.rows > 1 ? segment.moreRows : Value();
+  }
+  IntegerAttr groupAttr() { return b.getI64IntegerAttr(shared.group); }
+  IntegerAttr rowsAttr() {
+    return shared.rows > 1 ? b.getI64IntegerAttr(shared.rows) : IntegerAttr();
+  }
+  IntegerAttr strideAttr() {
+    return shared.rows > 1 ? b.getI64IntegerAttr(shared.group * kvHeads())
+                           : IntegerAttr();
   }
 
   int64_t taskStride() { return SharedLayout::kWarps * sizeof(rt::UnitTask); }
@@ -290,8 +309,15 @@ private:
     Values words = b.loadWords(place, 4);
     static_assert(offsetof(rt::WorkSegment, shares) ==
                   offsetof(rt::WorkSegment, share) + 2);
-    return {words[0], words[1], b.andBits(words[2], 0xffff),
-            b.shr(words[2], 16), words[3]};
+    constexpr int64_t kUnitBits = 24;
+    static_assert(rt::kMaxSegmentUnits == (1 << kUnitBits) - 1);
+    const bool isOne = shared.rows == 1;
+    return {words[0],
+            isOne ? words[1] : b.andBits(words[1], rt::kMaxSegmentUnits),
+            isOne ? b.i32(0) : b.shr(words[1], kUnitBits),
+            b.andBits(words[2], 0xffff),
+            b.shr(words[2], 16),
+            words[3]};
   }
 
   //===--------------------------------------------------------------------===//
@@ -303,9 +329,9 @@ private:
   bool queriesAhead() { return shared.sets() == 1; }
 
   QueryStage queryStage() {
-    return {b,     shared,  kinds, static_cast<bool>(parts.rotate),
-            scale, queries, base,  warp,
-            lane,  isLeader};
+    return {b,     shared,  kinds,     static_cast<bool>(parts.rotate),
+            scale, queries, kvHeads(), base,
+            warp,  lane,    isLeader};
   }
 
   LogicalResult lowerSegments() {
@@ -333,7 +359,8 @@ private:
     Task next = Task::take(carried);
     Segment segment = Segment::take(carried);
     Values q(carried);
-    queryStage().store(queriesAhead() ? q : queryStage().load(segment.pair));
+    queryStage().store(
+        queriesAhead() ? q : queryStage().load(segment.pair, segment.moreRows));
     b.barrier();
     Value last = b.sub(segmentCount, b.i32(1));
     Value following =
@@ -341,7 +368,7 @@ private:
     Segment nextSegment = loadSegment(following);
     Values nextQueries;
     if (queriesAhead())
-      nextQueries = queryStage().load(nextSegment.pair);
+      nextQueries = queryStage().load(nextSegment.pair, nextSegment.moreRows);
 
     SegmentLanes lanes = {
         shared, keysPerToken, parts.scale.getResult(), base, lane, {}, scale};
@@ -378,7 +405,9 @@ private:
     Value partial = b.add(segment.partial, segment.share);
     MergeWarpsOp::create(b, base, results, partials, segment.pair,
                          segment.shares, partial, after, freeSlot(end),
-                         shared.group, shared.headDim, shared.ringBytes());
+                         existing(segment), groupAttr(), rowsAttr(),
+                         strideAttr(), b.getI64IntegerAttr(shared.headDim),
+                         b.getI64IntegerAttr(shared.ringBytes()));
     SmallVector<Value> yielded = {end, infoAfter};
     nextAfter.append(yielded);
     nextSegment.append(yielded);
@@ -444,7 +473,8 @@ private:
                            ArrayRef<LaneState> states, size_t i,
                            SmallVectorImpl<Value> &worked) {
     auto lowerThis = [&](SmallVectorImpl<Value> &to) -> LogicalResult {
-      Value tokens = b.andBits(b.shr(info, 8), 0xff);
+      // A signed byte.
+      Value tokens = b.shrSigned(b.shl(info, 16), 24);
       Value isSecondHalf;
       if (kinds[i].isHalfGrain())
         isSecondHalf = b.compare(arith::CmpIPredicate::ne,
@@ -495,7 +525,9 @@ private:
                           /*withElseRegion=*/false);
     b.setInsertionPointToStart(branch.thenBlock());
     MergeSharesOp::create(b, results, partials, segment.pair, segment.shares,
-                          segment.partial, shared.group, shared.headDim);
+                          segment.partial, existing(segment), groupAttr(),
+                          rowsAttr(), strideAttr(),
+                          b.getI64IntegerAttr(shared.headDim));
   }
 
 public:

@@ -463,18 +463,31 @@ private:
   // Softmax
   //===--------------------------------------------------------------------===//
 
+  /// The row that the lane's `query` is of.
+  Value rowOf(size_t query, int64_t group) {
+    const ::pmkvq::SharedLayout &shared = segment.shared;
+    Value number =
+        b.add(b.mul(t, shared.laneStride()),
+              ::pmkvq::SharedLayout::toQuery(static_cast<int64_t>(query)));
+    return arith::DivUIOp::create(b, number, b.i32(group));
+  }
+
   /// Tokens that do not count get minus infinity.
   LogicalResult lowerMask(CausalMaskOp op) {
     Lanes rows = get(op.getScores());
     if (rows.form != Lanes::Elements)
       return unsupported(op);
     Value hidden = b.f32(-std::numeric_limits<double>::infinity());
-    for (Affine &affine : rows.elements)
+    for (auto [query, affine] : llvm::enumerate(rows.elements)) {
+      Value visible = tokens;
+      if (segment.shared.rows > 1)
+        visible = b.add(tokens, rowOf(query, op.getGroup()));
       for (size_t i = 0; i < affine.products.size(); ++i) {
         Value token = b.add(g, static_cast<int64_t>(i) * 8);
-        Value counts = b.compare(arith::CmpIPredicate::slt, token, tokens);
+        Value counts = b.compare(arith::CmpIPredicate::slt, token, visible);
         affine.products[i] = b.select(counts, affine.products[i], hidden);
       }
+    }
     forms[op.getResult()] = rows;
     return success();
   }

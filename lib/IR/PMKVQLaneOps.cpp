@@ -251,22 +251,28 @@ LogicalResult RingIssueOp::verify() {
 // Merges
 //===----------------------------------------------------------------------===//
 
-static LogicalResult verifyMerge(Operation *op, int64_t group,
-                                 int64_t headDim) {
-  if (headDim % 32)
-    return op->emitOpError("(C2) expected a head_dim that 32 divides, got ")
-           << headDim;
-  if (group < 1 || group > SharedLayout::kMaxGroup)
-    return op->emitOpError("(C1) expected a group of 1 to ")
-           << SharedLayout::kMaxGroup << ", got " << group;
+template <typename OpTy> static LogicalResult verifyMerge(OpTy op) {
+  if (op.getHeadDim() % 32)
+    return op.emitOpError("(C2) expected a head_dim that 32 divides, got ")
+           << op.getHeadDim();
+  auto queries = static_cast<int64_t>(op.getGroup() * op.getRows().value_or(1));
+  if (queries < 1 || queries > SharedLayout::kMaxQueries)
+    return op.emitOpError("(C1) expected 1 to ")
+           << SharedLayout::kMaxQueries << " queries, got " << queries;
+  bool hasRows = op.getRows().has_value();
+  if (hasRows != static_cast<bool>(op.getMoreRows()) ||
+      hasRows != op.getStride().has_value())
+    return op.emitOpError(
+        "(C3) expected all of rows, more and stride, or none");
   return success();
 }
 
 LogicalResult MergeWarpsOp::verify() {
-  if (failed(verifyMerge(*this, getGroup(), getHeadDim())))
+  if (failed(verifyMerge(*this)))
     return failure();
   SharedLayout shared;
   shared.group = getGroup();
+  shared.rows = getRows().value_or(1);
   int64_t count = shared.queriesPerLane() * (3 + getHeadDim() / 8);
   if (static_cast<int64_t>(getStates().size()) != count)
     return emitOpError("(C1) expected ")
@@ -274,6 +280,4 @@ LogicalResult MergeWarpsOp::verify() {
   return success();
 }
 
-LogicalResult MergeSharesOp::verify() {
-  return verifyMerge(*this, getGroup(), getHeadDim());
-}
+LogicalResult MergeSharesOp::verify() { return verifyMerge(*this); }

@@ -16,9 +16,9 @@ namespace rt = ::pmkvq::rt;
 LogicalResult ForSegmentOp::verify() {
   auto index = IndexType::get(getContext());
   Type segment = SegmentType::get(getContext());
-  SmallVector<Type> expected = {segment, index, index};
+  SmallVector<Type> expected = {segment, index, index, index};
   if (getBody().getArgumentTypes() != ArrayRef<Type>(expected))
-    return emitOpError("(C1) expected a region that takes a segment and two "
+    return emitOpError("(C1) expected a region that takes a segment and three "
                        "indices");
   if (static_cast<int64_t>(getKvHeads()) <= 0)
     return emitOpError("(C2) expected a positive number of kv heads");
@@ -72,8 +72,9 @@ LogicalResult StoreMergedOp::verify() {
     return emitOpError("(C1) expected a contiguous memref [rows, heads, ")
            << state.getHeadDim() << "] in f32, its heads known, got "
            << getOut().getType();
-  if (static_cast<int64_t>(getGroup()) != state.getQueries())
-    return emitOpError("(C1) expected a group of ")
-           << state.getQueries() << " queries, got " << getGroup();
+  if (auto group = static_cast<int64_t>(getGroup());
+      group < 1 || state.getQueries() % group)
+    return emitOpError("(C1) expected a group that divides ")
+           << state.getQueries() << " queries, got " << group;
   return success();
 }

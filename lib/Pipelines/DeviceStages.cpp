@@ -39,6 +39,7 @@ void mlir::pmkvq::buildDevicePipeline(OpPassManager &pm,
   // Tile form: split and plan, fold.
   SplitUnitsOptions units;
   units.kinds.assign(options.kinds.begin(), options.kinds.end());
+  units.rows = options.rows;
   pm.addPass(createSplitUnits(units));
   pm.addNestedPass<KernelOp>(createFoldParameters());
   pm.addNestedPass<KernelOp>(createHoistConstants());

@@ -149,6 +149,7 @@ mlir::pmkvq::compileDecode(MLIRContext &context, const DecodeSpec &spec) {
   if (!module)
     return diagnostics.take("cannot build the kernel");
   DeviceOptions options;
+  options.rows = spec.rows;
   options.dependentLaunch = spec.dependentLaunch;
   options.bulkCopies = chip->isHopper;
   options.absoluteMaximum = chip->absoluteMaximum;
@@ -157,6 +158,7 @@ mlir::pmkvq::compileDecode(MLIRContext &context, const DecodeSpec &spec) {
   ::pmkvq::SharedLayout shared;
   shared.headDim = spec.headDim;
   shared.group = spec.queryHeads / spec.kvHeads;
+  shared.rows = spec.rows;
   for (rt::UnitKind kind : spec.kinds) {
     options.kinds.push_back(kind.key);
     options.kinds.push_back(kind.value);

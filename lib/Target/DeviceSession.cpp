@@ -86,19 +86,24 @@ static std::vector<rt::KernelFn> findKernels(const HostProgram &program,
 }
 
 static llvm::Expected<cuda::DecodeCode>
-compileKinds(MLIRContext &context, DecodeSpec spec,
-             const std::vector<rt::UnitKind> &kinds) {
+compileKinds(MLIRContext &context, const Assembler &assembler, DecodeSpec spec,
+             int64_t rows, const std::vector<rt::UnitKind> &kinds) {
+  spec.rows = rows;
   spec.kinds = kinds;
   auto kernel = compileDecode(context, spec);
   if (!kernel)
     return kernel.takeError();
-  return cuda::DecodeCode{std::move(kernel->ptx), std::move(kernel->name),
+  auto code = assembler.assemble(std::move(kernel->ptx), spec.chip);
+  if (!code)
+    return code.takeError();
+  return cuda::DecodeCode{std::move(*code), std::move(kernel->name),
                           kernel->threads, kernel->sharedBytes};
 }
 
 llvm::Expected<cuda::DeviceCacheCode>
 DeviceSession::compile(MLIRContext &context, const HostProgram &program,
-                       const std::string &chip) const {
+                       const std::string &chip,
+                       const Assembler &assembler) const {
   cuda::DeviceCacheCode code;
   code.append = findKernels(program, "append");
   code.attend = findKernels(program, "attend");
@@ -108,7 +113,10 @@ DeviceSession::compile(MLIRContext &context, const HostProgram &program,
   auto compiled = compileWriters(context, spec);
   if (!compiled)
     return compiled.takeError();
-  code.writers = {std::move(compiled->ptx), std::move(compiled->threads)};
+  auto writersCode = assembler.assemble(std::move(compiled->ptx), chip);
+  if (!writersCode)
+    return writersCode.takeError();
+  code.writers = {std::move(*writersCode), std::move(compiled->threads)};
   code.slotBytes = ::pmkvq::DeviceImage(shape, nullptr, nullptr).slotBytes();
   for (int32_t level : rt::kLadder)
     code.kinds.push_back({level, level});
@@ -121,11 +129,13 @@ DeviceSession::compile(MLIRContext &context, const HostProgram &program,
     if (known == variants.end())
       variants.push_back(std::move(layer));
   }
-  code.decode = [&context, variants = std::move(variants)](
-                    int32_t variant, const std::vector<rt::UnitKind> &kinds)
+  code.decode = [&context, assembler, variants = std::move(variants)](
+                    int32_t variant, int64_t rows,
+                    const std::vector<rt::UnitKind> &kinds)
       -> rt::Result<cuda::DecodeCode> {
     auto kernel =
-        compileKinds(context, variants[static_cast<size_t>(variant)], kinds);
+        compileKinds(context, assembler, variants[static_cast<size_t>(variant)],
+                     rows, kinds);
     if (!kernel)
       return rt::Status(rt::StatusCode::Unimplemented,
                         llvm::toString(kernel.takeError()));

@@ -32,7 +32,6 @@ struct RowAttention {
   ScaleOp scale;
   CacheType cache;
 
-  int64_t queries() { return scale.getType().getQueries(); }
   int64_t group() { return load.getGroup(); }
 };
 
@@ -45,6 +44,11 @@ public:
     if (kinds.size() % 2 || !llvm::all_of(kinds, rt::isLevel)) {
       getOperation().emitError("expected kinds to be pairs of levels of 16, 8, "
                                "4 or 2");
+      return signalPassFailure();
+    }
+    if (rows < 1 || rows > rt::kMaxSegmentRows) {
+      getOperation().emitError("expected 1 to ")
+          << rt::kMaxSegmentRows << " rows of queries, got " << rows.getValue();
       return signalPassFailure();
     }
     for (KernelOp kernel : attentionKernels(getOperation()))
@@ -109,21 +113,23 @@ private:
   void buildSegment(ImplicitLocOpBuilder &b, ForSegmentOp segments,
                     Value queries, Value results, RowAttention &paged) {
     MLIRContext *context = b.getContext();
-    Block *body = b.createBlock(
-        &segments.getBody(), {},
-        {SegmentType::get(context), b.getIndexType(), b.getIndexType()},
-        {b.getLoc(), b.getLoc(), b.getLoc()});
+    Block *body = b.createBlock(&segments.getBody(), {},
+                                {SegmentType::get(context), b.getIndexType(),
+                                 b.getIndexType(), b.getIndexType()},
+                                SmallVector<Location>(4, b.getLoc()));
     Value segment = body->getArgument(0), row = body->getArgument(1),
-          head = body->getArgument(2);
-    Value one = arith::ConstantIndexOp::create(b, 1);
-    Value q = LoadRowsOp::create(b, paged.load.getType(), queries, row, head,
-                                 one, paged.group());
+          count = body->getArgument(2), head = body->getArgument(3);
+    const int64_t queryCount = paged.group() * rows;
+    auto type =
+        RowsType::get(context, queryCount, paged.load.getType().getWidth());
+    Value q =
+        LoadRowsOp::create(b, type, queries, row, head, count, paged.group());
     Value by = b.clone(*paged.scale.getBy().getDefiningOp())->getResult(0);
     if (paged.rotate)
       q = HadamardOp::create(b, q);
     q = ScaleOp::create(b, q, by);
     int64_t headDim = paged.cache.getHeadDim();
-    auto stateType = SoftmaxType::get(context, paged.queries(), headDim);
+    auto stateType = SoftmaxType::get(context, queryCount, headDim);
     Value init = SoftmaxInitOp::create(b, stateType);
     SmallVector<rt::UnitKind> kinds = kindsOf(paged.cache);
     SmallVector<int64_t> levels;
@@ -136,7 +142,7 @@ private:
       buildUnit(b, region, kind, paged.cache, stateType, q, paged.group());
     b.setInsertionPointAfter(units);
     StoreMergedOp::create(b, units.getResult(), segment, results, row, head,
-                          paged.group());
+                          count, paged.group());
     YieldOp::create(b);
   }
 
@@ -160,8 +166,7 @@ private:
     Value scores = ScoresOp::create(b, scoresType, q, block->getArgument(2));
     // Only fixed areas have tokens that do not count, and these are raw.
     if (kind == rt::UnitKind{16, 16})
-      scores = CausalMaskOp::create(b, scores, block->getArgument(1),
-                                    stateType.getQueries());
+      scores = CausalMaskOp::create(b, scores, block->getArgument(1), group);
     auto update = SoftmaxUpdateOp::create(b, block->getArgument(0), scores);
     Value next = AccumulateOp::create(b, update.getNext(), update.getWeights(),
                                       block->getArgument(3));

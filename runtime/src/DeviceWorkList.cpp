@@ -81,9 +81,10 @@ Status pmkvq::rt::addPageUnits(const PageEntry &page, int64_t headDim,
 
 Status pmkvq::rt::addFixedUnits(int64_t keyOffset, int64_t valueOffset,
                                 int32_t tokens, int64_t headDim,
-                                std::vector<UnitTask> &units) {
+                                std::vector<UnitTask> &units,
+                                int32_t moreRows) {
   constexpr UnitKind kind{16, 16};
-  for (int32_t token = 0; token < tokens; token += kind.tokens()) {
+  for (int32_t token = 0; token < tokens + moreRows; token += kind.tokens()) {
     int64_t bytes = token * headDim * 2;
     UnitTask unit = {};
     unit.info =
@@ -192,10 +193,11 @@ static Status layOut(const std::vector<RowCut> &rows, DeviceWorkList &list) {
       (units + kUnitTaskPadding) * static_cast<int64_t>(sizeof(UnitTask));
   // Rows begin at lines of the cache.
   bytes = (bytes + 127) / 128 * 128;
-  if (bytes > std::numeric_limits<uint32_t>::max())
+  if (units > kMaxSegmentUnits)
     return {StatusCode::InvalidArgument,
-            "a row of the work list takes " + std::to_string(bytes) +
-                " bytes, expected below 4 GiB; use more thread blocks"};
+            "a row of the work list has " + std::to_string(units) +
+                " units, expected at most " + std::to_string(kMaxSegmentUnits) +
+                "; use more thread blocks"};
   list.rows = static_cast<int32_t>(rows.size());
   list.rowBytes = static_cast<uint32_t>(bytes);
   list.segmentsPerRow = static_cast<uint32_t>(segments);
@@ -203,9 +205,25 @@ static Status layOut(const std::vector<RowCut> &rows, DeviceWorkList &list) {
   return {};
 }
 
+static Status checkQueries(const std::vector<PairQueries> &queries,
+                           size_t pairs) {
+  if (!queries.empty() && queries.size() != pairs)
+    return {StatusCode::InvalidArgument,
+            "expected queries of " + std::to_string(pairs) + " pairs, got " +
+                std::to_string(queries.size())};
+  for (const PairQueries &whose : queries)
+    if (whose.moreRows < 0 || whose.moreRows >= kMaxSegmentRows)
+      return {StatusCode::InvalidArgument,
+              "a pair has " + std::to_string(whose.moreRows + 1) +
+                  " rows of queries, expected 1 to " +
+                  std::to_string(kMaxSegmentRows)};
+  return {};
+}
+
 /// Writes a row's segments and units.  `seen` counts the shares of each pair.
 static void writeRow(const RowCut &row,
                      const std::vector<std::vector<UnitTask>> &pairs,
+                     const std::vector<PairQueries> &queries,
                      const std::vector<std::pair<uint32_t, uint16_t>> &partials,
                      const UnitCosts &costs, uint32_t segmentsPerRow,
                      std::vector<uint16_t> &seen, uint8_t *at) {
@@ -218,8 +236,15 @@ static void writeRow(const RowCut &row,
   for (const Run &run : row) {
     auto [first, shares] = partials[run.pair];
     size_t count = run.end - run.begin;
-    WorkSegment segment = {run.pair, static_cast<uint32_t>(count),
-                           seen[run.pair]++, shares, first};
+    PairQueries whose =
+        queries.empty() ? PairQueries{run.pair, 0} : queries[run.pair];
+    WorkSegment segment = {};
+    segment.pair = whose.pair;
+    segment.units = static_cast<uint32_t>(count) & kMaxSegmentUnits;
+    segment.moreRows = static_cast<uint32_t>(whose.moreRows) & 0xff;
+    segment.share = seen[run.pair]++;
+    segment.shares = shares;
+    segment.partial = first;
     std::memcpy(segmentAt, &segment, sizeof(segment));
     segmentAt += sizeof(segment);
     std::vector<UnitTask> units =
@@ -231,12 +256,15 @@ static void writeRow(const RowCut &row,
 
 Result<DeviceWorkList>
 pmkvq::rt::buildDeviceWorkList(const std::vector<std::vector<UnitTask>> &pairs,
-                               int32_t blocks, const UnitCosts &costs) {
+                               int32_t blocks, const UnitCosts &costs,
+                               const std::vector<PairQueries> &queries) {
   constexpr int32_t maxBlocks = std::numeric_limits<uint16_t>::max();
   if (blocks < 1 || blocks > maxBlocks)
     return Status(StatusCode::InvalidArgument,
                   "expected 1 to " + std::to_string(maxBlocks) +
                       " thread blocks, got " + std::to_string(blocks));
+  if (Status status = checkQueries(queries, pairs.size()); !status.ok())
+    return status;
   for (size_t pair = 0; pair < pairs.size(); ++pair)
     if (pairs[pair].empty())
       return Status(StatusCode::InvalidArgument,
@@ -251,7 +279,7 @@ pmkvq::rt::buildDeviceWorkList(const std::vector<std::vector<UnitTask>> &pairs,
   auto partials = numberPartials(rows, pairs.size(), list.partials);
   std::vector<uint16_t> seen(pairs.size());
   for (size_t r = 0; r < rows.size(); ++r)
-    writeRow(rows[r], pairs, partials, costs, list.segmentsPerRow, seen,
-             list.bytes.data() + r * list.rowBytes);
+    writeRow(rows[r], pairs, queries, partials, costs, list.segmentsPerRow,
+             seen, list.bytes.data() + r * list.rowBytes);
   return list;
 }

@@ -144,3 +144,24 @@ func.func @shares(%out: !llvm.ptr<1>, %partials: !llvm.ptr<1>, %pair: i32, %shar
     group 4 head_dim 128 : !llvm.ptr<1>, !llvm.ptr<1>
   return
 }
+
+// Several rows of queries: those that exist, each with its own place, and
+// perhaps none of a share's tokens are seen by the first.
+// CHECK-LABEL: func @rows
+// CHECK-SAME: (%{{.*}}: !llvm.ptr<1>, %{{.*}}: !llvm.ptr<1>, %[[I:[^:]*]]: i32, %[[MORE:[^:]*]]: i32)
+func.func @rows(%out: !llvm.ptr<1>, %partials: !llvm.ptr<1>, %i: i32, %more: i32) {
+  // CHECK: %[[TINY:.*]] = arith.constant 7.88860905E-31 : f32
+  // CHECK: %[[QUERY:.*]] = arith.divui %{{.*}}, %c128_i32
+  // CHECK: %[[ROWS:.*]] = arith.addi %[[MORE]], %c1_i32
+  // CHECK: %[[COUNT:.*]] = arith.muli %[[ROWS]], %c2_i32
+  // CHECK: %[[EXISTS:.*]] = arith.cmpi ult, %[[QUERY]], %[[COUNT]]
+  // CHECK: scf.if %[[EXISTS]] {
+  // CHECK: %[[SUM:.*]] = llvm.intr.maxnum(%{{.*}}, %[[TINY]]) : (f32, f32) -> f32
+  // CHECK-NEXT: rcp.approx.ftz.f"(%[[SUM]])
+  // 6 queries from row to row, of which 2 are this head's.
+  // CHECK: %[[ROW:.*]] = arith.divui %[[QUERY]], %c2_i32
+  // CHECK: arith.muli %[[ROW]], %c512_i32
+  pmkvq.merge_shares pair %i shares %i partial %i from %partials to %out
+    group 2 rows 4 more %more stride 6 head_dim 128 : !llvm.ptr<1>, !llvm.ptr<1>
+  return
+}

@@ -12,11 +12,10 @@
 
 pmkvq.kernel @decode(%work: !pmkvq.work, %in: memref<?x10x128xf32>,
                      %out: memref<?x10x128xf32>, %block: index) -> i1 {
-  %one = arith.constant 1 : index
   %scale = arith.constant dense<0.125> : vector<128xf32>
   pmkvq.for_segment %work[%block] kv_heads 2 {
-  ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
-    %rows = pmkvq.load_rows %in[%row, %head] count %one group 5 : memref<?x10x128xf32> -> !q
+  ^bb0(%segment: !pmkvq.segment, %row: index, %count: index, %head: index):
+    %rows = pmkvq.load_rows %in[%row, %head] count %count group 5 : memref<?x10x128xf32> -> !q
     %q = pmkvq.scale %rows, %scale : !q, vector<128xf32>
     %init = pmkvq.softmax_init : !state
     %r = pmkvq.for_unit %segment from %init kinds [4, 4] : !state {
@@ -26,7 +25,7 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %in: memref<?x10x128xf32>,
       %u = pmkvq.accumulate %t, %w, %v : !state, !pmkvq.rows<5, 64>, !v4
       pmkvq.yield %u : !state
     }
-    pmkvq.store_merged %r of %segment, %out[%row, %head] group 5 : !state, memref<?x10x128xf32>
+    pmkvq.store_merged %r of %segment, %out[%row, %head] count %count group 5 : !state, memref<?x10x128xf32>
   }
   %ok = arith.constant true
   pmkvq.return %ok
@@ -84,11 +83,10 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %in: memref<?x10x128xf32>,
 
 pmkvq.kernel @raw(%work: !pmkvq.work, %in: memref<?x16x128xf32>,
                   %out: memref<?x16x128xf32>, %block: index) -> i1 {
-  %one = arith.constant 1 : index
   %scale = arith.constant dense<0.125> : vector<128xf32>
   pmkvq.for_segment %work[%block] kv_heads 2 {
-  ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
-    %rows = pmkvq.load_rows %in[%row, %head] count %one group 8 : memref<?x16x128xf32> -> !q8
+  ^bb0(%segment: !pmkvq.segment, %row: index, %count: index, %head: index):
+    %rows = pmkvq.load_rows %in[%row, %head] count %count group 8 : memref<?x16x128xf32> -> !q8
     %q = pmkvq.scale %rows, %scale : !q8, vector<128xf32>
     %init = pmkvq.softmax_init : !state8
     %r = pmkvq.for_unit %segment from %init kinds [16, 16] : !state8 {
@@ -98,7 +96,7 @@ pmkvq.kernel @raw(%work: !pmkvq.work, %in: memref<?x16x128xf32>,
       %u = pmkvq.accumulate %t, %w, %v : !state8, !pmkvq.rows<8, 16>, !v16
       pmkvq.yield %u : !state8
     }
-    pmkvq.store_merged %r of %segment, %out[%row, %head] group 8 : !state8, memref<?x16x128xf32>
+    pmkvq.store_merged %r of %segment, %out[%row, %head] count %count group 8 : !state8, memref<?x16x128xf32>
   }
   %ok = arith.constant true
   pmkvq.return %ok

@@ -12,11 +12,10 @@
 
 pmkvq.kernel @decode(%work: !pmkvq.work, %in: memref<?x8x128xf32>,
                      %out: memref<?x8x128xf32>, %block: index) -> i1 {
-  %one = arith.constant 1 : index
   %scale = arith.constant dense<0.125> : vector<128xf32>
   pmkvq.for_segment %work[%block] kv_heads 2 {
-  ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
-    %rows = pmkvq.load_rows %in[%row, %head] count %one group 4 : memref<?x8x128xf32> -> !q
+  ^bb0(%segment: !pmkvq.segment, %row: index, %count: index, %head: index):
+    %rows = pmkvq.load_rows %in[%row, %head] count %count group 4 : memref<?x8x128xf32> -> !q
     %q = pmkvq.scale %rows, %scale : !q, vector<128xf32>
     %init = pmkvq.softmax_init : !state
     %r = pmkvq.for_unit %segment from %init kinds [16, 4, 2, 16] : !state {
@@ -32,7 +31,7 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %in: memref<?x8x128xf32>,
       %u = pmkvq.accumulate %t, %w, %v : !state, !x, !v16
       pmkvq.yield %u : !state
     }
-    pmkvq.store_merged %r of %segment, %out[%row, %head] group 4 : !state, memref<?x8x128xf32>
+    pmkvq.store_merged %r of %segment, %out[%row, %head] count %count group 4 : !state, memref<?x8x128xf32>
   }
   %ok = arith.constant true
   pmkvq.return %ok

@@ -8,10 +8,9 @@
 !v = !pmkvq.tile<value, 4, 64, 96, <per_token>>
 // expected-error @+1 {{has a head_dim of 96; a GPU supports 64, 128 and 256, of which 32 tokens at 2 bits fill whole vectors}}
 pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x96xf32>, %block: index) -> i1 {
-  %one = arith.constant 1 : index
   pmkvq.for_segment %work[%block] kv_heads 2 {
-  ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
-    %rows = pmkvq.load_rows %m[%row, %head] count %one group 4 : memref<?x8x96xf32> -> !q
+  ^bb0(%segment: !pmkvq.segment, %row: index, %count: index, %head: index):
+    %rows = pmkvq.load_rows %m[%row, %head] count %count group 4 : memref<?x8x96xf32> -> !q
     %by = arith.constant dense<0.125> : vector<96xf32>
     %q = pmkvq.scale %rows, %by : !q, vector<96xf32>
     %init = pmkvq.softmax_init : !state
@@ -22,7 +21,7 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x96xf32>, %block: index) 
       %u = pmkvq.accumulate %t, %w, %v : !state, !pmkvq.rows<4, 64>, !v
       pmkvq.yield %u : !state
     }
-    pmkvq.store_merged %r of %segment, %m[%row, %head] group 4 : !state, memref<?x8x96xf32>
+    pmkvq.store_merged %r of %segment, %m[%row, %head] count %count group 4 : !state, memref<?x8x96xf32>
   }
   %ok = arith.constant true
   pmkvq.return %ok
@@ -37,10 +36,9 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x96xf32>, %block: index) 
 !v = !pmkvq.tile<value, 4, 64, 128, <per_token>>
 // expected-error @+1 {{has 17 queries a kv head; a GPU supports up to 16}}
 pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x34x128xf32>, %block: index) -> i1 {
-  %one = arith.constant 1 : index
   pmkvq.for_segment %work[%block] kv_heads 2 {
-  ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
-    %rows = pmkvq.load_rows %m[%row, %head] count %one group 17 : memref<?x34x128xf32> -> !q
+  ^bb0(%segment: !pmkvq.segment, %row: index, %count: index, %head: index):
+    %rows = pmkvq.load_rows %m[%row, %head] count %count group 17 : memref<?x34x128xf32> -> !q
     %by = arith.constant dense<0.125> : vector<128xf32>
     %q = pmkvq.scale %rows, %by : !q, vector<128xf32>
     %init = pmkvq.softmax_init : !state
@@ -51,7 +49,7 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x34x128xf32>, %block: index
       %u = pmkvq.accumulate %t, %w, %v : !state, !pmkvq.rows<17, 64>, !v
       pmkvq.yield %u : !state
     }
-    pmkvq.store_merged %r of %segment, %m[%row, %head] group 17 : !state, memref<?x34x128xf32>
+    pmkvq.store_merged %r of %segment, %m[%row, %head] count %count group 17 : !state, memref<?x34x128xf32>
   }
   %ok = arith.constant true
   pmkvq.return %ok
@@ -66,10 +64,9 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x34x128xf32>, %block: index
 !v = !pmkvq.tile<value, 4, 64, 128, <per_token>>
 // expected-error @+1 {{expected queries times a constant}}
 pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index) -> i1 {
-  %one = arith.constant 1 : index
   pmkvq.for_segment %work[%block] kv_heads 2 {
-  ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
-    %rows = pmkvq.load_rows %m[%row, %head] count %one group 4 : memref<?x8x128xf32> -> !q
+  ^bb0(%segment: !pmkvq.segment, %row: index, %count: index, %head: index):
+    %rows = pmkvq.load_rows %m[%row, %head] count %count group 4 : memref<?x8x128xf32> -> !q
     %by = arith.constant dense<"0x0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F0000803F00000040"> : vector<128xf32>
     %q = pmkvq.scale %rows, %by : !q, vector<128xf32>
     %init = pmkvq.softmax_init : !state
@@ -80,7 +77,7 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index)
       %u = pmkvq.accumulate %t, %w, %v : !state, !pmkvq.rows<4, 64>, !v
       pmkvq.yield %u : !state
     }
-    pmkvq.store_merged %r of %segment, %m[%row, %head] group 4 : !state, memref<?x8x128xf32>
+    pmkvq.store_merged %r of %segment, %m[%row, %head] count %count group 4 : !state, memref<?x8x128xf32>
   }
   %ok = arith.constant true
   pmkvq.return %ok

@@ -10,8 +10,8 @@
 pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index) -> i1 {
   %one = arith.constant 1 : index
   pmkvq.for_segment %work[%block] kv_heads 2 {
-  ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
-    %rows = pmkvq.load_rows %m[%row, %head] count %one group 4 : memref<?x8x128xf32> -> !q
+  ^bb0(%segment: !pmkvq.segment, %row: index, %count: index, %head: index):
+    %rows = pmkvq.load_rows %m[%row, %head] count %count group 4 : memref<?x8x128xf32> -> !q
     %by = arith.constant dense<0.125> : vector<128xf32>
     %q = pmkvq.scale %rows, %by : !q, vector<128xf32>
     %init = pmkvq.softmax_init : !state
@@ -22,7 +22,7 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index)
       %u = pmkvq.accumulate %t, %w, %v : !state, !pmkvq.rows<4, 64>, !v
       pmkvq.yield %u : !state
     }
-    pmkvq.store_merged %r of %segment, %m[%row, %head] group 4 : !state, memref<?x8x128xf32>
+    pmkvq.store_merged %r of %segment, %m[%row, %head] count %count group 4 : !state, memref<?x8x128xf32>
   }
   %ok = arith.constant true
   pmkvq.return %ok
@@ -39,8 +39,8 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index)
 pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index) -> i1 {
   %one = arith.constant 1 : index
   pmkvq.for_segment %work[%block] kv_heads 2 {
-  ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
-    %rows = pmkvq.load_rows %m[%row, %head] count %one group 4 : memref<?x8x128xf32> -> !q
+  ^bb0(%segment: !pmkvq.segment, %row: index, %count: index, %head: index):
+    %rows = pmkvq.load_rows %m[%row, %head] count %count group 4 : memref<?x8x128xf32> -> !q
     %by = arith.constant dense<0.125> : vector<128xf32>
     %q = pmkvq.scale %rows, %by : !q, vector<128xf32>
     %init = pmkvq.softmax_init : !state
@@ -51,7 +51,7 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index)
       %u = pmkvq.accumulate %t, %w, %v : !state, !pmkvq.rows<4, 64>, !v
       pmkvq.yield %u : !state
     }
-    pmkvq.store_merged %r of %segment, %m[%row, %head] group 4 : !state, memref<?x8x128xf32>
+    pmkvq.store_merged %r of %segment, %m[%row, %head] count %count group 4 : !state, memref<?x8x128xf32>
   }
   %ok = arith.constant true
   pmkvq.return %ok
@@ -69,8 +69,8 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index)
 pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index) -> i1 {
   %one = arith.constant 1 : index
   pmkvq.for_segment %work[%block] kv_heads 2 {
-  ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
-    %rows = pmkvq.load_rows %m[%row, %head] count %one group 4 : memref<?x8x128xf32> -> !q
+  ^bb0(%segment: !pmkvq.segment, %row: index, %count: index, %head: index):
+    %rows = pmkvq.load_rows %m[%row, %head] count %count group 4 : memref<?x8x128xf32> -> !q
     %by = arith.constant dense<0.125> : vector<128xf32>
     %q = pmkvq.scale %rows, %by : !q, vector<128xf32>
     %init = pmkvq.softmax_init : !state
@@ -88,7 +88,7 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index)
       %u = pmkvq.accumulate %t, %w, %v : !state, !pmkvq.rows<4, 64>, !v
       pmkvq.yield %u : !state
     }
-    pmkvq.store_merged %r of %segment, %m[%row, %head] group 4 : !state, memref<?x8x128xf32>
+    pmkvq.store_merged %r of %segment, %m[%row, %head] count %count group 4 : !state, memref<?x8x128xf32>
   }
   %ok = arith.constant true
   pmkvq.return %ok
@@ -104,8 +104,8 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index)
 pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index) -> i1 {
   %one = arith.constant 1 : index
   pmkvq.for_segment %work[%block] kv_heads 2 {
-  ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
-    %rows = pmkvq.load_rows %m[%row, %head] count %one group 4 : memref<?x8x128xf32> -> !q
+  ^bb0(%segment: !pmkvq.segment, %row: index, %count: index, %head: index):
+    %rows = pmkvq.load_rows %m[%row, %head] count %count group 4 : memref<?x8x128xf32> -> !q
     %by = arith.constant dense<0.125> : vector<128xf32>
     %q = pmkvq.scale %rows, %by : !q, vector<128xf32>
     %init = pmkvq.softmax_init : !state
@@ -118,7 +118,7 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index)
       %u = pmkvq.accumulate %t, %w, %v : !state, !pmkvq.rows<4, 64>, !v
       pmkvq.yield %u : !state
     }
-    pmkvq.store_merged %r of %segment, %m[%row, %head] group 4 : !state, memref<?x8x128xf32>
+    pmkvq.store_merged %r of %segment, %m[%row, %head] count %count group 4 : !state, memref<?x8x128xf32>
   }
   %ok = arith.constant true
   pmkvq.return %ok
@@ -135,9 +135,9 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index)
 pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index) -> i1 {
   %one = arith.constant 1 : index
   pmkvq.for_segment %work[%block] kv_heads 2 {
-  ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
-    %more = pmkvq.load_rows %m[%head, %head] count %one group 4 : memref<?x8x128xf32> -> !q
-    %rows = pmkvq.load_rows %m[%row, %head] count %one group 4 : memref<?x8x128xf32> -> !q
+  ^bb0(%segment: !pmkvq.segment, %row: index, %count: index, %head: index):
+    %more = pmkvq.load_rows %m[%head, %head] count %count group 4 : memref<?x8x128xf32> -> !q
+    %rows = pmkvq.load_rows %m[%row, %head] count %count group 4 : memref<?x8x128xf32> -> !q
     %by = arith.constant dense<0.125> : vector<128xf32>
     %q = pmkvq.scale %rows, %by : !q, vector<128xf32>
     %init = pmkvq.softmax_init : !state
@@ -153,7 +153,7 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index)
       %u = pmkvq.accumulate %t, %w, %v : !state, !x, !v
       pmkvq.yield %u : !state
     }
-    pmkvq.store_merged %r of %segment, %m[%row, %head] group 4 : !state, memref<?x8x128xf32>
+    pmkvq.store_merged %r of %segment, %m[%row, %head] count %count group 4 : !state, memref<?x8x128xf32>
   }
   %ok = arith.constant true
   pmkvq.return %ok
@@ -170,8 +170,8 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index)
 pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index) -> i1 {
   %one = arith.constant 1 : index
   pmkvq.for_segment %work[%block] kv_heads 2 {
-  ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
-    %rows = pmkvq.load_rows %m[%row, %head] count %one group 4 : memref<?x8x128xf32> -> !q
+  ^bb0(%segment: !pmkvq.segment, %row: index, %count: index, %head: index):
+    %rows = pmkvq.load_rows %m[%row, %head] count %count group 4 : memref<?x8x128xf32> -> !q
     %by = arith.constant dense<0.125> : vector<128xf32>
     %q = pmkvq.scale %rows, %by : !q, vector<128xf32>
     %bias = arith.constant dense<[1.0, 2.0, 3.0, 4.0]> : vector<4xf32>
@@ -186,7 +186,7 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index)
       %u = pmkvq.accumulate %t, %w, %v : !state, !x, !v
       pmkvq.yield %u : !state
     }
-    pmkvq.store_merged %r of %segment, %m[%row, %head] group 4 : !state, memref<?x8x128xf32>
+    pmkvq.store_merged %r of %segment, %m[%row, %head] count %count group 4 : !state, memref<?x8x128xf32>
   }
   %ok = arith.constant true
   pmkvq.return %ok
@@ -203,8 +203,8 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index)
 pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index) -> i1 {
   %one = arith.constant 1 : index
   pmkvq.for_segment %work[%block] kv_heads 2 {
-  ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
-    %rows = pmkvq.load_rows %m[%row, %head] count %one group 4 : memref<?x8x128xf32> -> !q
+  ^bb0(%segment: !pmkvq.segment, %row: index, %count: index, %head: index):
+    %rows = pmkvq.load_rows %m[%row, %head] count %count group 4 : memref<?x8x128xf32> -> !q
     %by = arith.constant dense<0.125> : vector<128xf32>
     %q = pmkvq.scale %rows, %by : !q, vector<128xf32>
     %init = pmkvq.softmax_init : !state
@@ -217,7 +217,7 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index)
       %u = pmkvq.accumulate %t, %w, %v : !state, !x, !v
       pmkvq.yield %u : !state
     }
-    pmkvq.store_merged %r of %segment, %m[%row, %head] group 4 : !state, memref<?x8x128xf32>
+    pmkvq.store_merged %r of %segment, %m[%row, %head] count %count group 4 : !state, memref<?x8x128xf32>
   }
   %ok = arith.constant true
   pmkvq.return %ok
@@ -234,8 +234,8 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index)
 pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index) -> i1 {
   %one = arith.constant 1 : index
   pmkvq.for_segment %work[%block] kv_heads 2 {
-  ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
-    %rows = pmkvq.load_rows %m[%row, %head] count %one group 4 : memref<?x8x128xf32> -> !q
+  ^bb0(%segment: !pmkvq.segment, %row: index, %count: index, %head: index):
+    %rows = pmkvq.load_rows %m[%row, %head] count %count group 4 : memref<?x8x128xf32> -> !q
     %by = arith.constant dense<0.125> : vector<128xf32>
     %q = pmkvq.scale %rows, %by : !q, vector<128xf32>
     %other = pmkvq.softmax_init : !state
@@ -248,7 +248,7 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %m: memref<?x8x128xf32>, %block: index)
       %u = pmkvq.accumulate %t, %w, %v : !state, !x, !v
       pmkvq.yield %u : !state
     }
-    pmkvq.store_merged %r of %segment, %m[%row, %head] group 4 : !state, memref<?x8x128xf32>
+    pmkvq.store_merged %r of %segment, %m[%row, %head] count %count group 4 : !state, memref<?x8x128xf32>
   }
   %ok = arith.constant true
   pmkvq.return %ok

@@ -10,18 +10,17 @@
 
 pmkvq.kernel @decode(%work: !pmkvq.work, %in: memref<?x6x128xf32>,
                      %out: memref<?x6x128xf32>, %block: index) -> i1 {
-  %one = arith.constant 1 : index
   %scale = arith.constant dense<0.125> : vector<128xf32>
   pmkvq.for_segment %work[%block] kv_heads 2 {
-  ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
-    %rows = pmkvq.load_rows %in[%row, %head] count %one group 3 : memref<?x6x128xf32> -> !q
+  ^bb0(%segment: !pmkvq.segment, %row: index, %count: index, %head: index):
+    %rows = pmkvq.load_rows %in[%row, %head] count %count group 3 : memref<?x6x128xf32> -> !q
     %q = pmkvq.scale %rows, %scale : !q, vector<128xf32>
     %init = pmkvq.softmax_init : !state
     %r = pmkvq.for_unit %segment from %init kinds [16, 16] : !state {
     ^bb0(%s: !state, %tokens: index, %k: !k, %v: !v):
       pmkvq.yield %s : !state
     }
-    pmkvq.store_merged %r of %segment, %out[%row, %head] group 3 : !state, memref<?x6x128xf32>
+    pmkvq.store_merged %r of %segment, %out[%row, %head] count %count group 3 : !state, memref<?x6x128xf32>
   }
   %ok = arith.constant true
   pmkvq.return %ok

@@ -128,7 +128,7 @@ func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %n: i32, %l: i1, %p: i64) {
 
 // merge_warps C1.
 func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
-  // expected-error @+1 {{(C1) expected a group of 1 to 16, got 17}}
+  // expected-error @+1 {{(C1) expected 1 to 16 queries, got 17}}
   pmkvq.merge_warps pair %i shares %i partial %i (%x, %x, %x, %x) through %s to %g, %g
     group 17 head_dim 128 ring_bytes 256 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
   return
@@ -158,7 +158,7 @@ func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
 
 // merge_shares C1.
 func.func @f(%g: !llvm.ptr<1>, %i: i32) {
-  // expected-error @+1 {{(C1) expected a group of 1 to 16, got 0}}
+  // expected-error @+1 {{(C1) expected 1 to 16 queries, got 0}}
   pmkvq.merge_shares pair %i shares %i partial %i from %g to %g group 0 head_dim 128
     : !llvm.ptr<1>, !llvm.ptr<1>
   return
@@ -170,6 +170,36 @@ func.func @f(%g: !llvm.ptr<1>, %i: i32) {
 func.func @f(%g: !llvm.ptr<1>, %i: i32) {
   // expected-error @+1 {{(C2) expected a head_dim that 32 divides, got 80}}
   pmkvq.merge_shares pair %i shares %i partial %i from %g to %g group 4 head_dim 80
+    : !llvm.ptr<1>, !llvm.ptr<1>
+  return
+}
+
+// -----
+
+// merge_warps C1: rows of queries count, too.
+func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
+  // expected-error @+1 {{(C1) expected 1 to 16 queries, got 20}}
+  pmkvq.merge_warps pair %i shares %i partial %i (%x, %x, %x, %x) through %s to %g, %g
+    group 4 rows 5 more %i stride 8 head_dim 128 ring_bytes 256 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+  return
+}
+
+// -----
+
+// merge_warps C3.
+func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
+  // expected-error @+1 {{(C3) expected all of rows, more and stride, or none}}
+  pmkvq.merge_warps pair %i shares %i partial %i (%x, %x, %x, %x) through %s to %g, %g
+    group 2 rows 2 more %i head_dim 128 ring_bytes 256 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+  return
+}
+
+// -----
+
+// merge_shares C3.
+func.func @f(%g: !llvm.ptr<1>, %i: i32) {
+  // expected-error @+1 {{(C3) expected all of rows, more and stride, or none}}
+  pmkvq.merge_shares pair %i shares %i partial %i from %g to %g group 4 stride 8 head_dim 128
     : !llvm.ptr<1>, !llvm.ptr<1>
   return
 }

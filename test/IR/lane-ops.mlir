@@ -94,5 +94,8 @@ func.func @merges(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
   // CHECK: pmkvq.merge_shares pair %[[I]] shares %[[I]] partial %[[I]] from %[[G]] to %[[G]] group 5 head_dim 128 : !llvm.ptr<1>, !llvm.ptr<1>
   pmkvq.merge_shares pair %i shares %i partial %i from %g to %g group 5 head_dim 128
     : !llvm.ptr<1>, !llvm.ptr<1>
+  // CHECK: pmkvq.merge_shares pair %[[I]] shares %[[I]] partial %[[I]] from %[[G]] to %[[G]] group 4 rows 4 more %[[I]] stride 32 head_dim 128 : !llvm.ptr<1>, !llvm.ptr<1>
+  pmkvq.merge_shares pair %i shares %i partial %i from %g to %g group 4 rows 4 more %i stride 32 head_dim 128
+    : !llvm.ptr<1>, !llvm.ptr<1>
   return
 }

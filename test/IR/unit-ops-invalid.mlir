@@ -3,7 +3,7 @@
 
 // for_segment C1.
 func.func @f(%work: !pmkvq.work, %i: index) {
-  // expected-error @+1 {{(C1) expected a region that takes a segment and two indices}}
+  // expected-error @+1 {{(C1) expected a region that takes a segment and three indices}}
   pmkvq.for_segment %work[%i] kv_heads 2 {
   ^bb0(%segment: !pmkvq.segment, %row: index):
   }
@@ -16,7 +16,7 @@ func.func @f(%work: !pmkvq.work, %i: index) {
 func.func @f(%work: !pmkvq.work, %i: index) {
   // expected-error @+1 {{(C2) expected a positive number of kv heads}}
   pmkvq.for_segment %work[%i] kv_heads 0 {
-  ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
+  ^bb0(%segment: !pmkvq.segment, %row: index, %count: index, %head: index):
   }
   return
 }
@@ -27,18 +27,18 @@ func.func @f(%work: !pmkvq.work, %i: index) {
 func.func @f(%state: !pmkvq.softmax<4, 128>, %segment: !pmkvq.segment,
              %out: memref<?x8x64xf32>, %i: index) {
   // expected-error @+1 {{(C1) expected a contiguous memref [rows, heads, 128] in f32, its heads known, got 'memref<?x8x64xf32>'}}
-  pmkvq.store_merged %state of %segment, %out[%i, %i] group 4
+  pmkvq.store_merged %state of %segment, %out[%i, %i] count %i group 4
     : !pmkvq.softmax<4, 128>, memref<?x8x64xf32>
   return
 }
 
 // -----
 
-// store_merged C1: a group that is not the state's.
+// store_merged C1: a group that does not divide the queries.
 func.func @f(%state: !pmkvq.softmax<4, 128>, %segment: !pmkvq.segment,
              %out: memref<?x8x128xf32>, %i: index) {
-  // expected-error @+1 {{(C1) expected a group of 4 queries, got 8}}
-  pmkvq.store_merged %state of %segment, %out[%i, %i] group 8
+  // expected-error @+1 {{(C1) expected a group that divides 4 queries, got 8}}
+  pmkvq.store_merged %state of %segment, %out[%i, %i] count %i group 8
     : !pmkvq.softmax<4, 128>, memref<?x8x128xf32>
   return
 }

@@ -12,8 +12,8 @@
 pmkvq.kernel @decode(%work: !pmkvq.work, %out: memref<?x8x128xf32>, %block: index) -> i1 {
   // CHECK: pmkvq.for_segment %{{.*}}[%{{.*}}] kv_heads 2 {
   pmkvq.for_segment %work[%block] kv_heads 2 {
-  // CHECK-NEXT: ^bb0(%[[SEGMENT:.*]]: !pmkvq.segment, %[[ROW:.*]]: index, %[[HEAD:.*]]: index):
-  ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
+  // CHECK-NEXT: ^bb0(%[[SEGMENT:.*]]: !pmkvq.segment, %[[ROW:.*]]: index, %[[COUNT:.*]]: index, %[[HEAD:.*]]: index):
+  ^bb0(%segment: !pmkvq.segment, %row: index, %count: index, %head: index):
     %init = pmkvq.softmax_init : !state
     // CHECK: %[[R:.*]] = pmkvq.for_unit %[[SEGMENT]] from %{{.*}} kinds [16, 16, 4, 2] : <4, 128> {
     %r = pmkvq.for_unit %segment from %init kinds [16, 16, 4, 2] : !state {
@@ -26,8 +26,8 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %out: memref<?x8x128xf32>, %block: inde
     ^bb0(%s: !state, %tokens: index, %k: !k4, %v: !v2):
       pmkvq.yield %s : !state
     }
-    // CHECK: pmkvq.store_merged %[[R]] of %[[SEGMENT]], %{{.*}}[%[[ROW]], %[[HEAD]]] group 4 : <4, 128>, memref<?x8x128xf32>
-    pmkvq.store_merged %r of %segment, %out[%row, %head] group 4 : !state, memref<?x8x128xf32>
+    // CHECK: pmkvq.store_merged %[[R]] of %[[SEGMENT]], %{{.*}}[%[[ROW]], %[[HEAD]]] count %[[COUNT]] group 4 : <4, 128>, memref<?x8x128xf32>
+    pmkvq.store_merged %r of %segment, %out[%row, %head] count %count group 4 : !state, memref<?x8x128xf32>
   }
   %ok = arith.constant true
   pmkvq.return %ok

@@ -1,6 +1,7 @@
 // Attention over pages, one row a task, becomes attention over units.
 // RUN: pmkvq-opt %s -split-input-file --pmkvq-split-units | FileCheck %s
 // RUN: pmkvq-opt %s -split-input-file --pass-pipeline="builtin.module(pmkvq-split-units{kinds=16,16,4,2,16,2})" | FileCheck %s --check-prefix=KINDS
+// RUN: pmkvq-opt %s -split-input-file --pass-pipeline="builtin.module(pmkvq-split-units{rows=4})" | FileCheck %s --check-prefix=MANY
 
 !kv = !pmkvq.cache<kv_heads = 2, head_dim = 128, key = <per_channel>, value = <per_token>, ladder = [16, 8, 4, 2]>
 // CHECK-LABEL: kernel @attend
@@ -20,8 +21,8 @@ pmkvq.kernel @attend(%c: !kv, %batch: !pmkvq.batch, %in: memref<?x8x128xf32>, %t
 }
 // A thread block takes segments; queries are loaded once a segment.
 // CHECK: pmkvq.for_segment %{{.*}}[%[[BLOCK]]] kv_heads 2 {
-// CHECK: ^bb0(%[[SEGMENT:.*]]: !pmkvq.segment, %[[ROW:.*]]: index, %[[HEAD:.*]]: index):
-// CHECK: %[[ROWS:.*]] = pmkvq.load_rows %[[Q]][%[[ROW]], %[[HEAD]]] count %{{.*}} group 4
+// CHECK: ^bb0(%[[SEGMENT:.*]]: !pmkvq.segment, %[[ROW:.*]]: index, %[[COUNT:.*]]: index, %[[HEAD:.*]]: index):
+// CHECK: %[[ROWS:.*]] = pmkvq.load_rows %[[Q]][%[[ROW]], %[[HEAD]]] count %[[COUNT]] group 4
 // CHECK: %[[SCALED:.*]] = pmkvq.scale %[[ROWS]],
 // CHECK: %[[INIT:.*]] = pmkvq.softmax_init
 // Without the option there is a kind a level, both sides alike.
@@ -39,7 +40,7 @@ pmkvq.kernel @attend(%c: !kv, %batch: !pmkvq.batch, %in: memref<?x8x128xf32>, %t
 // CHECK: !pmkvq.tile<key, 4, 64, 128, <per_channel>>
 // CHECK: !pmkvq.tile<key, 2, 128, 128, <per_channel>>
 // What was a kernel of its own, the merge, comes last.
-// CHECK: pmkvq.store_merged %[[R]] of %[[SEGMENT]], %[[OUT]][%[[ROW]], %[[HEAD]]] group 4
+// CHECK: pmkvq.store_merged %[[R]] of %[[SEGMENT]], %[[OUT]][%[[ROW]], %[[HEAD]]] count %[[COUNT]] group 4
 
 // Mixed units have the tokens of the side that fills its block first.
 // KINDS: kinds [16, 16, 4, 2, 16, 2]
@@ -48,6 +49,11 @@ pmkvq.kernel @attend(%c: !kv, %batch: !pmkvq.batch, %in: memref<?x8x128xf32>, %t
 // Pages are whole, also with keys at level 16: no mask.
 // KINDS: !pmkvq.tile<key, 16, 16, 128>, %{{.*}}: !pmkvq.tile<value, 2, 16, 128, <per_token>>):
 // KINDS-NOT: causal_mask
+
+// Tokens that are decoded at once: rows of queries, each sees one token more.
+// MANY: %[[ROWS:.*]] = pmkvq.load_rows %{{.*}} count %[[COUNT:.*]] group 4 : memref<?x8x128xf32> -> <16, 128>
+// MANY: pmkvq.causal_mask %{{.*}} visible %{{.*}} group 4 : <16, 16>
+// MANY: pmkvq.store_merged %{{.*}} count %[[COUNT]] group 4 : <16, 128>, memref<?x8x128xf32>
 
 // -----
 

@@ -387,8 +387,8 @@ def test_help_names_every_option():
     result = run("--help")
     assert result.returncode == 0
     for option in ("prompt", "prompt-tokens", "prompts", "max-tokens", "kv-budget", "kv-bits", "schedule",
-                   "floor", "key-floor", "value-floor", "device", "cache-device", "cpu", "code-cache", "threads",
-                   "output", "dump-stages", "explain", "check", "check-tolerance", "emit", "completion"):
+                   "floor", "key-floor", "value-floor", "device", "cache-device", "cpu", "code-cache", "ptxas",
+                   "threads", "output", "dump-stages", "explain", "check", "check-tolerance", "emit", "completion"):
         assert f"--{option}" in result.stdout
 
 
@@ -445,3 +445,9 @@ class TestCodeCache:
         result = run(reasoner, "--prompt-tokens=1", "--max-tokens=2", f"--code-cache={tmp_path / 'file'}")
         assert result.returncode == 1
         assert "--code-cache: expected none or a folder" in result.stderr
+
+
+def test_an_assembler_that_is_none(reasoner):
+    result = run(reasoner, "--prompt-tokens=1", "--max-tokens=2", "--ptxas=/no/such/ptxas")
+    assert result.returncode == 1
+    assert "--ptxas: expected auto, none or an executable file, got '/no/such/ptxas'" in result.stderr

@@ -99,7 +99,8 @@ protected:
   rt::Result<bench::Errors> check(const bench::Shape &shape) {
     auto problem = bench::understand(shape);
     EXPECT_TRUE(problem.ok()) << problem.status().message();
-    StandInDecode decode(*problem);
+    StandInDecode decode(*problem,
+                         rt::segmentRows(problem->group(), problem->rows));
     behave(*problem, decode);
     return bench::checkOnDevice(open(), compiler, *problem, {});
   }
@@ -107,8 +108,7 @@ protected:
   static void behave(const bench::Problem &problem,
                      const StandInDecode &decode) {
     behaviour.decode = &decode;
-    behaviour.count = static_cast<size_t>(problem.pairs() * problem.group() *
-                                          problem.shape.headDim);
+    behaviour.count = static_cast<size_t>(problem.outputs());
   }
 
   void expectRefused(const rt::Status &status, StatusCode code,
@@ -143,6 +143,14 @@ TEST_F(BenchDeviceTest, WhatTheHostHandsOverIsTheReferencesCache) {
     }
 }
 
+TEST_F(BenchDeviceTest, SeveralQueryTokensSeeOneMoreEach) {
+  for (const char *context : {"128+2", "333+5", "121+4", "ragged:1-1500+16"}) {
+    auto errors = check(shape("4", context));
+    ASSERT_TRUE(errors.ok()) << context << ": " << errors.status().message();
+    EXPECT_LT(errors->rms, kSingle) << context;
+  }
+}
+
 TEST_F(BenchDeviceTest, KeysPerTokenAndClipsAreHeeded) {
   bench::Shape made = shape("2", "ragged:200-900");
   made.keyFormat = "<per_token, plain, clip = 0.75>";
@@ -158,7 +166,8 @@ TEST_F(BenchDeviceTest, KeysPerTokenAndClipsAreHeeded) {
 TEST_F(BenchDeviceTest, MeasuresBothWaysOfLaunchingBesideReading) {
   auto problem = bench::understand(shape("4"));
   ASSERT_TRUE(problem.ok());
-  StandInDecode decode(*problem);
+  StandInDecode decode(*problem,
+                       rt::segmentRows(problem->group(), problem->rows));
   behave(*problem, decode);
   auto rows = bench::measureOnDevice(open(), compiler, *problem);
   ASSERT_TRUE(rows.ok()) << rows.status().message();
@@ -184,7 +193,8 @@ TEST_F(BenchDeviceTest, MeasuresBothWaysOfLaunchingBesideReading) {
 TEST_F(BenchDeviceTest, LaunchesThatDisturbEachOtherAreSeen) {
   auto problem = bench::understand(shape("4"));
   ASSERT_TRUE(problem.ok());
-  StandInDecode decode(*problem);
+  StandInDecode decode(*problem,
+                       rt::segmentRows(problem->group(), problem->rows));
   behave(*problem, decode);
   behaviour.graphsForget = true;
   auto rows = bench::measureOnDevice(open(), compiler, *problem);

@@ -48,6 +48,35 @@ TEST(BenchContextTest, OthersHaveASinkAndAWindow) {
   }
 }
 
+TEST(BenchContextTest, QueryTokensFollowInOneWindow) {
+  const std::pair<const char *, std::pair<int64_t, int64_t>> cases[] = {
+      {"32768+4", {256, 4}}, {"100+16", {0, 116}}, {"241+16", {1, 129}}};
+  for (auto &[context, expected] : cases) {
+    bench::Problem problem = make(shape(context));
+    EXPECT_EQ(problem.lengths[0].pages, expected.first) << context;
+    EXPECT_EQ(problem.lengths[0].fixedTokens, expected.second) << context;
+  }
+  EXPECT_EQ(make(shape("256+1")).lengths[0].fixedTokens, 0);
+  bench::Problem ragged = make(shape("ragged:100-3000+9", "4", 20));
+  EXPECT_EQ(ragged.rows, 9);
+  for (const bench::Length &length : ragged.lengths) {
+    EXPECT_GE(length.fixedTokens, 9);
+    EXPECT_LE(length.fixedTokens, 129);
+  }
+  // Row 2 of the second sequence's last kv head.
+  EXPECT_EQ(ragged.queryPair(15, 2), (9 + 2) * 8 + 7);
+  // A session flushes before them.
+  for (auto [context, word] : {std::pair("242+16", "up to 113"),
+                               {"128+17", "1 to 16"},
+                               {"128+0", "1 to 16"},
+                               {"128+", "1 to 16"}}) {
+    auto problem = bench::understand(shape(context));
+    ASSERT_FALSE(problem.ok()) << context;
+    EXPECT_NE(problem.status().message().find(word), std::string::npos)
+        << problem.status().message();
+  }
+}
+
 TEST(BenchContextTest, RaggedLengthsReachBothEndsAndRepeat) {
   bench::Problem problem = make(shape("ragged:100-32768", "4", 20));
   EXPECT_EQ(problem.lengths[0].tokens(), 100);

@@ -11,6 +11,7 @@
 #include "mlir/IR/DialectRegistry.h"
 #include "mlir/IR/MLIRContext.h"
 #include "pmkvq/Pipelines/Pipelines.h"
+#include "pmkvq/Target/Assembler.h"
 #include "pmkvq/Target/DeviceProgram.h"
 #include "pmkvq/Target/FragmentLayout.h"
 #include "pmkvq/Target/SharedLayout.h"
@@ -39,6 +40,7 @@ struct DecodeCase {
   bool dependentLaunch = false;
   int64_t headDim = 128;
   std::string chip = "sm_90a";
+  int64_t rows = 1;
 
   std::string name() const {
     std::string text;
@@ -49,7 +51,8 @@ struct DecodeCase {
            (keysPerToken ? "PerToken" : "") +
            (dependentLaunch ? "Dependent" : "") +
            (headDim == 128 ? "" : "Dims" + std::to_string(headDim)) +
-           (chip == "sm_90a" ? "" : chip);
+           (chip == "sm_90a" ? "" : chip) +
+           (rows == 1 ? "" : "Rows" + std::to_string(rows));
   }
   DecodeSpec spec() const {
     DecodeSpec spec;
@@ -59,12 +62,13 @@ struct DecodeCase {
     spec.chip = chip;
     spec.kinds = kinds;
     spec.dependentLaunch = dependentLaunch;
+    spec.rows = rows;
     if (keysPerToken)
       spec.keyFormat = kPerToken;
     return spec;
   }
-  int sets() const { return group > 8 ? 2 : 1; }
-  int operands() const { return group > 4 ? 2 * sets() : 1; }
+  int sets() const { return group * rows > 8 ? 2 : 1; }
+  int operands() const { return group * rows > 4 ? 2 * sets() : 1; }
 };
 
 // NOLINTNEXTLINE(readability-identifier-naming): GoogleTest's name.
@@ -102,6 +106,11 @@ std::vector<DecodeCase> makeCases() {
   // States in the one slot of a ring.
   cases.push_back({{{2, 2}}, 8, false, false, 128, "sm_89"});
   cases.push_back({{{2, 2}}, 4, false, false, 256, "sm_80"});
+  // Tokens decoded at once.
+  for (auto [group, rows] : {std::pair<int64_t, int64_t>(2, 2), {3, 5}, {4, 4}})
+    for (UnitKind kind : {UnitKind{16, 16}, {4, 4}})
+      cases.push_back({{kind}, group, false, false, 128, "sm_90a", rows});
+  cases.push_back({{{2, 2}, {16, 16}}, 4, true, true, 64, "sm_90a", 2});
   cases.push_back({kEveryKind});
   cases.push_back({kEveryKind, 8, /*keysPerToken=*/true,
                    /*dependentLaunch=*/true});
@@ -279,29 +288,34 @@ int registerBudget(const DecodeCase &c) {
       c.chip != "sm_90a")
     return kRegisterLimit;
   bool isTwoOperands = c.operands() == 2;
+  // Numbers of rows, and which of them exist.
+  const int more = c.rows > 1 ? 8 : 0;
   switch (c.kinds[0].key) {
   case 2:
-    return isTwoOperands ? 240 : 172;
+    return (isTwoOperands ? 240 : 172) + more;
   case 4:
   case 8:
-    return isTwoOperands ? 216 : 144;
+    return (isTwoOperands ? 216 : 144) + more;
   default:
-    return isTwoOperands ? 200 : 136;
+    return (isTwoOperands ? 200 : 136) + more;
   }
 }
 
 /// Bytes stored to local memory and loaded from it.  Scores of more than 8
 /// queries with 128 tokens, or outputs of 8 queries of 256 dims, and what else
-/// is alive, are more than registers; on sm_120 two blocks of 64 dims lack one.
+/// is alive, are more than registers; 15 of several rows with 64 tokens lack
+/// one, as do two blocks of 64 dims on sm_120.
 int spillBudget(const DecodeCase &c) {
   if (c.chip == "sm_120")
+    return 8;
+  if (c.rows * c.group == 15)
     return 8;
   bool isLarge = c.sets() > 1 || (c.headDim > 128 && c.operands() > 1);
   return isLarge && c.kinds[0].key == 2 ? 176 : 0;
 }
 
 TEST_P(DeviceKernels, FitRegisters) {
-  std::string ptxas = findPtxas();
+  std::string ptxas = mlir::pmkvq::findPtxas();
   if (ptxas.empty())
     GTEST_SKIP() << "no ptxas in PATH or /usr/local/cuda/bin";
   PtxasReport report =
@@ -327,7 +341,7 @@ TEST(DeviceRead, LoadsFourVectorsAtATime) {
   ASSERT_TRUE(static_cast<bool>(kernel)) << llvm::toString(kernel.takeError());
   EXPECT_EQ(kernel->name, "read");
   EXPECT_GE(PtxText(kernel->ptx).count("ld.global.v4"), 4);
-  std::string ptxas = findPtxas();
+  std::string ptxas = mlir::pmkvq::findPtxas();
   if (ptxas.empty())
     GTEST_SKIP() << "no ptxas in PATH or /usr/local/cuda/bin";
   PtxasReport report = runPtxas(ptxas, kernel->ptx);
@@ -375,6 +389,19 @@ TEST(DeviceErrors, HeadDim) {
       << refusal(spec);
 }
 
+TEST(DeviceErrors, RowsCountAsQueries) {
+  DecodeSpec spec = goodSpec();
+  spec.rows = 5;
+  EXPECT_NE(
+      refusal(spec).find("has 20 queries a kv head; a GPU supports up to 16"),
+      std::string::npos)
+      << refusal(spec);
+  spec.rows = 0;
+  EXPECT_NE(refusal(spec).find("expected 1 to 16 rows of queries, got 0"),
+            std::string::npos)
+      << refusal(spec);
+}
+
 TEST(DeviceErrors, Group) {
   DecodeSpec spec = goodSpec();
   spec.queryHeads = 34;
@@ -394,6 +421,41 @@ TEST(DeviceErrors, HeadsThatDoNotDivide) {
   spec = goodSpec();
   spec.kvHeads = 0;
   EXPECT_NE(refusal(spec).find("(C1)"), std::string::npos) << refusal(spec);
+}
+
+//===----------------------------------------------------------------------===//
+// The assembler
+//===----------------------------------------------------------------------===//
+
+const char *const kNoPtx = "this is no PTX";
+
+std::string assembled(const mlir::pmkvq::Assembler &assembler,
+                      const std::string &ptx, const std::string &target) {
+  auto code = assembler.assemble(ptx, target);
+  return code ? *code : llvm::toString(code.takeError());
+}
+
+TEST(DeviceAssembler, PtxIsLeftToTheDriver) {
+  EXPECT_EQ(assembled({}, kNoPtx, "sm_90a"), kNoPtx);
+  // For a chip that is not the device's, and what a found ptxas refuses.
+  mlir::pmkvq::Assembler assembler{"/no/ptxas", "sm_90a"};
+  EXPECT_EQ(assembled(assembler, kNoPtx, "sm_80"), kNoPtx);
+  EXPECT_EQ(assembled(assembler, kNoPtx, "sm_90a"), kNoPtx);
+  assembler.isRequired = true;
+  EXPECT_NE(assembled(assembler, kNoPtx, "sm_90a").find("/no/ptxas"),
+            std::string::npos);
+}
+
+TEST(DeviceAssembler, MakesCubins) {
+  mlir::pmkvq::Assembler assembler{mlir::pmkvq::findPtxas(), "sm_90a", true};
+  if (assembler.ptxas.empty())
+    GTEST_SKIP() << "no ptxas in PATH or /usr/local/cuda/bin";
+  std::string cubin =
+      assembled(assembler, compile(DecodeCase{{{4, 4}}}).ptx, "sm_90a");
+  EXPECT_EQ(cubin.substr(0, 4), "\x7f"
+                                "ELF");
+  EXPECT_NE(assembled(assembler, kNoPtx, "sm_90a").find("refuses"),
+            std::string::npos);
 }
 
 TEST(DeviceErrors, Formats) {

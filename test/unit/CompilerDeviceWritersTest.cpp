@@ -11,6 +11,7 @@
 #include "mlir/IR/DialectRegistry.h"
 #include "mlir/IR/MLIRContext.h"
 #include "pmkvq/Pipelines/Pipelines.h"
+#include "pmkvq/Target/Assembler.h"
 #include "pmkvq/Target/DeviceProgram.h"
 #include "pmkvq_rt/DeviceKernelNames.h"
 
@@ -96,7 +97,7 @@ TEST_P(DeviceWriters, AreAllThereWithTheirThreads) {
 }
 
 TEST_P(DeviceWriters, FitRegisters) {
-  std::string ptxas = findPtxas();
+  std::string ptxas = mlir::pmkvq::findPtxas();
   if (ptxas.empty())
     GTEST_SKIP() << "no ptxas in PATH or /usr/local/cuda/bin";
   PtxasReport report = runPtxas(ptxas, compile().ptx);

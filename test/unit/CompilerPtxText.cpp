@@ -5,12 +5,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "PtxText.h"
-#include "llvm/ADT/SmallString.h"
+#include "pmkvq/Target/Assembler.h"
 #include "llvm/ADT/StringRef.h"
-#include "llvm/Support/FileSystem.h"
-#include "llvm/Support/FileUtilities.h"
-#include "llvm/Support/MemoryBuffer.h"
-#include "llvm/Support/Program.h"
 #include "llvm/Support/raw_ostream.h"
 
 using namespace ::pmkvq;
@@ -109,15 +105,6 @@ int PtxText::count(const std::string &prefix) const {
 // ptxas
 //===----------------------------------------------------------------------===//
 
-std::string test::findPtxas() {
-  if (auto path = llvm::sys::findProgramByName("ptxas"))
-    return *path;
-  if (auto path =
-          llvm::sys::findProgramByName("ptxas", {"/usr/local/cuda/bin"}))
-    return *path;
-  return "";
-}
-
 /// The number before `what`, 0 if there is none.
 static int numberBefore(StringRef text, StringRef what) {
   size_t at = text.find(what);
@@ -132,23 +119,13 @@ static int numberBefore(StringRef text, StringRef what) {
 PtxasReport test::runPtxas(const std::string &ptxas, const std::string &ptx,
                            const std::string &chip) {
   PtxasReport report;
-  llvm::SmallString<128> source, log;
-  if (llvm::sys::fs::createTemporaryFile("pmkvq", "ptx", source) ||
-      llvm::sys::fs::createTemporaryFile("pmkvq", "log", log)) {
-    report.output = "cannot make temporary files";
+  auto said = mlir::pmkvq::runPtxas(ptxas, ptx, chip);
+  if (!said) {
+    report.output = llvm::toString(said.takeError());
     return report;
   }
-  llvm::FileRemover removeSource(source), removeLog(log);
-  std::error_code code;
-  llvm::raw_fd_ostream(source, code) << ptx;
-  std::optional<StringRef> redirects[] = {StringRef(), StringRef(log),
-                                          StringRef(log)};
-  int status = llvm::sys::ExecuteAndWait(
-      ptxas, {ptxas, "-arch=" + chip, "-v", source, "-o", "/dev/null"},
-      std::nullopt, redirects);
-  if (auto text = llvm::MemoryBuffer::getFile(log))
-    report.output = (*text)->getBuffer().str();
-  report.accepted = status == 0;
+  report.output = said->text;
+  report.accepted = said->accepted;
   report.registers = numberBefore(report.output, " registers");
   report.spillBytes = numberBefore(report.output, " bytes spill stores") +
                       numberBefore(report.output, " bytes spill loads");

@@ -50,8 +50,6 @@ struct PtxasReport {
   std::string output;
 };
 
-/// Path of ptxas: in PATH, or where CUDA is installed; empty if there is none.
-std::string findPtxas();
 PtxasReport runPtxas(const std::string &ptxas, const std::string &ptx,
                      const std::string &chip = "sm_90a");
 

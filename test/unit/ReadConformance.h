@@ -103,6 +103,19 @@ TYPED_TEST_P(ReadConformance, RaggedBatchesWithSinkAndWindow) {
     this->expectRight(this->shape("2", context));
 }
 
+TYPED_TEST_P(ReadConformance, SeveralQueryTokens) {
+  for (const char *levels : {"16", "4", "mixed:2=3/k4v16=2/8=1"})
+    for (const char *context :
+         {"128+2", "1024+4", "120+5", "ragged:1-3000+16", "16384+7"})
+      this->expectRight(this->shape(levels, context));
+  // A segment has all the rows, as many as queries allow, or one.
+  for (int64_t group : {1, 4, 8, 9, 16}) {
+    bench::Shape shape = this->shape("2", "2600+16");
+    shape.queryHeads = shape.kvHeads * group;
+    this->expectRight(shape);
+  }
+}
+
 TYPED_TEST_P(ReadConformance, FormatsOfBothAxes) {
   bench::Shape shape = this->shape("2", "1500");
   shape.keyFormat = "<per_token, hadamard>";
@@ -161,10 +174,11 @@ TYPED_TEST_P(ReadConformance, WhatIsNoNumberStaysNone) {
 REGISTER_TYPED_TEST_SUITE_P(ReadConformance, EveryLevel,
                             LevelsOfKeysAndValuesApart,
                             LevelsMixedInOneSequence,
-                            RaggedBatchesWithSinkAndWindow, FormatsOfBothAxes,
-                            GroupsOfOneToSixteenQueries, HeadDims, NormalInputs,
-                            OutlierChannels, TinyRanges, HugeRanges,
-                            ConstantGroups, WhatIsNoNumberStaysNone);
+                            RaggedBatchesWithSinkAndWindow, SeveralQueryTokens,
+                            FormatsOfBothAxes, GroupsOfOneToSixteenQueries,
+                            HeadDims, NormalInputs, OutlierChannels, TinyRanges,
+                            HugeRanges, ConstantGroups,
+                            WhatIsNoNumberStaysNone);
 
 } // namespace pmkvq::test
 

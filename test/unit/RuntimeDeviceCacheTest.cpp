@@ -41,7 +41,8 @@ protected:
     standIn.state().run = runArithmetic;
     auto &bytes = standIn.state().argumentBytes;
     bytes = {{kAppendKernel, sizeof(AppendArgs)},
-             {"decode", sizeof(DecodeArgs)}};
+             {"decode1", sizeof(DecodeArgs)},
+             {"decode8", sizeof(DecodeArgs)}};
     for (const std::string &name : pageKernels())
       bytes[name] = sizeof(PagesArgs);
   }
@@ -86,11 +87,12 @@ protected:
         DeviceImage(state.problem.image(), nullptr, nullptr).slotBytes();
     code.variants = {0, 0};
     code.decode =
-        [this](int32_t,
+        [this](int32_t, int64_t rows,
                const std::vector<UnitKind> &kinds) -> Result<cuda::DecodeCode> {
       compiled.push_back(kinds);
+      std::string name = "decode" + std::to_string(rows);
       if (refusal.ok())
-        return cuda::DecodeCode{"decode", "decode", 256, 150000};
+        return cuda::DecodeCode{name, name, 256, 150000};
       return refusal;
     };
     code.orders = pageOrders(state.problem.image());
@@ -214,6 +216,7 @@ TEST_F(DeviceCacheTest, SequencesSideBySideAndOneAfterTheOther) {
   ASSERT_NO_FATAL_FAILURE(feed(0, 150));
   ASSERT_NO_FATAL_FAILURE(feed(2, 135));
   std::vector<int32_t> first = {1, 2, 3}, second = {4};
+  standIn.state().launches.clear();
   std::vector<StepRun> runs = {{2, first.data(), 3}, {0, second.data(), 1}};
   ASSERT_TRUE(cpu->step(runs).ok());
   std::vector<float> expected = state.outputs;
@@ -222,6 +225,10 @@ TEST_F(DeviceCacheTest, SequencesSideBySideAndOneAfterTheOther) {
     ASSERT_NEAR(state.outputs[i], expected[i], 1e-5) << "output " << i;
   expectEqual(0);
   expectEqual(2);
+  // All three rows of the one sequence at once, beside the other's.
+  EXPECT_TRUE(std::any_of(
+      standIn.state().launches.begin(), standIn.state().launches.end(),
+      [](const StandInLaunch &launch) { return launch.kernel == "decode8"; }));
 }
 
 TEST_F(DeviceCacheTest, AWarmStepIsTwoKernelsALayerAndAllocatesNothing) {
@@ -234,8 +241,8 @@ TEST_F(DeviceCacheTest, AWarmStepIsTwoKernelsALayerAndAllocatesNothing) {
   std::vector<std::string> names;
   for (const StandInLaunch &launch : standIn.state().launches)
     names.push_back(launch.kernel);
-  EXPECT_EQ(names,
-            (std::vector<std::string>{"append", "decode", "append", "decode"}));
+  EXPECT_EQ(names, (std::vector<std::string>{"append", "decode1", "append",
+                                             "decode1"}));
   EXPECT_EQ(standIn.state().launches[0].blocks, 2u);
   EXPECT_EQ(standIn.state().usedBytes, before);
 }

@@ -301,6 +301,24 @@ TEST(DeviceWorkListTest, BadInputIsRefused) {
     EXPECT_EQ(buildDeviceWorkList(pairs, blocks).status().code(),
               StatusCode::InvalidArgument);
   EXPECT_EQ(build({}, 4).rows, 0);
+  for (std::vector<PairQueries> queries :
+       {std::vector<PairQueries>{{0, 0}, {1, 0}}, {{0, -1}}, {{0, 16}}})
+    EXPECT_EQ(buildDeviceWorkList(pairs, 4, {}, queries).status().code(),
+              StatusCode::InvalidArgument);
+}
+
+TEST(DeviceWorkListTest, SegmentsSayWhoseQueriesTheyAreFor) {
+  // Three rows of one kv head of two, then a single one.
+  auto list = buildDeviceWorkList(makePairs({20, 3}), 1, {}, {{1, 2}, {7, 0}});
+  ASSERT_TRUE(list.ok()) << list.status().message();
+  const uint8_t *segments = list->bytes.data() + sizeof(WorkHeader);
+  auto first = readAs<WorkSegment>(segments);
+  auto second = readAs<WorkSegment>(segments + sizeof(WorkSegment));
+  EXPECT_EQ(first.pair, 1u);
+  EXPECT_EQ(first.moreRows, 2u);
+  EXPECT_EQ(first.units, 20u);
+  EXPECT_EQ(second.pair, 7u);
+  EXPECT_EQ(second.moreRows, 0u);
 }
 
 PageEntry makePage(int32_t key, int32_t value) {
@@ -376,6 +394,18 @@ TEST(DeviceUnitsTest, FixedAreasEndWithAPartOfAUnit) {
     EXPECT_EQ(units[i].value, 4096 + i * 4);
     EXPECT_EQ(units[i].info >> 8 & 0xff, i == 2 ? 5u : 16u);
   }
+}
+
+TEST(DeviceUnitsTest, RowsSeeOneTokenMoreEach) {
+  // The first sees 30 tokens, the fourth 33, of which one is in a third unit.
+  std::vector<UnitTask> units;
+  ASSERT_TRUE(addFixedUnits(0, 1 << 20, 30, 64, units, /*moreRows=*/3).ok());
+  std::vector<int> tokens;
+  for (const UnitTask &unit : units)
+    tokens.push_back(static_cast<int8_t>(unit.info >> 8 & 0xff));
+  EXPECT_EQ(tokens, (std::vector<int>{16, 14, -2}));
+  EXPECT_EQ(units.back().info & 0xff,
+            static_cast<uint32_t>(UnitKind{16, 16}.index()));
 }
 
 TEST(DeviceUnitsTest, KindsAreSpreadEvenlyAndFixedAreasStayLast) {

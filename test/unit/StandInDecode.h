@@ -26,9 +26,10 @@ namespace pmkvq::test {
 /// A decode kernel for one problem.
 class StandInDecode {
 public:
-  explicit StandInDecode(const bench::Problem &problem)
+  /// `rows`: what a segment may have.
+  StandInDecode(const bench::Problem &problem, int64_t rows)
       : problem(problem), headDim(problem.shape.headDim),
-        group(problem.group()),
+        group(problem.group()), rows(rows),
         keysPerToken(problem.image().perToken[rt::kKey]) {}
 
   void run(const rt::DecodeArgs &arguments, unsigned blocks) const {
@@ -96,26 +97,40 @@ private:
                                  parameters[1], code, level);
   }
 
-  void runUnit(const rt::DecodeArgs &arguments, const rt::UnitTask &unit,
-               const float *queries, std::vector<State> &states) const {
-    auto tokens = static_cast<int64_t>(unit.info >> 8 & 0xff);
+  /// Queries or results of a segment's row.
+  int64_t rowOffset(const rt::WorkSegment &segment, int64_t row) const {
+    return (segment.pair + row * problem.shape.kvHeads) * group * headDim;
+  }
+
+  void runUnit(const rt::DecodeArgs &arguments, const rt::WorkSegment &segment,
+               const rt::UnitTask &unit, std::vector<State> &states) const {
+    auto kind = rt::UnitKind::fromIndex(static_cast<int32_t>(unit.info & 0xff));
+    bool isRaw = kind == rt::UnitKind{16, 16};
+    auto counted = static_cast<int8_t>(unit.info >> 8 & 0xff);
     std::vector<double> key(headDim), value(headDim);
-    for (int64_t token = 0; token < tokens; ++token) {
+    for (int64_t token = 0; token < kind.tokens(); ++token) {
       for (int64_t dim = 0; dim < headDim; ++dim) {
         key[dim] = decode(arguments, unit, rt::kKey, token, dim);
         value[dim] = decode(arguments, unit, rt::kValue, token, dim);
       }
-      for (int64_t query = 0; query < group; ++query) {
+      for (size_t i = 0; i < states.size(); ++i) {
+        auto row = static_cast<int64_t>(i) / group;
+        if (isRaw && token >= counted + row)
+          continue;
+        const float *query = arguments.queries + rowOffset(segment, row) +
+                             static_cast<int64_t>(i) % group * headDim;
         double score = 0;
         for (int64_t dim = 0; dim < headDim; ++dim)
-          score += queries[query * headDim + dim] * key[dim];
-        add(states[query], score * problem.scale(), 1, value.data());
+          score += query[dim] * key[dim];
+        add(states[i], score * problem.scale(), 1, value.data());
       }
     }
   }
 
   /// Adds `sum` tokens of the given maximal score and weighted output.
   void add(State &state, double max, double sum, const double *output) const {
+    if (sum == 0)
+      return;
     double most = std::max(state.max, max);
     double old = std::exp(state.max - most), fresh = std::exp(max - most);
     state.sum = state.sum * old + sum * fresh;
@@ -124,41 +139,44 @@ private:
     state.max = most;
   }
 
-  std::vector<State> fresh() const {
+  std::vector<State> fresh(const rt::WorkSegment &segment) const {
     State state;
     state.output.assign(headDim, 0.0);
-    return std::vector<State>(group, state);
+    return std::vector<State>((segment.moreRows + 1) * group, state);
   }
 
-  void write(const rt::DecodeArgs &arguments, uint32_t pair,
+  void write(const rt::DecodeArgs &arguments, const rt::WorkSegment &segment,
              const std::vector<State> &states) const {
-    float *results = arguments.results + pair * group * headDim;
-    for (int64_t query = 0; query < group; ++query)
+    for (size_t i = 0; i < states.size(); ++i) {
+      auto query = static_cast<int64_t>(i);
+      float *results = arguments.results + rowOffset(segment, query / group) +
+                       query % group * headDim;
       for (int64_t dim = 0; dim < headDim; ++dim)
-        results[query * headDim + dim] =
-            static_cast<float>(states[query].output[dim] / states[query].sum);
+        results[dim] =
+            static_cast<float>(states[i].output[dim] / states[i].sum);
+    }
   }
 
   void runSegment(const rt::DecodeArgs &arguments,
                   const rt::WorkSegment &segment, const uint8_t *unit) const {
-    std::vector<State> states = fresh();
+    std::vector<State> states = fresh(segment);
     for (uint32_t i = 0; i < segment.units; ++i)
-      runUnit(arguments, read<rt::UnitTask>(unit + i * sizeof(rt::UnitTask)),
-              arguments.queries + segment.pair * group * headDim, states);
+      runUnit(arguments, segment,
+              read<rt::UnitTask>(unit + i * sizeof(rt::UnitTask)), states);
     if (segment.shares == 1)
-      return write(arguments, segment.pair, states);
+      return write(arguments, segment, states);
     // Its own layout, within what a kernel may use.
-    int64_t floats = rt::devicePartialBytes(group, headDim) / 4;
+    int64_t floats = rt::devicePartialBytes(rows * group, headDim) / 4;
     float *partials = reinterpret_cast<float *>(arguments.partials) +
                       segment.partial * floats;
     store(partials + segment.share * floats, states);
     // Rows run in their order: the last share's merges all.
     if (segment.share + 1 < segment.shares)
       return;
-    states = fresh();
+    states = fresh(segment);
     for (uint16_t share = 0; share < segment.shares; ++share)
       load(partials + share * floats, states);
-    write(arguments, segment.pair, states);
+    write(arguments, segment, states);
   }
 
   void store(float *partial, const std::vector<State> &states) const {
@@ -179,7 +197,7 @@ private:
   }
 
   const bench::Problem &problem;
-  int64_t headDim, group;
+  int64_t headDim, group, rows;
   bool keysPerToken;
 };
 

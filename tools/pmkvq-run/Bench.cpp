@@ -103,7 +103,10 @@ Error pmkvq::run::runBench(const Options &options) {
   if (Error error = printOut(csv ? bench::csvHeader(options.bench == "prefill")
                                  : bench::textHeader()))
     return error;
-  KernelCompiler compiler(options.host);
+  mlir::pmkvq::Assembler assembler = options.assembler;
+  if (place->device)
+    assembler.chip = place->device->chip();
+  KernelCompiler compiler(options.host, std::move(assembler));
   std::vector<bench::Shape> shapes =
       bench::expand(options.sweep, place->device ? bench::kDeviceContext
                                                  : bench::kHostContext);

@@ -69,8 +69,9 @@ Error pmkvq::run::checkBenchOptions(const CommandLine &line) {
       &line.kvHeads, &line.queryHeads, &line.headDim, &line.batch,
       &line.context, &line.levels,     &line.chip};
   const llvm::cl::Option *shared[] = {
-      &line.bench, &line.keyFormat, &line.valueFormat, &line.device,
-      &line.cpu,   &line.codeCache, &line.threads,     &line.output};
+      &line.bench,  &line.keyFormat, &line.valueFormat,
+      &line.device, &line.cpu,       &line.codeCache,
+      &line.ptxas,  &line.threads,   &line.output};
   for (const OptionGroup &group : line.groups)
     for (const llvm::cl::Option *option : group.options) {
       bool given = option->getNumOccurrences() > 0;
@@ -130,6 +131,11 @@ Error pmkvq::run::readBench(const CommandLine &line, Options &options) {
     for (const bench::Shape &shape : bench::expand(sweep, "128")) {
       auto problem = bench::understand(shape);
       status = problem.ok() ? bench::checkOrder(*problem) : problem.status();
+      if (status.ok() && problem->rows > 1 && options.bench != "attention")
+        status = {rt::StatusCode::InvalidArgument,
+                  "expected several query tokens with --bench=attention alone, "
+                  "got a context of '" +
+                      shape.context + "' with --bench=" + options.bench};
       if (!status.ok())
         break;
     }

@@ -45,7 +45,10 @@ Error pmkvq::run::makeStore(const Options &options,
                             mlir::MLIRContext &context, CachePlace &place) {
   if (!place.device)
     return Error::success();
-  auto code = session.compile(context, program, place.device->chip());
+  mlir::pmkvq::Assembler assembler = options.assembler;
+  assembler.chip = place.device->chip();
+  auto code =
+      session.compile(context, program, place.device->chip(), assembler);
   if (!code)
     return cacheError(llvm::toString(code.takeError()));
   std::vector<rt::KernelFn> append = code->append, attend = code->attend;

@@ -71,6 +71,10 @@ CommandLine::CommandLine()
                 "Where code for the CPU is kept, so that a later run need not "
                 "compile it again (default: pmkvq/code in $XDG_CACHE_HOME or "
                 "~/.cache; at most 256 MiB)"),
+      ptxas("ptxas", "auto|none|FILE",
+            "Who assembles kernels of a GPU: the toolkit's ptxas where there "
+            "is one that takes them, else the driver (auto, default); the "
+            "driver (none); or this ptxas"),
       threads("threads", "N", "Threads (default: one a core)"),
       output("output", "text|jsonl|csv",
              "Text as it comes (default), one JSON line a prompt and a "
@@ -90,11 +94,12 @@ CommandLine::CommandLine()
       queryHeads("q-heads", "32", "Query heads, a multiple of them"),
       headDim("head-dim", "128", "Elements of a head"),
       batch("batch", "1", "Sequences"),
-      context("context", "N|ragged:N-M",
+      context("context", "N|ragged:N-M[+Q]",
               "Tokens of each sequence (default 32768 on a GPU, 4096 on a "
               "CPU), or a range that lengths are drawn from; whole pages of "
               "128 unless N is no multiple or ragged: then with a sink and a "
-              "window"),
+              "window. +Q: attention of Q tokens decoded at once (up to 16), "
+              "each of which sees those before it"),
       levels("levels", "LEVELS",
              "16, 8, 4, 2, k4v2 (keys 4, values 2), or "
              "mixed:2=192/4=48/8=16, pages in these proportions, oldest first, "
@@ -143,7 +148,8 @@ CommandLine::CommandLine()
        "pmkvq-run model.gguf --prompt=Hello --max-tokens=2000 \\\n"
        "        --kv-budget=64MiB --key-floor=4"},
       {"How it runs",
-       {&device, &cacheDevice, &cpu, &codeCache, &threads, &output, &logits},
+       {&device, &cacheDevice, &cpu, &codeCache, &ptxas, &threads, &output,
+        &logits},
        "pmkvq-run test/models/reasoner --max-tokens=112 --output=jsonl \\\n"
        "        --prompts=test/models/reasoner/programs-16.jsonl"},
       {"Benchmark",

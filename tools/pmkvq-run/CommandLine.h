@@ -79,6 +79,7 @@ struct CommandLine {
   ChoiceOption cacheDevice;
   ChoiceOption cpu;
   StringOption codeCache;
+  StringOption ptxas;
   StringOption threads;
   ChoiceOption output;
   StringOption logits;

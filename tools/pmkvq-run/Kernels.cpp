@@ -30,8 +30,10 @@ static mlir::DialectRegistry makeKernelRegistry() {
   return registry;
 }
 
-KernelCompiler::KernelCompiler(HostOptions host)
-    : host(std::move(host)), context(makeKernelRegistry()) {}
+KernelCompiler::KernelCompiler(HostOptions host,
+                               mlir::pmkvq::Assembler assembler)
+    : host(std::move(host)), assembler(std::move(assembler)),
+      context(makeKernelRegistry()) {}
 
 static rt::Status toStatus(llvm::Error error) {
   return {rt::StatusCode::Unimplemented, llvm::toString(std::move(error))};
@@ -113,11 +115,15 @@ KernelCompiler::compileHost(const bench::Problem &problem) {
 // GPUs
 //===----------------------------------------------------------------------===//
 
-static rt::Result<bench::DeviceCode>
-toCode(Expected<mlir::pmkvq::DeviceKernel> kernel) {
+rt::Result<bench::DeviceCode>
+KernelCompiler::toCode(Expected<mlir::pmkvq::DeviceKernel> kernel,
+                       const std::string &chip) const {
   if (!kernel)
     return toStatus(kernel.takeError());
-  return bench::DeviceCode{std::move(kernel->ptx), std::move(kernel->name),
+  auto code = assembler.assemble(std::move(kernel->ptx), chip);
+  if (!code)
+    return toStatus(code.takeError());
+  return bench::DeviceCode{std::move(*code), std::move(kernel->name),
                            kernel->threads, kernel->sharedBytes,
                            kernel->slotBytes};
 }
@@ -145,11 +151,12 @@ bench::DeviceCompiler KernelCompiler::forDevices() {
     mlir::pmkvq::DecodeSpec spec;
     describe(spec, problem, chip);
     spec.kinds = problem.kinds();
+    spec.rows = rt::segmentRows(problem.group(), problem.rows);
     spec.dependentLaunch = dependentLaunch;
-    return toCode(mlir::pmkvq::compileDecode(context, spec));
+    return toCode(mlir::pmkvq::compileDecode(context, spec), chip);
   };
   compiler.read = [this](const std::string &chip) {
-    return toCode(mlir::pmkvq::compileRead(context, chip));
+    return toCode(mlir::pmkvq::compileRead(context, chip), chip);
   };
   compiler.prefill = [this](const bench::Problem &problem,
                             const std::string &chip) {
@@ -163,7 +170,7 @@ bench::DeviceCompiler KernelCompiler::forDevices() {
     }
     spec.keyLevels.assign(keys.begin(), keys.end());
     spec.valueLevels.assign(values.begin(), values.end());
-    return toCode(mlir::pmkvq::compilePrefill(context, spec));
+    return toCode(mlir::pmkvq::compilePrefill(context, spec), chip);
   };
   compiler.writers =
       [this](const bench::Problem &problem, bool positions,
@@ -175,8 +182,10 @@ bench::DeviceCompiler KernelCompiler::forDevices() {
     auto kernels = mlir::pmkvq::compileWriters(context, spec);
     if (!kernels)
       return toStatus(kernels.takeError());
-    return rt::cuda::WriterCode{std::move(kernels->ptx),
-                                std::move(kernels->threads)};
+    auto code = assembler.assemble(std::move(kernels->ptx), chip);
+    if (!code)
+      return toStatus(code.takeError());
+    return rt::cuda::WriterCode{std::move(*code), std::move(kernels->threads)};
   };
   return compiler;
 }

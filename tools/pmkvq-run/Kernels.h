@@ -11,6 +11,8 @@
 #include "bench/DeviceBench.h"
 #include "bench/HostBench.h"
 #include "mlir/IR/MLIRContext.h"
+#include "pmkvq/Target/Assembler.h"
+#include "pmkvq/Target/DeviceProgram.h"
 #include "pmkvq/Target/HostProgram.h"
 #include <map>
 
@@ -20,7 +22,8 @@ namespace pmkvq::run {
 /// levels and lengths.
 class KernelCompiler {
 public:
-  explicit KernelCompiler(mlir::pmkvq::HostOptions host = {});
+  explicit KernelCompiler(mlir::pmkvq::HostOptions host = {},
+                          mlir::pmkvq::Assembler assembler = {});
 
   /// Errors: what MLIR reports first, or that this machine is no such CPU.
   rt::Result<bench::HostKernels> compileHost(const bench::Problem &problem);
@@ -29,7 +32,12 @@ public:
   bench::DeviceCompiler forDevices();
 
 private:
+  rt::Result<bench::DeviceCode>
+  toCode(llvm::Expected<mlir::pmkvq::DeviceKernel> kernel,
+         const std::string &chip) const;
+
   mlir::pmkvq::HostOptions host;
+  mlir::pmkvq::Assembler assembler;
   mlir::MLIRContext context;
   std::map<std::string, bench::HostKernels> compiled;
 };

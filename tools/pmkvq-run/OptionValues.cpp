@@ -60,11 +60,30 @@ Error pmkvq::run::readThreads(const CommandLine &line, Options &options) {
   return Error::success();
 }
 
+/// --ptxas.
+static Error readAssembler(const CommandLine &line, Options &options) {
+  mlir::pmkvq::Assembler &assembler = options.assembler;
+  if (!line.ptxas.given() || line.ptxas == "auto") {
+    assembler.ptxas = mlir::pmkvq::findPtxas();
+    return Error::success();
+  }
+  if (line.ptxas == "none")
+    return Error::success();
+  assembler.ptxas = line.ptxas;
+  assembler.isRequired = true;
+  return llvm::sys::fs::can_execute(assembler.ptxas)
+             ? Error::success()
+             : optionError(line.ptxas, "auto, none or an executable file",
+                           line.ptxas);
+}
+
 Error pmkvq::run::readHost(const CommandLine &line, Options &options) {
   Expected<std::string> cpu = readChoice(line.cpu);
   if (!cpu)
     return cpu.takeError();
   options.host.cpu = *cpu;
+  if (Error error = readAssembler(line, options))
+    return error;
   if (line.codeCache.given()) {
     if (line.codeCache == "none")
       return Error::success();

@@ -9,6 +9,7 @@
 #define PMKVQ_TOOLS_RUN_OPTIONS_H
 
 #include "bench/Sweep.h"
+#include "pmkvq/Target/Assembler.h"
 #include "pmkvq/Target/HostProgram.h"
 #include "pmkvq_rt/Sampling.h"
 #include "llvm/ADT/StringRef.h"
@@ -79,6 +80,8 @@ struct Options {
   std::string device = "auto";
   /// What code for the CPU is made for, and where it is kept.
   mlir::pmkvq::HostOptions host;
+  /// Its chip is not known yet.
+  mlir::pmkvq::Assembler assembler;
   /// The kind of GPU that a benchmark compiles for; empty: the device's.
   std::string chip;
   /// "cpu" or "cuda": where the cache of a model lies.

@@ -373,9 +373,14 @@ def PMKVQ_MergeWarpsOp : PMKVQ_Op<"merge_warps", [AttrSizedOperandSegments]> {
     rings, or from `record` on: a slot of this warp's ring, as an offset from
     `shared`, that nothing is copied to before the next barrier.
 
-    (C1) `group` lies in 1 .. 16, and `states` has 3 + head_dim / 8 values for
-         each query of the lane.
+    A segment may have several rows of queries, of which `more_rows` beside the
+    first exist: query r * group + g is that of head g of row r, and results of
+    the rows lie `stride` queries apart.
+
+    (C1) `group` * `rows` lies in 1 .. 16, and `states` has 3 + head_dim / 8
+         values for each query of the lane.
     (C2) 32 divides `head_dim`.
+    (C3) `rows`, `more_rows` and `stride` come together.
 
     Lowers to: sums over the lanes of a query, stores to shared memory, a
     barrier, a sum over warps in their order, a store.
@@ -395,10 +400,14 @@ def PMKVQ_MergeWarpsOp : PMKVQ_Op<"merge_warps", [AttrSizedOperandSegments]> {
   let arguments = (ins PMKVQ_Shared:$shared, AnyType:$out,
                        AnyType:$partials, I32:$pair, I32:$shares, I32:$partial,
                        Variadic<F32>:$states, Optional<I32>:$record,
-                       I64Attr:$group, I64Attr:$head_dim, I64Attr:$ring_bytes);
+                       Optional<I32>:$more_rows, I64Attr:$group,
+                       OptionalAttr<I64Attr>:$rows,
+                       OptionalAttr<I64Attr>:$stride, I64Attr:$head_dim,
+                       I64Attr:$ring_bytes);
   let assemblyFormat = [{
     `pair` $pair `shares` $shares `partial` $partial `(` $states `)` `through`
-    $shared (`at` $record^)? `to` $out `,` $partials `group` $group `head_dim`
+    $shared (`at` $record^)? `to` $out `,` $partials `group` $group
+    (`rows` $rows^)? (`more` $more_rows^)? (`stride` $stride^)? `head_dim`
     $head_dim `ring_bytes` $ring_bytes attr-dict
     `:` type($shared) `,` type($out) `,` type($partials)
   }];
@@ -411,8 +420,10 @@ def PMKVQ_MergeSharesOp : PMKVQ_Op<"merge_shares"> {
     Waits for all `shares` partial results from `partial` on, adds them in their
     order and stores the result.  Run by the thread block of the last share.
 
-    (C1) `group` lies in 1 .. 16.
+    (C1) `group` * `rows` lies in 1 .. 16.
     (C2) 32 divides `head_dim`.
+    (C3) `rows`, `more_rows` and `stride`, which mean what they do in
+         `merge_warps`, come together.
 
     Lowers to: 16-byte loads of up to 16 shares at a time, again until each has
     its tag.
@@ -426,10 +437,13 @@ def PMKVQ_MergeSharesOp : PMKVQ_Op<"merge_shares"> {
     ```
   }];
   let arguments = (ins AnyType:$out, AnyType:$partials, I32:$pair, I32:$shares,
-                       I32:$partial, I64Attr:$group, I64Attr:$head_dim);
+                       I32:$partial, Optional<I32>:$more_rows, I64Attr:$group,
+                       OptionalAttr<I64Attr>:$rows,
+                       OptionalAttr<I64Attr>:$stride, I64Attr:$head_dim);
   let assemblyFormat = [{
     `pair` $pair `shares` $shares `partial` $partial `from` $partials `to` $out
-    `group` $group `head_dim` $head_dim attr-dict
+    `group` $group (`rows` $rows^)? (`more` $more_rows^)? (`stride` $stride^)?
+    `head_dim` $head_dim attr-dict
     `:` type($partials) `,` type($out)
   }];
   let hasVerifier = 1;

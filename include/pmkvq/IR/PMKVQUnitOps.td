@@ -34,7 +34,8 @@ def PMKVQ_ForSegmentOp : PMKVQ_Op<"for_segment", [
     SingleBlockImplicitTerminator<"YieldOp">]> {
   let summary = "a thread block's segments, one after the other";
   let description = [{
-    (C1) The region takes the segment, its sequence and its kv head.
+    (C1) The region takes the segment, its first row of queries, their number
+         and its kv head.
     (C2) `kv_heads` is positive.
 
     Lowers to: a loop over the row's segments.
@@ -42,7 +43,8 @@ def PMKVQ_ForSegmentOp : PMKVQ_Op<"for_segment", [
     ```mlir
     pmkvq.kernel @segments(%work: !pmkvq.work, %block: index) -> i1 {
       pmkvq.for_segment %work[%block] kv_heads 2 {
-      ^bb0(%segment: !pmkvq.segment, %row: index, %head: index):
+      ^bb0(%segment: !pmkvq.segment, %row: index, %count: index,
+           %head: index):
       }
       %ok = arith.constant true
       pmkvq.return %ok
@@ -64,8 +66,9 @@ def PMKVQ_ForUnitOp : PMKVQ_Op<"for_unit", [
   let summary = "attends over the units of a segment";
   let description = [{
     One region a kind of unit that can occur: (key level, value level) pairs.
-    Each takes the state, the number of tokens that count, and the unit's tiles
-    of keys and values, and yields the next state.  Warps take units in turns,
+    Each takes the state, the number of tokens that count (for the first row of
+    queries: may be 0 or less where there are more), and the unit's tiles of
+    keys and values, and yields the next state.  Warps take units in turns,
     each with its own state.
 
     (C1) `kinds` lists pairs of levels, one a region.
@@ -103,28 +106,30 @@ def PMKVQ_StoreMergedOp : PMKVQ_Op<"store_merged"> {
   let description = [{
     Workers are the warps of this thread block and, where several thread blocks
     share the pair, those of the others.  They are merged in a fixed order;
-    who has the last share stores row `row`, head `head` of `out`.
+    who has the last share stores `count` rows from `row` on, head `head`, of
+    `out`: query r * group + g is that of head g of row r.
 
     (C1) `out` is a contiguous memref [rows, heads, head_dim] in f32, its
-         heads known; `group` is the number of the state's queries.
+         heads known; `group` divides the number of the state's queries.
 
     Lowers to: a merge through shared memory, then through partial results.
 
     ```mlir
     func.func @f(%state: !pmkvq.softmax<4, 128>, %segment: !pmkvq.segment,
-                 %out: memref<?x8x128xf32>, %row: index, %head: index) {
-      pmkvq.store_merged %state of %segment, %out[%row, %head] group 4
-        : !pmkvq.softmax<4, 128>, memref<?x8x128xf32>
+                 %out: memref<?x8x128xf32>, %row: index, %head: index,
+                 %count: index) {
+      pmkvq.store_merged %state of %segment, %out[%row, %head] count %count
+        group 4 : !pmkvq.softmax<4, 128>, memref<?x8x128xf32>
       return
     }
     ```
   }];
   let arguments = (ins PMKVQ_SoftmaxType:$state, PMKVQ_SegmentType:$segment,
-                       AnyShaped:$out, Index:$row, Index:$head,
+                       AnyShaped:$out, Index:$row, Index:$head, Index:$count,
                        I64Attr:$group);
   let assemblyFormat = [{
-    $state `of` $segment `,` $out `[` $row `,` $head `]` `group` $group
-    attr-dict `:` type($state) `,` type($out)
+    $state `of` $segment `,` $out `[` $row `,` $head `]` `count` $count
+    `group` $group attr-dict `:` type($state) `,` type($out)
   }];
   let hasVerifier = 1;
 }

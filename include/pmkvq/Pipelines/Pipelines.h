@@ -63,6 +63,8 @@ struct DeviceOptions {
   /// Key and value level of each kind of unit, in turns; empty: all of the
   /// ladder, both sides alike.
   std::vector<int64_t> kinds;
+  /// Rows of queries that a segment may have.
+  int64_t rows = 1;
   bool dependentLaunch = false;
   /// What the chip has: bulk copies, max(|a|, |b|) of f16, shared memory that a
   /// thread block can have.

@@ -46,6 +46,8 @@ struct DecodeSpec : AttentionSpec {
   bool queriesRotated = true;
   /// The kinds of units that can occur.
   std::vector<::pmkvq::rt::UnitKind> kinds;
+  /// Rows of queries that a segment may have: tokens decoded at once.
+  int64_t rows = 1;
   /// Whether the launch before may still run when this one starts: copies of
   /// the cache begin at once, queries are read after it has ended.
   bool dependentLaunch = false;

@@ -10,6 +10,7 @@
 #ifndef PMKVQ_TARGET_DEVICESESSION_H
 #define PMKVQ_TARGET_DEVICESESSION_H
 
+#include "pmkvq/Target/Assembler.h"
 #include "pmkvq/Target/DeviceProgram.h"
 #include "pmkvq/Target/PageOrders.h"
 
@@ -29,10 +30,11 @@ public:
   /// compiles more as other kinds of units occur, in `context`, which must live
   /// as long.
   ///
-  /// Errors: a shape, format or chip that is not supported, with the reason.
+  /// Errors: a shape, format or chip that is not supported, with the reason;
+  /// those of the assembler.
   llvm::Expected<::pmkvq::rt::cuda::DeviceCacheCode>
   compile(MLIRContext &context, const HostProgram &program,
-          const std::string &chip) const;
+          const std::string &chip, const Assembler &assembler = {}) const;
 
 private:
   WriterSpec writers;

@@ -28,8 +28,8 @@ struct SharedLayout {
   static constexpr int64_t kColumnBytes = 64;
   /// Columns of an operand.  More queries have *sets* of operands, 8 each.
   static constexpr int64_t kColumns = 8;
-  /// Queries that lanes have registers for.
-  static constexpr int64_t kMaxGroup = 2 * kColumns;
+  /// Queries of a segment that lanes have registers for.
+  static constexpr int64_t kMaxQueries = rt::kMaxSegmentQueries;
   /// Dims that a warp stages at once, 4 a lane.
   static constexpr int64_t kStagedDims = 128;
 
@@ -39,7 +39,10 @@ struct SharedLayout {
   }
 
   int64_t headDim = 128;
+  /// Query heads of a kv head.
   int64_t group = 4;
+  /// Rows of queries that a segment may have.
+  int64_t rows = 1;
   /// Bytes of the largest unit, a multiple of 128.
   int64_t slotBytes = 0;
   /// Where two do not fit, one: copies then begin when a unit is worked on, and
@@ -54,9 +57,13 @@ struct SharedLayout {
   /// 16) are two columns of one B operand in the first case, a column of each
   /// of two of its set in the others.
   constexpr int64_t queriesPerLane() const {
-    return group <= kColumnLanes ? 1 : 2 * sets();
+    return usedQueries() <= kColumnLanes ? 1 : 2 * sets();
   }
-  constexpr int64_t sets() const { return (group + kColumns - 1) / kColumns; }
+  /// Query `row * group + i` is head i of a row.
+  constexpr int64_t usedQueries() const { return rows * group; }
+  constexpr int64_t sets() const {
+    return (usedQueries() + kColumns - 1) / kColumns;
+  }
   /// B operands of columns with both bytes.
   constexpr int64_t operands() const { return queriesPerLane(); }
   constexpr int64_t queries() const { return kColumnLanes * queriesPerLane(); }

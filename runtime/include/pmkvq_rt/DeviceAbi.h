@@ -7,7 +7,8 @@
 // Mental model.  Decode attention is one launch of as many thread blocks as the
 // device runs at once.  The host cuts the work beforehand: a thread block owns
 // one *row* of the work list, with *segments* (a run of units of one sequence
-// and kv head, a *pair*) and the units themselves.  A row has everything at
+// and kv head, a *pair*, for one or several of its query rows) and the units
+// themselves.  A row has everything at
 // fixed places, so one load leads to all of it:
 //
 //   [WorkHeader][WorkSegment x segmentsPerRow][UnitTask x unitsPerRow]
@@ -46,6 +47,10 @@ struct UnitTask {
   /// (where its parameters per token are), whether the unit lies in a fixed
   /// area, and whether its tokens are the second half of a grain.
   ///
+  /// Of a segment with several rows, `tokens` are those that the first one
+  /// sees, and row r sees r more: at the end of a fixed area there may be 0 or
+  /// fewer of them (a signed byte).
+  ///
   /// What is copied beside the tokens that count must be finite: its weights
   /// are zero.  A pool is zero at first; who begins a unit of a fixed area in a
   /// block that was used before clears the unit.
@@ -56,17 +61,33 @@ struct UnitTask {
 
   static constexpr uint32_t makeInfo(UnitKind kind, int32_t tokens,
                                      int32_t grain) {
-    return static_cast<uint32_t>(kind.index() | tokens << 8 | grain << 16);
+    return static_cast<uint32_t>(kind.index() | (tokens & 0xff) << 8 |
+                                 grain << 16);
   }
 };
 static_assert(sizeof(UnitTask) == 16);
 
+/// Query rows of one sequence that a segment may have: tokens that are decoded
+/// at once, each of which sees the ones before it.
+inline constexpr int32_t kMaxSegmentRows = 16;
+/// Queries of all rows of a segment at most: registers of a lane.
+inline constexpr int64_t kMaxSegmentQueries = 16;
+
+/// Rows of a segment that is to have `rows` of `group` queries each: as many as
+/// it can, or all.
+constexpr int64_t segmentRows(int64_t group, int64_t rows) {
+  int64_t most = group < kMaxSegmentQueries ? kMaxSegmentQueries / group : 1;
+  return rows < most ? rows : most;
+}
+
 /// Units of one pair in one row.
 struct WorkSegment {
-  /// sequence * kvHeads + head: whose queries and results.
+  /// row * kvHeads + head: whose queries and results; of the first row.
   uint32_t pair;
-  /// Units in this row, at least 1.
-  uint32_t units;
+  /// Units in this row of the list, at least 1.
+  uint32_t units : 24;
+  /// Rows of queries beside the first.
+  uint32_t moreRows : 8;
   /// This row's number among the rows that share the pair, and how many share.
   uint16_t share;
   uint16_t shares;
@@ -74,6 +95,7 @@ struct WorkSegment {
   uint32_t partial;
 };
 static_assert(sizeof(WorkSegment) == 16);
+inline constexpr int64_t kMaxSegmentUnits = (1 << 24) - 1;
 
 struct WorkHeader {
   uint32_t segments;
@@ -106,10 +128,11 @@ struct PartialRecord {
 static_assert(sizeof(PartialRecord) == 16);
 inline constexpr float kPartialTag = 1.0f;
 
-/// Bytes of one partial result: records [queries][headDim / 2], queries rounded
-/// up to what one matrix instruction takes.
-constexpr int64_t devicePartialBytes(int64_t group, int64_t headDim) {
-  return (group + 3) / 4 * 4 * (headDim / 2) *
+/// Bytes of one partial result: records [queries][headDim / 2], queries (of all
+/// rows that a segment may have) rounded up to what one matrix instruction
+/// takes.
+constexpr int64_t devicePartialBytes(int64_t queries, int64_t headDim) {
+  return (queries + 3) / 4 * 4 * (headDim / 2) *
          static_cast<int64_t>(sizeof(PartialRecord));
 }
 
@@ -120,13 +143,13 @@ struct DecodeArgs {
   /// Slots of as many bytes as the kernel was compiled for; the key's
   /// parameters come first.
   const uint8_t *parameters;
-  /// [pairs][group][headDim] f32, in the keys' basis (rotated if they are)
-  /// unless the kernel rotates them.
+  /// [rows][kvHeads][group][headDim] f32, in the keys' basis (rotated if they
+  /// are) unless the kernel rotates them.
   const float *queries;
-  /// [pairs][group][headDim] f32, in the values' basis.
+  /// [rows][kvHeads][group][headDim] f32, in the values' basis.
   float *results;
-  /// [partials] of devicePartialBytes(group, headDim): zero before the first
-  /// launch, tags zero again after each.
+  /// [partials] of devicePartialBytes(rows of a segment * group, headDim): zero
+  /// before the first launch, tags zero again after each.
   uint8_t *partials;
   const uint8_t *work;
   /// Bytes from row to row, and WorkSegments of each.

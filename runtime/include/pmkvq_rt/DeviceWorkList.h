@@ -62,8 +62,12 @@ Status addPageUnits(const PageEntry &page, int64_t headDim, int64_t codesOffset,
 ///
 /// Units:  keyOffset and valueOffset in bytes from DecodeArgs::codes.
 /// Errors: as above.
+///
+/// With `moreRows`, the tokens are those that the first of several rows sees,
+/// and each row after it sees one more.
 Status addFixedUnits(int64_t keyOffset, int64_t valueOffset, int32_t tokens,
-                     int64_t headDim, std::vector<UnitTask> &units);
+                     int64_t headDim, std::vector<UnitTask> &units,
+                     int32_t moreRows = 0);
 
 /// Spreads the kinds of units evenly over a pair's list, each kind in its
 /// order. Units at low levels keep a multiprocessor busy where those at high
@@ -97,15 +101,25 @@ UnitCosts unitCosts(int64_t headDim, int32_t blocksPerMultiprocessor);
 /// What a unit costs.
 int64_t unitCost(const UnitTask &unit, const UnitCosts &costs = {});
 
+/// Whose queries a pair's units are for.
+struct PairQueries {
+  /// row * kvHeads + head of the first row.
+  uint32_t pair = 0;
+  /// Rows beside it, below kMaxSegmentRows.
+  int32_t moreRows = 0;
+};
+
 /// Cuts the units of all pairs into at most `blocks` rows.  A row's part of a
 /// pair is a run of its units, dealt to warps such that each has as much work.
 ///
-/// Shapes: pairs [sequences * kvHeads], each with at least one unit.
+/// Shapes: pairs, each with at least one unit; queries [pairs], or none if pair
+/// i has the queries of row i / kvHeads alone.
 /// Errors: InvalidArgument for a pair without units, for blocks below 1 or
 /// above 65,535, or for a list whose sizes leave their fields.
 Result<DeviceWorkList>
 buildDeviceWorkList(const std::vector<std::vector<UnitTask>> &pairs,
-                    int32_t blocks, const UnitCosts &costs = {});
+                    int32_t blocks, const UnitCosts &costs = {},
+                    const std::vector<PairQueries> &queries = {});
 
 } // namespace pmkvq::rt
 

@@ -190,9 +190,10 @@ uint32_t DeviceCache::kindsOf(int32_t layer,
   return kinds;
 }
 
-/// Compiles a variant for all kinds that have occurred, unless it is.
+/// Compiles a variant for all kinds that have occurred and the step's segments,
+/// unless it is.
 Status DeviceCache::provideKernel(int32_t variant, uint32_t kinds) {
-  Kernel &known = kernels_[variant];
+  Kernel &known = kernels_[{variant, segmentRows_}];
   if ((known.kinds & kinds) == kinds)
     return {};
   kinds |= known.kinds;
@@ -201,7 +202,7 @@ Status DeviceCache::provideKernel(int32_t variant, uint32_t kinds) {
   for (int32_t index = 0; index < kKinds; ++index)
     if (kinds >> index & 1)
       list.push_back(UnitKind::fromIndex(index));
-  Result<DecodeCode> code = code_.decode(variant, list);
+  Result<DecodeCode> code = code_.decode(variant, segmentRows_, list);
   if (!code.ok())
     return code.status();
   auto module = Module::load(device_, code->code);
@@ -264,12 +265,13 @@ void DeviceCache::addAppendTasks(int32_t layer, const StepArgs &args) {
       addToStep(tasks.data(), tasks.size() * sizeof(AppendTask));
 }
 
-/// The work list of a layer; `partials` becomes what it needs at least.
-Status DeviceCache::listLayer(int32_t layer, const std::vector<RowRun> &runs,
-                              int64_t &partials) {
+/// Units for the rows of each kv head, and whose queries they are for.
+Status DeviceCache::listPairs(int32_t layer, const std::vector<RowRun> &runs) {
   const PoolLayout &layout = pool_->layout();
   const int32_t heads = geometry().kvHeads;
-  pairs_.resize(static_cast<size_t>(rows_ * heads));
+  const auto most = static_cast<int32_t>(segmentRows_);
+  pairs_.clear();
+  owners_.clear();
   for (const RowRun &run : runs)
     for (int32_t head = 0; head < heads; ++head) {
       std::vector<UnitTask> units;
@@ -280,19 +282,29 @@ Status DeviceCache::listLayer(int32_t layer, const std::vector<RowRun> &runs,
           return status;
       spreadKinds(units);
       int64_t area = fixedArea(layer, run.sequence, head);
-      for (int32_t i = 0; i < run.rows; ++i) {
-        auto pair = static_cast<size_t>(int64_t{run.row + i} * heads + head);
-        pairs_[pair] = units;
+      for (int32_t i = 0; i < run.rows; i += most) {
+        const int32_t more = std::min(most, run.rows - i) - 1;
+        owners_.push_back(
+            {static_cast<uint32_t>((run.row + i) * heads + head), more});
+        pairs_.push_back(units);
         // A row sees fixed tokens up to its own.
         Status status = addFixedUnits(
             layout.fixedOffset(area, kKey), layout.fixedOffset(area, kValue),
-            run.fixedIndex + i + 1, layout.headDim, pairs_[pair]);
+            run.fixedIndex + i + 1, layout.headDim, pairs_.back(), more);
         if (!status.ok())
           return status;
       }
     }
-  const Kernel &kernel = kernels_[code_.variants[static_cast<size_t>(layer)]];
-  Result<DeviceWorkList> list = buildDeviceWorkList(pairs_, kernel.resident);
+  return {};
+}
+
+/// The work list of a layer; `partials` becomes what it needs at least.
+Status DeviceCache::listLayer(int32_t layer, const std::vector<RowRun> &runs,
+                              int64_t &partials) {
+  if (Status status = listPairs(layer, runs); !status.ok())
+    return status;
+  Result<DeviceWorkList> list =
+      buildDeviceWorkList(pairs_, kernelOf(layer).resident, {}, owners_);
   if (!list.ok())
     return list.status();
   LayerWork &work = layers_[static_cast<size_t>(layer)];
@@ -307,6 +319,11 @@ Status DeviceCache::listLayer(int32_t layer, const std::vector<RowRun> &runs,
 Status DeviceCache::prepareStep(const StepArgs &args,
                                 const std::vector<RowRun> &runs) {
   rows_ = args.rowCount;
+  // Two kernels a variant are enough: of one row, and of as many as there can
+  // be.
+  const bool one = std::all_of(runs.begin(), runs.end(),
+                               [](const RowRun &run) { return run.rows == 1; });
+  segmentRows_ = one ? 1 : segmentRows(group(), kMaxSegmentRows);
   stepBytes_.clear();
   partRows(args);
   int64_t partials = 0;
@@ -323,14 +340,14 @@ Status DeviceCache::prepareStep(const StepArgs &args,
   const int64_t row = geometry().headDim * static_cast<int64_t>(sizeof(float));
   const int64_t kvBytes = rows_ * geometry().kvHeads * row;
   const int64_t queryBytes = rows_ * geometry().queryHeads * row;
-  const int64_t group = geometry().queryHeads / geometry().kvHeads;
   const std::pair<Buffer *, int64_t> wanted[] = {
       {&step_, static_cast<int64_t>(stepBytes_.size())},
       {&keys_, kvBytes},
       {&values_, kvBytes},
       {&queries_, queryBytes},
       {&results_, queryBytes},
-      {&partials_, partials * devicePartialBytes(group, geometry().headDim)}};
+      {&partials_, partials * devicePartialBytes(segmentRows_ * group(),
+                                                 geometry().headDim)}};
   for (auto [buffer, bytes] : wanted)
     if (Status status = buffer->reserve(device_, bytes, buffer == &partials_);
         !status.ok())
@@ -408,7 +425,7 @@ Status DeviceCache::attend(int32_t layer, const LaunchRecord &record) {
   arguments.work = step_.memory.pointer<uint8_t>(work.list);
   arguments.rowBytes = work.rowBytes;
   arguments.segmentsPerRow = work.segmentsPerRow;
-  const Kernel &kernel = kernels_[code_.variants[static_cast<size_t>(layer)]];
+  const Kernel &kernel = kernelOf(layer);
   LaunchShape shape = kernel.shape;
   shape.blocks = static_cast<uint32_t>(work.rows);
   return kernel.function->launch(stream_, shape, arguments);

@@ -85,14 +85,13 @@ Case::Case(const Problem &problem, Order order)
 
 /// Before anything of it is allocated.
 Status Case::checkSize() const {
-  const Shape &shape = problem_.shape;
   int64_t longest = 0;
   for (const Length &length : problem_.lengths)
     longest = std::max(longest, length.tokens());
   // Queries, and twice their results; keys and values that the reference has
   // decoded, and its scores.
-  int64_t outputs = shape.batch * shape.queryHeads * shape.headDim;
-  int64_t reference = longest * (rt::kParts * shape.headDim + 1);
+  int64_t outputs = problem_.outputs();
+  int64_t reference = longest * (rt::kParts * problem_.shape.headDim + 1);
   return checkMemory("the cache, its page table and the reference",
                      slotOffset() + slots_ * slotBytes_ +
                          problem_.pairs() * maxPages_ *
@@ -291,8 +290,7 @@ Result<Case> Case::create(const Problem &problem, Order order, uint64_t seed) {
   made.memory_ = std::move(*memory);
   made.fillBlocks(seed);
   made.fillParameters(seed);
-  made.queries_.resize(static_cast<size_t>(problem.pairs() * problem.group() *
-                                           problem.shape.headDim));
+  made.queries_.resize(static_cast<size_t>(problem.outputs()));
   std::mt19937_64 random(seed);
   std::normal_distribution<float> normal;
   const Inputs &inputs = problem.inputs;
@@ -359,20 +357,25 @@ void Case::addReference(int64_t pair) {
     rotations = {problem_.format[rt::kKey].hadamard,
                  problem_.format[rt::kValue].hadamard};
   std::vector<double> output(static_cast<size_t>(headDim));
-  for (int64_t query = 0; query < problem_.group(); ++query) {
-    auto first = queries_.begin() + (pair * problem_.group() + query) * headDim;
-    std::vector<double> q(first, first + headDim);
-    reference::attend(q.data(), keys.data(), values.data(),
-                      length(pair).tokens(), headDim, problem_.scale(),
-                      rotations, output.data());
-    reference_.insert(reference_.end(), output.begin(), output.end());
+  for (int64_t row = 0; row < problem_.rows; ++row) {
+    const int64_t queries = problem_.queryPair(pair, row);
+    const int64_t visible = length(pair).tokens() - (problem_.rows - 1 - row);
+    for (int64_t query = 0; query < problem_.group(); ++query) {
+      auto first =
+          queries_.begin() + (queries * problem_.group() + query) * headDim;
+      std::vector<double> q(first, first + headDim);
+      reference::attend(q.data(), keys.data(), values.data(), visible, headDim,
+                        problem_.scale(), rotations, output.data());
+      reference_.insert(reference_.end(), output.begin(), output.end());
+    }
+    referencePairs_.push_back(queries);
   }
-  referencePairs_.push_back(pair);
 }
 
-/// The queries' results of a pair, null if it is not compared.
-const double *Case::referenceOf(int64_t pair) const {
-  auto found = std::find(referencePairs_.begin(), referencePairs_.end(), pair);
+/// The queries' results of a row and kv head, null if they are not compared.
+const double *Case::referenceOf(int64_t queryPair) const {
+  auto found =
+      std::find(referencePairs_.begin(), referencePairs_.end(), queryPair);
   if (found == referencePairs_.end())
     return nullptr;
   return reference_.data() + (found - referencePairs_.begin()) *
@@ -401,8 +404,7 @@ Result<Errors> Case::compare(const std::vector<float> &results) {
   int64_t last = problem_.pairs() - 1;
   if (referencePairs_.empty())
     for (int64_t pair : {int64_t(0), last, between(last)})
-      if (std::find(referencePairs_.begin(), referencePairs_.end(), pair) ==
-          referencePairs_.end())
+      if (!referenceOf(problem_.queryPair(pair, 0)))
         addReference(pair);
   if (Status status = checkNumbers(results); !status.ok())
     return status;

@@ -68,8 +68,8 @@ public:
   /// Bytes that attention must read: codes, parameters, fixed tokens.
   int64_t bytes() const { return bytes_; }
 
-  /// [pairs][group][headDim]; in the keys' basis on a GPU, unrotated on the
-  /// CPU, whose kernels rotate.
+  /// [sequences * rows][kvHeads][group][headDim]; in the keys' basis on a GPU,
+  /// unrotated on the CPU, whose kernels rotate.
   const std::vector<float> &queries() const { return queries_; }
 
   /// Compares results, laid out as queries, with the reference: the first and
@@ -100,7 +100,7 @@ private:
                      uint16_t value);
   void plantNotNumbers();
   void addReference(int64_t pair);
-  const double *referenceOf(int64_t pair) const;
+  const double *referenceOf(int64_t queryPair) const;
   rt::Status checkNumbers(const std::vector<float> &results) const;
 
   Problem problem_;
@@ -112,7 +112,8 @@ private:
   int64_t fixedAreas_ = 0, fixedPartBytes_ = 0;
   int64_t bytes_ = 0;
   std::vector<float> queries_;
-  /// Pairs that are compared, and what they must give.
+  /// Query rows and kv heads (Problem::queryPair) that are compared, and what
+  /// they must give.
   std::vector<int64_t> referencePairs_;
   std::vector<double> reference_;
 };

@@ -88,29 +88,43 @@ static Result<Kernel> loadKernel(const cuda::DeviceRef &device,
                 *blocks * device->multiprocessors(), code->slotBytes};
 }
 
-/// Units of every pair, as a session would list them.
-static Result<std::vector<std::vector<rt::UnitTask>>>
-listUnits(const Case &content) {
-  const int64_t headDim = content.problem().shape.headDim;
-  std::vector<std::vector<rt::UnitTask>> pairs(
-      static_cast<size_t>(content.problem().pairs()));
-  for (int64_t pair = 0; pair < content.problem().pairs(); ++pair) {
-    std::vector<rt::UnitTask> &units = pairs[static_cast<size_t>(pair)];
-    for (int64_t page = 0; page < content.length(pair).pages; ++page)
-      if (Status status =
-              rt::addPageUnits(content.page(pair, page), headDim, 0, units);
+namespace {
+/// Units for the query rows of every pair, and whose they are.
+struct Units {
+  std::vector<std::vector<rt::UnitTask>> pairs;
+  std::vector<rt::PairQueries> queries;
+};
+} // namespace
+
+/// As a session would list them.
+static Result<Units> listUnits(const Case &content) {
+  const Problem &problem = content.problem();
+  const int64_t headDim = problem.shape.headDim;
+  const int64_t most = rt::segmentRows(problem.group(), problem.rows);
+  Units all;
+  for (int64_t pair = 0; pair < problem.pairs(); ++pair)
+    for (int64_t row = 0; row < problem.rows; row += most) {
+      const int64_t more = std::min(most, problem.rows - row) - 1;
+      std::vector<rt::UnitTask> &units = all.pairs.emplace_back();
+      all.queries.push_back(
+          {static_cast<uint32_t>(problem.queryPair(pair, row)),
+           static_cast<int32_t>(more)});
+      for (int64_t page = 0; page < content.length(pair).pages; ++page)
+        if (Status status =
+                rt::addPageUnits(content.page(pair, page), headDim, 0, units);
+            !status.ok())
+          return status;
+      const int64_t later = problem.rows - 1 - row;
+      if (Status status = rt::addFixedUnits(
+              content.fixedOffset(pair, rt::kKey),
+              content.fixedOffset(pair, rt::kValue),
+              static_cast<int32_t>(content.length(pair).fixedTokens - later),
+              headDim, units, static_cast<int32_t>(more));
           !status.ok())
         return status;
-    if (Status status = rt::addFixedUnits(
-            content.fixedOffset(pair, rt::kKey),
-            content.fixedOffset(pair, rt::kValue),
-            static_cast<int32_t>(content.length(pair).fixedTokens), headDim,
-            units);
-        !status.ok())
-      return status;
-    rt::spreadKinds(units);
-  }
-  return pairs;
+      rt::spreadKinds(units);
+    }
+  return all;
 }
 
 static cuda::PoolLayout layoutOf(const Case &content, int64_t slotBytes) {
@@ -139,7 +153,9 @@ static Result<InputSet> makeSet(const cuda::DeviceRef &device,
                       std::to_string(content.slotBytes()));
   const Problem &problem = content.problem();
   Result<cuda::DecodeWork> work = cuda::DecodeWork::create(
-      device, list, problem.group(), problem.shape.headDim);
+      device, list,
+      problem.group() * rt::segmentRows(problem.group(), problem.rows),
+      problem.shape.headDim);
   if (!work.ok())
     return work.status();
   auto bytes = static_cast<int64_t>(content.queries().size() * sizeof(float));
@@ -306,7 +322,8 @@ static Result<Prepared> prepare(const cuda::DeviceRef &device,
   const int32_t perMultiprocessor =
       std::max(1, blocks / device->multiprocessors());
   Result<rt::DeviceWorkList> list = rt::buildDeviceWorkList(
-      *units, blocks, rt::unitCosts(problem.shape.headDim, perMultiprocessor));
+      units->pairs, blocks,
+      rt::unitCosts(problem.shape.headDim, perMultiprocessor), units->queries);
   if (!list.ok())
     return list.status();
   Result<cuda::Stream> stream = cuda::Stream::create(device);

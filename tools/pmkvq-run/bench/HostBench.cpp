@@ -56,8 +56,10 @@ static void makeStep(const Problem &problem, Step &step) {
   std::vector<rt::RowRun> runs;
   for (int64_t i = 0; i < problem.shape.batch; ++i) {
     const Length &length = problem.lengths[static_cast<size_t>(i)];
-    auto row = static_cast<int32_t>(i);
-    runs.push_back({row, row, 1, static_cast<int32_t>(length.fixedTokens) - 1,
+    const auto rows = static_cast<int32_t>(problem.rows);
+    const auto sequence = static_cast<int32_t>(i);
+    runs.push_back({sequence, sequence * rows, rows,
+                    static_cast<int32_t>(length.fixedTokens) - rows,
                     static_cast<int32_t>(length.pages)});
   }
   rt::buildWorkList(runs, static_cast<int32_t>(problem.shape.kvHeads),

@@ -53,18 +53,47 @@ static Length cutSequence(int64_t tokens) {
   return {pages, tokens - pages * rt::kPageTokens};
 }
 
-static Result<std::vector<Length>> readContext(const Shape &shape) {
+/// The same before `rows` query tokens, which a session appends to one window:
+/// a page is flushed before them, not between them.
+static Length cutBefore(int64_t tokens, int64_t rows) {
+  return {tokens / rt::kPageTokens, tokens % rt::kPageTokens + rows};
+}
+
+/// Tokens of a sink and a full window.
+static constexpr int64_t kMostFixed = kSinkTokens + rt::kPageTokens;
+
+/// Takes "+4" off the end: several query tokens.
+static bool readRows(std::string_view &text, int64_t &rows) {
+  size_t plus = text.find('+');
+  if (plus == text.npos)
+    return true;
+  bool isNumber = readNumber(text.substr(plus + 1), rows);
+  text = text.substr(0, plus);
+  return isNumber && rows >= 1 && rows <= rt::kMaxSegmentRows;
+}
+
+static Result<std::vector<Length>> readContext(const Shape &shape,
+                                               int64_t &rows) {
   std::string what = "a context of 1 to " + std::to_string(kMaxTokens) +
-                     " tokens, 32768 or ragged:100-32768";
+                     " tokens, 32768 or ragged:100-32768, then perhaps 1 to " +
+                     std::to_string(rt::kMaxSegmentRows) + " query tokens, +4";
   std::string_view text = shape.context;
   std::vector<Length> lengths;
+  if (!readRows(text, rows))
+    return expected(what, shape.context);
   if (!consume(text, "ragged:")) {
     int64_t tokens = 0;
     if (!readNumber(text, tokens) || tokens < 1 || tokens > kMaxTokens)
       return expected(what, shape.context);
-    Length length = tokens % rt::kPageTokens
-                        ? cutSequence(tokens)
-                        : Length{tokens / rt::kPageTokens, 0};
+    Length length = rows > 1                   ? cutBefore(tokens, rows)
+                    : tokens % rt::kPageTokens ? cutSequence(tokens)
+                                               : cutBefore(tokens, 0);
+    if (length.fixedTokens > kMostFixed)
+      return expected(
+          "query tokens that fit a window, so a context of " +
+              std::to_string(tokens / rt::kPageTokens * rt::kPageTokens) +
+              " or up to " + std::to_string(kMostFixed - rows) + " more",
+          shape.context);
     lengths.assign(static_cast<size_t>(shape.batch), length);
     return lengths;
   }
@@ -79,7 +108,10 @@ static Result<std::vector<Length>> readContext(const Shape &shape) {
   for (int64_t i = 0; i < shape.batch; ++i) {
     auto drawn = low + static_cast<int64_t>(
                            random() % static_cast<uint64_t>(high - low + 1));
-    lengths.push_back(cutSequence(i == 0 ? low : i == 1 ? high : drawn));
+    int64_t tokens = i == 0 ? low : i == 1 ? high : drawn;
+    Length length = rows > 1 ? cutBefore(tokens, rows) : cutSequence(tokens);
+    length.fixedTokens = std::min(length.fixedTokens, kMostFixed);
+    lengths.push_back(length);
   }
   return lengths;
 }
@@ -301,7 +333,7 @@ Result<Problem> bench::understand(const Shape &shape) {
     return status;
   Problem problem;
   problem.shape = shape;
-  Result<std::vector<Length>> lengths = readContext(shape);
+  Result<std::vector<Length>> lengths = readContext(shape, problem.rows);
   if (!lengths.ok())
     return lengths.status();
   problem.lengths = std::move(*lengths);

@@ -5,13 +5,15 @@
 //
 // Syntax.  A context is a number of tokens, 32768, the same for every sequence,
 // or `ragged:100-32768`, lengths drawn from that range, its ends among them.
+// `32768+4` is 4 tokens decoded at once after 32,768 that are in the cache.
 // Levels are one level for keys and values, 16, 8, 4 or 2; `k4v2`, keys at 4
 // and values at 2 bits; or `mixed:2=192/4=48/k8v4=16`, which cuts the pages of
 // a sequence in these proportions, oldest first, each level once.
 //
-// A sequence of whole pages has nothing else.  Any other, and every ragged one,
-// has a sink of one token, then pages, then a window of 1 to 128 tokens, as a
-// session would hold it.
+// A sequence of whole pages has nothing else.  Any other, every ragged one, and
+// one with several query tokens, has a sink of one token, then pages, then a
+// window of 1 to 128 tokens, as a session would hold it; those of a ragged one
+// with several query tokens are shorter by a few where these would leave it.
 //
 //===----------------------------------------------------------------------===//
 
@@ -68,12 +70,23 @@ struct PoolCounts {
 struct Problem {
   Shape shape;
   std::vector<Length> lengths;
+  /// Query tokens of each sequence, its last; each sees those before it.
+  int64_t rows = 1;
   LevelMix mix;
   reference::UniformFormat format[rt::kParts];
   Inputs inputs;
 
   int64_t pairs() const { return shape.batch * shape.kvHeads; }
   int64_t group() const { return shape.queryHeads / shape.kvHeads; }
+  /// Elements of queries and of results.
+  int64_t outputs() const {
+    return shape.batch * rows * shape.queryHeads * shape.headDim;
+  }
+  /// The (query row, kv head) that is row `row` of a cache's pair.
+  int64_t queryPair(int64_t pair, int64_t row) const {
+    return (pair / shape.kvHeads * rows + row) * shape.kvHeads +
+           pair % shape.kvHeads;
+  }
   /// Factor of scores: 1 / sqrt(head_dim).
   double scale() const;
   /// Of a sequence of `pages` pages, the first that is of mix[part];

@@ -10,13 +10,14 @@
 // head.  A step's launches are told apart by their kernel:
 //
 //   append_N  rows go up, one AppendTask each, in as few launches as may be
-//   attend_N  queries go up; each row and kv head is a pair of its own, so the
-//             rows of a prefill chunk see as many fixed tokens as they may
+//   attend_N  queries go up; the rows of a chunk are taken several at a time
+//             (segmentRows), each sees as many fixed tokens as it may
 //   merge_N   results come down: the one wait of a layer
 //
 // and everything else runs on the threads.  Work lists of all layers are made
 // and copied before the first launch of a step; a decode kernel is compiled for
-// the kinds of units that have occurred, and again when another one does.
+// the kinds of units that have occurred, and again when another one does; a
+// second one when a step first has several rows of a sequence.
 // Buffers only grow: once they have, a step allocates nothing.
 //
 // All work is on one stream, in order; copies that snapshots make wait for it.
@@ -77,8 +78,9 @@ struct DeviceCacheCode {
   std::vector<int32_t> variants;
   /// What decode kernels are compiled for at first, beside {16, 16}.
   std::vector<UnitKind> kinds;
-  /// Compiles a variant for kinds; errors say what is not built.
-  std::function<Result<DecodeCode>(int32_t variant,
+  /// Compiles a variant for kinds, and segments of up to `rows` rows; errors
+  /// say what is not built.
+  std::function<Result<DecodeCode>(int32_t variant, int64_t rows,
                                    const std::vector<UnitKind> &kinds)>
       decode;
   PageOrders orders;
@@ -144,8 +146,13 @@ private:
   const PageEntry *pages(int32_t layer, int32_t sequence, int32_t head) const;
   uint32_t kindsOf(int32_t layer, const std::vector<RowRun> &runs) const;
   Status provideKernel(int32_t variant, uint32_t kinds);
+  Kernel &kernelOf(int32_t layer) {
+    return kernels_[{code_.variants[static_cast<size_t>(layer)], segmentRows_}];
+  }
+  Status listPairs(int32_t layer, const std::vector<RowRun> &runs);
   Status listLayer(int32_t layer, const std::vector<RowRun> &runs,
                    int64_t &partials);
+  int64_t group() const { return geometry().queryHeads / geometry().kvHeads; }
   void partRows(const StepArgs &args);
   void addAppendTasks(int32_t layer, const StepArgs &args);
   int64_t addToStep(const void *data, size_t bytes);
@@ -168,16 +175,19 @@ private:
   Stream stream_;
   std::optional<CacheWriters> writers_;
   std::optional<CachePool> pool_;
-  /// By variant.
-  std::map<int32_t, Kernel> kernels_;
+  /// By variant and rows of a segment.
+  std::map<std::pair<int32_t, int64_t>, Kernel> kernels_;
   Status failure_;
 
   // The step under way.
   int64_t rows_ = 0;
+  /// Rows that its segments may have.
+  int64_t segmentRows_ = 1;
   /// Where the rows of each append launch begin, and their end.
   std::vector<int64_t> appends_;
   std::vector<LayerWork> layers_;
   std::vector<std::vector<UnitTask>> pairs_;
+  std::vector<PairQueries> owners_;
   std::vector<uint8_t> stepBytes_;
   Buffer step_, keys_, values_, queries_, results_, partials_;
 

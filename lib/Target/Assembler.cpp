@@ -1,0 +1,108 @@
+//===- Assembler.cpp - PTX to a GPU's own code ----------------------------===//
+//
+// Neighbours: Assembler.h.
+//
+//===----------------------------------------------------------------------===//
+
+#include "pmkvq/Target/Assembler.h"
+#include "llvm/ADT/SmallString.h"
+#include "llvm/ADT/SmallVector.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/FileUtilities.h"
+#include "llvm/Support/MemoryBuffer.h"
+#include "llvm/Support/Path.h"
+#include "llvm/Support/Process.h"
+#include "llvm/Support/Program.h"
+
+using namespace mlir::pmkvq;
+using llvm::SmallString;
+using llvm::StringRef;
+
+std::string mlir::pmkvq::findPtxas() {
+  if (auto path = llvm::sys::findProgramByName("ptxas"))
+    return *path;
+  llvm::SmallVector<std::string> folders;
+  for (const char *variable : {"CUDA_HOME", "CUDA_PATH"})
+    if (auto root = llvm::sys::Process::GetEnv(variable)) {
+      SmallString<128> folder(*root);
+      llvm::sys::path::append(folder, "bin");
+      folders.push_back(folder.str().str());
+    }
+  folders.push_back("/usr/local/cuda/bin");
+  for (const std::string &folder : folders)
+    if (auto path = llvm::sys::findProgramByName("ptxas", {folder}))
+      return *path;
+  return "";
+}
+
+namespace {
+/// A temporary file that is gone in the end.
+struct TemporaryFile {
+  explicit TemporaryFile(StringRef extension)
+      : error(llvm::sys::fs::createTemporaryFile("pmkvq", extension, path)),
+        remover(path) {}
+
+  SmallString<128> path;
+  std::error_code error;
+  llvm::FileRemover remover;
+};
+} // namespace
+
+static std::string contentOf(StringRef path) {
+  auto text = llvm::MemoryBuffer::getFile(path, /*IsText=*/false,
+                                          /*RequiresNullTerminator=*/false);
+  return text ? (*text)->getBuffer().str() : "";
+}
+
+llvm::Expected<AssemblerReport> mlir::pmkvq::runPtxas(const std::string &ptxas,
+                                                      const std::string &ptx,
+                                                      const std::string &chip) {
+  TemporaryFile source("ptx"), log("log"), cubin("cubin");
+  for (const TemporaryFile *file : {&source, &log, &cubin})
+    if (file->error)
+      return llvm::createStringError(
+          file->error,
+          "cannot make a temporary file for ptxas: " + file->error.message());
+  {
+    std::error_code code;
+    llvm::raw_fd_ostream os(source.path, code);
+    os << ptx;
+    os.close();
+    if (os.has_error()) {
+      os.clear_error();
+      return llvm::createStringError("cannot write " + source.path.str());
+    }
+  }
+  std::optional<StringRef> redirects[] = {StringRef(), StringRef(log.path),
+                                          StringRef(log.path)};
+  std::string message;
+  int status = llvm::sys::ExecuteAndWait(
+      ptxas, {ptxas, "-arch=" + chip, "-v", source.path, "-o", cubin.path},
+      std::nullopt, redirects, /*SecondsToWait=*/0, /*MemoryLimit=*/0,
+      &message);
+  if (status < 0)
+    return llvm::createStringError("cannot run " + ptxas + ": " + message);
+  AssemblerReport report;
+  report.accepted = status == 0;
+  report.text = contentOf(log.path);
+  if (report.accepted)
+    report.cubin = contentOf(cubin.path);
+  return report;
+}
+
+llvm::Expected<std::string>
+Assembler::assemble(std::string ptx, const std::string &target) const {
+  if (ptxas.empty() || target != chip)
+    return ptx;
+  auto report = runPtxas(ptxas, ptx, target);
+  if (report && report->accepted)
+    return std::move(report->cubin);
+  if (!isRequired) {
+    llvm::consumeError(report.takeError());
+    return ptx;
+  }
+  if (!report)
+    return report.takeError();
+  return llvm::createStringError(ptxas + " refuses a kernel for " + target +
+                                 ": " + report->text);
+}
