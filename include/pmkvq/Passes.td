@@ -510,7 +510,9 @@ def LowerHost : Pass<"pmkvq-lower-host", "::mlir::ModuleOp"> {
   let description = [{
     `@step` becomes `pmkvq_step(StepArgs *)`: arguments and weights are read
     from the struct, launches become calls of pmkvq_rt_launch, and the result
-    is the worst status of all launches.
+    is the worst status of all launches. Buffers become places in
+    StepArgs::scratch, shared by those that are not in use together;
+    `pmkvq_scratch(rows, outputs)` says how many bytes a step needs.
 
     Precondition: bufferized; linear layers lowered.
     Postcondition: pmkvq ops are left in kernels only.

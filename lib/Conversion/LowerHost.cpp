@@ -1,12 +1,14 @@
 //===- LowerHost.cpp - The step's entry point -----------------------------===//
 //
 // Gives the step the signature of pmkvq_step, reads arguments and weights from
-// StepArgs, and turns launches into calls of the runtime.  Neighbours:
-// pmkvq_rt/Abi.h (the structs addressed here), TileToVector.cpp (the kernels).
+// StepArgs, buffers from its scratch memory, and turns launches into calls of
+// the runtime.  Neighbours: pmkvq_rt/Abi.h (the structs addressed here),
+// StepScratch.h (where buffers lie), TileToVector.cpp (the kernels).
 //
 //===----------------------------------------------------------------------===//
 
 #include "HostCalls.h"
+#include "StepScratch.h"
 #include "mlir/Conversion/LLVMCommon/MemRefBuilder.h"
 #include "mlir/Conversion/LLVMCommon/TypeConverter.h"
 #include "pmkvq/IR/PMKVQ.h"
@@ -51,10 +53,15 @@ public:
   LogicalResult run() {
     if (failed(verifySignature()) || failed(verifyUses()))
       return failure();
+    auto planned = StepScratch::plan(step, unitOfArgument);
+    if (failed(planned))
+      return failure();
+    scratch = std::move(*planned);
     Block &entry = step.getBody().front();
     b.setInsertionPointToStart(&entry);
     args = entry.insertArgument(0u, pointer, step.getLoc());
     replaceArguments(entry);
+    findRegions();
     numberWeights();
     status = arith::ConstantOp::create(b, b.getI32IntegerAttr(rt::kKernelOk));
     SmallVector<Operation *> ops;
@@ -64,6 +71,7 @@ public:
     entry.eraseArguments(1, entry.getNumArguments() - 1);
     step.setType(b.getFunctionType({pointer}, {b.getI32Type()}));
     step.setName("pmkvq_step");
+    addScratchFunction();
     return success();
   }
 
@@ -174,10 +182,6 @@ private:
   Value memrefOver(MemRefType type, Value memory, Value rows) {
     auto structType = cast<LLVM::LLVMStructType>(types.convertType(type));
     auto descriptor = MemRefDescriptor::poison(b, b.getLoc(), structType);
-    auto constant = [&](int64_t value) -> Value {
-      return LLVM::ConstantOp::create(b, b.getI64Type(),
-                                      b.getI64IntegerAttr(value));
-    };
     descriptor.setAllocatedPtr(b, b.getLoc(), memory);
     descriptor.setAlignedPtr(b, b.getLoc(), memory);
     descriptor.setOffset(b, b.getLoc(), constant(0));
@@ -209,6 +213,73 @@ private:
           address(caches, layer * sizeof(rt::CacheView));
   }
 
+  //===--------------------------------------------------------------------===//
+  // Buffers
+  //===--------------------------------------------------------------------===//
+
+  /// What the dynamic size of an argument of the step counts.
+  static std::optional<ScratchUnit> unitOfArgument(BlockArgument argument) {
+    size_t index = argument.getArgNumber();
+    if (index < kFirstBuffer || index >= kFirstCache)
+      return std::nullopt;
+    return kBuffers[index - kFirstBuffer].rows ==
+                   offsetof(rt::StepArgs, rowCount)
+               ? ScratchUnit::Row
+               : ScratchUnit::Output;
+  }
+
+  Value constant(int64_t value) {
+    return LLVM::ConstantOp::create(b, b.getI64Type(),
+                                    b.getI64IntegerAttr(value));
+  }
+
+  Value times(Value count, int64_t bytes) {
+    return LLVM::MulOp::create(b, count, constant(bytes));
+  }
+
+  Value advance(Value base, Value bytes) {
+    return LLVM::GEPOp::create(b, pointer, b.getI8Type(), base,
+                               ArrayRef<LLVM::GEPArg>{bytes});
+  }
+
+  /// Where the regions of scratch memory begin, and how many units they have.
+  void findRegions() {
+    Value begin = field(pointer, offsetof(rt::StepArgs, scratch));
+    Value counts[] = {
+        constant(1), field(b.getI64Type(), offsetof(rt::StepArgs, rowCount)),
+        field(b.getI64Type(), offsetof(rt::StepArgs, outputCount))};
+    for (auto [i, count] : llvm::enumerate(counts)) {
+      regions[i] = {begin, count};
+      begin = advance(begin,
+                      times(count, scratch.bytes(static_cast<ScratchUnit>(i))));
+    }
+  }
+
+  void lowerBuffer(memref::AllocOp buffer) {
+    StepScratch::Place place = scratch.placeOf(buffer);
+    auto [begin, count] = regions[static_cast<size_t>(place.unit)];
+    Value memory = advance(begin, times(count, place.offset));
+    buffer.replaceAllUsesWith(memrefOver(buffer.getType(), memory, count));
+    buffer.erase();
+  }
+
+  /// int64_t pmkvq_scratch(int64_t rows, int64_t outputs)
+  void addScratchFunction() {
+    b.setInsertionPointAfter(step);
+    Type i64 = b.getI64Type();
+    auto function = func::FuncOp::create(b, "pmkvq_scratch",
+                                         b.getFunctionType({i64, i64}, {i64}));
+    Block *entry = function.addEntryBlock();
+    b.setInsertionPointToStart(entry);
+    Value bytes = constant(scratch.bytes(ScratchUnit::Step));
+    for (ScratchUnit unit : {ScratchUnit::Row, ScratchUnit::Output})
+      bytes = LLVM::AddOp::create(
+          b, bytes,
+          times(entry->getArgument(unit == ScratchUnit::Row ? 0 : 1),
+                scratch.bytes(unit)));
+    func::ReturnOp::create(b, bytes);
+  }
+
   /// A weight's place in the table is its place in the module.
   void numberWeights() {
     for (WeightOp weight : step->getParentOfType<ModuleOp>().getOps<WeightOp>())
@@ -226,6 +297,10 @@ private:
       return lowerLaunch(launch);
     if (auto weight = dyn_cast<GetWeightOp>(op))
       return lowerWeight(weight);
+    if (auto buffer = dyn_cast<memref::AllocOp>(op))
+      return lowerBuffer(buffer);
+    if (isa<memref::DeallocOp>(op))
+      return op->erase();
     if (auto call = dyn_cast<func::CallOp>(op))
       if (call.getCallee() == kRuntimePlaceholder) {
         call.getResult(0).replaceAllUsesWith(runtime());
@@ -310,6 +385,11 @@ private:
   ImplicitLocOpBuilder b;
   Type pointer;
   Value args, status;
+  StepScratch scratch;
+  struct Region {
+    Value begin, count;
+  };
+  std::array<Region, kScratchUnits> regions;
   DenseMap<Value, Value> cacheOf;
   DenseMap<StringAttr, unsigned> weightIndex;
 };

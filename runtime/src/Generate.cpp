@@ -243,7 +243,7 @@ bool Session::emitTokens(const std::vector<DecodeRequest> &requests,
                          const DecodeOptions &options,
                          std::vector<size_t> &active,
                          std::vector<Generated> &results) {
-  std::vector<size_t> going;
+  size_t going = 0;
   bool cancelled = false;
   for (size_t index : active) {
     Sequence &sequence = sequences_[requests[index].sequence];
@@ -267,9 +267,9 @@ bool Session::emitTokens(const std::vector<DecodeRequest> &requests,
       if (stop || count == requests[index].maxNewTokens)
         continue;
     }
-    going.push_back(index);
+    active[going++] = index;
   }
-  active = going;
+  active.resize(going);
   return !cancelled;
 }
 
@@ -284,6 +284,10 @@ Session::decode(const std::vector<DecodeRequest> &requests,
     if (Status s = checkRequests(requests); !s.ok())
       return s;
     std::vector<Generated> results(requests.size());
+    // No more than that can be cached, and one is not.
+    for (size_t i = 0; i < requests.size(); ++i)
+      results[i].tokens.reserve(
+          std::min(requests[i].maxNewTokens, maxTokens_ + 1));
     std::vector<size_t> active(requests.size());
     std::iota(active.begin(), active.end(), size_t{0});
     std::vector<int32_t> fed;

@@ -33,6 +33,8 @@ pmkvq::rt::findEntries(const std::function<void *(const char *)> &lookUp) {
   ProgramEntries entries = {};
   entries.describe = find<decltype(entries.describe)>(lookUp, "pmkvq_describe");
   entries.step = find<decltype(entries.step)>(lookUp, "pmkvq_step");
+  entries.scratchBytes =
+      find<decltype(entries.scratchBytes)>(lookUp, "pmkvq_scratch");
   if (!entries.describe || !entries.step)
     return Status(StatusCode::DataLoss,
                   std::string("the program does not export ") +

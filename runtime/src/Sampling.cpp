@@ -123,6 +123,7 @@ int32_t Sampler::sample(const float *logits, int64_t count,
     return argmax(logits, count);
   weigh(logits, count, options.temperature);
   kept_.clear();
+  kept_.reserve(count);
   if (options.topP < 1)
     keepMostProbable(logits, options.topP);
   else

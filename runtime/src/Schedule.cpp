@@ -105,13 +105,17 @@ Status PageSchedule::plan(std::vector<PageState> &pages, size_t existing,
 
   // One bucket a level, so that a halving does not look at all pages; a bucket
   // becomes a heap when its turn comes, and only as many pages are taken from
-  // it as must fall.
+  // it as must fall.  Buckets are kept: a step that plans allocates nothing
+  // once its caller's list has grown.
   Levels floor = floorLevels(limits);
-  std::array<std::vector<PageState *>, kLadder.size()> buckets;
+  static thread_local std::array<std::vector<PageState *>, kLadder.size()>
+      buckets;
   int64_t bytes = 0;
   try {
-    for (auto &bucket : buckets)
-      bucket.reserve(pages.size());
+    for (auto &bucket : buckets) {
+      bucket.clear();
+      bucket.reserve(pages.capacity());
+    }
   } catch (const std::bad_alloc &) {
     return Status(StatusCode::OutOfMemory, "no memory to plan levels");
   }
@@ -146,71 +150,81 @@ Status PageSchedule::plan(std::vector<PageState> &pages, size_t existing,
   return Status();
 }
 
-/// Levels of `pages`, the pages of one layer, of which the first `existing` are
-/// in the cache already.
+/// Levels of [begin, end), the pages of one layer, of which the first
+/// `existing` are in the cache already.
 ///
 /// Returns the bytes missing at the floor; 0: the pages fit.
-static int64_t planLayer(std::vector<PageState *> &pages, size_t existing,
-                         const ScheduleLimits &limits) {
+static int64_t planLayer(PageState *const *begin, PageState *const *end,
+                         size_t existing, const ScheduleLimits &limits) {
   Levels floor = floorLevels(limits);
   // Old pages differ only where a restored sequence came from a fuller cache.
   Levels level = existing ? Levels{0, 0} : Levels{16, 16};
   for (size_t i = 0; i < existing; ++i)
     for (int32_t part = 0; part < kParts; ++part)
-      level[part] = std::max(level[part], pages[i]->level[part]);
-  for (size_t i = existing; i < pages.size(); ++i)
-    pages[i]->level = level;
+      level[part] = std::max(level[part], begin[i]->level[part]);
+  for (PageState *const *page = begin + existing; page != end; ++page)
+    (*page)->level = level;
   for (;;) {
     int64_t bytes = 0;
     bool mayFall = false;
-    for (const PageState *page : pages) {
-      bytes += pageBlockBytes(page->level, limits.blockBytes);
-      mayFall |= !isAtFloor(page->level, floor);
+    for (PageState *const *page = begin; page != end; ++page) {
+      bytes += pageBlockBytes((*page)->level, limits.blockBytes);
+      mayFall |= !isAtFloor((*page)->level, floor);
     }
     if (bytes <= limits.layerBytesAvailable)
       return 0;
     if (!mayFall)
       return bytes - limits.layerBytesAvailable;
-    for (PageState *page : pages)
-      lowerOnce(page->level, floor);
+    for (PageState *const *page = begin; page != end; ++page)
+      lowerOnce((*page)->level, floor);
   }
 }
 
 Status LayerSchedule::plan(std::vector<PageState> &pages, size_t existing,
                            const ScheduleLimits &limits) const {
-  // On a copy: one layer may fit where the next does not.
-  std::vector<PageState> planned;
-  std::vector<std::vector<PageState *>> layers;
-  std::vector<size_t> old;
+  // On a copy: one layer may fit where the next does not.  Both lists are kept,
+  // as the buckets above.
+  static thread_local std::vector<PageState> planned;
+  static thread_local std::vector<PageState *> order;
+  order.clear();
   try {
-    planned = pages;
-    for (size_t i = 0; i < planned.size(); ++i) {
-      size_t layer = static_cast<size_t>(planned[i].layer);
-      if (layer >= layers.size()) {
-        layers.resize(layer + 1);
-        old.resize(layer + 1, 0);
-      }
-      layers[layer].push_back(&planned[i]);
-      if (i < existing)
-        ++old[layer];
-    }
+    planned.reserve(pages.capacity());
+    order.reserve(pages.capacity());
   } catch (const std::bad_alloc &) {
     return Status(StatusCode::OutOfMemory, "no memory to plan levels");
   }
-  for (size_t layer = 0; layer < layers.size(); ++layer)
-    if (int64_t missing = planLayer(layers[layer], old[layer], limits))
+  planned = pages;
+  for (PageState &page : planned)
+    order.push_back(&page);
+  // Layer by layer, each one's old pages first.
+  std::sort(order.begin(), order.end(),
+            [](const PageState *a, const PageState *b) {
+              return std::tie(a->layer, a) < std::tie(b->layer, b);
+            });
+  const PageState *firstNew = planned.data() + existing;
+  PageState *const *last = order.data() + order.size();
+  for (PageState *const *begin = order.data(); begin != last;) {
+    int32_t layer = (*begin)->layer;
+    PageState *const *end =
+        std::find_if(begin, last, [&](const PageState *page) {
+          return page->layer != layer;
+        });
+    auto old = static_cast<size_t>(std::count_if(
+        begin, end, [&](const PageState *page) { return page < firstNew; }));
+    if (int64_t missing = planLayer(begin, end, old, limits))
       return Status(
           StatusCode::OutOfMemory,
           std::to_string(missing) + " bytes are missing in layer " +
-              std::to_string(layer) + ": its " +
-              std::to_string(layers[layer].size()) +
+              std::to_string(layer) + ": its " + std::to_string(end - begin) +
               " pages at their lowest levels take " +
               std::to_string(missing + limits.layerBytesAvailable) +
               " bytes, its equal share of the budget leaves " +
               std::to_string(limits.layerBytesAvailable) +
               " for them; raise the budget, lower the floor, or ask for fewer "
               "tokens");
-  pages.swap(planned);
+    begin = end;
+  }
+  pages = planned;
   return Status();
 }
 

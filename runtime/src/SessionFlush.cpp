@@ -63,9 +63,9 @@ Status Session::flush(const std::vector<int32_t> &sequences,
       !s.ok())
     return s;
 
-  std::vector<std::shared_ptr<Holders>> holders;
+  newHolders_.clear();
   for (int32_t sequence : sequences) {
-    holders.push_back(std::make_shared<Holders>(1, sequence));
+    newHolders_.push_back(takeHolders(sequence));
     std::vector<std::shared_ptr<Holders>> &pages = sequences_[sequence].pages;
     pages.reserve(pages.size() + 1);
   }
@@ -85,10 +85,20 @@ Status Session::flush(const std::vector<int32_t> &sequences,
   if (Status s = writePages(existing); !s.ok())
     return breakSession(s);
   for (size_t i = 0; i < sequences.size(); ++i) {
-    sequences_[sequences[i]].pages.push_back(std::move(holders[i]));
+    sequences_[sequences[i]].pages.push_back(std::move(newHolders_[i]));
     sequences_[sequences[i]].window = 0;
   }
   return Status();
+}
+
+/// A list of holders that has `sequence` alone.
+std::shared_ptr<Session::Holders> Session::takeHolders(int32_t sequence) {
+  if (spareHolders_.empty())
+    return std::make_shared<Holders>(1, sequence);
+  std::shared_ptr<Holders> holders = std::move(spareHolders_.back());
+  spareHolders_.pop_back();
+  holders->assign(1, sequence);
+  return holders;
 }
 
 /// Fills plan_: every existing page once, under its owner, at its level, then

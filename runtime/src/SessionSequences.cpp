@@ -47,11 +47,10 @@ Status Session::checkPlans(const std::vector<SequencePlan> &plans) const {
 }
 
 /// What each sequence has cached or was promised, whichever is more.
-std::vector<int64_t> Session::promisedTokens() const {
-  std::vector<int64_t> tokens(maxSequences_);
+void Session::promisedTokens(std::vector<int64_t> &tokens) const {
+  tokens.resize(maxSequences_);
   for (int32_t i = 0; i < maxSequences_; ++i)
     tokens[i] = std::max(sequences_[i].tokens, sequences_[i].planned);
-  return tokens;
 }
 
 /// Can all sequences have so many tokens at a time?
@@ -76,7 +75,8 @@ Status Session::checkReach(const std::vector<int64_t> &tokens) const {
 Status Session::checkAdmission(const std::vector<SequencePlan> &plans) const {
   if (Status s = checkPlans(plans); !s.ok())
     return s;
-  std::vector<int64_t> tokens = promisedTokens();
+  std::vector<int64_t> tokens;
+  promisedTokens(tokens);
   for (const SequencePlan &plan : plans)
     tokens[plan.sequence] =
         std::max(tokens[plan.sequence],
@@ -90,15 +90,43 @@ Status Session::admit(const std::vector<SequencePlan> &plans) {
       return s;
     if (Status s = checkPlans(plans); !s.ok())
       return s;
-    std::vector<int64_t> tokens = promisedTokens();
+    std::vector<int64_t> tokens;
+    promisedTokens(tokens);
     for (const SequencePlan &plan : plans)
       tokens[plan.sequence] = sequences_[plan.sequence].tokens + tokensOf(plan);
     if (Status s = checkReach(tokens); !s.ok())
       return s;
+    reservePlanned(tokens);
     for (const SequencePlan &plan : plans)
       sequences_[plan.sequence].planned = tokens[plan.sequence];
     return Status();
   });
+}
+
+/// Grows every list that decode steps fill to what it will hold when sequences
+/// have so many tokens, so that such a step allocates nothing.
+///
+/// Shapes: tokens [maxSequences].
+void Session::reservePlanned(const std::vector<int64_t> &tokens) {
+  const ProgramInfo &info = program_.info;
+  int64_t allPages = 0, newPages = 0, parts = 0;
+  for (int32_t i = 0; i < maxSequences_; ++i) {
+    int64_t pages = pagesForTokens(tokens[i], info.sinkTokens);
+    Sequence &sequence = sequences_[i];
+    sequence.pages.reserve(pages);
+    allPages += pages;
+    newPages += std::max<int64_t>(0, pages - sequence.pageCount());
+    parts += countParts(1, pages, info.kvHeads, 1);
+  }
+  plan_.reserve(allPages * pageHeads());
+  pageTasks_.reserve(allPages * pageHeads());
+  newHolders_.reserve(maxSequences_);
+  spareHolders_.reserve(newPages);
+  while (static_cast<int64_t>(spareHolders_.size()) < newPages)
+    spareHolders_.push_back(std::make_shared<Holders>(1, 0));
+  workList_.attendTasks.reserve(parts);
+  workList_.mergeTasks.reserve(int64_t(maxSequences_) * info.kvHeads);
+  partials_.reserve(parts * partialFloats(program_.groupSize(), info.headDim));
 }
 
 //===----------------------------------------------------------------------===//

@@ -160,7 +160,8 @@ Status Session::checkRestore(int32_t sequence, const SnapshotView &view) const {
                             " bits; this program knows " +
                             std::to_string(program_.info.floor[part]) +
                             " alone");
-  std::vector<int64_t> tokens = promisedTokens();
+  std::vector<int64_t> tokens;
+  promisedTokens(tokens);
   tokens[sequence] = std::max(tokens[sequence], header.tokens);
   return checkReach(tokens);
 }

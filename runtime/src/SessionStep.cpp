@@ -22,13 +22,11 @@ Result<StepLogits> Session::step(const std::vector<StepRun> &runs) {
       return s;
     if (Status s = checkRoomFor(runs); !s.ok())
       return s;
-    std::vector<int32_t> full;
-    for (const StepRun &run : runs)
-      if (sequences_[run.sequence].window == kPageTokens)
-        full.push_back(run.sequence);
     fillRows(runs);
+    if (Status s = makeScratch(); !s.ok())
+      return s;
     StepArgs args = stepArgs();
-    if (Status s = flush(full, args); !s.ok())
+    if (Status s = flush(fullSequences_, args); !s.ok())
       return s;
     if (Status s = store_->prepareStep(args, rowRuns_); !s.ok())
       return s;
@@ -61,19 +59,19 @@ int32_t Session::room(int32_t sequence) const {
       std::min(sink + kPageTokens - window, maxTokens_ - state.tokens));
 }
 
-Status Session::checkRuns(const std::vector<StepRun> &runs) const {
+Status Session::checkRuns(const std::vector<StepRun> &runs) {
   if (runs.empty())
     return Status(StatusCode::InvalidArgument, "a step without tokens");
-  std::vector<bool> seen(maxSequences_, false);
+  seen_.assign(maxSequences_, 0);
   int64_t rows = 0;
   for (const StepRun &run : runs) {
     std::string name = "sequence " + std::to_string(run.sequence);
     if (!isSequence(run.sequence))
       return Status(StatusCode::InvalidArgument,
                     name + "; there are " + std::to_string(maxSequences_));
-    if (seen[run.sequence])
+    if (seen_[run.sequence])
       return Status(StatusCode::InvalidArgument, name + " occurs twice");
-    seen[run.sequence] = true;
+    seen_[run.sequence] = 1;
     if (!run.tokens || run.count < 1)
       return Status(StatusCode::InvalidArgument, name + " has no tokens");
     if (run.count > room(run.sequence))
@@ -98,17 +96,17 @@ Status Session::checkRuns(const std::vector<StepRun> &runs) const {
 
 /// Errors: OutOfMemory if runs that go beyond their sequence's plan take what
 /// was promised to others.
-Status Session::checkRoomFor(const std::vector<StepRun> &runs) const {
+Status Session::checkRoomFor(const std::vector<StepRun> &runs) {
   if (budget_ == kUnlimitedBytes)
     return Status();
   bool beyond = false;
-  std::vector<int64_t> tokens = promisedTokens();
+  promisedTokens(promised_);
   for (const StepRun &run : runs) {
     int64_t after = sequences_[run.sequence].tokens + run.count;
-    beyond |= after > tokens[run.sequence];
-    tokens[run.sequence] = std::max(tokens[run.sequence], after);
+    beyond |= after > promised_[run.sequence];
+    promised_[run.sequence] = std::max(promised_[run.sequence], after);
   }
-  return beyond ? checkReach(tokens) : Status();
+  return beyond ? checkReach(promised_) : Status();
 }
 
 /// Fills the lists of a step from its runs; full windows count as flushed.
@@ -119,8 +117,11 @@ void Session::fillRows(const std::vector<StepRun> &runs) {
   rows_.clear();
   rowRuns_.clear();
   outputs_.clear();
+  fullSequences_.clear();
   for (const StepRun &run : runs) {
     const Sequence &sequence = sequences_[run.sequence];
+    if (sequence.window == kPageTokens)
+      fullSequences_.push_back(run.sequence);
     int32_t firstRow = static_cast<int32_t>(rows_.size());
     int32_t pages =
         sequence.pageCount() + (sequence.window == kPageTokens ? 1 : 0);
@@ -150,6 +151,25 @@ void Session::fillRows(const std::vector<StepRun> &runs) {
     partials_.resize(floats);
 }
 
+/// Memory for the activations of the step; only ever grows.
+///
+/// Errors: OutOfMemory.
+Status Session::makeScratch() {
+  if (!program_.entries.scratchBytes)
+    return Status();
+  int64_t bytes =
+      program_.entries.scratchBytes(static_cast<int64_t>(rows_.size()),
+                                    static_cast<int64_t>(outputs_.size()));
+  if (bytes <= scratch_.bytes())
+    return Status();
+  Result<Arena> arena = Arena::reserve(bytes);
+  if (!arena.ok())
+    return Status(arena.status().code(),
+                  "activations of a step: " + arena.status().message());
+  scratch_ = std::move(*arena);
+  return Status();
+}
+
 StepArgs Session::stepArgs() {
   StepArgs args = {};
   args.runtime = &context_;
@@ -168,6 +188,7 @@ StepArgs Session::stepArgs() {
   args.mergeTaskCount = static_cast<int64_t>(workList_.mergeTasks.size());
   args.rowsPerTask = workList_.rowsPerTask;
   args.partials = partials_.data();
+  args.scratch = scratch_.data();
   return args;
 }
 

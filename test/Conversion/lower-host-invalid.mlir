@@ -99,3 +99,26 @@ func.func @step(%b: !pmkvq.batch, %t: memref<?xi32>, %p: memref<?xi32>, %o: memr
   }
   return
 }
+
+// -----
+
+// Buffers whose size the runtime could not know, and one inside of a loop.
+func.func @step(%b: !pmkvq.batch, %t: memref<?xi32>, %p: memref<?xi32>, %o: memref<?xi32>, %l: memref<?x8xf32>, %n: !pmkvq.cache<kv_heads = 2, head_dim = 64>) {
+  %size = arith.constant 3 : index
+  // expected-error @+1 {{expected a contiguous buffer whose size is fixed, or the number of rows or outputs}}
+  %buffer = memref.alloc(%size) : memref<?xf32>
+  return
+}
+
+// -----
+
+func.func @step(%b: !pmkvq.batch, %t: memref<?xi32>, %p: memref<?xi32>, %o: memref<?xi32>, %l: memref<?x8xf32>) {
+  %zero = arith.constant 0 : index
+  %one = arith.constant 1 : index
+  %rows = memref.dim %t, %zero : memref<?xi32>
+  scf.for %i = %zero to %rows step %one {
+    // expected-error @+1 {{expected a buffer outside of loops}}
+    %buffer = memref.alloc(%rows) : memref<?xf32>
+  }
+  return
+}

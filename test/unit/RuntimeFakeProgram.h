@@ -64,6 +64,7 @@ struct Fake {
   int32_t stepStatus = kKernelOk;
   int32_t flushStatus = kKernelOk;
   float poison = 0;
+  int64_t scratchFactor = 1;
 
   /// For a new session of so many sequences.
   void start(int32_t sequences) {
@@ -314,8 +315,19 @@ inline void appendRows(const StepArgs &args) {
   }
 }
 
+inline int64_t fakeScratch(int64_t rows, int64_t outputs) {
+  return fake->scratchFactor * (64 + 48 * rows + 16 * outputs);
+}
+
+/// All of a step's memory is there, and nobody else's.
+inline void useScratch(const StepArgs &args) {
+  CHECK_THAT(reinterpret_cast<uintptr_t>(args.scratch) % 64 == 0);
+  std::memset(args.scratch, 0xa5, fakeScratch(args.rowCount, args.outputCount));
+}
+
 inline int32_t fakeStep(StepArgs *args) {
   ++fake->steps;
+  useScratch(*args);
   fake->mostRows = std::max(fake->mostRows, args->rowCount);
   bool single = true;
   for (int64_t i = 1; i < args->rowCount; ++i)
@@ -341,6 +353,7 @@ inline ProgramEntries fakeEntries() {
   ProgramEntries entries = {};
   entries.describe = fakeDescribe;
   entries.step = fakeStep;
+  entries.scratchBytes = fakeScratch;
   KernelFn flush[kParts][4] = {{flushKernel<0, 16>, flushKernel<0, 8>,
                                 flushKernel<0, 4>, flushKernel<0, 2>},
                                {flushKernel<1, 16>, flushKernel<1, 8>,

@@ -150,6 +150,19 @@ TEST_F(SessionTest, StepRefusedForMemoryLeavesTheSessionUsable) {
   EXPECT_EQ(session->tokens(0), 257);
 }
 
+TEST_F(SessionTest, StepWithoutMemoryForActivationsLeavesTheSessionUsable) {
+  open({});
+  feed(0, 5);
+  std::vector<int32_t> tokens = randomTokens(1);
+  state.scratchFactor = int64_t(1) << 45; // more than there are addresses
+  Status status = session->step({{0, tokens.data(), 1}}).status();
+  EXPECT_EQ(status.code(), StatusCode::OutOfMemory);
+  EXPECT_NE(status.message().find("activations"), std::string::npos);
+  EXPECT_EQ(session->tokens(0), 5);
+  state.scratchFactor = 1;
+  feed(0, 5);
+}
+
 TEST_F(SessionTest, WindowIsFlushedOnlyWhenTheNextTokenComes) {
   SessionOptions options;
   open(options);
@@ -381,7 +394,8 @@ TEST_F(SessionTest, EntriesAreFoundByName) {
   ASSERT_TRUE(entries.ok());
   EXPECT_EQ(entries->step, fakeStep);
   EXPECT_EQ(entries->flush[kKey][0], nullptr);
-  EXPECT_EQ(asked.size(), 2u + 8u + 6u);
+  EXPECT_EQ(asked.size(), 3u + 8u + 6u);
+  EXPECT_TRUE(asked.count("pmkvq_scratch"));
   EXPECT_TRUE(asked.count("pmkvq_requantize_value_4_2"));
   EXPECT_EQ(findEntries([](const char *) -> void * { return nullptr; })
                 .status()

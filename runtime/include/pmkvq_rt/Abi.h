@@ -27,7 +27,7 @@
 namespace pmkvq::rt {
 
 /// Changes whenever a struct or signature below does.
-inline constexpr int32_t kAbiVersion = 2;
+inline constexpr int32_t kAbiVersion = 3;
 
 //===----------------------------------------------------------------------===//
 // The cache as kernels see it
@@ -141,6 +141,11 @@ struct StepArgs {
   int64_t rowsPerTask;
   /// [parts][partialFloats(groupSize * rowsPerTask, headDim)]
   float *partials;
+
+  /// Memory for activations: [ProgramEntries::scratchBytes(rowCount,
+  /// outputCount)], aligned to 64 bytes.  What is in it between steps is
+  /// nobody's.
+  uint8_t *scratch;
 };
 
 //===----------------------------------------------------------------------===//
@@ -238,6 +243,7 @@ constexpr int64_t firstPageBytes(const ProgramInfo &info) {
 /// Names of the entry points that a program exports:
 ///   void    pmkvq_describe(ProgramInfo *)
 ///   int32_t pmkvq_step(StepArgs *)                          (KernelStatus)
+///   int64_t pmkvq_scratch(int64_t rows, int64_t outputs)    (bytes)
 ///   KernelFn pmkvq_flush_{key,value}_{16,8,4,2}             (by target level)
 ///   KernelFn pmkvq_requantize_{key,value}_{16_8,8_4,4_2}
 /// Operands of the page kernels: {CacheView *caches, const PageTask *tasks}.
@@ -248,6 +254,8 @@ struct ProgramEntries {
   KernelFn flush[kParts][4];
   /// [part][ladderIndex(from)]: from -> from / 2; null where never used.
   KernelFn requantize[kParts][3];
+  /// Bytes of StepArgs::scratch; null: a step needs none.  Grows with both.
+  int64_t (*scratchBytes)(int64_t rows, int64_t outputs);
 };
 
 } // namespace pmkvq::rt

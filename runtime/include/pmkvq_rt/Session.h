@@ -389,7 +389,8 @@ private:
   Status checkPlans(const std::vector<SequencePlan> &plans) const;
   Status checkAdmission(const std::vector<SequencePlan> &plans) const;
   Status checkReach(const std::vector<int64_t> &tokens) const;
-  std::vector<int64_t> promisedTokens() const;
+  void promisedTokens(std::vector<int64_t> &tokens) const;
+  void reservePlanned(const std::vector<int64_t> &tokens);
   Status releasePage(int32_t sequence, int32_t page);
   void copyTables(int32_t parent, int32_t child);
 
@@ -418,15 +419,17 @@ private:
   Status lowerPart(int32_t part, int32_t from);
   Status makePage(const PageState &state);
   Status writePages(size_t existing);
+  std::shared_ptr<Holders> takeHolders(int32_t sequence);
   PageLaunch pageLaunch(int32_t part, int32_t from, int32_t to);
   Status judgePages(const PageLaunch &launch,
                     const Result<LaunchResult> &result) const;
   Status runPageKernel(const PageLaunch &launch);
 
   // SessionStep.cpp
-  Status checkRuns(const std::vector<StepRun> &runs) const;
-  Status checkRoomFor(const std::vector<StepRun> &runs) const;
+  Status checkRuns(const std::vector<StepRun> &runs);
+  Status checkRoomFor(const std::vector<StepRun> &runs);
   void fillRows(const std::vector<StepRun> &runs);
+  Status makeScratch();
   StepArgs stepArgs();
   Status runStep(StepArgs &args);
   Status checkLogits() const;
@@ -468,11 +471,17 @@ private:
   std::vector<CacheView> caches_;
   std::vector<Sequence> sequences_;
 
-  // Scratch of a flush: the plan, and the tasks of one launch.
+  // Scratch of a flush: the plan, the tasks of one launch, the lists of holders
+  // of the new pages, and lists that were made for them at admission.
   std::vector<PageState> plan_;
   std::vector<PageTask> pageTasks_;
+  std::vector<std::shared_ptr<Holders>> newHolders_;
+  std::vector<std::shared_ptr<Holders>> spareHolders_;
 
   // Scratch of a step.
+  std::vector<uint8_t> seen_;
+  std::vector<int64_t> promised_;
+  std::vector<int32_t> fullSequences_;
   std::vector<int32_t> tokens_;
   std::vector<int32_t> positions_;
   std::vector<Row> rows_;
@@ -481,6 +490,7 @@ private:
   std::vector<float> logits_;
   std::vector<float> partials_;
   WorkList workList_;
+  Arena scratch_;
   Sampler sampler_;
 };
 
