@@ -1,4 +1,4 @@
-"""pmkvq-run --bench=attention: tables, and what is refused."""
+"""pmkvq-run --bench: tables, and what is refused."""
 
 import csv
 import io
@@ -8,6 +8,8 @@ from pmkvq_run import run
 
 COLUMNS = ("device,kv_heads,q_heads,head_dim,batch,context,levels,key_format,value_format,us,spread,bytes,read_us,"
            "ratio,rms_rel_err,max_rel_err,peer,peer_us").split(",")
+MODEL_COLUMNS = ("device,model,threads,batch,context,levels,kv_bits,key_format,value_format,tokens,us,spread,bytes,"
+                 "read_us,ratio,rms_rel_err,max_rel_err,flush_us,lower_us").split(",")
 
 
 def refuses(*arguments, words, **environment):
@@ -34,6 +36,83 @@ def test_cpu_sweep_is_a_table():
         # Queries and weights are integers of 15 bits.
         assert float(row["rms_rel_err"]) < 3e-4
         assert row["peer"] == ""
+
+
+@pytest.mark.slow
+def test_requantizing_on_the_cpu_is_a_table():
+    result = run("--bench=requantize", "--device=cpu", "--kv-heads=2", "--q-heads=2", "--head-dim=64",
+                 "--context=512", "--levels=16,8,4", "--output=csv")
+    assert result.returncode == 0, result.stderr
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert list(rows[0]) == COLUMNS
+    # Codes of both parts before they fall: 2 heads x 512 tokens x 64 dims.
+    assert [int(row["bytes"]) for row in rows] == [2 * 2 * 512 * 64 * bits // 8 for bits in (16, 8, 4)]
+    for row in rows:
+        assert float(row["us"]) > 0 and float(row["read_us"]) > 0 and row["peer"] == ""
+
+
+def test_a_level_without_a_lower_one_is_named():
+    result = run("--bench=requantize", "--device=cpu", "--context=128", "--levels=2")
+    assert result.returncode == 1
+    assert "16, 8 or 4" in result.stderr and "got 2" in result.stderr
+
+
+@pytest.mark.slow
+def test_steps_of_a_model_are_a_table(reasoner):
+    """Threads, batches, contexts, levels and budgets are swept; the errors are attention's."""
+    result = run(reasoner, "--bench=decode", "--context=140,300", "--batch=2", "--levels=16", "--kv-bits=3.0",
+                 "--threads=1", "--output=csv")
+    assert result.returncode == 0, result.stderr
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert list(rows[0]) == MODEL_COLUMNS
+    assert [(row["batch"], row["context"], row["levels"], row["kv_bits"]) for row in rows] == [
+        ("2", context, levels, bits) for context in ("140", "300") for levels, bits in (("16", ""), ("", "3.0"))]
+    weights = sum(path.stat().st_size for path in reasoner.glob("*.safetensors"))
+    for row in rows:
+        assert row["model"] == reasoner.name and row["tokens"] == row["batch"]
+        assert float(row["us"]) > 0 and float(row["read_us"]) > 0 and float(row["flush_us"] or row["lower_us"]) > 0
+        assert bool(row["lower_us"]) == bool(row["kv_bits"])
+        assert 0 < float(row["rms_rel_err"]) < float(row["max_rel_err"]) < 1e-3
+        assert weights * 0.9 < int(row["bytes"]) < weights * 1.5
+    # More tokens at more bits are more bytes.
+    size = [int(row["bytes"]) for row in rows]
+    assert size[0] < size[2] and size[3] < size[2]
+
+
+@pytest.mark.slow
+def test_prefill_of_a_model_is_a_table(reasoner):
+    result = run(reasoner, "--bench=prefill", "--context=300", "--batch=2", "--levels=4", "--output=csv")
+    assert result.returncode == 0, result.stderr
+    row, = csv.DictReader(io.StringIO(result.stdout))
+    assert list(row) == MODEL_COLUMNS
+    assert row["tokens"] == "1024" and float(row["us"]) > 0 and float(row["read_us"]) > 0
+    assert float(row["max_rel_err"]) < 1e-3 and row["flush_us"] == row["lower_us"] == ""
+
+
+@pytest.mark.slow
+def test_a_context_beyond_the_model_is_named(reasoner):
+    result = run(reasoner, "--bench=decode", "--context=140,100000", "--levels=16")
+    assert result.returncode == 1
+    assert len(result.stdout.splitlines()) == 2, "the other line is measured"
+    assert "100000" in result.stderr and "1 of 2 settings failed" in result.stderr
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (("--bench=decode",), ("one MODEL", "got 0")),
+    (("model/", "--bench=append"), ("no MODEL", "model/")),
+    (("model/", "--bench=decode", "--kv-heads=8"), ("--kv-heads", "and a MODEL")),
+    (("model/", "--bench=decode", "--device=cuda"), ("--device", "cpu or auto")),
+    (("model/", "--bench=decode", "--levels=mixed:2=1/4=1"), ("--levels", "k4v2", "mixed:2=1/4=1")),
+    (("model/", "--bench=decode", "--kv-bits=3,x"), ("--kv-bits", "3,x")),
+    (("model/", "--bench=decode", "--threads=1,2000"), ("--threads", "1024")),
+    (("model/", "--bench=decode", "--context=ragged:1-2"), ("--context", "whole numbers")),
+    (("--bench=attention", "--kv-bits=4"), ("--kv-bits",)),
+    (("/nonexistent-model", "--bench=decode"), ("/nonexistent-model",))])
+def test_bad_benchmarks_of_models_are_named(arguments, words):
+    result = run(*arguments)
+    assert result.returncode == 1 and result.stdout == ""
+    for word in words:
+        assert word in result.stderr.splitlines()[-1], result.stderr
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@
 #include "Output.h"
 #include "bench/DeviceBench.h"
 #include "bench/HostBench.h"
+#include "bench/HostWriteBench.h"
 #include "bench/PrefillBench.h"
 #include "bench/Sweep.h"
 #include "bench/WriteBench.h"
@@ -71,7 +72,7 @@ measure(const Place &place, KernelCompiler &compiler, const std::string &what,
   rt::Result<bench::Problem> problem = bench::understand(shape);
   if (!problem.ok())
     return problem.status();
-  if (what == "requantize")
+  if (what == "requantize" && place.device)
     return toRows(bench::measureRequantize(place.device, compiler.forDevices(),
                                            *problem));
   if (what == "append")
@@ -88,17 +89,22 @@ measure(const Place &place, KernelCompiler &compiler, const std::string &what,
   rt::Result<bench::HostKernels> kernels = compiler.compileHost(*problem);
   if (!kernels.ok())
     return kernels.status();
-  return toRows(bench::measureOnHost(*place.threads, *kernels, *problem));
+  return toRows(
+      what == "requantize"
+          ? bench::measureHostRequantize(*place.threads, *kernels, *problem)
+          : bench::measureOnHost(*place.threads, *kernels, *problem));
 }
 
 Error pmkvq::run::runBench(const Options &options) {
   Expected<Place> place = choosePlace(options);
   if (!place)
     return place.takeError();
-  if (options.bench != "attention" && !place->device)
+  if (!place->device && options.bench != "attention" &&
+      options.bench != "requantize")
     return llvm::createStringError(
-        "--bench=" + options.bench +
-        " runs on a GPU only so far; --bench=attention runs here");
+        "--bench=" + options.bench + " runs on a GPU only so far" +
+        (options.bench == "prefill" ? " without a MODEL" : "") +
+        "; --bench=attention and --bench=requantize run here");
   const bool csv = options.output == Options::Output::Csv;
   if (Error error = printOut(csv ? bench::csvHeader(options.bench == "prefill")
                                  : bench::textHeader()))

@@ -64,14 +64,39 @@ static Error readFormats(const StringOption &option,
   return Error::success();
 }
 
+/// Whether the benchmark runs a model.
+static bool benchesModel(const CommandLine &line) {
+  return line.bench.given() && !line.models.empty();
+}
+
+/// A benchmark that needs a MODEL has one, and no other.
+static Error checkBenchModel(const CommandLine &line) {
+  const bool needs = line.bench == "decode";
+  if (needs && line.models.size() != 1)
+    return llvm::createStringError("expected one MODEL with --bench=decode, "
+                                   "got " +
+                                   llvm::Twine(line.models.size()));
+  if (line.models.empty() || needs ||
+      (line.bench == "prefill" && line.models.size() == 1))
+    return Error::success();
+  return llvm::createStringError(
+      "expected no MODEL with --bench=" + line.bench.getValue() + ", got '" +
+      line.models.front() + "'");
+}
+
 Error pmkvq::run::checkBenchOptions(const CommandLine &line) {
   const llvm::cl::Option *own[] = {
       &line.kvHeads, &line.queryHeads, &line.headDim, &line.batch,
       &line.context, &line.levels,     &line.chip};
-  const llvm::cl::Option *shared[] = {
-      &line.bench,  &line.keyFormat, &line.valueFormat,
-      &line.device, &line.cpu,       &line.codeCache,
-      &line.ptxas,  &line.threads,   &line.output};
+  std::vector<const llvm::cl::Option *> allowed = {
+      &line.bench,  &line.keyFormat, &line.valueFormat, &line.device,
+      &line.cpu,    &line.codeCache, &line.ptxas,       &line.threads,
+      &line.output, &line.batch,     &line.context,     &line.levels};
+  if (benchesModel(line))
+    allowed.push_back(&line.kvBits);
+  else
+    allowed.insert(allowed.end(), {&line.kvHeads, &line.queryHeads,
+                                   &line.headDim, &line.chip});
   for (const OptionGroup &group : line.groups)
     for (const llvm::cl::Option *option : group.options) {
       bool given = option->getNumOccurrences() > 0;
@@ -79,14 +104,96 @@ Error pmkvq::run::checkBenchOptions(const CommandLine &line) {
       if (given && isOwn && !line.bench.given())
         return llvm::createStringError("expected --bench=attention with --" +
                                        option->ArgStr);
-      if (given && line.bench.given() && !isOwn &&
-          !llvm::is_contained(shared, option))
-        return llvm::createStringError("expected no --" + option->ArgStr +
-                                       " with --bench");
+      if (given && line.bench.given() && !llvm::is_contained(allowed, option))
+        return llvm::createStringError(
+            "expected no --" + option->ArgStr + " with --bench" +
+            (benchesModel(line) ? " and a MODEL" : ""));
     }
-  if (line.bench.given() && !line.models.empty())
-    return llvm::createStringError("expected no MODEL with --bench, got '" +
-                                   line.models.front() + "'");
+  return line.bench.given() ? checkBenchModel(line) : Error::success();
+}
+
+/// Cache and threads of a model's benchmark.
+static Error readModelSweep(const CommandLine &line, Options &options) {
+  ModelSweepOptions &sweep = options.modelSweep;
+  std::vector<int64_t> threads;
+  if (Error error = readCounts(line.threads, threads))
+    return error;
+  if (!threads.empty())
+    sweep.threads.clear();
+  for (int64_t count : threads) {
+    constexpr int64_t most = 1024;
+    if (count > most)
+      return optionError(line.threads, "at most 1024 threads", line.threads);
+    sweep.threads.push_back(static_cast<int32_t>(count));
+  }
+  if (Error error = readCounts(line.batch, sweep.batches))
+    return error;
+  if (Error error = readCounts(line.context, sweep.contexts))
+    return error;
+  if (line.kvBits.given())
+    for (StringRef part : splitList(line.kvBits)) {
+      std::optional<double> bits = parseBits(part);
+      if (!bits)
+        return optionError(line.kvBits,
+                           "numbers above 0, at most 32, like 3,4.5",
+                           line.kvBits);
+      sweep.kvBits.emplace_back(part.str(), *bits);
+    }
+  std::vector<std::string> levels;
+  if (!line.kvBits.given())
+    levels = options.sweep.levels;
+  readTexts(line.levels, levels);
+  for (const std::string &level : levels) {
+    auto kind = bench::parseLevel(level);
+    if (!kind.ok())
+      return llvm::createStringError("--levels: " + kind.status().message() +
+                                     " with a MODEL");
+    sweep.levels.emplace_back(level, *kind);
+  }
+  return Error::success();
+}
+
+/// The benchmark of whole steps.
+static Error readModelBench(const CommandLine &line, Options &options) {
+  options.model = line.models.front();
+  if (line.device == "cuda")
+    return optionError(line.device,
+                       "cpu or auto with a MODEL, because whole steps do not "
+                       "run on a GPU yet",
+                       line.device);
+  // What a budget lowers pages by; settings with a level have their own.
+  options.schedule = "page";
+  options.keyFloor = options.valueFloor = 2;
+  for (auto [option, format, shown] :
+       {std::tuple(&line.keyFormat, &options.keyFormat,
+                   &options.sweep.keyFormats),
+        std::tuple(&line.valueFormat, &options.valueFormat,
+                   &options.sweep.valueFormats)}) {
+    Expected<std::string> text = readFormat(*option);
+    if (!text)
+      return text.takeError();
+    *format = *text;
+    if (!text->empty())
+      *shown = {*text};
+  }
+  return readModelSweep(line, options);
+}
+
+/// Where it runs and how it prints.
+static Error readBenchExecution(const CommandLine &line, Options &options) {
+  Expected<std::string> device = readChoice(line.device);
+  if (!device)
+    return device.takeError();
+  options.device = *device;
+  if (Error error = readHost(line, options))
+    return error;
+  Expected<std::string> form = readChoice(line.output);
+  if (!form)
+    return form.takeError();
+  if (*form == "jsonl")
+    return optionError(line.output, "text or csv with --bench", line.output);
+  options.output =
+      *form == "csv" ? Options::Output::Csv : Options::Output::Text;
   return Error::success();
 }
 
@@ -96,6 +203,10 @@ Error pmkvq::run::readBench(const CommandLine &line, Options &options) {
   if (!what)
     return what.takeError();
   options.bench = *what;
+  if (Error error = readBenchExecution(line, options))
+    return error;
+  if (benchesModel(line))
+    return readModelBench(line, options);
   bench::Sweep &sweep = options.sweep;
   const std::pair<const StringOption *, std::vector<int64_t> *> counts[] = {
       {&line.kvHeads, &sweep.kvHeads},
@@ -111,20 +222,7 @@ Error pmkvq::run::readBench(const CommandLine &line, Options &options) {
     return error;
   if (Error error = readFormats(line.valueFormat, sweep.valueFormats))
     return error;
-  Expected<std::string> device = readChoice(line.device);
-  if (!device)
-    return device.takeError();
-  options.device = *device;
   options.chip = line.chip;
-  if (Error error = readHost(line, options))
-    return error;
-  Expected<std::string> form = readChoice(line.output);
-  if (!form)
-    return form.takeError();
-  if (*form == "jsonl")
-    return optionError(line.output, "text or csv with --bench", line.output);
-  options.output =
-      *form == "csv" ? Options::Output::Csv : Options::Output::Text;
   // A shape that cannot be is better refused before anything is measured.
   rt::Status status = bench::checkCount(sweep);
   if (status.ok())

@@ -82,21 +82,25 @@ CommandLine::CommandLine()
       logits("logits", "FILE",
              "Also write the logits after every prompt token, fed one by one "
              "after the first chunk, as safetensors: logits.0, logits.1, ..."),
-      bench("bench", "attention|append|prefill|requantize",
+      bench("bench", "attention|append|prefill|requantize|decode",
             "Check decode attention against double precision and measure it "
-            "beside reading the same bytes; or, on a GPU, what writes a cache "
-            "against the reference, beside copying as many bytes: append, with "
-            "a flush to the level of --levels every 128 steps, or requantize, "
-            "from there to half of it; or prefill, of 2,048 new tokens a "
-            "sequence over the context; needs no MODEL; comma lists in the "
-            "options of this group are swept"),
+            "beside reading the same bytes; or requantize, from --levels to "
+            "half of it, against the reference, beside copying as many bytes; "
+            "or, on a GPU, append, with a flush to the level of --levels every "
+            "128 steps, and prefill, of 2,048 new tokens a sequence over the "
+            "context; these need no MODEL. With a MODEL, on the CPU, decode "
+            "(whole steps of one token a sequence) and prefill (of 512), whose "
+            "cache is at --levels or in a budget of --kv-bits. Comma lists in "
+            "the options of this group, and with a MODEL of --threads and "
+            "--kv-bits, are swept"),
       kvHeads("kv-heads", "8", "Heads of keys and values"),
       queryHeads("q-heads", "32", "Query heads, a multiple of them"),
       headDim("head-dim", "128", "Elements of a head"),
       batch("batch", "1", "Sequences"),
       context("context", "N|ragged:N-M[+Q]",
               "Tokens of each sequence (default 32768 on a GPU, 4096 on a "
-              "CPU), or a range that lengths are drawn from; whole pages of "
+              "CPU, 512 with a MODEL), or a range that lengths are drawn from; "
+              "whole pages of "
               "128 unless N is no multiple or ragged: then with a sink and a "
               "window. +Q: attention of Q tokens decoded at once (up to 16), "
               "each of which sees those before it"),
@@ -156,7 +160,8 @@ CommandLine::CommandLine()
        {&bench, &kvHeads, &queryHeads, &headDim, &batch, &context, &levels,
         &chip},
        "pmkvq-run --bench=attention --batch=1,8 --context=32768 \\\n"
-       "        --levels=4,2,k4v2,mixed:2=192/4=48/8=16 --output=csv"},
+       "        --levels=4,2,k4v2,mixed:2=192/4=48/8=16 --output=csv\n"
+       "    pmkvq-run model/ --bench=decode --context=512,4096 --threads=1,2"},
       {"Looking inside",
        {&explain, &check, &checkTolerance, &emit, &outputFile, &dumpStages},
        "pmkvq-run model/ --prompt-tokens=1,2,3 --max-tokens=4000 \\\n"

@@ -107,6 +107,15 @@ KernelCompiler::compileHost(const bench::Problem &problem) {
   if (!kernels.attend || !kernels.merge)
     return rt::Status(rt::StatusCode::Internal,
                       "the compiled layer has no kernels of attention");
+  for (rt::Part part : {rt::kKey, rt::kValue})
+    for (int32_t level : rt::kLadder)
+      if (level > rt::kLadder.back())
+        kernels.requantize[part][rt::ladderIndex(level)] =
+            reinterpret_cast<rt::KernelFn>((*program)->lookUp(
+                llvm::formatv("pmkvq_requantize_{0}_{1}_{2}",
+                              part == rt::kKey ? "key" : "value", level,
+                              level / 2)
+                    .str()));
   kernels.code = std::shared_ptr<HostProgram>(std::move(*program));
   return compiled[key] = std::move(kernels);
 }

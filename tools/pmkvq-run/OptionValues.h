@@ -34,6 +34,9 @@ llvm::Error readHost(const CommandLine &line, Options &options);
 /// Options that only the benchmark has, or that it does not have.
 llvm::Error checkBenchOptions(const CommandLine &line);
 
+/// A number of bits, as --kv-bits has it; none if `text` is not one.
+std::optional<double> parseBits(llvm::StringRef text);
+
 /// What --bench measures.
 llvm::Error readBench(const CommandLine &line, Options &options);
 

@@ -223,8 +223,16 @@ static Error readPrompts(const CommandLine &line, Options &options) {
   return Error::success();
 }
 
-static Error readBudget(const CommandLine &line, Options &options) {
+std::optional<double> pmkvq::run::parseBits(StringRef text) {
   constexpr double maxBits = 32;
+  double bits;
+  if (text.getAsDouble(bits, /*AllowInexact=*/true) ||
+      !(bits > 0 && bits <= maxBits))
+    return std::nullopt;
+  return bits;
+}
+
+static Error readBudget(const CommandLine &line, Options &options) {
   if (line.kvBudget.given() && line.kvBits.given())
     return llvm::createStringError(
         "expected one of --kv-budget and --kv-bits, got both");
@@ -237,12 +245,10 @@ static Error readBudget(const CommandLine &line, Options &options) {
                          line.kvBudget);
   }
   if (line.kvBits.given()) {
-    double bits;
-    if (StringRef(line.kvBits).getAsDouble(bits, /*AllowInexact=*/true) ||
-        !(bits > 0 && bits <= maxBits))
+    options.bitsPerElement = parseBits(line.kvBits);
+    if (!options.bitsPerElement)
       return optionError(line.kvBits, "a number above 0, at most 32",
                          line.kvBits);
-    options.bitsPerElement = bits;
   }
   return Error::success();
 }

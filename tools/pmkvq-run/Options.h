@@ -21,6 +21,17 @@
 
 namespace pmkvq::run {
 
+/// What --bench measures with a MODEL: every combination; levels and budgets
+/// are in turns.
+struct ModelSweepOptions {
+  std::vector<int32_t> threads = {0};
+  std::vector<int64_t> batches = {1};
+  std::vector<int64_t> contexts = {512};
+  /// As the user writes them, and what that is.
+  std::vector<std::pair<std::string, rt::UnitKind>> levels;
+  std::vector<std::pair<std::string, double>> kvBits;
+};
+
 struct Options {
   enum class Output { Text, JsonLines, Csv };
   enum class Action {
@@ -31,7 +42,8 @@ struct Options {
     EmitMLIR,
     EmitLLVM,
     EmitAssembly,
-    /// Measure `sweep` on `device`; of the rest, threads and output are set.
+    /// Measure `sweep` on `device`, or `modelSweep` with `model`; of the rest,
+    /// formats, threads and output are set.
     Bench,
     /// Print `text`; nothing else is set.
     Print
@@ -86,9 +98,11 @@ struct Options {
   std::string chip;
   /// "cpu" or "cuda": where the cache of a model lies.
   std::string cacheDevice = "cpu";
-  /// "attention", "append", "prefill" or "requantize".
+  /// "attention", "append", "prefill", "requantize" or "decode".
   std::string bench;
   bench::Sweep sweep;
+  /// Of a benchmark with a model, in place of `sweep`.
+  ModelSweepOptions modelSweep;
 
   bool emits() const {
     return action >= Action::EmitImport && action <= Action::EmitAssembly;

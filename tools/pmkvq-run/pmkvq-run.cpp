@@ -12,7 +12,9 @@
 #include "Check.h"
 #include "Compile.h"
 #include "Explain.h"
+#include "Loading.h"
 #include "Logits.h"
+#include "ModelSweep.h"
 #include "Options.h"
 #include "Output.h"
 #include "Prompts.h"
@@ -20,8 +22,6 @@
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/DialectRegistry.h"
 #include "pmkvq/Import/ImportModel.h"
-#include "pmkvq/Import/WeightStore.h"
-#include "pmkvq/Target/HostProgram.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/raw_ostream.h"
 #include <csignal>
@@ -32,102 +32,7 @@ using namespace pmkvq::run;
 using llvm::Error;
 using llvm::Expected;
 using llvm::StringRef;
-using mlir::pmkvq::Checkpoint;
-using mlir::pmkvq::DeviceSession;
-using mlir::pmkvq::HostProgram;
 using mlir::pmkvq::ModelConfig;
-using mlir::pmkvq::WeightStore;
-
-namespace {
-/// A model's files, checked against each other.
-struct Model {
-  std::string folder;
-  ModelConfig config;
-  Checkpoint checkpoint;
-};
-
-/// Code and the weights it reads.
-struct Loaded {
-  std::unique_ptr<HostProgram> code;
-  WeightStore weights;
-};
-
-/// What a run needs beside its program.
-struct Equipment {
-  CachePlace cache;
-  /// Null: nothing is checked.
-  std::unique_ptr<check::AttentionChecker> checker;
-};
-} // namespace
-
-static Expected<Model> openModel(StringRef name) {
-  Expected<std::string> folder = findModelFolder(name);
-  if (!folder)
-    return folder.takeError();
-  Expected<ModelConfig> config = mlir::pmkvq::readModelConfig(*folder);
-  if (!config)
-    return config.takeError();
-  Expected<Checkpoint> checkpoint = Checkpoint::open(*folder);
-  if (!checkpoint)
-    return checkpoint.takeError();
-  if (Error error = mlir::pmkvq::checkTensors(*config, *checkpoint))
-    return error;
-  return Model{*folder, std::move(*config), std::move(*checkpoint)};
-}
-
-/// Compiles the model and hands its weights over.  `equipment` becomes what the
-/// options ask for.
-static Expected<rt::Program> loadProgram(Model &model, const CachePlan &plan,
-                                         const Options &options,
-                                         mlir::MLIRContext &context,
-                                         Equipment &equipment) {
-  Expected<CachePlace> place = chooseCachePlace(options);
-  if (!place)
-    return place.takeError();
-  std::vector<check::Attention> layers;
-  std::optional<Expected<DeviceSession>> device;
-  auto module = compileModule(
-      model.config, plan.compiler, options.dumpFolder,
-      /*lastStage=*/"", context, [&](StringRef stage, mlir::ModuleOp planned) {
-        if (stage != "plan")
-          return;
-        layers = check::collectAttention(planned);
-        if (place->device)
-          device.emplace(DeviceSession::collect(planned));
-      });
-  if (!module) {
-    if (device && !*device)
-      llvm::consumeError(device->takeError());
-    return module.takeError();
-  }
-  if (device && !*device)
-    return device->takeError();
-  Expected<std::unique_ptr<HostProgram>> code =
-      HostProgram::compile(**module, options.host);
-  if (!code)
-    return code.takeError();
-  Expected<rt::ProgramEntries> entries = (*code)->entries();
-  if (!entries)
-    return entries.takeError();
-  auto checker = makeChecker(options, std::move(layers), **code);
-  if (!checker)
-    return checker.takeError();
-  if (device)
-    if (Error error = makeStore(options, **device, **code, context, *place))
-      return error;
-  equipment = {std::move(*place), std::move(*checker)};
-  Expected<WeightStore> weights =
-      WeightStore::create(std::move(model.checkpoint), (*code)->weights());
-  if (!weights)
-    return weights.takeError();
-  auto loaded =
-      std::make_shared<Loaded>(Loaded{std::move(*code), std::move(*weights)});
-  rt::Result<rt::Program> program =
-      rt::openProgram(*entries, loaded->weights.pointers(), loaded);
-  if (!program.ok())
-    return toError(program.status());
-  return *program;
-}
 
 static double secondsSince(std::chrono::steady_clock::time_point begin) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin)
@@ -330,8 +235,14 @@ static Error runTool(int argc, char **argv) {
     return options.takeError();
   if (options->action == Options::Action::Print)
     return printOut(options->text);
-  if (options->action == Options::Action::Bench)
+  if (options->action == Options::Action::Bench && options->model.empty())
     return runBench(*options);
+  if (options->action == Options::Action::Bench) {
+    mlir::DialectRegistry registry;
+    mlir::pmkvq::registerImportDialects(registry);
+    mlir::pmkvq::registerAllForStages(registry);
+    return runModelBench(*options, registry);
+  }
   Expected<Model> model = openModel(options->model);
   if (!model)
     return model.takeError();

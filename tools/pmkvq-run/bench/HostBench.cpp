@@ -5,6 +5,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "HostBench.h"
+#include "HostMemory.h"
 #include "Memory.h"
 #include "pmkvq_rt/Launch.h"
 #include "pmkvq_rt/WorkList.h"
@@ -155,53 +156,6 @@ static Result<Errors> check(rt::ThreadPool &threads, const HostKernels &kernels,
   return errors;
 }
 
-#if defined(__x86_64__) && defined(__ELF__)
-#define PMKVQ_VECTOR_CLONES                                                    \
-  __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define PMKVQ_VECTOR_CLONES
-#endif
-
-namespace {
-/// Written out: the compiler splits an array of sums into single registers.
-typedef uint64_t Words __attribute__((vector_size(64)));
-} // namespace
-
-/// Exclusive or of all words: loads and as little else as there can be.
-PMKVQ_VECTOR_CLONES
-static uint64_t foldWords(const uint8_t *data, int64_t bytes) {
-  constexpr int64_t chains = 4;
-  constexpr int64_t step = chains * static_cast<int64_t>(sizeof(Words));
-  Words folded[chains] = {};
-  int64_t i = 0;
-  for (; i + step <= bytes; i += step)
-    for (int64_t j = 0; j < chains; ++j) {
-      Words words;
-      std::memcpy(&words, data + i + j * sizeof(Words), sizeof(Words));
-      folded[j] ^= words;
-    }
-  uint64_t sum = 0;
-  for (const Words &words : folded)
-    for (size_t lane = 0; lane < sizeof(Words) / 8; ++lane)
-      sum ^= words[lane];
-  for (; i + 8 <= bytes; i += 8) {
-    uint64_t word;
-    std::memcpy(&word, data + i, 8);
-    sum ^= word;
-  }
-  return sum;
-}
-
-static void readAll(rt::ThreadPool &threads, const uint8_t *data, int64_t bytes,
-                    std::atomic<uint64_t> &sink) {
-  // As large as what an attention task reads at 4 bits.
-  constexpr int64_t chunk = 256 << 10;
-  threads.parallelFor((bytes + chunk - 1) / chunk, [&](int64_t task) {
-    int64_t begin = task * chunk;
-    sink ^= foldWords(data + begin, std::min(chunk, bytes - begin));
-  });
-}
-
 /// Times runs of launch(0), launch(1), ...: each run goes on where the one
 /// before ended.
 static Result<Timing> timeRuns(rt::ThreadPool &threads, const InputSets &sets,
@@ -212,7 +166,7 @@ static Result<Timing> timeRuns(rt::ThreadPool &threads, const InputSets &sets,
   int64_t next = 0;
   for (int32_t i = -kWarmUps; i < kRepeats; ++i) {
     if (sets.others.data())
-      readAll(threads, sets.others.data(), sets.others.bytes(), sink);
+      readBytes(threads, sets.others.data(), sets.others.bytes(), sink);
     Clock::time_point begin = Clock::now();
     for (int64_t end = next + sets.launches; next < end; ++next)
       if (Status status = launch(next); !status.ok())
@@ -260,8 +214,8 @@ Result<Measurement> bench::measureOnHost(rt::ThreadPool &threads,
   if (!attention.ok())
     return attention.status();
   Result<Timing> read = timeRuns(threads, *sets, sink, [&](int64_t launch) {
-    readAll(threads, sets->set(launch),
-            std::min(content->bytes(), content->memoryBytes()), sink);
+    readBytes(threads, sets->set(launch),
+              std::min(content->bytes(), content->memoryBytes()), sink);
     return Status();
   });
   if (!read.ok())

@@ -21,6 +21,8 @@ namespace pmkvq::bench {
 struct HostKernels {
   rt::KernelFn attend = nullptr;
   rt::KernelFn merge = nullptr;
+  /// [part][ladderIndex(from)]: from -> from / 2.
+  rt::KernelFn requantize[rt::kParts][3] = {};
   /// Keeps the code in memory.
   std::shared_ptr<void> code;
 };

@@ -138,6 +138,13 @@ static bool readKind(std::string_view text, rt::UnitKind &kind) {
          rt::isLevel(kind.value);
 }
 
+Result<rt::UnitKind> bench::parseLevel(const std::string &text) {
+  rt::UnitKind kind;
+  if (readKind(text, kind))
+    return kind;
+  return expected("a level, 16, 8, 4 or 2, or k4v2 (keys 4, values 2)", text);
+}
+
 static std::string kindText(rt::UnitKind kind) {
   std::string key = std::to_string(kind.key);
   return kind.key == kind.value ? key

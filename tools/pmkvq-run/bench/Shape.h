@@ -108,6 +108,10 @@ struct Problem {
 /// know.
 rt::Result<Problem> understand(const Shape &shape);
 
+/// One level, "4" or "k4v2".
+/// Errors: InvalidArgument with the expected and the actual text.
+rt::Result<rt::UnitKind> parseLevel(const std::string &text);
+
 /// Errors: InvalidArgument if an older page has more bits than a newer one.  No
 /// schedule of the runtime leaves a cache so (Schedule.h), so figures would be
 /// of what does not occur; kernels take any order, and tests try it.
