@@ -194,46 +194,95 @@ private:
     Value min, max; // memory of one float a group
   };
 
-  /// minimumf and maximumf keep NaN, so that a format sees it.
-  SmallVector<Value> takeIn(ValueRange running, Value x) {
-    return {arith::MinimumFOp::create(b, running[0], x),
-            arith::MaximumFOp::create(b, running[1], x)};
+  /// Elements whose extremes are found together: a multiple of 16 in every head
+  /// dim, and no more running values than registers hold.
+  int64_t extremeLanes() const {
+    constexpr int64_t most = 64, least = 16;
+    int64_t lanes = most;
+    while (lanes > least && headDim % lanes)
+      lanes /= 2;
+    return lanes;
+  }
+
+  /// bf16 bits as signed integers of the same order, and back: the bits of a
+  /// negative number but for its sign are turned.  A NaN is beyond the infinity
+  /// of its sign, so an extreme that it takes part in is a NaN, which a format
+  /// sees; a negative zero is below zero.
+  Value inOrder(Value bits) {
+    Type type = bits.getType();
+    Value sign = arith::ShRSIOp::create(b, bits, b.splatInt(type, 15));
+    Value turned = arith::AndIOp::create(b, sign, b.splatInt(type, 0x7fff));
+    return arith::XOrIOp::create(b, bits, turned);
+  }
+
+  SmallVector<Value> takeIn(ValueRange running, Value token, Value dim) {
+    auto bits = cast<VectorType>(running[0].getType());
+    fetchAhead(token, dim, bits.getNumElements() * 2);
+    Value x = b.load(bits, b.at(b.rawRow(raw, token, headDim), dim, 2), 2);
+    x = inOrder(x);
+    return {arith::MinSIOp::create(b, running[0], x),
+            arith::MaxSIOp::create(b, running[1], x)};
+  }
+
+  /// The part is read here for the first time: asks for what a later token has.
+  void fetchAhead(Value token, Value dim, int64_t bytes) {
+    constexpr int64_t tokensAhead = 16;
+    Value last = b.constI64(rt::kPageTokens - 1);
+    Value later = arith::MinUIOp::create(b, b.add(token, tokensAhead), last);
+    Value row = b.at(b.rawRow(raw, later, headDim), dim, 2);
+    for (int64_t line = 0; line < bytes; line += kCacheLineBytes)
+      b.prefetch(b.offset(row, line));
+  }
+
+  /// Extremes in order as f32.
+  Value toFloat(Value ordered) {
+    auto type = cast<VectorType>(ordered.getType());
+    auto i32 = type.clone(b.getI32Type());
+    Value wide = arith::ExtUIOp::create(b, i32, inOrder(ordered));
+    Value upper = arith::ShLIOp::create(b, wide, b.splatInt(i32, 16));
+    return arith::BitcastOp::create(b, type.clone(b.getF32Type()), upper);
   }
 
   Extremes findExtremes() {
     Extremes extremes{b.scratchFloats(type.getGroups()),
                       b.scratchFloats(type.getGroups())};
-    constexpr double infinity = std::numeric_limits<double>::infinity();
-    Value high = b.splat(b.f32Vector(), infinity);
-    Value low = b.splat(b.f32Vector(), -infinity);
+    int64_t lanes = extremeLanes();
+    auto bits = VectorType::get({lanes}, b.getI16Type());
+    SmallVector<Value> init = {
+        b.splatInt(bits, std::numeric_limits<int16_t>::max()),
+        b.splatInt(bits, std::numeric_limits<int16_t>::min())};
     if (perHeadDim) {
       b.forEach(
           headDim,
           [&](Value dim) {
-            auto found =
-                b.loop(rt::kPageTokens, 1, {high, low},
-                       [&](Value token, ValueRange running) {
-                         return takeIn(running, loadElements(token, dim));
-                       });
-            b.store(found[0], b.at(extremes.min, dim), 4);
-            b.store(found[1], b.at(extremes.max, dim), 4);
+            auto found = b.loop(rt::kPageTokens, 1, init,
+                                [&](Value token, ValueRange running) {
+                                  return takeIn(running, token, dim);
+                                });
+            b.store(toFloat(found[0]), b.at(extremes.min, dim), 4);
+            b.store(toFloat(found[1]), b.at(extremes.max, dim), 4);
           },
-          kLanes);
+          lanes);
       return extremes;
     }
     b.forEach(rt::kPageTokens, [&](Value token) {
-      auto found = b.loop(headDim, kLanes, {high, low},
-                          [&](Value dim, ValueRange running) {
-                            return takeIn(running, loadElements(token, dim));
-                          });
-      Value min = vector::ReductionOp::create(
-          b, vector::CombiningKind::MINIMUMF, found[0]);
-      Value max = vector::ReductionOp::create(
-          b, vector::CombiningKind::MAXIMUMF, found[1]);
-      b.store(min, b.at(extremes.min, token));
-      b.store(max, b.at(extremes.max, token));
+      auto found =
+          b.loop(headDim, lanes, init, [&](Value dim, ValueRange running) {
+            return takeIn(running, token, dim);
+          });
+      storeExtreme(vector::CombiningKind::MINSI, found[0], extremes.min, token);
+      storeExtreme(vector::CombiningKind::MAXSI, found[1], extremes.max, token);
     });
     return extremes;
+  }
+
+  /// One number of all lanes.
+  void storeExtreme(vector::CombiningKind kind, Value lanes, Value memory,
+                    Value group) {
+    Value ordered = vector::ReductionOp::create(b, kind, lanes);
+    auto one = VectorType::get({1}, b.getI16Type());
+    Value found = toFloat(b.broadcast(ordered, one));
+    b.store(found, b.at(memory, group), 4);
   }
 
   /// Leaves parameters in memory, as they are stored and in f32 for the codes;
@@ -301,23 +350,34 @@ static Value shiftVectors(TileBuilder &b, FormatAttr format, int64_t from,
   return arith::TruncIOp::create(b, i8, packed);
 }
 
-/// Codes at half of level 8 or 4: two neighbouring vectors become one.
-static Value shiftPacked(TileBuilder &b, TileType from,
-                         const TileFields &source) {
+/// Codes at half of level 8 or 4: two neighbouring vectors become one, in the
+/// memory of the source, whose first half of blocks the result has: no vector
+/// is written before it was read.  While a block is worked on, the next is
+/// fetched.
+static void shiftPacked(TileBuilder &b, TileType from,
+                        const TileFields &source) {
   int64_t headDim = from.getHeadDim();
-  int64_t bytes =
-      rt::blocksAtLevel(from.getLevel() / 2) * rt::blockBytes(headDim);
-  Value codes = b.scratch(bytes);
+  int64_t blocks = rt::blocksAtLevel(from.getLevel());
+  int64_t vectorsABlock = rt::blockBytes(headDim) / CodeLayout::kVectorBytes;
   auto i8 = VectorType::get({CodeLayout::kVectorBytes}, b.getI8Type());
-  b.forEach(bytes / CodeLayout::kVectorBytes, [&](Value i) {
-    SmallVector<Value> halves;
-    for (int64_t half : {0, 1})
-      halves.push_back(b.load(
-          i8, b.codeVector(source, b.add(b.mul(i, 2), half), headDim), 4));
-    Value packed = shiftVectors(b, from.getFormat(), from.getLevel(), halves);
-    b.store(packed, b.at(codes, i, CodeLayout::kVectorBytes), 4);
+  b.forEach(blocks, [&](Value block) {
+    Value to = b.blockAt(source, b.divide(block, 2), headDim);
+    to = b.at(to, b.remainder(block, 2), rt::blockBytes(headDim) / 2);
+    Value at = b.blockAt(source, block, headDim);
+    Value last = b.constI64(blocks - 1);
+    Value following = arith::MinUIOp::create(b, b.add(block, 1), last);
+    Value ahead = b.blockAt(source, following, headDim);
+    b.forEach(vectorsABlock / 2, [&](Value i) {
+      Value pair = b.mul(i, 2);
+      b.prefetch(b.at(ahead, pair, CodeLayout::kVectorBytes));
+      SmallVector<Value> halves;
+      for (int64_t half : {0, 1})
+        halves.push_back(b.load(
+            i8, b.at(at, b.add(pair, half), CodeLayout::kVectorBytes), 4));
+      b.store(shiftVectors(b, from.getFormat(), from.getLevel(), halves),
+              b.at(to, i, CodeLayout::kVectorBytes), 4);
+    });
   });
-  return codes;
 }
 
 /// Codes at level 8 from rows of 16-bit codes.
@@ -343,13 +403,16 @@ static Value shiftParameters(TileBuilder &b, TileType from,
   return result.address();
 }
 
-/// A tile at half the level of `from`.
+/// A tile at half the level of `from`; below level 16 in the memory of
+/// `source`.
 static TileFields shiftOnce(TileBuilder &b, TileType from,
                             const TileFields &source) {
-  Value codes = from.getLevel() == 16 ? shiftRows(b, from, source)
-                                      : shiftPacked(b, from, source);
-  return {codes, b.identityIds(), shiftParameters(b, from, source),
-          source.count};
+  Value parameters = shiftParameters(b, from, source);
+  if (from.getLevel() == 16)
+    return {shiftRows(b, from, source), b.identityIds(), parameters,
+            source.count};
+  shiftPacked(b, from, source);
+  return {source.base, source.ids, parameters, source.count};
 }
 
 static Lowered lowerShift(TileBuilder &b, ShiftOp op, ShiftOp::Adaptor values) {

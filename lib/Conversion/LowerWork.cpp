@@ -210,7 +210,14 @@ static Lowered lowerStore(TileBuilder &b, StoreOp op, StoreOp::Adaptor values) {
     Value to = b.loadI64Field(b.at(ids, i), 0, 32);
     Value from = b.loadI64Field(b.at(source.ids, i), 0, 32);
     Value target = b.at(pool, to, blockBytes);
-    b.copy(target, b.at(source.base, from, blockBytes), blockBytes);
+    Value codes = b.at(source.base, from, blockBytes);
+    // What was lowered in place is there already.
+    Value elsewhere =
+        LLVM::ICmpOp::create(b, LLVM::ICmpPredicate::ne, target, codes);
+    auto copies = scf::IfOp::create(b, elsewhere, /*withElseRegion=*/false);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(copies.thenBlock());
+    b.copy(target, codes, blockBytes);
   });
   if (op.getWithParameters())
     b.copy(parameterAddress(b, type, tile.getPart(), entry, cache),

@@ -6,14 +6,20 @@
 !v16 = !pmkvq.tile<value, 16, 128, 64, <per_token>>
 !v8 = !pmkvq.tile<value, 8, 128, 64, <per_token>>
 
-// Per channel: 8 head dims side by side, over the tokens; no sum over lanes.
+// Per channel: 64 head dims side by side, over the tokens; no sum over lanes.
+// Extremes are those of integers in the order of the numbers: bf16 with the bits
+// of negative ones turned.
 // CHECK-LABEL: func.func @per_channel
 pmkvq.kernel @per_channel(%t: !k16, %task: index) -> i1 {
-  // CHECK: arith.constant dense<0x7F800000> : vector<8xf32>
-  // CHECK: arith.constant dense<0xFF800000> : vector<8xf32>
   // CHECK: scf.for
-  // CHECK: arith.minimumf %{{.*}} : vector<8xf32>
-  // CHECK-NEXT: arith.maximumf %{{.*}} : vector<8xf32>
+  // A row is asked for 16 tokens ahead.
+  // CHECK: llvm.intr.prefetch
+  // CHECK: %[[BITS:.*]] = llvm.load %{{.*}} : !llvm.ptr -> vector<64xi16>
+  // CHECK: %[[SIGN:.*]] = arith.shrsi %[[BITS]]
+  // CHECK: %[[TURNED:.*]] = arith.andi %[[SIGN]]
+  // CHECK: %[[X:.*]] = arith.xori %[[BITS]], %[[TURNED]]
+  // CHECK: arith.minsi %{{.*}}, %[[X]] : vector<64xi16>
+  // CHECK-NEXT: arith.maxsi %{{.*}}, %[[X]] : vector<64xi16>
   // CHECK-NOT: vector.reduction
   // CHECK: arith.truncf %{{.*}} : vector<64xf32> to vector<64xf16>
   // All groups must be representable.
@@ -33,9 +39,9 @@ pmkvq.kernel @per_channel(%t: !k16, %task: index) -> i1 {
 // Per token: over the token's head dims, then over the lanes.
 // CHECK-LABEL: func.func @per_token
 pmkvq.kernel @per_token(%t: !v16, %task: index) -> i1 {
-  // CHECK: arith.minimumf
-  // CHECK: vector.reduction <minimumf>, %{{.*}} : vector<8xf32> into f32
-  // CHECK: vector.reduction <maximumf>, %{{.*}} : vector<8xf32> into f32
+  // CHECK: arith.minsi
+  // CHECK: vector.reduction <minsi>, %{{.*}} : vector<64xi16> into i16
+  // CHECK: vector.reduction <maxsi>, %{{.*}} : vector<64xi16> into i16
   // CHECK: vector.reduction <and>, %{{.*}} : vector<128xi1> into i1
   // A value's lane is a head dim; 4 tokens make its bytes, shifted by 16, 8, 24.
   // CHECK: %[[B16:.*]] = arith.constant dense<16> : vector<8xi32>
