@@ -1,0 +1,334 @@
+"""What a model's cache can bear, layer by layer: python -m pmkvq calibrate.
+
+    script/calibrate MODEL --data=texts.txt -o calibration.json
+    script/calibrate MODEL --self=64 -o calibration.json
+
+Three passes over samples: gradients of the loss (sensitivities, clips, maxima of
+key channels), attention with scaled keys (alpha), and, if asked for, the divergence
+that each part causes alone. Sums are kept in OUTPUT.partial after every sample, so a
+run that was stopped goes on. Neighbours: sensitivity.py, torch_model.py, samples.py,
+calibration_file.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from pmkvq import calibration_file, gguf_import, quantize, samples, sensitivity
+from pmkvq.checkpoint import Checkpoint
+from pmkvq.errors import FileError
+from pmkvq.runner import RunError
+
+_AXES = {"key": quantize.PER_CHANNEL, "value": quantize.PER_TOKEN}
+# The last queries of a sample, of which the search for alpha compares attention.
+_ALPHA_QUERIES = 64
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line; the paper's names of options mean the same."""
+    parser = argparse.ArgumentParser(prog="pmkvq calibrate", description=__doc__.splitlines()[0],
+                                     allow_abbrev=False)
+    add = parser.add_argument
+    add("model", nargs="?", metavar="MODEL", help="a folder in Hugging Face's layout, or a GGUF file")
+    add("--model_path", "--model-path", dest="model_path", help=argparse.SUPPRESS)
+    add("-o", "--output", "--save_path", "--save-path", required=True, metavar="FILE",
+        help="the calibration file")
+    add("--data", "--dataset_path", "--dataset-path", metavar="FILE",
+        help="a text, or token ids: JSON lines of {\"tokens\": [...]} or of \"prompt\" and \"answer\"")
+    add("--self", type=_count, dest="own", metavar="N", help="N samples that the model itself writes")
+    add("--samples", "--n_samples", type=_count, default=64, metavar="N", help="samples of the data (default 64)")
+    add("--tokens", "--seq_len", type=_count, default=2048, metavar="N", help="tokens of a sample (default 2048)")
+    add("--interpolation", type=float, default=1.0, metavar="S",
+        help="factor of RoPE's angles, so that short samples show long positions (default 1)")
+    add("--effective_len", "--effective-len", type=_count, help=argparse.SUPPRESS)
+    add("--measure", choices=calibration_file.MEASURES, default="sensitivity",
+        help="what allocation goes by: gradients (sensitivity) or the divergence that a part causes alone (kl)")
+    add("--kl-samples", type=_count, default=1, metavar="N", help="samples of --measure=kl (default 1)")
+    add("--kl-tokens", type=_count, default=512, metavar="N", help="tokens of each of them (default 512)")
+    add("--alpha-samples", type=_count, default=2, metavar="N", help="samples of the search for alpha (default 2)")
+    add("--seed", type=int, default=0, metavar="N")
+    add("--device", choices=("cpu", "cuda"), default="cpu")
+    add("--threads", type=_count, metavar="N", help="threads of the CPU (default: all cores)")
+    options = parser.parse_args(arguments)
+    options.model = options.model or options.model_path
+    if not options.model:
+        parser.error("expected a MODEL")
+    if bool(options.data) == bool(options.own):
+        parser.error("expected one of --data and --self")
+    if options.effective_len:
+        options.interpolation = options.effective_len / options.tokens
+    if not 0 < options.interpolation <= 1024:
+        parser.error(f"--interpolation: expected a number above 0, at most 1024, got {options.interpolation}")
+    return options
+
+
+def _count(text: str) -> int:
+    value = int(text) if text.isdigit() else 0
+    if not 1 <= value < 1 << 31:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got '{text}'")
+    return value
+
+
+# ---------------------------------------------------------------------------
+# Sums of all samples
+# ---------------------------------------------------------------------------
+
+
+@dataclass
+class Sums:
+    """What passes have added up. [layers, 2, ...] with keys first.
+
+    settings: what the sums are of; sums of other settings are not gone on with.
+    done: samples of each pass.
+    """
+
+    settings: str
+    done: np.ndarray
+    loss: np.ndarray
+    upper: np.ndarray
+    lowest: np.ndarray
+    maxima: np.ndarray
+    alpha: np.ndarray
+    kl: np.ndarray
+
+    @classmethod
+    def empty(cls, settings: str, layers: int, kv_heads: int, head_dim: int) -> "Sums":
+        return cls(settings, np.zeros(3, np.int64), np.zeros(1), np.zeros((layers, 2, 2)),
+                   np.zeros((layers, 2, len(sensitivity.CLIPS))),
+                   np.zeros((layers, kv_heads, head_dim), np.float32),
+                   np.zeros((layers, len(sensitivity.ALPHAS) + 1)), np.zeros((layers, 2, 3)))
+
+    def save(self, path: Path) -> None:
+        """Writes all or nothing."""
+        partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        with open(partial, "wb") as file:
+            np.savez(file, **vars(self))
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: Path, settings: str) -> "Sums | None":
+        """None if there is nothing to go on with."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                if str(file["settings"]) != settings:
+                    return None
+                return cls(settings, *(file[name] for name in list(cls.__dataclass_fields__)[1:]))
+        except (OSError, ValueError, KeyError):
+            return None
+
+
+class Progress:
+    """Lines on stderr: what is done and how long the rest takes."""
+
+    def __init__(self, name: str, done: int, total: int):
+        self._name, self._first, self._total, self._begin = name, done, total, time.monotonic()
+
+    def show(self, done: int) -> None:
+        spent = time.monotonic() - self._begin
+        left = spent / max(1, done - self._first) * (self._total - done)
+        print(f"  {self._name}: {done} of {self._total} samples, {spent:.0f} s, "
+              f"{left:.0f} s left", file=sys.stderr, flush=True)
+
+
+# ---------------------------------------------------------------------------
+# Passes
+# ---------------------------------------------------------------------------
+
+
+def add_gradients(model, tokens: list[int], sums: Sums) -> None:
+    """Adds one sample's sensitivities, errors by clip, and maxima. Raises NotRepresentable."""
+    loss, layers = model.gradients(tokens)
+    sums.loss += loss
+    for layer, a in enumerate(layers):
+        for index, (part, x) in enumerate((("key", a.k), ("value", a.v))):
+            values, gradient = x.detach().cpu().numpy(), x.grad.cpu().numpy()
+            upper, lowest = sensitivity.measure(values, gradient, _AXES[part])
+            sums.upper[layer, index] += upper
+            sums.lowest[layer, index] += lowest
+            if part == "key":
+                np.maximum(sums.maxima[layer], np.abs(values).max(1), out=sums.maxima[layer])
+
+
+def add_alpha(model, tokens: list[int], sums: Sums) -> None:
+    """Adds one sample's attention errors by alpha."""
+    before, _ = model.inputs(tokens)
+    rotary = model.rotary(len(tokens))
+    for layer, hidden in enumerate(before):
+        a = model.project(layer, hidden, rotary)
+        q = a.q[:, -_ALPHA_QUERIES:].cpu().numpy()
+        q = q.reshape(model.kv_heads, -1, *q.shape[1:])
+        clip, _ = sensitivity.best_clip(sums.lowest[layer, 0])
+        sums.alpha[layer] += sensitivity.alpha_errors(q, a.k.cpu().numpy(), a.v.cpu().numpy(),
+                                                      sums.maxima[layer], clip)
+
+
+def add_divergence(model, tokens: list[int], sums: Sums) -> None:
+    """Adds the KL that each part of each layer causes alone, at 8, 4 and 2 bits."""
+    import torch
+
+    before, last = model.inputs(tokens)
+    rotary = model.rotary(len(tokens))
+    for layer, hidden in enumerate(before):
+        a = model.project(layer, hidden, rotary)
+        for index, (part, name) in enumerate((("key", "k"), ("value", "v"))):
+            x = getattr(a, name)
+            clip, _ = sensitivity.best_clip(sums.lowest[layer, index])
+            for level, bits in enumerate(quantize.LEVELS):
+                seen = x.cpu().numpy().copy()
+                pages = quantize.quantized(quantize.split_pages(seen), _AXES[part], bits, clip)
+                count = pages.shape[-3] * quantize.PAGE
+                seen[:, quantize.SINK:quantize.SINK + count] = pages.reshape(seen.shape[0], count, -1)
+                changed = replace(a, **{name: torch.from_numpy(seen).to(x.device)})
+                sums.kl[layer, index, level] += model.divergence(last, model.run_from(layer, hidden, changed))
+
+
+def run_passes(model, data: samples.Samples, options, sums: Sums, partial: Path) -> None:
+    """All passes, from where `sums` are. Raises NotRepresentable."""
+    import torch
+
+    passes = [("gradients", add_gradients, data.tokens),
+              ("alpha", add_alpha, data.tokens[:options.alpha_samples])]
+    if options.measure == "kl":
+        passes.append(("divergence", add_divergence,
+                       [tokens[:options.kl_tokens] for tokens in data.tokens[:options.kl_samples]]))
+    for index, (name, add, tokens) in enumerate(passes):
+        progress = Progress(name, int(sums.done[index]), len(tokens))
+        while sums.done[index] < len(tokens):
+            with torch.set_grad_enabled(add is add_gradients):
+                add(model, tokens[sums.done[index]], sums)
+            sums.done[index] += 1
+            sums.save(partial)
+            progress.show(int(sums.done[index]))
+
+
+# ---------------------------------------------------------------------------
+# The document
+# ---------------------------------------------------------------------------
+
+
+def _rounded(values) -> list[float]:
+    """Six digits: what differs beyond is the order of additions."""
+    return [float(f"{value:.6g}") for value in np.asarray(values).reshape(-1)]
+
+
+def layer_document(sums: Sums, layer: int) -> dict:
+    """What the file says of one layer."""
+    result, count = {}, max(1, int(sums.done[0]))
+    for index, part in enumerate(calibration_file.PARTS):
+        clip, lowest = sensitivity.best_clip(sums.lowest[layer, index])
+        result[part] = {"clip": clip, "sensitivity": _rounded([*sums.upper[layer, index] / count, lowest / count])}
+        if sums.done[2]:
+            result[part]["kl"] = _rounded(sums.kl[layer, index] / sums.done[2])
+    errors = sums.alpha[layer] / max(1, int(sums.done[1]))
+    best = int(np.argmin(errors[:-1]))
+    result["key_scale"] = {
+        "alpha": round(sensitivity.ALPHAS[best], 2), "error": _rounded(errors[best])[0],
+        "error_without": _rounded(errors[-1])[0],
+        "maxima": [_rounded(head) for head in sums.maxima[layer]],
+    }
+    return result
+
+
+def document(sums: Sums, settings: dict) -> dict:
+    return {
+        "format": calibration_file.FORMAT, "version": calibration_file.VERSION,
+        **settings, "loss": _rounded(sums.loss / max(1, int(sums.done[0])))[0],
+        "layers": [layer_document(sums, layer) for layer in range(len(sums.upper))],
+    }
+
+
+# ---------------------------------------------------------------------------
+# The command
+# ---------------------------------------------------------------------------
+
+
+def read_samples(options, folder: Path, checkpoint: Checkpoint) -> samples.Samples:
+    """Raises FileError, RunError."""
+    positions = checkpoint.size("max_position_embeddings")
+    if options.own:
+        if options.tokens > positions:
+            raise FileError(folder / "config.json", "max_position_embeddings",
+                            f"at least {options.tokens} (--tokens)", positions)
+        first = checkpoint.config.get("bos_token_id")
+        if type(first) is not int:
+            raise FileError(folder / "config.json", "bos_token_id", "the token that a text begins with", first)
+        found = samples.write_self(options.model, options.own, options.tokens, options.seed, first,
+                                   lambda line: print(f"  {line}", file=sys.stderr, flush=True))
+    elif str(options.data).endswith(".jsonl"):
+        found = samples.read_tokens(options.data, options.samples, options.tokens, options.seed)
+    else:
+        found = samples.read_text(options.data, folder / "tokenizer.json", options.samples, options.tokens,
+                                  options.seed)
+    samples.check(found, checkpoint.size("vocab_size"), positions)
+    return found
+
+
+def calibrate(options, folder: Path) -> None:
+    """Writes options.output. Raises FileError, RunError, NotRepresentable."""
+    checkpoint = Checkpoint(folder)
+    data = read_samples(options, folder, checkpoint)
+    import torch
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise RunError("--device=cuda: torch finds no GPU")
+    from pmkvq.torch_model import Model
+
+    model = Model(checkpoint, options.device, options.interpolation)
+    settings = {
+        "model": {"hash": checkpoint.fingerprint(), "model_type": checkpoint.config["model_type"],
+                  "layers": model.layers, "kv_heads": model.kv_heads, "head_dim": model.head_dim},
+        "data": {"hash": data.hash(), "kind": data.kind, "source": data.source, "samples": len(data.tokens),
+                 "tokens": max(map(len, data.tokens))},
+        "settings": {"measure": options.measure, "interpolation": options.interpolation, "seed": options.seed,
+                     "key_format": "<per_channel, hadamard>", "value_format": "<per_token, hadamard>",
+                     "alpha_samples": options.alpha_samples,
+                     **({"kl_samples": options.kl_samples, "kl_tokens": options.kl_tokens}
+                        if options.measure == "kl" else {})},
+    }
+    partial = Path(f"{options.output}.partial")
+    name = json.dumps(settings, sort_keys=True)
+    sums = Sums.load(partial, name)
+    if sums is not None:
+        print(f"  going on from {partial}: {sums.done[0]} of {len(data.tokens)} samples are done",
+              file=sys.stderr, flush=True)
+    else:
+        sums = Sums.empty(name, model.layers, model.kv_heads, model.head_dim)
+    run_passes(model, data, options, sums, partial)
+    calibration_file.write(options.output, document(sums, settings))
+    partial.unlink(missing_ok=True)
+
+
+def main(arguments: list[str]) -> int:
+    options = parse(arguments)
+    try:
+        if not os.path.isdir(os.path.dirname(os.path.abspath(options.output))):
+            raise FileError(options.output, "file", problem="its folder does not exist")
+        if os.path.isdir(options.model):
+            calibrate(options, Path(options.model))
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                converted = Path(folder) / "model"
+                gguf_import.convert(options.model, str(converted))
+                calibrate(options, converted)
+    except (FileError, RunError, quantize.NotRepresentable) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    print(f"{options.output}: written", file=sys.stderr)
+    return 0

@@ -1,0 +1,130 @@
+"""The formats of pages, vectorized: what the compiled cache stores and reads back.
+
+Keys per channel (128 tokens of a page share a minimum and a range), values per
+token, both after a Walsh-Hadamard rotation; 8 bits first, lower levels by shifts.
+include/pmkvq/Reference/Quantize.h is the specification, and both are held against
+the same numbers in their tests. Neighbours: sensitivity.py.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from pmkvq.safetensors_file import to_bf16
+
+PAGE = 128
+SINK = 1
+LEVELS = (8, 4, 2)
+DEFAULT_CLIP = 0.8
+# The axis, of [page, token, dim], whose elements share parameters.
+PER_CHANNEL, PER_TOKEN = -2, -1
+
+
+class NotRepresentable(ValueError):
+    """A value is not finite, or a minimum or range lies outside fp16."""
+
+
+def round_bf16(x: np.ndarray) -> np.ndarray:
+    """Rounds float32 to bf16, ties to even; the result is float32."""
+    return (to_bf16(x).astype(np.uint32) << 16).view(np.float32)
+
+
+@lru_cache
+def _hadamard(size: int) -> np.ndarray:
+    matrix = np.ones((1, 1))
+    while len(matrix) < size:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return (matrix / np.sqrt(size)).astype(np.float32)
+
+
+def rotate(x: np.ndarray) -> np.ndarray:
+    """The normalized Walsh-Hadamard transform of vectors, its own inverse.
+
+    Args:
+        x: [..., dim], float32. Where dim is no power of two, blocks of the largest
+            power of two that divides it are transformed.
+    """
+    dim = x.shape[-1]
+    block = dim & -dim
+    y = np.ascontiguousarray(x, np.float32).reshape(-1, block)
+    return (y @ _hadamard(block)).reshape(x.shape)
+
+
+def count_pages(tokens: int) -> int:
+    """Pages of a sequence with so many tokens cached; the newest 128 are in the window."""
+    return max(0, -(-(tokens - SINK - PAGE) // PAGE))
+
+
+def split_pages(x: np.ndarray) -> np.ndarray:
+    """The tokens that are in pages: [..., tokens, dim] to [..., pages, 128, dim]."""
+    pages = count_pages(x.shape[-2])
+    body = x[..., SINK:SINK + pages * PAGE, :]
+    return body.reshape(*x.shape[:-2], pages, PAGE, x.shape[-1])
+
+
+def _half(x: np.ndarray, toward: float) -> np.ndarray:
+    """float32 to the next fp16 in the direction of `toward`, as float32."""
+    with np.errstate(over="ignore"):
+        half = x.astype(np.float16)
+    wrong = half.astype(np.float32) < x if toward > 0 else half.astype(np.float32) > x
+    return np.where(wrong, np.nextafter(half, np.float16(toward)), half).astype(np.float32)
+
+
+def parameters(x: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Minimum and range of every group, as float32 that fp16 holds.
+
+    Args:
+        x: [..., 128, dim], float32 that bf16 holds.
+
+    Raises:
+        NotRepresentable
+    """
+    minimum = _half(x.min(axis, keepdims=True) + np.float32(0), -np.inf)
+    extent = _half(x.max(axis, keepdims=True) - minimum, np.inf)
+    if not (np.isfinite(minimum).all() and np.isfinite(extent).all()):
+        raise NotRepresentable("a value is not finite, or a minimum or range lies outside fp16")
+    return minimum, extent
+
+
+def encode(x: np.ndarray, minimum: np.ndarray, extent: np.ndarray) -> np.ndarray:
+    """Codes at 8 bits: every operation in float32, rounded by itself."""
+    scaled = (x - minimum) * np.float32(255)
+    code = np.rint(scaled / np.where(extent == 0, np.float32(1), extent))
+    return np.where(extent == 0, 0, np.clip(code, 0, 255)).astype(np.uint8)
+
+
+def lower(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Codes at 8 bits to codes at 8, 4 or 2."""
+    if bits == 8:
+        return codes
+    four = ((241 * (codes.astype(np.uint16) + 8)) >> 12).astype(np.uint8)
+    return four if bits == 4 else four >> 2
+
+
+def decode(codes: np.ndarray, minimum: np.ndarray, extent: np.ndarray, bits: int,
+           clip: float = DEFAULT_CLIP) -> np.ndarray:
+    """What codes stand for, float32."""
+    if bits == 2:
+        grid = (1 - clip) / 2 + clip * np.arange(4) / 3
+    else:
+        grid = np.arange(1 << bits) / ((1 << bits) - 1)
+    return minimum + extent * grid.astype(np.float32)[codes]
+
+
+def quantized(x: np.ndarray, axis: int, bits: int, clip: float = DEFAULT_CLIP,
+              hadamard: bool = True) -> np.ndarray:
+    """What attention sees of pages at `bits` bits, in the model's own basis.
+
+    Args:
+        x: [..., 128, dim], float32. axis: PER_CHANNEL or PER_TOKEN. bits: 16, 8, 4 or 2.
+
+    Raises:
+        NotRepresentable
+    """
+    stored = round_bf16(rotate(x) if hadamard else x)
+    if bits < 16:
+        minimum, extent = parameters(stored, axis)
+        stored = decode(lower(encode(stored, minimum, extent), bits), minimum, extent, bits, clip)
+    return rotate(stored) if hadamard else stored

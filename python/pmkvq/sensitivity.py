@@ -1,0 +1,129 @@
+"""How much a layer's keys or values matter, and the clip that suits them.
+
+The paper's measure (PM-KVQ, equation 5): the gradient of the loss times the error
+of a level, element by element, in absolute value. Neighbours: quantize.py (the
+error), calibrate.py (who feeds samples).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pmkvq import quantize
+
+# Inside (0.7, 0.9), where a 2-bit code is the upper half of the 4-bit code.
+CLIPS = tuple(round(0.71 + 0.01 * i, 2) for i in range(19))
+
+
+def measure(x: np.ndarray, gradient: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """mean |G * (X - Q_b(X))| over the tokens that are in pages.
+
+    Args:
+        x, gradient: [heads, tokens, dim], float32; keys after RoPE, or values.
+        axis: quantize.PER_CHANNEL or PER_TOKEN.
+
+    Returns:
+        [2]: at 8 and 4 bits; [len(CLIPS)]: at 2 bits, for each clip. Double precision.
+
+    Raises:
+        quantize.NotRepresentable
+    """
+    pages, weight = quantize.split_pages(x), quantize.split_pages(gradient)
+    stored = quantize.round_bf16(quantize.rotate(pages))
+    minimum, extent = quantize.parameters(stored, axis)
+    codes = quantize.encode(stored, minimum, extent)
+
+    def mean(error):
+        return float(np.abs(error, out=error).sum()) / error.size
+
+    upper = []
+    for bits in (8, 4):
+        seen = quantize.decode(quantize.lower(codes, bits), minimum, extent, bits)
+        upper.append(mean(weight * (pages - quantize.rotate(seen))))
+    # At 2 bits what is seen is linear in the clip: center + clip * spread.
+    center = quantize.rotate(np.broadcast_to(minimum + extent / 2, stored.shape))
+    steps = (np.arange(4, dtype=np.float32) / 3 - np.float32(0.5))[quantize.lower(codes, 2)]
+    offset = weight * (pages - center)
+    slope = weight * quantize.rotate(extent * steps)
+    error, lowest = np.empty_like(offset), []
+    for clip in CLIPS:
+        np.subtract(offset, np.multiply(slope, np.float32(clip), out=error), out=error)
+        lowest.append(mean(error))
+    return np.array(upper), np.array(lowest)
+
+
+def best_clip(lowest: np.ndarray) -> tuple[float, float]:
+    """The clip of the least error at 2 bits, and that error."""
+    index = int(np.argmin(lowest))
+    return CLIPS[index], float(lowest[index])
+
+
+# ---------------------------------------------------------------------------
+# Key scales
+# ---------------------------------------------------------------------------
+
+# The paper's grid: 1 - n / 20.
+ALPHAS = tuple(1 - n / 20 for n in range(20))
+
+
+def tie_rope_pairs(maxima: np.ndarray) -> np.ndarray:
+    """Channels i and i + dim / 2 turn together: both get the larger. [..., dim]."""
+    half = maxima.shape[-1] // 2
+    larger = np.maximum(maxima[..., :half], maxima[..., half:])
+    return np.concatenate((larger, larger), -1)
+
+
+def scales(maxima: np.ndarray, alpha: float) -> np.ndarray:
+    """What each key channel is divided by, and each query channel multiplied by.
+
+    Args:
+        maxima: [kv_heads, dim], the largest magnitude of each channel.
+    """
+    return np.clip(tie_rope_pairs(maxima) ** alpha, 1e-4, 1e4).astype(np.float32)
+
+
+def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """The last queries' attention over all tokens before them.
+
+    Args:
+        q: [kv_heads, group, queries, dim]. k, v: [kv_heads, tokens, dim].
+
+    Returns:
+        As q.
+    """
+    scores = q @ k[:, None].swapaxes(-1, -2) / np.float32(np.sqrt(q.shape[-1]))
+    tokens, queries = k.shape[1], q.shape[2]
+    seen = np.arange(tokens)[None] <= np.arange(tokens - queries, tokens)[:, None]
+    scores = np.where(seen, scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True) @ v[:, None]
+
+
+def stored_keys(k: np.ndarray, bits: int, clip: float) -> np.ndarray:
+    """Keys as the cache gives them back: pages at `bits`, sink and window exact. [heads, tokens, dim]."""
+    result = k.copy()
+    pages = quantize.quantized(quantize.split_pages(k), quantize.PER_CHANNEL, bits, clip)
+    count = pages.shape[-3] * quantize.PAGE
+    result[:, quantize.SINK:quantize.SINK + count] = pages.reshape(k.shape[0], count, k.shape[-1])
+    return result
+
+
+def alpha_errors(q: np.ndarray, k: np.ndarray, v: np.ndarray, maxima: np.ndarray, clip: float,
+                 bits: int = 2) -> np.ndarray:
+    """Mean squared error of the attention output for every alpha, and without scales last.
+
+    Args:
+        q, k, v: as attention takes them. maxima: [kv_heads, dim].
+
+    Returns:
+        [len(ALPHAS) + 1], double precision.
+    """
+    exact = attention(q, k, v)
+
+    def error(scale):
+        seen = stored_keys(k / scale[:, None], bits, clip)
+        found = attention(q * scale[:, None, None], seen, v)
+        return float(((found - exact) ** 2).mean(dtype=np.float64))
+
+    return np.array([error(scales(maxima, alpha)) for alpha in ALPHAS]
+                    + [error(np.ones_like(maxima, np.float32))])

@@ -1,0 +1,68 @@
+"""What a calibration file must hold, and what is said of one that doesn't."""
+
+import copy
+import json
+import math
+
+import pytest
+
+from pmkvq import calibration_file
+from pmkvq.errors import FileError
+
+PART = {"clip": 0.8, "sensitivity": [0.1, 0.2, 0.3]}
+GOOD = {
+    "format": "pmkvq-calibration", "version": 1,
+    "model": {"hash": "sha256:00", "layers": 2, "kv_heads": 1, "head_dim": 64},
+    "settings": {"measure": "sensitivity"},
+    "layers": [{"key": PART, "value": PART}, {"key": PART, "value": PART}],
+}
+
+
+def changed(*path, to):
+    document = copy.deepcopy(GOOD)
+    place = document
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = to
+    return document
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "c.json"
+    calibration_file.write(path, GOOD)
+    assert calibration_file.read(path).document == GOOD
+    assert calibration_file.read(path).losses().tolist() == [[[0, 0.1, 0.2, 0.3]] * 2] * 2
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("document, message", [
+    (changed("format", to="other"), "format: expected pmkvq-calibration, got other"),
+    (changed("version", to=2), "version: expected 1, got 2"),
+    (changed("model", to=None), "model: expected 'an object', got None"),
+    (changed("model", "layers", to=0), "model.layers: "),
+    (changed("model", "hash", to=7), "model.hash: "),
+    (changed("settings", "measure", to="mse"), "settings.measure: expected sensitivity or kl, got mse"),
+    (changed("settings", "measure", to="kl"), r"layers\[0\].key.kl: expected three finite numbers .*, got None"),
+    (changed("layers", to=GOOD["layers"][:1]), "layers: expected 2 layers, as model.layers says, got 1 layers"),
+    (changed("layers", 1, to={"key": PART}), r"layers\[1\].value: expected an object, got None"),
+    (changed("layers", 1, "value", to={**PART, "clip": 0.9}), r"layers\[1\].value.clip: .*\(0.7, 0.9\), got 0.9"),
+    (changed("layers", 0, "key", to={**PART, "sensitivity": [0, math.nan, 0]}), r"layers\[0\].key.sensitivity: .*nan"),
+    (changed("layers", 0, "key", to={**PART, "sensitivity": [0, -1, 0]}), r"layers\[0\].key.sensitivity"),
+    (changed("layers", 0, "key", to={**PART, "sensitivity": [0, 1]}), r"layers\[0\].key.sensitivity"),
+])
+def test_what_is_wrong_is_named_and_nothing_is_written(document, message, tmp_path):
+    message = message.replace("'an object'", "an object")
+    path = tmp_path / "c.json"
+    with pytest.raises(FileError, match=message):
+        calibration_file.write(path, document)
+    assert not list(tmp_path.iterdir())
+    path.write_text(json.dumps(document))
+    with pytest.raises(FileError, match=message):
+        calibration_file.read(path)
+
+
+def test_a_file_that_is_no_json_is_named(tmp_path):
+    path = tmp_path / "c.json"
+    path.write_text("{")
+    with pytest.raises(FileError, match="c.json: file: not JSON"):
+        calibration_file.read(path)

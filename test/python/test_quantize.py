@@ -1,0 +1,110 @@
+"""The vectorized formats against the reference's own numbers, and what errors they make."""
+
+import numpy as np
+import pytest
+
+from pmkvq import quantize, sensitivity
+
+# Of test/unit/ReferencePythonTest.cpp, which finds them with lib/Reference.
+HASHES = {
+    (quantize.PER_CHANNEL, 64): 0x2fe85dd1989c5c16,
+    (quantize.PER_TOKEN, 64): 0x23bfe1bdfc2f0f98,
+    (quantize.PER_CHANNEL, 128): 0x66941a6643c27046,
+    (quantize.PER_TOKEN, 128): 0x936d4b28bd36d58f,
+}
+
+
+def generated(dim):
+    """As the C++ test makes them."""
+    state, values = 1, np.empty(128 * dim, np.float32)
+    for i in range(len(values)):
+        state = (state * 1664525 + 1013904223) & 0xFFFFFFFF
+        values[i] = ((state >> 24) - 128) / 32 * (1 << (i % dim % 5))
+    return values.reshape(128, dim)
+
+
+def fnv(data):
+    value = 14695981039346656037
+    for byte in data:
+        value = (value ^ byte) * 1099511628211 & 0xFFFFFFFFFFFFFFFF
+    return value
+
+
+@pytest.mark.parametrize("axis, dim", HASHES)
+def test_codes_and_parameters_are_the_references(axis, dim):
+    x = generated(dim)
+    assert (quantize.round_bf16(x) == x).all()
+    minimum, extent = quantize.parameters(x, axis)
+    codes = quantize.encode(x, minimum, extent)
+    data = b"".join(quantize.lower(codes, bits).tobytes() for bits in (8, 4, 2))
+    data += minimum.astype("<f2").tobytes() + extent.astype("<f2").tobytes()
+    assert fnv(data) == HASHES[axis, dim]
+
+
+def test_the_worked_example_of_the_specification():
+    # include/pmkvq/Reference/Quantize.h: minimum -1, range 3, the value 0.5.
+    x = np.full((128, 64), 0.5, np.float32)
+    x[0], x[1] = -1, 2
+    minimum, extent = quantize.parameters(x, quantize.PER_CHANNEL)
+    codes = quantize.encode(x, minimum, extent)
+    seen = [quantize.decode(quantize.lower(codes, bits), minimum, extent, bits)[2, 0] for bits in (8, 4, 2)]
+    assert (codes[2, 0], quantize.lower(codes, 4)[2, 0], quantize.lower(codes, 2)[2, 0]) == (128, 8, 2)
+    assert np.allclose(seen, [-1 + 3 * 128 / 255, 0.6, 0.9], rtol=1e-6)
+
+
+def test_rotation_is_its_own_inverse():
+    x = np.random.default_rng(0).standard_normal((7, 96), np.float32)
+    # A rounding a product, 32 of them in a sum: far below 1e-5.
+    assert np.allclose(quantize.rotate(quantize.rotate(x)), x, atol=1e-5)
+    assert not np.allclose(quantize.rotate(x), x, atol=0.1)
+
+
+def test_pages_are_what_the_runtime_makes():
+    # pagesForTokens: a sink of 1, a window of up to 128.
+    assert [quantize.count_pages(n) for n in (0, 129, 130, 257, 258)] == [0, 0, 1, 1, 2]
+    x = np.arange(300, dtype=np.float32)[None, :, None]
+    assert quantize.split_pages(x)[0, :, :, 0].tolist() == [list(range(1, 129)), list(range(129, 257))]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e6])
+def test_what_fp16_cannot_hold_is_refused(bad):
+    x = np.zeros((128, 64), np.float32)
+    x[3, 4] = bad
+    with pytest.raises(quantize.NotRepresentable):
+        quantize.parameters(x, quantize.PER_TOKEN)
+
+
+def test_sensitivity_is_the_mean_of_gradient_times_error():
+    random = np.random.default_rng(1)
+    x, gradient = random.standard_normal((2, 2, 300, 64), np.float32)
+    for axis in (quantize.PER_CHANNEL, quantize.PER_TOKEN):
+        upper, lowest = sensitivity.measure(x, gradient, axis)
+        pages, weight = quantize.split_pages(x), quantize.split_pages(gradient)
+        for bits, clip, found in [(8, 0.8, upper[0]), (4, 0.8, upper[1]),
+                                  *((2, clip, lowest[i]) for i, clip in enumerate(sensitivity.CLIPS))]:
+            wanted = np.abs(weight * (pages - quantize.quantized(pages, axis, bits, clip))).mean(dtype=np.float64)
+            # Sums of float32 in pairs, and a product in another order.
+            assert found == pytest.approx(wanted, rel=1e-4)
+        assert upper[0] < upper[1] < lowest.min()
+
+
+def test_the_best_clip_has_the_least_error():
+    errors = (np.array(sensitivity.CLIPS) - 0.83) ** 2
+    assert sensitivity.best_clip(errors)[0] == 0.83
+
+
+def test_alpha_finds_the_channel_that_is_too_large():
+    random = np.random.default_rng(2)
+    q, k, v = (random.standard_normal(shape, np.float32) for shape in ((1, 2, 8, 64), (1, 300, 64), (1, 300, 64)))
+    k[..., 5] *= 60
+    q[..., 5] /= 60
+    q[..., 37] /= 8
+    errors = sensitivity.alpha_errors(q, k, v, np.abs(k).max(1), 0.8)
+    assert len(errors) == len(sensitivity.ALPHAS) + 1
+    # The rotation spreads the large channel over all others; a scale takes it away.
+    assert errors[:-1].min() < errors[-1] / 2
+
+
+def test_scales_are_tied_over_rope_pairs():
+    maxima = np.arange(1, 9, dtype=np.float32)[None]
+    assert np.allclose(sensitivity.scales(maxima, 0.5)[0], np.sqrt([5, 6, 7, 8, 5, 6, 7, 8]))

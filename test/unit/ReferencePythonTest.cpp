@@ -1,0 +1,77 @@
+//===- ReferencePythonTest.cpp - The numbers that Python must find --------===//
+//
+// Codes and parameters of values that any language can make, as hashes; Python's
+// vectorized quantizer is held against the same in test/python/test_quantize.py.
+// Neighbours: ReferenceQuantizeTest.cpp.
+//
+//===----------------------------------------------------------------------===//
+
+#include "pmkvq/Reference/Bits.h"
+#include "pmkvq/Reference/Quantize.h"
+
+#include <gtest/gtest.h>
+
+using namespace pmkvq::reference;
+
+namespace {
+
+/// Eight bits of a linear congruential generator, scaled by the channel: exact
+/// in bf16.
+std::vector<uint16_t> generatedValues(int64_t headDim) {
+  std::vector<uint16_t> values;
+  uint32_t state = 1;
+  for (int64_t i = 0; i < pmkvq::rt::kPageTokens * headDim; ++i) {
+    state = state * 1664525u + 1013904223u;
+    float value = static_cast<float>(static_cast<int32_t>(state >> 24) - 128);
+    values.push_back(
+        floatToBf16(value / 32 * static_cast<float>(1 << (i % headDim % 5))));
+  }
+  return values;
+}
+
+/// FNV-1a, 64 bits.
+class Hash {
+public:
+  void add(uint8_t byte) { value = (value ^ byte) * 1099511628211ull; }
+  uint64_t value = 14695981039346656037ull;
+};
+
+struct Expected {
+  Axis axis;
+  int64_t headDim;
+  uint64_t hash;
+};
+
+/// Of 8-bit codes, 4-bit codes, 2-bit codes, minima and ranges.
+uint64_t hashOf(Axis axis, int64_t headDim) {
+  UniformFormat format{axis, false, 0.8};
+  std::vector<uint16_t> values = generatedValues(headDim);
+  PagePart part;
+  part.values = values;
+  Hash hash;
+  for (int32_t level : {8, 4, 2}) {
+    EXPECT_TRUE(lowerPart(format, headDim, level, part).ok());
+    for (uint8_t code : part.codes)
+      hash.add(code);
+  }
+  for (const std::vector<uint16_t> *halves : {&part.minimum, &part.range})
+    for (uint16_t half : *halves) {
+      hash.add(static_cast<uint8_t>(half));
+      hash.add(static_cast<uint8_t>(half >> 8));
+    }
+  return hash.value;
+}
+
+TEST(ReferencePython, CodesAndParametersAreTheSame) {
+  const Expected cases[] = {
+      {Axis::PerChannel, 64, 0x2fe85dd1989c5c16ull},
+      {Axis::PerToken, 64, 0x23bfe1bdfc2f0f98ull},
+      {Axis::PerChannel, 128, 0x66941a6643c27046ull},
+      {Axis::PerToken, 128, 0x936d4b28bd36d58full},
+  };
+  for (const Expected &expected : cases)
+    EXPECT_EQ(hashOf(expected.axis, expected.headDim), expected.hash)
+        << std::hex << hashOf(expected.axis, expected.headDim);
+}
+
+} // namespace
