@@ -20,6 +20,8 @@ def SetSchedule : Pass<"pmkvq-set-schedule", "::mlir::ModuleOp"> {
     Sets the attributes of every `pmkvq.create` and narrows the ladder of every
     cache type to the levels that can occur under the schedule: from 16 to the
     lower floor under `page` and `layer`, from the higher floor to the lower under `none`.
+    `layer-floors` gives single layers floors of their own: layers, a colon, and
+    the floor of both parts or those of keys and values, `0-3:8` or `5:4+2`.
 
     Before: `pmkvq.create layer 0 max_tokens 8192 : !kv`
     After:  `pmkvq.create layer 0 max_tokens 8192
@@ -33,7 +35,9 @@ def SetSchedule : Pass<"pmkvq-set-schedule", "::mlir::ModuleOp"> {
     Option<"valueFloor", "value-floor", "int64_t", "2",
            "Lowest level of values, bits">,
     Option<"budget", "budget", "int64_t", "0",
-           "Bytes for all caches together; 0 is no limit">];
+           "Bytes for all caches together; 0 is no limit">,
+    ListOption<"layerFloors", "layer-floors", "std::string",
+               "Floors of single layers: LAYERS:BITS or LAYERS:KEY+VALUE">];
   let dependentDialects = ["::mlir::pmkvq::PMKVQDialect"];
 }
 
@@ -81,6 +85,40 @@ def ApplyCalibration : Pass<"pmkvq-apply-calibration", "::mlir::ModuleOp"> {
   let dependentDialects = ["::mlir::pmkvq::PMKVQDialect"];
   let statistics = [
     Statistic<"numLayers", "layers", "Layers whose clips have changed">];
+}
+
+def AllocateBits : Pass<"pmkvq-allocate-bits", "::mlir::ModuleOp"> {
+  let summary = "Give layers the floors that lose least within the budget";
+  let description = [{
+    Solves the integer program: each layer's keys and values get one level, from
+    16 down to the floor that the schedule has for them, so that the sum of the
+    calibration's losses is least and all pages of the sequences `tokens`, at
+    these levels, fit the budget with everything else.  A loss at 16 bits is 0.
+    The levels become the floors of each layer's schedule, and ladders the levels
+    that can then occur.  Layers in `keep` stay at the floors that they have.
+
+    Of several best answers the one with the fewest bytes is taken.
+
+    Precondition: caches are planned and have a budget; every layer that is not
+    kept has both losses.
+    Postcondition: floors of layers differ in general.
+
+    Before:
+    ```mlir
+    %c = pmkvq.create layer 0 max_tokens 4096
+      schedule <page, key_floor = 2, value_floor = 2> budget 4194304
+      calibration <key_loss = [0.0, 0.001, 0.1], value_loss = [0.0, 0.0, 0.01]> : !kv
+    ```
+    After: the same, and `key_floor = 4`, if that is what the budget buys
+  }];
+  let options = [
+    ListOption<"tokens", "tokens", "int64_t",
+               "Tokens that each sequence has cached at its end; one sequence of "
+               "max_tokens if empty">,
+    ListOption<"keep", "keep", "int64_t", "Layers whose floors stay">];
+  let dependentDialects = ["::mlir::pmkvq::PMKVQDialect"];
+  let statistics = [
+    Statistic<"numRaised", "raised", "Parts whose floors have risen">];
 }
 
 def FoldValueRotation : Pass<"pmkvq-fold-value-rotation", "::mlir::ModuleOp"> {

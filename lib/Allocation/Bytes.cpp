@@ -42,8 +42,10 @@ rt::Result<int64_t> allocation::budgetForBits(const Workload &workload,
       int64_t(rt::kParts) * rt::kPageTokens * workload.info.headDim;
   int64_t heads = countPageHeads(workload);
   double wanted = static_cast<double>(heads) * elements * bits / 8;
+  int64_t pages =
+      heads / (int64_t(workload.info.layers) * workload.info.kvHeads);
   return *minimum + static_cast<int64_t>(std::floor(wanted)) -
-         heads * rt::floorPageBytes(workload.info);
+         pages * rt::floorPagesBytes(workload.info);
 }
 
 /// Whether every sequence can have `count` new tokens.

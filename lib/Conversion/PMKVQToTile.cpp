@@ -185,8 +185,18 @@ private:
       size_t index = static_cast<size_t>(part) * sizeof(int32_t);
       store(offsetof(rt::ProgramInfo, parameterBytes) + index,
             cache.getParameterBytes(part), 32);
-      store(offsetof(rt::ProgramInfo, floor) + index, schedule.getFloor(part),
-            32);
+      auto floor = [&](CreateOp op) {
+        return op.getScheduleAttr().getFloor(part);
+      };
+      int64_t lowest = floor(create);
+      for (CreateOp op : creates)
+        lowest = std::min(lowest, floor(op));
+      store(offsetof(rt::ProgramInfo, floor) + index, lowest, 32);
+      for (auto [layer, op] : llvm::enumerate(creates))
+        if (floor(op) != lowest)
+          store(offsetof(rt::ProgramInfo, layerFloor) + rt::kParts * layer +
+                    static_cast<size_t>(part),
+                floor(op), 8);
     }
     func::ReturnOp::create(b);
     create->getParentOfType<func::FuncOp>().erase();

@@ -6,7 +6,7 @@
 
 #include "VerifyProgram.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
-#include "pmkvq_rt/Geometry.h"
+#include "pmkvq_rt/Abi.h"
 
 using namespace mlir;
 using namespace mlir::pmkvq;
@@ -72,6 +72,12 @@ static LogicalResult verifyTypes(const CacheOps &ops) {
   return success();
 }
 
+/// Floors may differ.
+static bool sameSchedule(CreateOp a, CreateOp b) {
+  ScheduleAttr one = a.getScheduleAttr(), other = b.getScheduleAttr();
+  return one && other ? one.getName() == other.getName() : one == other;
+}
+
 static LogicalResult verifyCreates(const CacheOps &ops) {
   for (auto [layer, made] : llvm::enumerate(ops.creates)) {
     CreateOp first = ops.creates.front(), create = made;
@@ -85,10 +91,13 @@ static LogicalResult verifyCreates(const CacheOps &ops) {
       return create.emitOpError("expected layers in order, here ")
              << layer << ", got " << create.getLayer();
     if (create.getMaxTokens() != first.getMaxTokens() ||
-        create.getScheduleAttr() != first.getScheduleAttr() ||
+        !sameSchedule(create, first) ||
         create.getBudgetAttr() != first.getBudgetAttr())
-      return create.emitOpError("expected type, max_tokens, schedule and "
-                                "budget of layer 0");
+      return create.emitOpError("expected type, max_tokens, schedule but for "
+                                "floors, and budget of layer 0");
+    if (layer >= size_t{rt::kMaxLayers})
+      return create.emitOpError("expected at most ")
+             << rt::kMaxLayers << " layers";
   }
   return success();
 }

@@ -68,19 +68,21 @@ static rt::ProgramInfo describe(CreateOp create) {
   CacheType type = create.getCache().getType();
   std::optional<ScheduleAttr> schedule = create.getSchedule();
   rt::ProgramInfo info = {};
-  // Far above any model, and no product of sizes leaves 64 bits.
-  constexpr int64_t maxLayers = 4096;
   // The verifiers of types and ops keep all of these small.
   auto cut = [](int64_t value) { return static_cast<int32_t>(value); };
-  info.layers = cut(std::min<int64_t>(create.getLayer(), maxLayers - 1) + 1);
+  info.layers =
+      cut(std::min<int64_t>(create.getLayer(), rt::kMaxLayers - 1) + 1);
   info.kvHeads = cut(type.getKvHeads());
   info.headDim = cut(type.getHeadDim());
   info.sinkTokens = cut(type.getSink());
   info.maxPositions = cut(create.getMaxTokens());
   for (Part part : {Part::Key, Part::Value}) {
     auto i = static_cast<int32_t>(part);
-    info.floor[i] =
-        cut(schedule ? schedule->getFloor(part) : type.getLadder().back());
+    // Floors of other layers are not known here; the ladder's end is below all.
+    info.floor[i] = cut(type.getLadder().back());
+    if (schedule)
+      info.layerFloor[info.layers - 1][i] =
+          static_cast<uint8_t>(schedule->getFloor(part));
     if (type.isPlanned())
       info.parameterBytes[i] = cut(type.getParameterBytes(part));
   }

@@ -33,11 +33,19 @@ static void buildPlan(OpPassManager &pm, const PlanOptions &options) {
   schedule.keyFloor = options.keyFloor;
   schedule.valueFloor = options.valueFloor;
   schedule.budget = options.budgetBytes;
+  schedule.layerFloors.assign(options.layerFloors.begin(),
+                              options.layerFloors.end());
   pm.addPass(createSetSchedule(schedule));
   SetFormatsOptions formats;
   formats.key = options.keyFormat;
   formats.value = options.valueFormat;
   pm.addPass(createSetFormats(formats));
+  if (options.allocate) {
+    AllocateBitsOptions allocate;
+    allocate.tokens.assign(options.tokens.begin(), options.tokens.end());
+    allocate.keep.assign(options.keptLayers.begin(), options.keptLayers.end());
+    pm.addPass(createAllocateBits(allocate));
+  }
   pm.addPass(createApplyCalibration());
   pm.addPass(createFoldValueRotation());
   pm.addPass(createAddPageFunctions());

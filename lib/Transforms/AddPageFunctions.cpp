@@ -33,7 +33,7 @@ public:
       if (failed(verifySame(first, create)))
         return signalPassFailure();
     for (Part part : {Part::Key, Part::Value})
-      addFunctions(first, part);
+      addFunctions(creates, part);
   }
 
 private:
@@ -43,23 +43,28 @@ private:
       return create.emitOpError("expected formats and a schedule; run "
                                 "pmkvq-set-formats and pmkvq-set-schedule");
     if (type.withoutClips() != first.getCache().getType().withoutClips() ||
-        create.getScheduleAttr() != first.getScheduleAttr() ||
+        create.getScheduleAttr().getName() !=
+            first.getScheduleAttr().getName() ||
         create.getBudgetAttr() != first.getBudgetAttr())
-      return create.emitOpError("expected type but for clips, schedule and "
-                                "budget of layer ")
+      return create.emitOpError("expected type but for clips, schedule but "
+                                "for floors, and budget of layer ")
              << first.getLayer() << ": " << first.getCache().getType();
     return success();
   }
 
   /// Where pages fall, a part may be flushed to and pass any level down to its
-  /// floor; under `none` it is only ever written at its floor.
-  void addFunctions(CreateOp create, Part part) {
+  /// lowest floor; under `none` it is only ever written at a layer's floor.
+  void addFunctions(ArrayRef<CreateOp> creates, Part part) {
+    CreateOp create = creates.front();
     CacheType cache = create.getCache().getType().withoutClips();
-    ScheduleAttr schedule = *create.getSchedule();
-    int64_t floor = schedule.getFloor(part);
-    bool lowers = schedule.getModel().lowers;
+    bool lowers = create.getScheduleAttr().getModel().lowers;
+    SmallVector<int64_t> floors =
+        llvm::map_to_vector(creates, [&](CreateOp op) {
+          return op.getScheduleAttr().getFloor(part);
+        });
+    int64_t floor = *llvm::min_element(floors);
     for (int64_t level : cache.getLadder()) {
-      if (level < floor || (!lowers && level != floor))
+      if (level < floor || (!lowers && !llvm::is_contained(floors, level)))
         continue;
       std::string name = stringifyPart(part).str();
       addFunction(cache, ("flush_" + Twine(name) + "_" + Twine(level)).str(),

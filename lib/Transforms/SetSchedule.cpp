@@ -8,8 +8,8 @@
 
 #include "CacheTypes.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "pmkvq/Allocation/Levels.h"
 #include "pmkvq/Passes.h"
-#include "pmkvq_rt/Geometry.h"
 
 namespace mlir::pmkvq {
 #define GEN_PASS_DEF_SETSCHEDULE
@@ -40,31 +40,47 @@ public:
     if (!attribute)
       return signalPassFailure();
 
-    SmallVector<int64_t> ladder = levelsUnder(attribute.getModel());
+    SmallVector<CreateOp> creates;
+    module.walk([&](CreateOp create) { creates.push_back(create); });
     // The attributes first: verifiers compare floors with ladders.
-    module.walk([&](CreateOp create) {
+    for (CreateOp create : creates) {
       create.setScheduleAttr(attribute);
       if (budget > 0)
         create.setBudget(budget);
-    });
-    replaceCacheTypes(module, [&](CacheType type) {
-      return CacheType::get(type.getContext(), type.getKvHeads(),
-                            type.getHeadDim(), type.getKey(), type.getValue(),
-                            ladder, type.getSink());
-    });
+    }
+    for (const std::string &text : layerFloors)
+      if (failed(setLayers(text, creates)))
+        return signalPassFailure();
+    SmallVector<ScheduleAttr> schedules;
+    for (CreateOp create : creates)
+      schedules.push_back(create.getScheduleAttr());
+    if (schedules.empty())
+      schedules.push_back(attribute);
+    narrowLadders(module, schedules);
   }
 
 private:
-  /// Levels between the highest that a page is written at and the lower floor.
-  SmallVector<int64_t> levelsUnder(const ScheduleModel &model) {
-    int64_t high = model.lowers ? int64_t{rt::kLadder.front()}
-                                : std::max<int64_t>(keyFloor, valueFloor);
-    int64_t low = std::min(keyFloor, valueFloor);
-    SmallVector<int64_t> ladder;
-    for (int64_t level : rt::kLadder)
-      if (level <= high && level >= low)
-        ladder.push_back(level);
-    return ladder;
+  /// Gives the layers of one element of `layer-floors` their floors.
+  LogicalResult setLayers(const std::string &text, ArrayRef<CreateOp> creates) {
+    auto read = ::pmkvq::allocation::parseLayerFloors(text);
+    if (!read.ok())
+      return getOperation().emitError("layer-floors: ")
+             << read.status().message();
+    int32_t found = 0;
+    for (CreateOp create : creates) {
+      auto layer = static_cast<int64_t>(create.getLayer());
+      if (layer < read->first || layer > read->last)
+        continue;
+      ++found;
+      create.setScheduleAttr(
+          ScheduleAttr::get(&getContext(), create.getScheduleAttr().getName(),
+                            read->floor[rt::kKey], read->floor[rt::kValue]));
+    }
+    if (found != read->last - read->first + 1)
+      return getOperation().emitError("layer-floors: expected layers of the "
+                                      "program, got '")
+             << text << "'";
+    return success();
   }
 };
 } // namespace

@@ -74,7 +74,7 @@ static Status checkInfo(const ProgramInfo &info) {
                       std::to_string(info.abiVersion) + ", this runtime has " +
                       std::to_string(kAbiVersion) + "; compile it again");
   const Bound bounds[] = {
-      {"layers", info.layers, 1, 4096},
+      {"layers", info.layers, 1, kMaxLayers},
       {"kv heads", info.kvHeads, 1, 1024},
       {"query heads", info.queryHeads, 1, 16384},
       {"head dim", info.headDim, 1, 1024},
@@ -98,6 +98,14 @@ static Status checkInfo(const ProgramInfo &info) {
       return damaged(std::string("a floor of ") +
                      std::to_string(info.floor[part]) + " bits for the " +
                      kPartNames[part]);
+  for (int32_t layer = 0; layer < info.layers; ++layer)
+    for (Part part : {kKey, kValue})
+      if (int32_t floor = floorOf(info, layer, part);
+          !isLevel(floor) || floor < info.floor[part])
+        return damaged("a floor of " + std::to_string(floor) +
+                       " bits for the " + kPartNames[part] + " of layer " +
+                       std::to_string(layer) + ", and of " +
+                       std::to_string(info.floor[part]) + " for all");
   if (info.schedule < kScheduleNone ||
       (info.schedule > kScheduleLayer && info.schedule < kScheduleExternal))
     return damaged("schedule " + std::to_string(info.schedule));
@@ -125,6 +133,14 @@ Result<Program> pmkvq::rt::openProgram(const ProgramEntries &entries,
   return program;
 }
 
+/// Whether pages of some layer are written at `level` if none ever falls.
+static bool isFloor(const ProgramInfo &info, Part part, int32_t level) {
+  for (int32_t layer = 0; layer < info.layers; ++layer)
+    if (floorOf(info, layer, part) == level)
+      return true;
+  return false;
+}
+
 Status pmkvq::rt::checkKernels(const Program &program, LevelUse use) {
   const ProgramInfo &info = program.info;
   auto missing = [](const std::string &name) {
@@ -132,15 +148,16 @@ Status pmkvq::rt::checkKernels(const Program &program, LevelUse use) {
                   "the program does not export " + name +
                       ", which its schedule needs; compile it for this budget");
   };
-  for (int32_t part = 0; part < kParts; ++part) {
+  for (Part part : {kKey, kValue}) {
     int32_t lowest = use == LevelUse::Highest ? 16 : info.floor[part];
     for (int32_t level : kLadder) {
-      if (level < lowest || (use == LevelUse::Floor && level != lowest))
+      if (level < lowest ||
+          (use == LevelUse::Floor && !isFloor(info, part, level)))
         continue;
       if (!program.entries.flush[part][ladderIndex(level)])
         return missing(flushName(part, level));
       // Nothing falls from the last level, whatever the floor: the array ends.
-      if (level > std::max(lowest, kLadder.back()) &&
+      if (use != LevelUse::Floor && level > std::max(lowest, kLadder.back()) &&
           !program.entries.requantize[part][ladderIndex(level)])
         return missing(requantizeName(part, level));
     }

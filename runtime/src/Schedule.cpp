@@ -15,11 +15,6 @@ using namespace pmkvq::rt;
 
 using Levels = std::array<uint8_t, kParts>;
 
-static Levels floorLevels(const ScheduleLimits &limits) {
-  return {static_cast<uint8_t>(limits.floor[kKey]),
-          static_cast<uint8_t>(limits.floor[kValue])};
-}
-
 static Levels atMost(const Levels &a, const Levels &b) {
   return {std::min(a[kKey], b[kKey]), std::min(a[kValue], b[kValue])};
 }
@@ -28,12 +23,11 @@ static Levels atMost(const Levels &a, const Levels &b) {
 /// `mayLower`, and new pages at `floor` fit.
 static Status checkFits(const std::vector<PageState> &pages, size_t existing,
                         const ScheduleLimits &limits, bool mayLower) {
-  Levels floor = floorLevels(limits);
   int64_t bytes = 0;
   for (size_t i = 0; i < pages.size(); ++i) {
-    Levels level = floor;
+    Levels level = limits.floorOf(pages[i].layer);
     if (i < existing)
-      level = mayLower ? atMost(pages[i].level, floor) : pages[i].level;
+      level = mayLower ? atMost(pages[i].level, level) : pages[i].level;
     bytes += pageBlockBytes(level, limits.blockBytes);
   }
   if (bytes <= limits.bytesAvailable)
@@ -57,7 +51,7 @@ public:
     if (!fits.ok())
       return fits;
     for (size_t i = existing; i < pages.size(); ++i)
-      pages[i].level = floorLevels(limits);
+      pages[i].level = limits.floorOf(pages[i].layer);
     return Status();
   }
 };
@@ -107,7 +101,6 @@ Status PageSchedule::plan(std::vector<PageState> &pages, size_t existing,
   // becomes a heap when its turn comes, and only as many pages are taken from
   // it as must fall.  Buckets are kept: a step that plans allocates nothing
   // once its caller's list has grown.
-  Levels floor = floorLevels(limits);
   static thread_local std::array<std::vector<PageState *>, kLadder.size()>
       buckets;
   int64_t bytes = 0;
@@ -123,6 +116,7 @@ Status PageSchedule::plan(std::vector<PageState> &pages, size_t existing,
     if (i >= existing)
       pages[i].level = {16, 16};
     bytes += pageBlockBytes(pages[i].level, limits.blockBytes);
+    Levels floor = limits.floorOf(pages[i].layer);
     if (!isAtFloor(pages[i].level, floor))
       buckets[ladderIndex(rank(pages[i].level, floor))].push_back(&pages[i]);
   }
@@ -138,6 +132,7 @@ Status PageSchedule::plan(std::vector<PageState> &pages, size_t existing,
     while (!bucket.empty() && bytes > limits.bytesAvailable) {
       std::pop_heap(bucket.begin(), bucket.end(), later);
       Levels &level = bucket.back()->level;
+      Levels floor = limits.floorOf(bucket.back()->layer);
       bytes -= pageBlockBytes(level, limits.blockBytes);
       lowerOnce(level, floor);
       bytes += pageBlockBytes(level, limits.blockBytes);
@@ -150,13 +145,27 @@ Status PageSchedule::plan(std::vector<PageState> &pages, size_t existing,
   return Status();
 }
 
+/// Bytes that the blocks of a layer's pages may take.
+static int64_t layerShare(int32_t layer, int32_t layers,
+                          const ScheduleLimits &limits) {
+  if (!limits.layerFloor || limits.bytesAvailable == kUnlimitedBytes)
+    return limits.layerBytesAvailable;
+  int64_t total = 0;
+  for (int32_t i = 0; i < layers; ++i)
+    total += pageBlockBytes(limits.floorOf(i), 1);
+  int64_t own = pageBlockBytes(limits.floorOf(layer), 1);
+  // In two parts: the product may leave 64 bits.
+  return limits.bytesAvailable / total * own +
+         limits.bytesAvailable % total * own / total;
+}
+
 /// Levels of [begin, end), the pages of one layer, of which the first
 /// `existing` are in the cache already.
 ///
 /// Returns the bytes missing at the floor; 0: the pages fit.
 static int64_t planLayer(PageState *const *begin, PageState *const *end,
-                         size_t existing, const ScheduleLimits &limits) {
-  Levels floor = floorLevels(limits);
+                         size_t existing, const Levels &floor, int64_t share,
+                         const ScheduleLimits &limits) {
   // Old pages differ only where a restored sequence came from a fuller cache.
   Levels level = existing ? Levels{0, 0} : Levels{16, 16};
   for (size_t i = 0; i < existing; ++i)
@@ -171,10 +180,10 @@ static int64_t planLayer(PageState *const *begin, PageState *const *end,
       bytes += pageBlockBytes((*page)->level, limits.blockBytes);
       mayFall |= !isAtFloor((*page)->level, floor);
     }
-    if (bytes <= limits.layerBytesAvailable)
+    if (bytes <= share)
       return 0;
     if (!mayFall)
-      return bytes - limits.layerBytesAvailable;
+      return bytes - share;
     for (PageState *const *page = begin; page != end; ++page)
       lowerOnce((*page)->level, floor);
   }
@@ -201,6 +210,7 @@ Status LayerSchedule::plan(std::vector<PageState> &pages, size_t existing,
             [](const PageState *a, const PageState *b) {
               return std::tie(a->layer, a) < std::tie(b->layer, b);
             });
+  const int32_t layers = order.empty() ? 0 : order.back()->layer + 1;
   const PageState *firstNew = planned.data() + existing;
   PageState *const *last = order.data() + order.size();
   for (PageState *const *begin = order.data(); begin != last;) {
@@ -211,15 +221,17 @@ Status LayerSchedule::plan(std::vector<PageState> &pages, size_t existing,
         });
     auto old = static_cast<size_t>(std::count_if(
         begin, end, [&](const PageState *page) { return page < firstNew; }));
-    if (int64_t missing = planLayer(begin, end, old, limits))
+    const int64_t share = layerShare(layer, layers, limits);
+    if (int64_t missing =
+            planLayer(begin, end, old, limits.floorOf(layer), share, limits))
       return Status(
           StatusCode::OutOfMemory,
           std::to_string(missing) + " bytes are missing in layer " +
               std::to_string(layer) + ": its " + std::to_string(end - begin) +
               " pages at their lowest levels take " +
-              std::to_string(missing + limits.layerBytesAvailable) +
-              " bytes, its equal share of the budget leaves " +
-              std::to_string(limits.layerBytesAvailable) +
+              std::to_string(missing + share) + " bytes, its " +
+              (limits.layerFloor ? "" : "equal ") +
+              "share of the budget leaves " + std::to_string(share) +
               " for them; raise the budget, lower the floor, or ask for fewer "
               "tokens");
     begin = end;

@@ -87,7 +87,7 @@ pmkvq::rt::minimumBytes(const Program &program, const SessionOptions &options,
     bytes = saturatingSum(
         {bytes,
          saturatingProduct({pagesForTokens(tokens, program.info.sinkTokens),
-                            sizes->heads, floorPageBytes(program.info)})});
+                            floorPagesBytes(program.info)})});
   }
   return bytes;
 }

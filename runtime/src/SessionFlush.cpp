@@ -34,6 +34,8 @@ ScheduleLimits Session::limitsWith(int64_t newPageHeads) const {
   const ProgramInfo &info = program_.info;
   ScheduleLimits limits;
   limits.floor = {info.floor[kKey], info.floor[kValue]};
+  if (layersDiffer(info))
+    limits.layerFloor = info.layerFloor;
   limits.blockBytes = blockBytes(info.headDim);
   limits.bytesAvailable = budget_;
   if (budget_ == kUnlimitedBytes)

@@ -65,7 +65,7 @@ Status Session::checkReach(const std::vector<int64_t> &tokens) const {
              sequences_[i].pageCount();
   int64_t needed = saturatingSum(
       {fixedBytes_, tableBytes_,
-       saturatingProduct({pageHeads(), floorPageBytes(program_.info), pages})});
+       saturatingProduct({floorPagesBytes(program_.info), pages})});
   if (needed > budget_)
     return missingBytes(needed, budget_, "the sequences to their end");
   return Status();

@@ -149,17 +149,21 @@ Status Session::checkRestore(int32_t sequence, const SnapshotView &view) const {
                   name + " would have " + std::to_string(header.tokens) +
                       " tokens cached; the session is for " +
                       std::to_string(maxTokens_));
-  // Such a program has code for its floor alone.
-  if (program_.info.schedule == kScheduleNone)
-    for (int64_t i = 0; i < view.sections.pageHeads; ++i)
-      for (int32_t part = 0; part < kParts; ++part)
-        if (view.level(i, part) != program_.info.floor[part])
+  // Such a program has code for its floors alone.
+  const ProgramInfo &info = program_.info;
+  if (info.schedule == kScheduleNone)
+    for (int64_t i = 0; i < view.sections.pageHeads; ++i) {
+      auto layer =
+          static_cast<int32_t>(i / (view.sections.pages * info.kvHeads));
+      for (Part part : {kKey, kValue})
+        if (int32_t floor = floorOf(info, layer, part);
+            view.level(i, part) != floor)
           return Status(StatusCode::InvalidArgument,
                         "the snapshot has a page at " +
                             std::to_string(view.level(i, part)) +
                             " bits; this program knows " +
-                            std::to_string(program_.info.floor[part]) +
-                            " alone");
+                            std::to_string(floor) + " alone");
+    }
   std::vector<int64_t> tokens;
   promisedTokens(tokens);
   tokens[sequence] = std::max(tokens[sequence], header.tokens);

@@ -8,7 +8,7 @@
 // CHECK-SAME: (%[[INFO:.*]]: !llvm.ptr)
 func.func @create() -> (!kv, !kv, !kv) {
   %0 = pmkvq.create layer 0 max_tokens 4096 schedule <page, key_floor = 4, value_floor = 2> budget 1048576 : !kv
-  %1 = pmkvq.create layer 1 max_tokens 4096 schedule <page, key_floor = 4, value_floor = 2> budget 1048576 : !kv
+  %1 = pmkvq.create layer 1 max_tokens 4096 schedule <page, key_floor = 8, value_floor = 2> budget 1048576 : !kv
   %2 = pmkvq.create layer 2 max_tokens 4096 schedule <page, key_floor = 4, value_floor = 2> budget 1048576 : !kv
   return %0, %1, %2 : !kv, !kv, !kv
 }
@@ -23,8 +23,8 @@ func.func @create() -> (!kv, !kv, !kv) {
 // CHECK-DAG: %[[I4096:.*]] = llvm.mlir.constant(4096 : i32) : i32
 // CHECK-DAG: %[[BUDGET:.*]] = llvm.mlir.constant(1048576 : i64) : i64
 
-// ABI version 2 and three layers.
-// CHECK: llvm.store %[[I2]], %[[INFO]]
+// ABI version 3 and three layers.
+// CHECK: llvm.store %[[I3]], %[[INFO]]
 // CHECK: %[[AT:.*]] = llvm.getelementptr %[[INFO]][4]
 // CHECK-NEXT: llvm.store %[[I3]], %[[AT]]
 // kv heads, query heads, head_dim, sink.
@@ -50,9 +50,11 @@ func.func @create() -> (!kv, !kv, !kv) {
 // CHECK-NEXT: llvm.store
 // CHECK: llvm.getelementptr %[[INFO]][72]
 // CHECK-NEXT: llvm.store %{{.*}} : i64, !llvm.ptr
-// Floors of keys and values.
+// Lowest floors of keys and values, and the floor of layer 1's keys.
 // CHECK: llvm.getelementptr %[[INFO]][44]
 // CHECK-NEXT: llvm.store %[[I4]]
+// CHECK: llvm.getelementptr %[[INFO]][82]
+// CHECK-NEXT: llvm.store %{{.*}} : i8, !llvm.ptr
 // CHECK: llvm.getelementptr %[[INFO]][48]
 // CHECK-NEXT: llvm.store %[[I2]]
 func.func @step(%q: tensor<?x6x64xf32>, %c: !kv, %d: !kv, %e: !kv, %b: !pmkvq.batch, %l: tensor<?x1000xf32>) -> (tensor<?x1000xf32>, tensor<?x6x64xf32>) {

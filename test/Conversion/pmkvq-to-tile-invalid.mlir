@@ -60,7 +60,7 @@ func.func @create() {
 !kv = !pmkvq.cache<kv_heads = 2, head_dim = 64, key = <per_token>, value = <per_token>>
 func.func @create() {
   %0 = pmkvq.create layer 0 max_tokens 128 schedule <page, key_floor = 2, value_floor = 2> : !kv
-  // expected-error @+1 {{expected type, max_tokens, schedule and budget of layer 0}}
+  // expected-error @+1 {{expected type, max_tokens, schedule but for floors, and budget of layer 0}}
   %1 = pmkvq.create layer 1 max_tokens 256 schedule <page, key_floor = 2, value_floor = 2> : !kv
   return
 }

@@ -1,8 +1,8 @@
 //===- ReferencePythonTest.cpp - The numbers that Python must find --------===//
 //
-// Codes and parameters of values that any language can make, as hashes; Python's
-// vectorized quantizer is held against the same in test/python/test_quantize.py.
-// Neighbours: ReferenceQuantizeTest.cpp.
+// Codes and parameters of values that any language can make, as hashes;
+// Python's vectorized quantizer is held against the same in
+// test/python/test_quantize.py. Neighbours: ReferenceQuantizeTest.cpp.
 //
 //===----------------------------------------------------------------------===//
 

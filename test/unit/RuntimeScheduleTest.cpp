@@ -208,6 +208,43 @@ TEST(NoneSchedule, WritesAtTheFloorOrRefuses) {
   EXPECT_EQ(status.code(), StatusCode::OutOfMemory);
 }
 
+// Layer 0 keeps keys at 8 bits, layer 1 values at 4; all else may fall to 2.
+static constexpr uint8_t kTwoFloors[2][kParts] = {{8, 0}, {0, 4}};
+
+static std::vector<PageState> twoNewPages() {
+  return {{0, 0, 0, 0, {}}, {1, 0, 0, 0, {}}};
+}
+
+static void expectFloors(const std::vector<PageState> &pages) {
+  EXPECT_EQ(pages[0].level, (std::array<uint8_t, kParts>{8, 2}));
+  EXPECT_EQ(pages[1].level, (std::array<uint8_t, kParts>{2, 4}));
+}
+
+TEST(SchedulePolicy, LayersKeepFloorsOfTheirOwn) {
+  for (ScheduleKind kind : {kScheduleNone, kSchedulePage, kScheduleLayer}) {
+    auto policy = makePolicy(kind);
+    std::vector<PageState> pages = twoNewPages();
+    // 4 + 1 and 1 + 2 blocks.
+    ScheduleLimits limits{{2, 2}, 1, 8};
+    limits.layerFloor = kTwoFloors;
+    ASSERT_TRUE(policy->plan(pages, 0, limits).ok()) << kind;
+    expectFloors(pages);
+    limits.bytesAvailable = 7;
+    pages = twoNewPages();
+    EXPECT_EQ(policy->plan(pages, 0, limits).code(), StatusCode::OutOfMemory);
+  }
+}
+
+TEST(LayerSchedule, SharesAreInProportionToFloors) {
+  // 16 blocks: 10 for layer 0, 6 for layer 1.
+  std::vector<PageState> pages = twoNewPages();
+  ScheduleLimits limits{{2, 2}, 1, 16};
+  limits.layerFloor = kTwoFloors;
+  ASSERT_TRUE(makePolicy(kScheduleLayer)->plan(pages, 0, limits).ok());
+  EXPECT_EQ(pages[0].level, (std::array<uint8_t, kParts>{8, 8}));
+  EXPECT_EQ(pages[1].level, (std::array<uint8_t, kParts>{4, 4}));
+}
+
 TEST(SchedulePolicy, RefusesUnknownKinds) {
   EXPECT_EQ(makeSchedulePolicy(7).status().code(), StatusCode::Unimplemented);
 }

@@ -90,7 +90,8 @@ def PMKVQ_ScheduleAttr : PMKVQ_Attr<"Schedule", "schedule"> {
   let description = [{
     `none` writes every page at its floor; `page` lowers as few pages as the
     next flush needs, highest level first, then oldest; `layer` lowers all pages
-    of a layer together when its share of the budget is exceeded (the paper's).
+    of a layer together when its share of the budget is exceeded (the paper's; shares are equal, or in proportion to the
+    layers' blocks at their floors).
     Others may be added (docs/new-schedule.md).
 
     (C1) Floors are 16, 8, 4 or 2.
@@ -118,7 +119,8 @@ def PMKVQ_CalibrationAttr : PMKVQ_Attr<"Calibration", "calibration"> {
     Each field may be missing.  `key_clip` and `value_clip` take the place of
     the formats' clips in this layer.  `key_loss` and `value_loss` say what the
     part costs at 8, 4 and 2 bits, in this order, while all else is at 16: the
-    KL divergence from the full cache, in nats a token.
+    KL divergence from the full cache in nats a token, or any other measure that
+    adds up over layers and parts, the same for all of a program.
 
     (C1) Clips lie in (0.7, 0.9), as those of formats.
     (C2) A loss is three finite numbers that are not negative.

@@ -95,7 +95,10 @@ def PMKVQ_CreateOp : PMKVQ_Op<"create"> {
     (C4) A planned cache has a schedule.
     (C5) Its formats' grids are linear at every level above the floors.
     (C6) The budget holds, for layers 0 to this one and a single sequence, fixed
-         areas and the first page of each kv head at its floor.
+         areas and the first page of each kv head: this layer's at its floor,
+         others' at the ladder's last level.
+
+    Floors may differ from layer to layer; the schedule's name may not.
 
     `calibration` is what is known of this layer alone; its clips have an effect
     once `pmkvq-apply-calibration` has put them into the cache's type.

@@ -34,6 +34,14 @@ struct PlanOptions {
   int64_t valueFloor = 2;
   /// Bytes that all caches may take together; 0: no limit.
   int64_t budgetBytes = 0;
+  /// Floors of single layers, as pmkvq-set-schedule reads them.
+  std::vector<std::string> layerFloors;
+  /// Whether floors are allocated by what calibration found, under the budget
+  /// and for sequences that have so many tokens cached at their end; layers
+  /// with floors of their own stay.
+  bool allocate = false;
+  std::vector<int64_t> tokens;
+  std::vector<int64_t> keptLayers;
 };
 
 /// One stage of the way from an imported model to host code.

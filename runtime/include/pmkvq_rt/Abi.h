@@ -197,6 +197,9 @@ enum LayoutKind : int32_t {
   kLayoutCpu = 0,
 };
 
+/// Layers that a program may have: far above any model.
+inline constexpr int32_t kMaxLayers = 1024;
+
 /// What a program says of itself.
 struct ProgramInfo {
   int32_t abiVersion;
@@ -211,7 +214,8 @@ struct ProgramInfo {
   /// Tokens that a sequence may have.
   int32_t maxPositions;
   int32_t schedule; // ScheduleKind
-  /// Lowest level per part; under kScheduleNone the level of every page.
+  /// Lowest level of any layer's part; under kScheduleNone pages are written at
+  /// their floor and stay there.
   int32_t floor[kParts];
   /// Bytes that the caches of all sequences may take together; 0: no limit.
   int64_t budgetBytes;
@@ -220,14 +224,35 @@ struct ProgramInfo {
   /// Tells formats of equal sizes apart, as any hash of what decides the
   /// meaning of a code or a parameter; 0: not told.
   uint64_t formatHash;
+  /// Floors of single layers; 0: as `floor` says.
+  uint8_t layerFloor[kMaxLayers][kParts];
 };
 
-/// Bytes of one page of one kv head with both parts at their floor.
-constexpr int64_t floorPageBytes(const ProgramInfo &info) {
-  return pageBytes(info.headDim,
-                   int64_t(info.parameterBytes[kKey]) +
-                       info.parameterBytes[kValue],
-                   info.floor[kKey], info.floor[kValue]);
+/// The lowest level of a part in one layer, in bits.
+constexpr int32_t floorOf(const ProgramInfo &info, int32_t layer, Part part) {
+  int32_t own = info.layerFloor[layer][part];
+  return own ? own : info.floor[part];
+}
+
+/// Whether some layer has other floors than the first.
+constexpr bool layersDiffer(const ProgramInfo &info) {
+  for (int32_t layer = 1; layer < info.layers; ++layer)
+    for (Part part : {kKey, kValue})
+      if (floorOf(info, layer, part) != floorOf(info, 0, part))
+        return true;
+  return false;
+}
+
+/// Bytes of one page of every layer and kv head, all parts at their floors.
+constexpr int64_t floorPagesBytes(const ProgramInfo &info) {
+  int64_t bytes = 0;
+  for (int32_t layer = 0; layer < info.layers; ++layer)
+    bytes += info.kvHeads * pageBytes(info.headDim,
+                                      int64_t(info.parameterBytes[kKey]) +
+                                          info.parameterBytes[kValue],
+                                      floorOf(info, layer, kKey),
+                                      floorOf(info, layer, kValue));
+  return bytes;
 }
 
 /// Bytes of one sequence that has just made its first page, at the floor, or
@@ -236,8 +261,9 @@ constexpr int64_t floorPageBytes(const ProgramInfo &info) {
 constexpr int64_t firstPageBytes(const ProgramInfo &info) {
   bool page = info.maxPositions > info.sinkTokens + kPageTokens;
   return int64_t(info.layers) * info.kvHeads *
-         (fixedAreaBytes(info.headDim, info.sinkTokens) +
-          page * (int64_t(sizeof(PageEntry)) + floorPageBytes(info)));
+             (fixedAreaBytes(info.headDim, info.sinkTokens) +
+              page * int64_t(sizeof(PageEntry))) +
+         page * floorPagesBytes(info);
 }
 
 /// Names of the entry points that a program exports:

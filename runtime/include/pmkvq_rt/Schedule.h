@@ -40,7 +40,7 @@ struct PageState {
 
 /// What a plan must keep to.
 struct ScheduleLimits {
-  /// Lowest level of each part, in bits.
+  /// Lowest level of each part in any layer, in bits.
   std::array<int32_t, kParts> floor;
   /// Bytes of one block.
   int64_t blockBytes;
@@ -50,6 +50,18 @@ struct ScheduleLimits {
   /// equal share of the budget: this share (rounded down) less the layer's own
   /// fixed areas, tables and slots.
   int64_t layerBytesAvailable = std::numeric_limits<int64_t>::max();
+  /// Floors of single layers, [layer][part]; 0: as `floor` says; null: all are.
+  const uint8_t (*layerFloor)[kParts] = nullptr;
+
+  /// Lowest level of each part of a layer, in bits.
+  std::array<uint8_t, kParts> floorOf(int32_t layer) const {
+    std::array<uint8_t, kParts> lowest = {};
+    for (int32_t part = 0; part < kParts; ++part) {
+      uint8_t own = layerFloor ? layerFloor[layer][part] : uint8_t(0);
+      lowest[part] = own ? own : static_cast<uint8_t>(floor[part]);
+    }
+    return lowest;
+  }
 };
 
 /// `bytesAvailable` of a cache without a budget.
@@ -82,11 +94,13 @@ public:
 ///       above its floor), then smallest page index, then sequence, layer,
 ///       head.
 /// layer: every layer has an equal share of the budget, and its pages one
-///       level.  New pages come in at 16 and first join the level of the older
-///       ones; while the layer's pages then take more than its share, all of
-///       them fall together by one halving, a part that is at its floor
-///       excepted.  (Pages of a restored sequence may be lower than the others
-///       of a layer; new ones join the highest.)
+///       level.  Where layers differ in floors, what is left for pages is
+///       shared in proportion to their blocks at these.  New pages come in at
+///       16 and first join the level of the older ones; while the layer's pages
+///       then take more than its share, all of them fall together by one
+///       halving, a part that is at its floor excepted.  (Pages of a restored
+///       sequence may be lower than the others of a layer; new ones join the
+///       highest.)
 ///
 /// Errors: Unimplemented for any other kind.
 Result<std::unique_ptr<SchedulePolicy>> makeSchedulePolicy(int32_t kind);

@@ -182,7 +182,7 @@ int64_t pagesForTokens(int64_t tokens, int64_t sinkTokens);
 
 /// The fewest bytes in which `plans` can run to their end side by side: fixed
 /// areas and tables for options.maxSequences of options.maxTokens, pages at the
-/// floor.  The schedule `layer` needs no more, for all layers are alike.
+/// floor.  The schedule `layer` needs no more: shares are what floors take.
 ///
 /// Errors: InvalidArgument if a size is out of range or too large to count.
 Result<int64_t> minimumBytes(const Program &program,
