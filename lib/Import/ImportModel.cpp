@@ -41,6 +41,7 @@ private:
   void addWeights();
   void addWeight(const TensorSpec &spec);
   void addCreate();
+  CalibrationAttr calibrationOf(int64_t layer);
   void addStep();
   func::FuncOp beginFunction(StringRef name, TypeRange arguments,
                              TypeRange results);
@@ -141,6 +142,18 @@ func::FuncOp Importer::beginFunction(StringRef name, TypeRange arguments,
   return function;
 }
 
+CalibrationAttr Importer::calibrationOf(int64_t layer) {
+  if (config.calibration.empty())
+    return CalibrationAttr();
+  const auto &[clip, loss] = config.calibration[layer];
+  auto key = static_cast<size_t>(Part::Key);
+  auto value = static_cast<size_t>(Part::Value);
+  return CalibrationAttr::get(b.getContext(), b.getF64FloatAttr(clip[key]),
+                              b.getF64FloatAttr(clip[value]),
+                              b.getDenseF64ArrayAttr(loss[key]),
+                              b.getDenseF64ArrayAttr(loss[value]));
+}
+
 void Importer::addCreate() {
   OpBuilder::InsertionGuard guard(b);
   SmallVector<Type> types(config.layers, cacheType);
@@ -149,7 +162,7 @@ void Importer::addCreate() {
   for (int64_t layer = 0; layer < config.layers; ++layer)
     caches.push_back(CreateOp::create(b, cacheType, layer, config.maxPositions,
                                       ScheduleAttr(), IntegerAttr(),
-                                      CalibrationAttr()));
+                                      calibrationOf(layer)));
   func::ReturnOp::create(b, caches);
 }
 

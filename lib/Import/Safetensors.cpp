@@ -12,6 +12,7 @@
 #include "llvm/Support/Endian.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Path.h"
+#include "llvm/Support/SHA256.h"
 #include <map>
 
 using namespace mlir;
@@ -327,6 +328,23 @@ Expected<Checkpoint> Checkpoint::open(StringRef folder) {
   if (Error error = checkpoint.addFile(checkpoint.path, {}))
     return error;
   return checkpoint;
+}
+
+std::string Checkpoint::fingerprint() const {
+  constexpr int64_t ends = 4096;
+  SmallVector<StringRef> names = llvm::to_vector(views.keys());
+  llvm::sort(names);
+  llvm::SHA256 hash;
+  for (StringRef name : names) {
+    const TensorView &tensor = *views.lookup(name);
+    hash.update((name + "\n" + getName(tensor.dtype) + "\n" +
+                 formatShape(tensor.shape) + "\n")
+                    .str());
+    int64_t bytes = std::min(tensor.bytes, ends);
+    hash.update(StringRef(tensor.data, bytes));
+    hash.update(StringRef(tensor.data + tensor.bytes - bytes, bytes));
+  }
+  return "sha256:" + llvm::toHex(hash.final(), /*LowerCase=*/true);
 }
 
 Expected<const TensorView *> Checkpoint::find(StringRef name) const {

@@ -8,9 +8,11 @@ import sys
 # Name to module. The names of the paper's scripts are accepted where they mean the same.
 _COMMANDS = {
     "calibrate": "pmkvq.calibrate",
+    "allocate": "pmkvq.allocate",
     "get_sensitivity": "pmkvq.calibrate",
     "get_max_keys": "pmkvq.calibrate",
     "search_rep_scales": "pmkvq.calibrate",
+    "allocate_memory": "pmkvq.allocate",
 }
 
 

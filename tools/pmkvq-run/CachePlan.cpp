@@ -145,6 +145,70 @@ makeSessionOptions(const Options &options,
   return session;
 }
 
+/// Floors of all layers before any are allocated; `kept` become the layers that
+/// the user has given some.
+static Expected<allocation::Levels> givenLevels(const Options &options,
+                                                const ModelConfig &config,
+                                                std::vector<int64_t> &kept) {
+  allocation::Levels levels(config.layers,
+                            {static_cast<int32_t>(options.keyFloor),
+                             static_cast<int32_t>(options.valueFloor)});
+  for (const std::string &text : options.layerFloors) {
+    auto floors = allocation::parseLayerFloors(text);
+    if (!floors.ok())
+      return toError(floors.status());
+    if (floors->last >= config.layers)
+      return llvm::createStringError("--layer-floors: expected layers 0 to " +
+                                     llvm::Twine(config.layers - 1) +
+                                     ", got '" + text + "'");
+    for (int32_t layer = floors->first; layer <= floors->last; ++layer) {
+      levels[layer] = floors->floor;
+      kept.push_back(layer);
+    }
+  }
+  return levels;
+}
+
+/// What each layer may be at, from its given floors up, and loses there.
+static allocation::Choices
+makeChoices(const CachePlan &plan, const ModelConfig &config, CacheType cache) {
+  allocation::Choices choices;
+  for (auto [layer, found] : llvm::enumerate(config.calibration)) {
+    bool kept = llvm::is_contained(plan.compiler.keptLayers,
+                                   static_cast<int64_t>(layer));
+    auto &parts = choices.emplace_back();
+    for (auto part : {mlir::pmkvq::Part::Key, mlir::pmkvq::Part::Value}) {
+      auto i = static_cast<size_t>(part);
+      parts[i].lowest = static_cast<int32_t>(cache.getFormat(part).getLastLevel(
+          rt::kLadder.front(), plan.levels[layer][i]));
+      parts[i].highest = kept ? parts[i].lowest : rt::kLadder.front();
+      llvm::copy(found.loss[i], parts[i].loss.begin() + 1);
+    }
+  }
+  return choices;
+}
+
+/// Gives layers the floors that lose least, here and in the compiler.
+static Error allocateFloors(CachePlan &plan) {
+  allocation::Workload &workload = plan.workload;
+  if (allocation::countPageHeads(workload) == 0)
+    return Error::success(); // Windows hold all: no floor matters.
+  rt::Result<int64_t> blocks = allocation::blocksForPages(workload);
+  if (!blocks.ok())
+    return toError(blocks.status());
+  rt::Result<allocation::Levels> levels =
+      allocation::allocateLevels(plan.choices, *blocks);
+  if (!levels.ok())
+    return toError(levels.status());
+  plan.levels = *levels;
+  allocation::setFloors(plan.levels, workload.info);
+  plan.compiler.allocate = true;
+  for (const rt::SequencePlan &sequence : workload.session.plans)
+    plan.compiler.tokens.push_back(sequence.promptTokens +
+                                   sequence.maxNewTokens - 1);
+  return Error::success();
+}
+
 Expected<CachePlan>
 pmkvq::run::planCaches(const Options &options, const ModelConfig &config,
                        const std::vector<std::vector<int32_t>> &prompts,
@@ -157,9 +221,14 @@ pmkvq::run::planCaches(const Options &options, const ModelConfig &config,
   plan.compiler.schedule = options.schedule;
   plan.compiler.keyFloor = options.keyFloor;
   plan.compiler.valueFloor = options.valueFloor;
+  plan.compiler.layerFloors = options.layerFloors;
   Expected<CacheType> cache = makeCacheType(plan.compiler, config, context);
   if (!cache)
     return cache.takeError();
+  auto levels = givenLevels(options, config, plan.compiler.keptLayers);
+  if (!levels)
+    return levels.takeError();
+  plan.levels = *levels;
   if (prompts.empty()) {
     plan.compiler.budgetBytes = options.budgetBytes.value_or(0);
     return plan;
@@ -167,6 +236,8 @@ pmkvq::run::planCaches(const Options &options, const ModelConfig &config,
   rt::SessionOptions &session = plan.workload.session;
   session = makeSessionOptions(options, prompts);
   plan.workload.info = describe(plan.compiler, config, *cache);
+  allocation::setFloors(plan.levels, plan.workload.info);
+  plan.choices = makeChoices(plan, config, *cache);
   Expected<std::optional<int64_t>> budget =
       chooseBudget(options, plan.workload);
   if (!budget)
@@ -174,6 +245,9 @@ pmkvq::run::planCaches(const Options &options, const ModelConfig &config,
   if (!*budget)
     return plan;
   session.budgetBytes = **budget;
+  if (options.allocate)
+    if (Error error = allocateFloors(plan))
+      return error;
   // A program must have room for a page.  These sequences may end before one;
   // the session keeps to the budget, whatever the program's own is.
   plan.compiler.budgetBytes =

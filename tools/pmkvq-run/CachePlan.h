@@ -11,7 +11,7 @@
 
 #include "Options.h"
 #include "mlir/IR/MLIRContext.h"
-#include "pmkvq/Allocation/Plan.h"
+#include "pmkvq/Allocation/Levels.h"
 #include "pmkvq/Import/ModelConfig.h"
 #include "pmkvq/Pipelines/Pipelines.h"
 
@@ -20,6 +20,10 @@ namespace pmkvq::run {
 struct CachePlan {
   mlir::pmkvq::PlanOptions compiler;
   allocation::Workload workload;
+  /// Each layer's floors.
+  allocation::Levels levels;
+  /// What each layer may be at, and loses there; empty: it is not known.
+  allocation::Choices choices;
 };
 
 /// Plans the caches of a batch.  With --kv-bits the budget follows from the
@@ -27,8 +31,8 @@ struct CachePlan {
 /// an element, and everything else on top.  Without prompts nothing is said of
 /// bytes.
 ///
-/// Errors: a format that does not exist; a budget that is too small, with the
-/// bytes missing; sizes too large to count.
+/// Errors: a format that does not exist; a layer that does not; a budget that
+/// is too small, with the bytes missing; sizes too large to count.
 llvm::Expected<CachePlan>
 planCaches(const Options &options, const mlir::pmkvq::ModelConfig &config,
            const std::vector<std::vector<int32_t>> &prompts,

@@ -50,6 +50,15 @@ CommandLine::CommandLine()
                 "(default per_channel+hadamard)"),
       valueFormat("value-format", "FORMAT",
                   "The same for values (default per_token+hadamard)"),
+      calibration("calibration", "FILE.json",
+                  "What script/calibrate found of this model: each layer's "
+                  "clips, and what --allocate goes by"),
+      allocate("allocate",
+               "Give layers the floors, keys and values apart, that lose least "
+               "within the budget; --floor is the lowest that may be chosen"),
+      layerFloors("layer-floors", "0-3:8,5:4+2",
+                  "Floors of single layers, of both parts or of keys and "
+                  "values; --allocate leaves them"),
       temperature("temperature", "F",
                   "Draw tokens with their logits divided by F (default 0: "
                   "always the most probable)"),
@@ -148,7 +157,7 @@ CommandLine::CommandLine()
        "pmkvq-run model/ --prompts=batch.jsonl --max-tokens=200"},
       {"The cache: bytes, levels, formats",
        {&kvBudget, &kvBits, &schedule, &floorLevel, &keyFloor, &valueFloor,
-        &keyFormat, &valueFormat},
+        &keyFormat, &valueFormat, &calibration, &allocate, &layerFloors},
        "pmkvq-run model.gguf --prompt=Hello --max-tokens=2000 \\\n"
        "        --kv-budget=64MiB --key-floor=4"},
       {"How it runs",

@@ -70,6 +70,9 @@ struct CommandLine {
   ChoiceOption valueFloor;
   StringOption keyFormat;
   StringOption valueFormat;
+  StringOption calibration;
+  Flag allocate;
+  StringOption layerFloors;
 
   StringOption temperature;
   StringOption topP;

@@ -13,6 +13,8 @@ using namespace pmkvq;
 using namespace pmkvq::run;
 using allocation::LevelTable;
 using allocation::Plan;
+using allocation::shadowPrice;
+using allocation::sumLosses;
 using allocation::Workload;
 using llvm::Expected;
 using llvm::formatv;
@@ -64,8 +66,9 @@ static void printRun(raw_ostream &os, const CachePlan &plan) {
                                   &plan.compiler.valueFormat};
   for (int32_t part = 0; part < rt::kParts; ++part)
     os << formatv("{0,-10}", kPartNames[part])
-       << StringRef(*formats[part]).trim("<>") << "; floor " << info.floor[part]
-       << " bits\n";
+       << StringRef(*formats[part]).trim("<>") << "; "
+       << (rt::layersDiffer(info) ? "lowest floor " : "floor ")
+       << info.floor[part] << " bits\n";
   os << "schedule  " << plan.compiler.schedule
      << (info.schedule == rt::kScheduleNone
              ? ": every page is written at the floor and stays there"
@@ -126,6 +129,64 @@ static void printLevels(raw_ostream &os, StringRef title,
     }
     os << "\n";
   }
+}
+
+//===----------------------------------------------------------------------===//
+// What bits are worth to layers
+//===----------------------------------------------------------------------===//
+
+static std::string loss(double value) { return formatv("{0:e3}", value); }
+
+/// What another level of a part would change, "-" if it has none.
+static std::string change(const allocation::PartChoice &choice, int32_t from,
+                          int32_t to) {
+  if (!rt::isLevel(to))
+    return "-";
+  double difference =
+      choice.loss[rt::ladderIndex(to)] - choice.loss[rt::ladderIndex(from)];
+  return (difference < 0 ? "" : "+") + loss(difference);
+}
+
+/// Bytes of one block in every page of one layer's part.
+static int64_t bytesOfBlock(const Workload &workload) {
+  const rt::ProgramInfo &info = workload.info;
+  return allocation::countPageHeads(workload) / info.layers *
+         rt::blockBytes(info.headDim);
+}
+
+/// Each layer's floors, what they lose by calibration, and what others would.
+static llvm::Error printLayers(raw_ostream &os, const CachePlan &plan) {
+  if (plan.choices.empty() || allocation::countPageHeads(plan.workload) == 0)
+    return llvm::Error::success();
+  os << "\nloss at each layer's floor by calibration, and how twice or half "
+        "the bits would change it\n"
+     << formatv("{0,-7}", "layer");
+  for (StringRef part : kPartNames)
+    os << formatv("{0,8}{1,12}{2,13}{3,13}", part, "loss", "twice", "half");
+  os << "\n";
+  for (size_t layer = 0; layer < plan.levels.size(); ++layer) {
+    os << formatv("{0,-7}", layer);
+    for (int32_t part = 0; part < rt::kParts; ++part) {
+      const allocation::PartChoice &choice = plan.choices[layer][part];
+      int32_t bits = plan.levels[layer][part];
+      os << formatv("{0,8}{1,12}{2,13}{3,13}", bits,
+                    loss(choice.loss[rt::ladderIndex(bits)]),
+                    change(choice, bits, bits * 2),
+                    change(choice, bits, bits / 2));
+    }
+    os << "\n";
+  }
+  int64_t unit = bytesOfBlock(plan.workload);
+  os << "sum of the losses " << loss(sumLosses(plan.choices, plan.levels))
+     << "; twice the bits take " << count(unit, "byte")
+     << " from 2 to 4, twice that from 4 to 8, and so on\n";
+  rt::Result<int64_t> blocks = allocation::blocksForPages(plan.workload);
+  if (!blocks.ok())
+    return toError(blocks.status());
+  double price = shadowPrice(plan.choices, *blocks);
+  os << "shadow price of the budget: " << loss(price * kMebibyte / unit)
+     << " of loss a MiB\n";
+  return llvm::Error::success();
 }
 
 //===----------------------------------------------------------------------===//
@@ -200,6 +261,8 @@ Expected<std::string> pmkvq::run::explainPlan(const CachePlan &cachePlan) {
   } else {
     os << "\nThe windows hold all tokens: there are no pages.\n";
   }
+  if (llvm::Error error = printLayers(os, cachePlan))
+    return error;
   if (llvm::Error error = printWorth(os, workload, *plan))
     return error;
   return text;

@@ -8,6 +8,7 @@
 #include "Compile.h"
 #include "Python.h"
 #include "mlir/IR/BuiltinOps.h"
+#include "pmkvq/Import/Calibration.h"
 #include "pmkvq/Import/ImportModel.h"
 #include "pmkvq/Import/WeightStore.h"
 #include "pmkvq/Target/HostProgram.h"
@@ -32,7 +33,7 @@ struct Loaded {
 };
 } // namespace
 
-Expected<Model> pmkvq::run::openModel(StringRef name) {
+Expected<Model> pmkvq::run::openModel(StringRef name, StringRef calibration) {
   Expected<std::string> folder = findModelFolder(name);
   if (!folder)
     return folder.takeError();
@@ -44,6 +45,13 @@ Expected<Model> pmkvq::run::openModel(StringRef name) {
     return checkpoint.takeError();
   if (Error error = mlir::pmkvq::checkTensors(*config, *checkpoint))
     return error;
+  if (!calibration.empty()) {
+    auto found =
+        mlir::pmkvq::readCalibration(calibration, *config, *checkpoint);
+    if (!found)
+      return found.takeError();
+    config->calibration = std::move(*found);
+  }
   return Model{*folder, std::move(*config), std::move(*checkpoint)};
 }
 

@@ -24,7 +24,8 @@ struct Model {
 };
 
 /// Errors: files that are missing, damaged or do not fit together.
-llvm::Expected<Model> openModel(llvm::StringRef name);
+llvm::Expected<Model> openModel(llvm::StringRef name,
+                                llvm::StringRef calibration = "");
 
 /// What a run needs beside its program.
 struct Equipment {

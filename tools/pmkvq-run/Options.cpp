@@ -8,6 +8,7 @@
 #include "Options.h"
 #include "CommandLine.h"
 #include "OptionValues.h"
+#include "pmkvq/Allocation/Levels.h"
 #include "pmkvq/Check/AttentionCheck.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/SmallPtrSet.h"
@@ -27,6 +28,7 @@ using llvm::StringRef;
 using llvm::Twine;
 namespace check = ::pmkvq::check;
 namespace rt = ::pmkvq::rt;
+namespace allocation = ::pmkvq::allocation;
 namespace cl = llvm::cl;
 
 //===----------------------------------------------------------------------===//
@@ -280,19 +282,51 @@ static Error readFloors(const CommandLine &line, Options &options) {
   return Error::success();
 }
 
+/// The calibration, and what it or the user says of single layers.
+static Error readLayers(const CommandLine &line, Options &options) {
+  if (line.calibration.given() && line.calibration.empty())
+    return optionError(line.calibration, "a file", line.calibration);
+  options.calibrationFile = line.calibration;
+  options.allocate = line.allocate;
+  if (line.allocate && !line.calibration.given())
+    return llvm::createStringError("expected --calibration with --allocate");
+  if (line.allocate && !line.kvBudget.given() && !line.kvBits.given())
+    return llvm::createStringError(
+        "expected --kv-budget or --kv-bits with --allocate");
+  if (line.allocate && !options.hasPrompts())
+    return llvm::createStringError(
+        "expected prompts and --max-tokens with --allocate: what pages take "
+        "follows from their lengths");
+  if (!line.layerFloors.given())
+    return Error::success();
+  llvm::SmallVector<StringRef> parts;
+  StringRef(line.layerFloors).split(parts, ',');
+  for (StringRef part : parts) {
+    auto floors = allocation::parseLayerFloors(part.str());
+    if (!floors.ok())
+      return llvm::createStringError("--layer-floors: " +
+                                     floors.status().message());
+    options.layerFloors.push_back(part.str());
+  }
+  return Error::success();
+}
+
 /// Whether anything asks for pages below 16 bits.
 static bool mayLower(const CommandLine &line) {
-  return llvm::any_of(
-      llvm::ArrayRef<const StringOption *>({&line.kvBudget, &line.kvBits,
-                                            &line.schedule, &line.floorLevel,
-                                            &line.keyFloor, &line.valueFloor}),
-      [](const StringOption *option) { return option->given(); });
+  return line.allocate || line.layerFloors.given() ||
+         llvm::any_of(
+             llvm::ArrayRef<const StringOption *>(
+                 {&line.kvBudget, &line.kvBits, &line.schedule,
+                  &line.floorLevel, &line.keyFloor, &line.valueFloor}),
+             [](const StringOption *option) { return option->given(); });
 }
 
 static Error readCache(const CommandLine &line, Options &options) {
   if (Error error = readBudget(line, options))
     return error;
   if (Error error = readFloors(line, options))
+    return error;
+  if (Error error = readLayers(line, options))
     return error;
   Expected<std::string> kind = readChoice(line.schedule);
   if (!kind)

@@ -72,6 +72,12 @@ struct Options {
   /// Format attributes as text, without `#pmkvq.format`; empty: the default.
   std::string keyFormat;
   std::string valueFormat;
+  /// Empty: none.
+  std::string calibrationFile;
+  /// Whether layers get their floors by what calibration found.
+  bool allocate = false;
+  /// Floors of single layers, as they were given.
+  std::vector<std::string> layerFloors;
 
   /// 0: one a core.
   int32_t threads = 0;

@@ -243,7 +243,7 @@ static Error runTool(int argc, char **argv) {
     mlir::pmkvq::registerAllForStages(registry);
     return runModelBench(*options, registry);
   }
-  Expected<Model> model = openModel(options->model);
+  Expected<Model> model = openModel(options->model, options->calibrationFile);
   if (!model)
     return model.takeError();
   mlir::DialectRegistry registry;

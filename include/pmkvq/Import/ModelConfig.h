@@ -10,6 +10,7 @@
 #define PMKVQ_IMPORT_MODELCONFIG_H
 
 #include "pmkvq/Import/Safetensors.h"
+#include <array>
 
 namespace mlir::pmkvq {
 
@@ -20,6 +21,13 @@ struct RopeConfig {
   std::vector<float> frequencies;
   /// A factor of every cosine and sine.
   float attentionFactor = 1;
+};
+
+/// What calibration found for one layer; keys first.
+struct LayerCalibration {
+  std::array<double, 2> clip = {};
+  /// [part], at 8, 4 and 2 bits.
+  std::array<std::array<double, 3>, 2> loss = {};
 };
 
 /// A decoder of the Llama family: RMS norm, RoPE, grouped queries, SwiGLU.
@@ -47,6 +55,8 @@ struct ModelConfig {
   bool queryKeyNorms;
   /// Tokens that end a text.
   std::vector<int32_t> stopTokens;
+  /// A layer each; empty: the model is not calibrated.
+  std::vector<LayerCalibration> calibration = {};
 };
 
 /// Reads config.json and, if there is one, generation_config.json of a folder.

@@ -108,6 +108,11 @@ public:
     return views.lookup(name);
   }
 
+  /// "sha256:..." over names, types, shapes and both ends of all tensors, in
+  /// the order of their names: fast, and other weights have another one.
+  /// python/pmkvq/checkpoint.py computes the same.
+  std::string fingerprint() const;
+
   /// Errors: names the checkpoint and the tensor it lacks.
   llvm::Expected<const TensorView *> find(llvm::StringRef name) const;
 

@@ -1,0 +1,171 @@
+"""pmkvq-run --calibration, --allocate and --layer-floors: what a file says of layers comes into force."""
+
+import copy
+import json
+import re
+
+import numpy as np
+import pytest
+
+from pmkvq import allocate, allocation, calibration_file
+from pmkvq.checkpoint import Checkpoint
+from pmkvq_run import fails, generate, ids, programs, run
+
+PROGRAM = programs(64)[0]
+NEW = 60
+RUN = (f"--prompt-tokens={ids(PROGRAM['prompt'])}", f"--max-tokens={NEW}")
+TOKENS = len(PROGRAM["prompt"]) + NEW - 1
+GEOMETRY = allocation.Geometry(layers=6, kv_heads=2, head_dim=128)
+PAGES = allocation.count_pages(TOKENS)
+
+
+def losses():
+    """Of every layer's keys and values at 8, 4 and 2 bits; no two sums alike."""
+    random = np.random.RandomState(1)
+    return np.cumsum(random.rand(6, 2, 3), -1) * 10.0 ** random.randint(-3, 1, (6, 2, 1))
+
+
+@pytest.fixture(scope="module")
+def document(reasoner):
+    """A calibration of the reasoner as `pmkvq calibrate` would write it."""
+    return {
+        "format": "pmkvq-calibration", "version": 1,
+        "model": {"hash": Checkpoint(reasoner).fingerprint(), "layers": 6, "kv_heads": 2, "head_dim": 128},
+        "settings": {"measure": "sensitivity"},
+        "layers": [{part: {"clip": 0.72 + 0.01 * layer + 0.1 * i, "sensitivity": loss.tolist()}
+                    for i, (part, loss) in enumerate(zip(calibration_file.PARTS, parts))}
+                   for layer, parts in enumerate(losses())],
+    }
+
+
+@pytest.fixture
+def file(document, tmp_path):
+    path = tmp_path / "calibration.json"
+    calibration_file.write(path, document)
+    return path
+
+
+def budget(blocks):
+    """Bytes at which one page of every layer may take so many blocks."""
+    return GEOMETRY.other_bytes([TOKENS]) + blocks * PAGES * 2 * GEOMETRY.block_bytes()
+
+
+def explained_floors(text):
+    """[layers, 2] of the table of losses."""
+    rows = text[text.index("loss at each layer's floor"):].splitlines()[2:8]
+    return [[int(row.split()[1]), int(row.split()[5])] for row in rows]
+
+
+def test_clips_come_into_the_types(reasoner, file):
+    text = run(reasoner, f"--calibration={file}", "--floor=2", "--emit=mlir:plan").stdout
+    creates = re.findall(r"pmkvq.create layer (\d).*?key = <[^>]*clip = ([^>]*)>, value = <[^>]*clip = ([^>]*)>", text)
+    assert [[int(layer), float(key), float(value)] for layer, key, value in creates] == \
+        [[layer, pytest.approx(0.72 + 0.01 * layer), pytest.approx(0.82 + 0.01 * layer)] for layer in range(6)]
+
+
+@pytest.mark.parametrize("blocks", [13, 20, 37])
+def test_the_compiler_allocates_as_python_does(reasoner, file, blocks):
+    wanted = allocation.allocate(calibration_file.read(file).losses(), blocks)
+    result = run(reasoner, *RUN, f"--calibration={file}", f"--kv-budget={budget(blocks)}", "--allocate", "--explain")
+    assert result.returncode == 0, result.stderr
+    assert explained_floors(result.stdout) == wanted.tolist()
+    module = run(reasoner, *RUN, f"--calibration={file}", f"--kv-budget={budget(blocks)}", "--allocate",
+                 "--emit=mlir:plan").stdout
+    floors = re.findall(r"pmkvq.create layer .*?key_floor = (\d+), value_floor = (\d+)", module)
+    assert [[int(key), int(value)] for key, value in floors] == wanted.tolist()
+
+
+@pytest.mark.parametrize("schedule", ["none", "page", "layer"])
+def test_a_run_ends_with_pages_at_the_allocated_floors(reasoner, file, schedule):
+    wanted = allocation.allocate(calibration_file.read(file).losses(), 20)
+    output = generate(reasoner, *RUN, f"--calibration={file}", f"--kv-budget={budget(20)}", "--allocate",
+                      f"--schedule={schedule}")
+    assert output.summary["kv_bytes_peak"] <= budget(20)
+    if schedule == "page" and (wanted // 2).sum() < 20:
+        return
+    for part, name in enumerate(("key", "value")):
+        found = {int(bits): count for bits, count in output.summary["levels"][name].items()}
+        assert found == {bits: 2 * PAGES * int((wanted[:, part] == bits).sum()) for bits in (16, 8, 4, 2)}
+
+
+def test_attention_over_such_a_cache_is_right(reasoner, file):
+    result = run(reasoner, f"--prompt-tokens={ids(PROGRAM['prompt'])}", "--max-tokens=8", f"--calibration={file}",
+                 "--layer-floors=0:8+2,3-4:4,5:16+4", "--schedule=none", "--floor=2", "--check")
+    assert result.returncode == 0, result.stderr
+
+
+def test_layers_with_floors_of_their_own_keep_them(reasoner, file):
+    wanted = allocation.allocate(calibration_file.read(file).losses(), 24,
+                                 [[2, 2], [8, 4]] + [[2, 2]] * 4, [[16, 16], [8, 4]] + [[16, 16]] * 4)
+    result = run(reasoner, *RUN, f"--calibration={file}", f"--kv-budget={budget(24)}", "--allocate",
+                 "--layer-floors=1:8+4", "--explain")
+    assert explained_floors(result.stdout) == wanted.tolist()
+
+
+def test_what_python_prints_is_what_the_tool_takes(reasoner, file, capsys):
+    assert allocate.main([str(file), f"--kv-budget={budget(20)}", f"--tokens={TOKENS}"]) == 0
+    floors = capsys.readouterr().out.strip()
+    result = run(reasoner, *RUN, f"--calibration={file}", f"--kv-budget={budget(20)}", f"--layer-floors={floors}",
+                 "--explain")
+    assert explained_floors(result.stdout) == allocation.allocate(calibration_file.read(file).losses(), 20).tolist()
+
+
+def test_explain_prices_the_budget(reasoner, file):
+    text = run(reasoner, *RUN, f"--calibration={file}", f"--kv-budget={budget(20)}", "--allocate", "--explain").stdout
+    found = float(re.search(r"shadow price of the budget: (\S+) of loss a MiB", text)[1])
+    # The dual of the linear relaxation, by HiGHS.
+    from scipy.optimize import linprog
+    loss = calibration_file.read(file).losses().reshape(12, 4)
+    result = linprog(loss.reshape(-1), A_ub=np.tile([8, 4, 2, 1], 12)[None], b_ub=[20],
+                     A_eq=np.kron(np.eye(12), np.ones(4)), b_eq=np.ones(12), bounds=(0, 1))
+    a_block = PAGES * 2 * GEOMETRY.block_bytes()
+    assert found == pytest.approx(-result.ineqlin.marginals[0] * (1 << 20) / a_block, rel=1e-3)
+
+
+def changed(document, *path, to):
+    result = copy.deepcopy(document)
+    place = result
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = to
+    return result
+
+
+@pytest.mark.parametrize("path, to, words", [
+    (("format",), "x", ["format: expected pmkvq-calibration", '"x"']),
+    (("version",), 2, ["version: expected 1", "got 2"]),
+    (("model", "hash"), "sha256:00", ["model.hash: expected sha256:", "of this model", 'got "sha256:00"']),
+    (("model", "layers"), 7, ["model.layers: expected 6", "got 7"]),
+    (("model", "kv_heads"), 1, ["model.kv_heads: expected 2", "got 1"]),
+    (("model", "head_dim"), 64, ["model.head_dim: expected 128", "got 64"]),
+    (("settings", "measure"), "mse", ["settings.measure: expected sensitivity or kl", '"mse"']),
+    (("settings", "measure"), "kl", ["layers[0].key.kl: expected three finite numbers", "got none"]),
+    (("layers",), [], ["layers: expected 6 layers, got 0"]),
+    (("layers", 3), {}, ["layers[3].key: expected an object, got none"]),
+    (("layers", 3, "value", "clip"), 0.95, ["layers[3].value.clip: expected a number in (0.7, 0.9), got 0.95"]),
+    (("layers", 3, "value", "sensitivity"), [0, 1], ["layers[3].value.sensitivity: expected three", "[0,1]"]),
+    (("layers", 3, "value", "sensitivity"), [0, -1, 1], ["layers[3].value.sensitivity: expected three"]),
+])
+def test_bad_files_are_named(reasoner, document, tmp_path, path, to, words):
+    file = tmp_path / "c.json"
+    file.write_text(json.dumps(changed(document, *path, to=to)))
+    fails(reasoner, *RUN, f"--calibration={file}", words=[file, *words])
+
+
+def test_a_number_that_is_none_is_named(reasoner, document, tmp_path):
+    file = tmp_path / "c.json"
+    file.write_text(json.dumps(changed(document, "layers", 0, "key", "sensitivity", to=[0, float("nan"), 1])))
+    fails(reasoner, *RUN, f"--calibration={file}", words=[file, "not well-formed JSON"])
+
+
+@pytest.mark.parametrize("options, words", [
+    (["--allocate"], ["expected --calibration with --allocate"]),
+    (["--allocate", "--calibration=FILE"], ["expected --kv-budget or --kv-bits with --allocate"]),
+    (["--calibration=missing.json"], ["missing.json: file: "]),
+    (["--calibration="], ["--calibration: expected a file"]),
+    (["--layer-floors=0-3"], ["--layer-floors: expected layers and", "got '0-3'"]),
+    (["--layer-floors=5-6:8"], ["--layer-floors: expected layers 0 to 5, got '5-6:8'"]),
+    (["--calibration=FILE", "--allocate", "--kv-budget=800KiB"], ["bytes are missing"]),
+])
+def test_bad_options_are_named(reasoner, file, options, words):
+    fails(reasoner, *RUN, *(option.replace("FILE", str(file)) for option in options), words=words)
