@@ -1,4 +1,4 @@
-"""python -m pmkvq COMMAND: what Python does for pmkvq. Each command is a module with main(argv)."""
+"""python -m pmkvq COMMAND: what Python does for pmkvq. Each command is a module with main(argv) -> exit code."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 _COMMANDS = {
     "calibrate": "pmkvq.calibrate",
     "allocate": "pmkvq.allocate",
+    "eval": "pmkvq.evaluate",
     "get_sensitivity": "pmkvq.calibrate",
     "get_max_keys": "pmkvq.calibrate",
     "search_rep_scales": "pmkvq.calibrate",
@@ -16,12 +17,12 @@ _COMMANDS = {
 }
 
 
-def main() -> int:
-    if len(sys.argv) < 2 or sys.argv[1] not in _COMMANDS:
-        print(f"usage: python -m pmkvq {'|'.join(_COMMANDS)} ...", file=sys.stderr)
-        return 2
-    return importlib.import_module(_COMMANDS[sys.argv[1]]).main(sys.argv[2:])
+def main(arguments: list[str]) -> int:
+    if not arguments or arguments[0] not in _COMMANDS:
+        print(f"usage: python -m pmkvq {'|'.join(_COMMANDS)} ... (--help says more)", file=sys.stderr)
+        return 0 if arguments in (["--help"], ["-h"]) else 2
+    return importlib.import_module(_COMMANDS[arguments[0]]).main(arguments[1:])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -1,6 +1,6 @@
 """How far apart two sets of logits over the same tokens are.
 
-Neighbours: figures_smollm2.py; tools/pmkvq-run/Logits.cpp writes the files.
+Neighbours: figures_smollm2.py, evaluate.py; tools/pmkvq-run/Logits.cpp writes the files.
 """
 
 from __future__ import annotations
@@ -58,17 +58,26 @@ def log_probabilities(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
-def diverge(expected: np.ndarray, actual: np.ndarray) -> Divergence:
-    """KL(expected || actual) and equal top tokens; of equal logits the first id wins.
+def divergences(expected: np.ndarray, actual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """KL(expected || actual) in nats and equal top tokens, position by position; of equal logits the first id wins.
 
     Args:
         expected, actual: [positions, vocab] logits of the same shape.
+
+    Returns:
+        [positions] double, [positions] bool.
     """
     assert expected.shape == actual.shape
-    total, same = 0.0, 0
+    kl, same = np.empty(len(expected)), np.empty(len(expected), bool)
     for at in range(0, len(expected), _ROWS):
         here = slice(at, at + _ROWS)
         p, q = log_probabilities(expected[here]), log_probabilities(actual[here])
-        total += float((np.exp(p) * (p - q)).sum())
-        same += int((expected[here].argmax(axis=1) == actual[here].argmax(axis=1)).sum())
-    return Divergence(total / len(expected), same / len(expected), len(expected))
+        kl[here] = (np.exp(p) * (p - q)).sum(axis=1)
+        same[here] = expected[here].argmax(axis=1) == actual[here].argmax(axis=1)
+    return kl, same
+
+
+def diverge(expected: np.ndarray, actual: np.ndarray) -> Divergence:
+    """The means of `divergences`."""
+    kl, same = divergences(expected, actual)
+    return Divergence(float(kl.mean()), float(same.mean()), len(expected))

@@ -64,7 +64,7 @@ class TextServer:
 
     def __init__(self, folder: str):
         self._folder = folder
-        self._tokenizer = _load_tokenizer(os.path.join(folder, "tokenizer.json"))
+        self._tokenizer = load_tokenizer(os.path.join(folder, "tokenizer.json"))
         self._config = _load_config(os.path.join(folder, "tokenizer_config.json"))
         self._streams: dict[int, Stream] = {}
 
@@ -127,7 +127,8 @@ class TextServer:
         return template
 
 
-def _load_tokenizer(path: str):
+def load_tokenizer(path: str):
+    """The tokenizer in a file. Raises FileError."""
     from tokenizers import Tokenizer
 
     if not os.path.isfile(path):

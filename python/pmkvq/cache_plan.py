@@ -1,0 +1,176 @@
+"""Bytes of a cache over time, and which page is at which level.
+
+The same sizes and the same order of lowering as in the runtime (Geometry.h,
+Schedule.h), so that baselines have the bytes, the pages and the moments that
+pmkvq has. Neighbours: baselines.py (formats), torch_cache.py (what is at a
+level), evaluate.py.
+
+Levels are arrays [pages, layers, heads] of whole page-heads; a part (keys or
+values) at level b is at max(b, its floor).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+PAGE_TOKENS = 128
+LADDER = (16, 8, 4, 2)
+# Abi.h: what a page-head has in the page table.
+_ENTRY_BYTES = 72
+
+
+class BudgetError(Exception):
+    """A budget that a sequence cannot keep to; names the bytes missing."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A model's cache. sink: tokens that stay in bf16 for ever."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    sink: int = 1
+
+    @property
+    def page_heads(self) -> int:
+        return self.layers * self.kv_heads
+
+    def pages(self, tokens: int) -> int:
+        """Full windows that have become pages once so many tokens are cached."""
+        return max(0, -(-(tokens - self.sink - PAGE_TOKENS) // PAGE_TOKENS))
+
+    def part_bytes(self, bits: int) -> int:
+        """Codes of one part of a page-head."""
+        return PAGE_TOKENS * self.head_dim * bits // 8
+
+    def fixed_bytes(self, tokens: int) -> int:
+        """Sink, whole window and page table of one sequence of so many tokens."""
+        area = 2 * (self.sink + PAGE_TOKENS) * self.head_dim * 2
+        return self.page_heads * (area + self.pages(tokens) * _ENTRY_BYTES)
+
+    def bf16_bytes(self, tokens: int) -> int:
+        """The tokens alone, nothing else counted."""
+        return tokens * self.page_heads * self.head_dim * 4
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a schedule has to keep to.
+
+    schedule: "none" (every page is written at its floor), "page" or "layer".
+    floor: lowest bits of keys and of values.
+    slot_bytes: parameters of a page-head, the same at every level.
+    budget: bytes of all sequences together; None without one.
+    """
+
+    schedule: str
+    floor: tuple[int, int]
+    slot_bytes: int
+    budget: int | None = None
+
+    def times(self, sequences: int) -> Limits:
+        """Of so many sequences that share so many budgets."""
+        return replace(self, budget=self.budget * sequences if self.budget else None)
+
+
+class Plan:
+    """Levels of `sequences` equally long sequences that grow in step.
+
+    Args:
+        tokens: cached tokens of each at the end; page tables are as large from the start.
+
+    Raises:
+        BudgetError: the sequences cannot reach their end in the budget.
+    """
+
+    def __init__(self, geometry: Geometry, limits: Limits, sequences: int, tokens: int):
+        self._geometry, self._limits, self._sequences = geometry, limits, sequences
+        self._fixed = sequences * geometry.fixed_bytes(tokens)
+        self._start = min(limits.floor) if limits.schedule == "none" else LADDER[0]
+        self.levels = np.empty((0, sequences, geometry.layers, geometry.kv_heads), np.int64)
+        self._check(tokens)
+
+    def _check(self, tokens: int) -> None:
+        if self._limits.budget is None:
+            return
+        page_heads = self._geometry.pages(tokens) * self._sequences * self._geometry.page_heads
+        least = self._fixed + page_heads * self._page_bytes(min(self._limits.floor))
+        if least > self._limits.budget:
+            key, value = self._limits.floor
+            raise BudgetError(
+                f"{least - self._limits.budget} bytes are missing: {self._sequences} sequences to their end take at "
+                f"least {least} bytes with keys at {key} and values at {value} bits, the budget is "
+                f"{self._limits.budget}")
+
+    def _page_bytes(self, level: int) -> int:
+        """Parameters and codes of a page-head."""
+        key, value = self._limits.floor
+        return (self._limits.slot_bytes + self._geometry.part_bytes(max(level, key))
+                + self._geometry.part_bytes(max(level, value)))
+
+    def _sum(self, levels: np.ndarray) -> int:
+        found, counts = np.unique(levels, return_counts=True)
+        return sum(int(count) * self._page_bytes(int(level)) for level, count in zip(found, counts))
+
+    @property
+    def bytes(self) -> int:
+        return self._fixed + self._sum(self.levels)
+
+    def bits(self) -> float:
+        """Bits an element of pages, parameters included; 16 without pages."""
+        elements = self.levels.size * 2 * PAGE_TOKENS * self._geometry.head_dim
+        return 8 * self._sum(self.levels) / elements if elements else 16.0
+
+    def add_page(self) -> None:
+        """A full window of every sequence becomes a page; pages fall as far as it takes."""
+        shape = (1, *self.levels.shape[1:])
+        if self._limits.schedule == "layer" and len(self.levels):
+            new = np.broadcast_to(self.levels[-1:], shape)
+        else:
+            new = np.full(shape, self._start, np.int64)
+        self.levels = np.concatenate([self.levels, new])
+        if self._limits.budget is None:
+            return
+        if self._limits.schedule == "page":
+            self._lower_pages()
+        elif self._limits.schedule == "layer":
+            self._lower_layers()
+
+    def _lower_pages(self) -> None:
+        """Highest level first, then the oldest page, then sequence, layer, head."""
+        lowest = min(self._limits.floor)
+        flat = self.levels.reshape(-1)
+        for level in LADDER:
+            excess = self.bytes - self._limits.budget
+            if excess <= 0 or level <= lowest:
+                return
+            saved = self._page_bytes(level) - self._page_bytes(level // 2)
+            flat[np.flatnonzero(flat == level)[:-(-excess // saved)]] = level // 2
+
+    def _lower_layers(self) -> None:
+        """All pages of a layer fall together while the layer exceeds its equal share."""
+        geometry = self._geometry
+        share = self._limits.budget // geometry.layers - self._fixed // geometry.layers
+        for layer in range(geometry.layers):
+            pages = self.levels[:, :, layer]
+            while pages.size and self._sum(pages) > share and pages.max() > min(self._limits.floor):
+                pages[...] = pages.max() // 2
+
+
+def over_time(geometry: Geometry, limits: Limits, sequences: int, tokens: int) -> tuple[list[list[int]], float]:
+    """[cached tokens of each sequence, bytes of all] at the start and after each new page; bits at the end."""
+    plan = Plan(geometry, limits, sequences, tokens)
+    points = [[0, plan.bytes]]
+    for page in range(geometry.pages(tokens)):
+        plan.add_page()
+        points.append([geometry.sink + PAGE_TOKENS * (page + 1) + 1, plan.bytes])
+    return points, plan.bits()
+
+
+def budget_for_bits(geometry: Geometry, tokens: int, bits: float) -> int:
+    """Bytes that give one sequence's pages so many bits an element at its end, parameters included."""
+    elements = geometry.pages(tokens) * geometry.page_heads * 2 * PAGE_TOKENS * geometry.head_dim
+    return geometry.fixed_bytes(tokens) + int(elements * bits // 8)

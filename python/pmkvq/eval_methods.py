@@ -1,0 +1,173 @@
+"""Names of what `pmkvq eval` compares: a scheme, its options, and how much it may hold.
+
+    NAME[+OPTION...][:AMOUNT]       pmkvq:3500KiB   paper:2   kivi+group=128:k4v2
+
+Neighbours: evaluate.py (help), baselines.py (schemes), cache_plan.py (schedules).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from pmkvq import baselines
+from pmkvq.cache_plan import LADDER, PAGE_TOKENS, Geometry, Limits, budget_for_bits
+
+# Without an amount: the compiled product's bf16 cache, and that of the torch model.
+EXACT = ("bf16", "torch")
+BASELINES = ("paper", "kivi", "turboquant", "rtn")
+NAMES = (*EXACT, "pmkvq", *BASELINES)
+
+_SCHEDULES = ("page", "layer")
+_UNITS = {"b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+_AMOUNTS = "a width in bits (2, or k4v2), a budget a sequence (3500KiB), or a budget in bits an element (2.375bits)"
+
+
+class MethodError(ValueError):
+    """A method's name is not one; says what was expected."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to keep a cache.
+
+    text: as it was asked for. widths: of keys and values, fixed. budget: bytes a
+    sequence. bits: a budget in bits an element of pages. At most one of the three is given.
+    schedule: "none", "page" or "layer". floor: lowest bits under a budget.
+    """
+
+    text: str
+    name: str
+    widths: tuple[int, int] | None = None
+    budget: int | None = None
+    bits: str | None = None
+    schedule: str = "none"
+    floor: tuple[int, int] = (2, 2)
+    options: dict = field(default_factory=dict, compare=False)
+
+    @property
+    def is_product(self) -> bool:
+        return self.name in ("bf16", "pmkvq")
+
+    def scheme(self) -> baselines.Scheme:
+        """A baseline's formats."""
+        if self.name == "kivi":
+            # Under a schedule its pages, sink and window are pmkvq's.
+            own = {} if self.schedule == "none" else {"sink": 1, "slides": False}
+            return baselines.Kivi(group=self.options.get("group", 32), **own)
+        return {"torch": baselines.RoundToNearest, "rtn": baselines.RoundToNearest, "paper": baselines.Paper,
+                "turboquant": baselines.TurboQuant}[self.name](**self.options)
+
+    def limits(self, geometry: Geometry, slot_bytes: int, tokens: int) -> Limits:
+        """What the method's schedule keeps to in one sequence of so many cached tokens."""
+        if self.name in EXACT:
+            return Limits("none", (16, 16), slot_bytes)
+        if self.widths and self.schedule == "none":
+            return Limits("none", self.widths, slot_bytes)
+        if self.widths:  # the paper: its body ends at this width
+            pages = geometry.pages(tokens) * geometry.page_heads
+            body = pages * (slot_bytes + sum(map(geometry.part_bytes, self.widths)))
+            return Limits(self.schedule, self.widths, slot_bytes, geometry.fixed_bytes(tokens) + body)
+        budget = self.budget or budget_for_bits(geometry, tokens, float(self.bits))
+        return Limits(self.schedule, self.floor, slot_bytes, budget)
+
+    def product_slot_bytes(self, head_dim: int) -> int:
+        """Parameters of a page-head in the product's formats: two halves a group, whatever the level."""
+        formats = (self.options.get("key", "per_channel"), self.options.get("value", "per_token"))
+        return sum(4 * (head_dim if text.startswith("per_channel") else PAGE_TOKENS) for text in formats)
+
+    def product_options(self, sequences: int) -> list[str]:
+        """Of pmkvq-run, for so many sequences."""
+        options = [f"--{part}-format={self.options[part].replace('/', '+')}"
+                   for part in ("key", "value") if part in self.options]
+        if self.name == "bf16":
+            return []
+        key, value = self.widths or self.floor
+        if self.widths:
+            return [*options, "--schedule=none", f"--key-floor={key}", f"--value-floor={value}"]
+        amount = f"--kv-budget={self.budget * sequences}" if self.budget else f"--kv-bits={self.bits}"
+        floors = [] if (key, value) == (2, 2) else [f"--key-floor={key}", f"--value-floor={value}"]
+        return [*options, f"--schedule={self.schedule}", *floors, amount]
+
+
+def parse_methods(text: str) -> list[Method]:
+    """A comma list. Raises MethodError."""
+    methods = [parse_method(part) for part in text.split(",")]
+    for at, method in enumerate(methods):
+        if method in methods[:at]:
+            raise MethodError(f"{method.text}: given twice")
+    return methods
+
+
+def parse_method(text: str) -> Method:
+    """Raises MethodError."""
+    head, colon, amount = text.partition(":")
+    name, *words = head.split("+")
+    if name not in NAMES:
+        raise MethodError(f"{text!r}: expected a method, one of {', '.join(NAMES)}, got {name!r}")
+    options, schedule, floor = _options(text, name, words)
+    if name in EXACT:
+        if colon or words:
+            raise MethodError(f"{text!r}: {name} has neither options nor an amount")
+        return Method(text, name)
+    widths, budget, bits = _amount(text, name, amount)
+    if widths and floor:
+        raise MethodError(f"{text!r}: a floor is for a budget, {amount!r} is a fixed width")
+    if widths and name != "paper":
+        if schedule:
+            raise MethodError(f"{text!r}: the {schedule} schedule needs a budget, {amount!r} is a fixed width")
+        schedule = "none"
+    return Method(text, name, widths, budget, bits, schedule or ("layer" if name == "paper" else "page"),
+                  floor or (2, 2), options)
+
+
+def _options(text: str, name: str, words: list[str]) -> tuple[dict, str | None, tuple[int, int] | None]:
+    """A method's own options, its schedule and its floor, as far as they are given."""
+    options, schedule, floor = {}, None, None
+    for word in words:
+        key, _, value = word.partition("=")
+        if word in _SCHEDULES:
+            schedule = word
+        elif key == "floor":
+            floor = _widths(text, value, LADDER)
+        elif name == "pmkvq" and key in ("key", "value") and value:
+            options[key] = value
+        elif name == "kivi" and key == "group":
+            if value not in ("32", "64", "128"):
+                raise MethodError(f"{text!r}: group: expected 32, 64 or 128, got {value!r}")
+            options["group"] = int(value)
+        elif name == "turboquant" and word == "norm":
+            options["correct"] = True
+        else:
+            own = {"pmkvq": ", key=FORMAT, value=FORMAT", "kivi": ", group=N", "turboquant": ", norm"}.get(name, "")
+            raise MethodError(f"{text!r}: expected an option of {name} (page, layer, floor=N{own}), got {word!r}")
+    return options, schedule, floor
+
+
+def _amount(text: str, name: str, amount: str):
+    """(widths, bytes, bits), two of them None."""
+    if match := re.fullmatch(r"(\d+(?:\.\d+)?)bits", amount):
+        if not 0 < float(match[1]) <= 32:
+            raise MethodError(f"{text!r}: expected bits above 0, at most 32, got {match[1]}")
+        return None, None, match[1]
+    if match := re.fullmatch(r"(\d+(?:\.\d+)?)([kmg]?i?b)", amount, re.IGNORECASE):
+        if match[2].lower() in _UNITS:
+            size = int(float(match[1]) * _UNITS[match[2].lower()])
+            if size < 1:
+                raise MethodError(f"{text!r}: expected at least one byte, got {amount}")
+            return None, size, None
+    if re.fullmatch(r"\d+|k\d+v\d+", amount):
+        return _widths(text, amount, LADDER if name in ("pmkvq", "paper") else (16, *baselines.WIDTHS)), None, None
+    raise MethodError(f"{text!r}: expected {_AMOUNTS} after ':', got {amount!r}")
+
+
+def _widths(text: str, value: str, allowed) -> tuple[int, int]:
+    """"4" or "k4v2" as widths of keys and values."""
+    match = re.fullmatch(r"(\d+)|k(\d+)v(\d+)", value)
+    if not match:
+        raise MethodError(f"{text!r}: expected a width like 2 or k4v2, got {value!r}")
+    widths = (int(match[1] or match[2]), int(match[1] or match[3]))
+    for width in widths:
+        if width not in allowed:
+            raise MethodError(f"{text!r}: expected a width of {', '.join(map(str, sorted(allowed)))} bits, got {width}")
+    return widths

@@ -1,0 +1,375 @@
+"""`pmkvq eval`: methods of keeping a cache, compared at equal bytes.
+
+pmkvq's side is the compiled product (pmkvq-run); baselines are fake quantization in
+torch (torch_cache.py). Programs are scored by their only right answers, texts by KL
+and equal top tokens against pmkvq-run's bf16 cache. Neighbours: eval_methods.py
+(names), eval_data.py (files), eval_records.py (what is kept and printed).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from pmkvq import smollm2
+from pmkvq.cache_plan import BudgetError, Geometry, over_time
+from pmkvq.divergence import divergences, read_logits
+from pmkvq.errors import FileError
+from pmkvq.eval_data import Data, read_data
+from pmkvq.eval_methods import Method, MethodError, parse_methods
+from pmkvq.eval_records import Records, digest_file, digest_model, print_table, summarize_programs, summarize_texts
+from pmkvq.runner import ROOT, TOOL, Output, RunError, command, generate, shown
+
+_HELP = """
+A method is NAME[+OPTION...][:AMOUNT]:
+
+  bf16                     the compiled product, cache in bf16
+  pmkvq:3500KiB            the compiled product under a budget a sequence
+  pmkvq:2.375bits          the same, budget in bits an element of pages, parameters included
+  pmkvq:2   pmkvq:k4v2     every page at a fixed width; keys at 4 bits, values at 2
+  torch                    the torch model with a bf16 cache: how far it is from the product
+  paper:2   paper:3500KiB  PM-KVQ: per token, 16-bit codes lowered by shifts, layer by layer, so
+                           that pages end at 2 bits, or in the budget
+  kivi:2                   KIVI: keys per channel, values per token, window 128, no sink
+  turboquant:2             fp16 norm, random signs, Hadamard, Lloyd-Max code book
+  rtn:4                    round to nearest, per token
+
+With a budget, pages fall by pmkvq's page schedule. Options:
+  +layer  +page            another schedule (with a budget)
+  +floor=4  +floor=k4v2    lowest bits under a budget
+  +key=FORMAT +value=...   pmkvq: formats of pmkvq-run, / for +: pmkvq+key=per_token/plain:2
+  +group=128               kivi: elements that share a scale (32)
+  +norm                    turboquant: decoded directions get length 1 again
+
+Examples:
+  script/eval test/models/reasoner --data=test/models/reasoner/programs-256.jsonl --limit=16 \\
+      --methods=bf16,pmkvq:3500KiB,paper:3500KiB,kivi:2,turboquant:3500KiB --output=build/eval.jsonl
+  script/eval SmolLM2 --data=python/pmkvq/origin.txt --methods=pmkvq:2.375bits,kivi:2,rtn:4
+"""
+
+
+class UsageError(Exception):
+    """The command line, or the model, is not one that can be evaluated."""
+
+
+class Progress:
+    """Lines on stderr that say what is done and what time is left; on a terminal one line."""
+
+    def __init__(self, label: str, total: int):
+        self._label, self._total = label, total
+        self._begin = self._last = time.monotonic()
+        self._line = sys.stderr.isatty()
+
+    def update(self, done: int) -> None:
+        now = time.monotonic()
+        if now - self._last < (1 if self._line else 30) or not done:
+            return
+        self._last = now
+        left = (now - self._begin) / done * (self._total - done)
+        text = f"{self._label}: {done:,} of {self._total:,}, {left / 60:.0f} min {left % 60:.0f} s left"
+        print(f"\r\033[K{text}" if self._line else text, end="" if self._line else "\n", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self._line:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A Hugging Face folder and what its config says. end: tokens that end an answer."""
+
+    folder: Path
+    geometry: Geometry
+    vocab: int
+    positions: int
+    end: frozenset[int]
+
+
+def read_model(name: str) -> Model:
+    """A folder, or SmolLM2: then it is fetched and converted. Raises UsageError, FileError, RunError."""
+    folder = Path(name)
+    if name == "SmolLM2" and not folder.exists():
+        folder = ROOT / "build" / "figures" / "SmolLM2-135M-Instruct"
+        if not (folder / "config.json").exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            smollm2.convert(folder)
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"{name}: expected a Hugging Face folder (config.json, safetensors) or SmolLM2; a GGUF file "
+                         "becomes one by: python -m pmkvq.gguf_import FILE.gguf FOLDER")
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        heads = config["num_attention_heads"]
+        geometry = Geometry(config["num_hidden_layers"], config.get("num_key_value_heads") or heads,
+                            config.get("head_dim") or config["hidden_size"] // heads)
+        end = config.get("eos_token_id")
+        return Model(folder, geometry, config["vocab_size"], config["max_position_embeddings"],
+                     frozenset(end if isinstance(end, list) else [] if end is None else [end]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise FileError(folder / "config.json", "file", problem=f"not a model's config: {error!r}") from None
+
+
+class Evaluation:
+    """All methods over the same data.
+
+    Args:
+        batch: programs or texts that run side by side in the product.
+        threads: of the product and of torch; None: one a core.
+        work: folder for prompts and logits.
+    """
+
+    def __init__(self, model: Model, data: Data, batch: int, threads: int | None, work: Path):
+        self._model, self._data, self._batch, self._work = model, data, batch, work
+        self._threads = threads
+        self._torch = None
+
+    def settings(self, method: Method, digest: str) -> dict:
+        """What a record's figures depend on."""
+        uses_tool = method.is_product or self._data.answers is None
+        return {"eval": 1, "method": method.text, "model": digest, "data": self._data.digest,
+                "batch": self._batch if method.is_product else None,
+                "tool": digest_file(TOOL) if uses_tool else None}
+
+    def run(self, method: Method, label: str) -> dict:
+        """Figures of one method. Raises RunError, BudgetError, OSError."""
+        begin = time.monotonic()
+        figures = self._programs(method, label) if self._data.answers else self._texts(method, label)
+        return {**figures, "seconds": round(time.monotonic() - begin, 1)}
+
+    # Programs
+
+    def _groups(self) -> list[list[int]]:
+        """Programs or texts of equal lengths, at most a batch of them."""
+        def lengths(i):
+            return len(self._data.prompts[i]), len(self._data.answers[i]) if self._data.answers else 0
+
+        groups = []
+        for _, members in groupby(sorted(range(len(self._data.prompts)), key=lengths), lengths):
+            members = list(members)
+            groups += [members[at:at + self._batch] for at in range(0, len(members), self._batch)]
+        return groups
+
+    def _programs(self, method: Method, label: str) -> dict:
+        found: dict[int, list[int]] = {}
+        usage = []
+        groups = self._groups()
+        for number, group in enumerate(groups, 1):
+            part = label if len(groups) == 1 else f"{label}, batch {number} of {len(groups)}"
+            run = self._run_product if method.is_product else self._run_baseline
+            tokens, used = run(method, group, part)
+            found.update(zip(group, (self._cut(answer) for answer in tokens)))
+            usage.append(used)
+        answers = [found[i] for i in range(len(found))]
+        return {"accuracy": summarize_programs(answers, self._data.answers), "cache": _joined(usage)}
+
+    def _cut(self, tokens: list[int]) -> list[int]:
+        """Up to the token that ends an answer."""
+        for at, token in enumerate(tokens):
+            if token in self._model.end:
+                return tokens[:at + 1]
+        return tokens
+
+    def _run_product(self, method: Method, group: list[int], label: str) -> tuple[list[list[int]], dict]:
+        count = len(self._data.answers[group[0]])
+        output = self._generate(method, group, label, f"--max-tokens={count}")
+        return output.tokens, self._product_usage(method, group, output.summary)
+
+    def _generate(self, method: Method, group: list[int], label: str, *options: str) -> Output:
+        """pmkvq-run over the prompts of a group."""
+        options = [f"--prompts={self._write_prompts(group)}", *options, *method.product_options(len(group)),
+                   *([f"--threads={self._threads}"] if self._threads else [])]
+        print(f"{label}\n  $ {shown(command(self._model.folder, *options))}", file=sys.stderr, flush=True)
+        return generate(self._model.folder, *options)
+
+    def _run_baseline(self, method: Method, group: list[int], label: str) -> tuple[list[list[int]], dict]:
+        from pmkvq.torch_cache import generate as generate_paged
+
+        count = len(self._data.answers[group[0]])
+        cache = self._paged_cache(method, len(group), self._data.cached(group[0]))
+        progress = Progress(label, count)
+        tokens = generate_paged(self._torch, cache, [self._data.prompts[i] for i in group], count, progress.update)
+        progress.end()
+        return tokens, self._baseline_usage(method, group, cache)
+
+    def _write_prompts(self, group: list[int]) -> Path:
+        path = self._work / "prompts.jsonl"
+        path.write_text("".join(json.dumps({"prompt": self._data.prompts[i]}) + "\n" for i in group))
+        return path
+
+    # Texts
+
+    def _texts(self, method: Method, label: str) -> dict:
+        found, usage = {}, []
+        for group in self._groups():
+            references = self._references(group)
+            if method.is_product:
+                parts, used = self._diverge_product(method, group, label, references)
+                found.update(zip(group, parts))
+                usage.append(used)
+                continue
+            for i, reference in zip(group, references):
+                found[i], used = self._diverge_baseline(method, i, f"{label}, text {i + 1}", reference)
+                usage.append(used)
+        kl, same = zip(*(found[i] for i in range(len(found))))
+        return {"divergence": summarize_texts(kl, same), "cache": _joined(usage)}
+
+    def _references(self, group: list[int]) -> list[np.ndarray]:
+        """Logits of the product's bf16 cache, computed once."""
+        path = self._work / f"reference-{self._data.digest}-{group[0]}-{len(group)}-{digest_file(TOOL)}.safetensors"
+        if not path.exists():
+            self._generate(Method("bf16", "bf16"), group, "reference: bf16", "--max-tokens=1", f"--logits={path}")
+        return [read_logits(path, at) for at in range(len(group))]
+
+    def _diverge_product(self, method: Method, group: list[int], label: str, references: list[np.ndarray]):
+        path = self._work / "logits.safetensors"
+        output = self._generate(method, group, label, "--max-tokens=1", f"--logits={path}")
+        found = [divergences(reference, read_logits(path, at)) for at, reference in enumerate(references)]
+        path.unlink()
+        return found, self._product_usage(method, group, output.summary)
+
+    def _diverge_baseline(self, method: Method, index: int, label: str, reference: np.ndarray):
+        from pmkvq.torch_cache import force
+
+        tokens = self._data.prompts[index]
+        cache = self._paged_cache(method, 1, len(tokens))
+        kl, same = np.empty(len(tokens)), np.empty(len(tokens), bool)
+        progress = Progress(label, len(tokens))
+
+        def compare(begin: int, logits: np.ndarray) -> None:
+            here = slice(begin, begin + len(logits))
+            kl[here], same[here] = divergences(reference[here], logits)
+            progress.update(here.stop)
+
+        force(self._torch, cache, tokens, compare)
+        progress.end()
+        return (kl, same), self._baseline_usage(method, [index], cache)
+
+    # Bytes
+
+    def _paged_cache(self, method: Method, sequences: int, tokens: int):
+        """A baseline's empty cache; the torch model is loaded when the first is asked for."""
+        from pmkvq.torch_cache import PagedCache, PagedModel
+
+        scheme = method.scheme()
+        geometry = self._geometry(scheme.sink)
+        slot = sum(scheme.parameter_bytes(geometry.head_dim, part) for part in (0, 1))
+        cache = PagedCache(geometry, scheme, method.limits(geometry, slot, tokens), sequences, tokens)
+        self._torch = self._torch or PagedModel(self._model.folder)
+        return cache
+
+    def _geometry(self, sink: int) -> Geometry:
+        own = self._model.geometry
+        return Geometry(own.layers, own.kv_heads, own.head_dim, sink)
+
+    def _baseline_usage(self, method: Method, group: list[int], cache) -> dict:
+        shared = method.scheme().shared_bytes(self._model.geometry.head_dim)
+        points = [[tokens, used + shared] for tokens, used in cache.points]
+        return {"sequences": len(group), "peak": max(used for _, used in points) * len(group),
+                "bits": cache.bits(), "bf16": self._bf16(group), "over_time": points}
+
+    def _product_usage(self, method: Method, group: list[int], summary: dict) -> dict:
+        """As pmkvq-run counts; over time as the same plan has it, a sequence's share."""
+        geometry, tokens = self._model.geometry, self._data.cached(group[0])
+        slot = method.product_slot_bytes(geometry.head_dim)
+        limits = method.limits(geometry, slot, tokens).times(len(group))
+        points, bits = over_time(geometry, limits, len(group), tokens)
+        return {"sequences": len(group), "peak": summary["kv_bytes_peak"], "bits": bits, "bf16": self._bf16(group),
+                "levels": summary["levels"],
+                "over_time": [[at, used // len(group)] for at, used in points]}
+
+    def _bf16(self, group: list[int]) -> int:
+        return sum(self._model.geometry.bf16_bytes(self._data.cached(i)) for i in group)
+
+
+def _joined(usage: list[dict]) -> dict:
+    """Batches or texts as one; curves and levels of the first."""
+    sequences = sum(used["sequences"] for used in usage)
+    return {**usage[0], "sequences": sequences, "peak": sum(used["peak"] for used in usage),
+            "bf16": sum(used["bf16"] for used in usage),
+            "bits": sum(used["bits"] * used["sequences"] for used in usage) / sequences}
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="pmkvq eval", description="Compares ways to keep a key-value cache at equal bytes.", epilog=_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("model", metavar="MODEL", help="a Hugging Face folder, or SmolLM2 (fetched)")
+    parser.add_argument("--methods", required=True, metavar="LIST", help="what to compare, separated by commas")
+    parser.add_argument("--data", required=True, action="append", metavar="FILE",
+                        help='JSON lines of {"prompt", "answer"} or {"tokens"}, or a text; may be repeated')
+    parser.add_argument("--output", metavar="FILE", help="JSON lines, a record a method; records that are there "
+                        "with the same settings are not computed again")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="the first N programs or texts")
+    parser.add_argument("--tokens", type=_positive, metavar="N", help="the first N tokens of each text")
+    parser.add_argument("--batch", type=_positive, default=16, metavar="N",
+                        help="programs, or texts of one length, side by side in the product (16)")
+    parser.add_argument("--threads", type=_positive, metavar="N", help="threads (default: one a core)")
+    parser.add_argument("--work", metavar="DIR", help="keep the bf16 cache's logits of texts here for the next call "
+                        "(default: a temporary folder)")
+    return parser.parse_args(arguments)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
+
+
+def _need_torch(methods: list[Method]) -> None:
+    wanted = [method.text for method in methods if not method.is_product]
+    if not wanted:
+        return
+    try:
+        import torch  # noqa: F401
+        import transformers  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"{wanted[0]}: needs torch and transformers ({error}); script/eval installs them, or: "
+                         "pip install -r python/requirements-smollm2.txt") from None
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Raises UsageError, MethodError, FileError, RunError, BudgetError, OSError."""
+    methods = parse_methods(options.methods)
+    model = read_model(options.model)
+    data = read_data(options.data, model.folder, model.vocab, model.positions, options.limit, options.tokens)
+    records = Records(options.output)
+    if not TOOL.exists():
+        raise UsageError(f"{TOOL} is not built: script/build pmkvq-run")
+    digest = digest_model(model.folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        work = Path(options.work or scratch)
+        work.mkdir(parents=True, exist_ok=True)
+        evaluation = Evaluation(model, data, options.batch, options.threads, work)
+        settings = {method: evaluation.settings(method, digest) for method in methods}
+        missing = [method for method in methods if not records.find(settings[method])]
+        _need_torch(missing)
+        for number, method in enumerate(missing, 1):
+            label = f"{number} of {len(missing)}: {method.text}"
+            figures = evaluation.run(method, label)
+            records.add({"settings": settings[method], "model": str(options.model), "data": data.name, **figures})
+    print_table([records.find(settings[method]) for method in methods])
+
+
+def main(arguments: list[str]) -> int:
+    options = _parse(arguments)
+    try:
+        evaluate(options)
+    except BrokenPipeError:
+        return 1
+    except (UsageError, MethodError, FileError, RunError, BudgetError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
