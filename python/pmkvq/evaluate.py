@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
 from pmkvq import smollm2
-from pmkvq.cache_plan import BudgetError, Geometry, over_time
+from pmkvq.cache_plan import BudgetError, Geometry, Limits, Plan, over_time
 from pmkvq.divergence import divergences, read_logits
 from pmkvq.errors import FileError
 from pmkvq.eval_data import Data, read_data
@@ -54,6 +55,9 @@ Examples:
       --methods=bf16,pmkvq:3500KiB,paper:3500KiB,kivi:2,turboquant:3500KiB --output=build/eval.jsonl
   script/eval SmolLM2 --data=python/pmkvq/origin.txt --methods=pmkvq:2.375bits,kivi:2,rtn:4
 """
+
+# Guesses are worth it while a step finds so many tokens: side by side it finds one for each program.
+_KEPT = 3
 
 
 class UsageError(Exception):
@@ -121,13 +125,14 @@ class Evaluation:
 
     Args:
         batch: programs or texts that run side by side in the product.
-        threads: of the product and of torch; None: one a core.
+        device: of torch. threads: of the product and of torch; None: one a core.
         work: folder for prompts and logits.
     """
 
-    def __init__(self, model: Model, data: Data, batch: int, threads: int | None, work: Path):
+    def __init__(self, model: Model, data: Data, batch: int, device: str, threads: int | None,
+                 work: Path):
         self._model, self._data, self._batch, self._work = model, data, batch, work
-        self._threads = threads
+        self._device, self._threads = device, threads
         self._torch = None
 
     def settings(self, method: Method, digest: str) -> dict:
@@ -136,6 +141,21 @@ class Evaluation:
         return {"eval": 1, "method": method.text, "model": digest, "data": self._data.digest,
                 "batch": self._batch if method.is_product else None,
                 "tool": digest_file(TOOL) if uses_tool else None}
+
+    def check(self, method: Method) -> None:
+        """Whether all that the method will keep fits. Raises RunError, BudgetError."""
+        for group in self._groups():
+            count = self._data.cached(group[0]) + 1 - len(self._data.prompts[group[0]])
+            if method.is_product:
+                words = command(self._model.folder, f"--prompts={self._write_prompts(group)}",
+                                f"--max-tokens={count}", "--explain", *method.product_options(len(group)))
+                if subprocess.run(words, stdout=subprocess.DEVNULL).returncode:
+                    raise RunError(f"{method.text}: pmkvq-run refuses it: {shown(words)}")
+            else:
+                try:
+                    self._plan(method, self._data.cached(group[0]))
+                except BudgetError as error:
+                    raise BudgetError(f"{method.text}: {error}") from None
 
     def run(self, method: Method, label: str) -> dict:
         """Figures of one method. Raises RunError, BudgetError, OSError."""
@@ -189,12 +209,28 @@ class Evaluation:
         return generate(self._model.folder, *options)
 
     def _run_baseline(self, method: Method, group: list[int], label: str) -> tuple[list[list[int]], dict]:
-        from pmkvq.torch_cache import generate as generate_paged
+        """One by one with the right answers as guesses, or side by side where too few guesses are kept."""
+        from pmkvq import torch_cache
 
-        count = len(self._data.answers[group[0]])
-        cache = self._paged_cache(method, len(group), self._data.cached(group[0]))
-        progress = Progress(label, count)
-        tokens = generate_paged(self._torch, cache, [self._data.prompts[i] for i in group], count, progress.update)
+        answers, tokens = self._data.answers, []
+        count, steps = len(answers[group[0]]), 0
+        progress = Progress(label, count * len(group))
+
+        def paged(sequences: int):
+            return self._paged_cache(method, sequences, self._data.cached(group[0]))
+
+        while len(tokens) < len(group) and steps * _KEPT <= count * len(tokens):
+            done, i = len(tokens), group[len(tokens)]
+            cache = paged(1)
+            found, taken = torch_cache.generate_guessing(
+                self._torch, cache, self._data.prompts[i], answers[i], lambda at: progress.update(done * count + at))
+            tokens.append(found)
+            steps += taken
+        rest = group[len(tokens):]
+        if rest:
+            done, cache = len(tokens), paged(len(rest))
+            tokens += torch_cache.generate(self._torch, cache, [self._data.prompts[i] for i in rest], count,
+                                           lambda at: progress.update(done * count + len(rest) * at))
         progress.end()
         return tokens, self._baseline_usage(method, group, cache)
 
@@ -257,16 +293,19 @@ class Evaluation:
         """A baseline's empty cache; the torch model is loaded when the first is asked for."""
         from pmkvq.torch_cache import PagedCache, PagedModel
 
-        scheme = method.scheme()
-        geometry = self._geometry(scheme.sink)
-        slot = sum(scheme.parameter_bytes(geometry.head_dim, part) for part in (0, 1))
-        cache = PagedCache(geometry, scheme, method.limits(geometry, slot, tokens), sequences, tokens)
-        self._torch = self._torch or PagedModel(self._model.folder)
+        geometry, limits = self._plan(method, tokens)
+        cache = PagedCache(geometry, method.scheme(), limits, sequences, tokens, self._device)
+        self._torch = self._torch or PagedModel(self._model.folder, self._device, self._threads)
         return cache
 
-    def _geometry(self, sink: int) -> Geometry:
-        own = self._model.geometry
-        return Geometry(own.layers, own.kv_heads, own.head_dim, sink)
+    def _plan(self, method: Method, tokens: int) -> tuple[Geometry, Limits]:
+        """A baseline's pages in one sequence of so many cached tokens. Raises BudgetError."""
+        scheme = method.scheme()
+        geometry = replace(self._model.geometry, sink=scheme.sink)
+        slot = sum(scheme.parameter_bytes(geometry.head_dim, part) for part in (0, 1))
+        limits = method.limits(geometry, slot, tokens)
+        Plan(geometry, limits, 1, tokens)
+        return geometry, limits
 
     def _baseline_usage(self, method: Method, group: list[int], cache) -> dict:
         shared = method.scheme().shared_bytes(self._model.geometry.head_dim)
@@ -310,6 +349,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--tokens", type=_positive, metavar="N", help="the first N tokens of each text")
     parser.add_argument("--batch", type=_positive, default=16, metavar="N",
                         help="programs, or texts of one length, side by side in the product (16)")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where torch runs (cpu)")
     parser.add_argument("--threads", type=_positive, metavar="N", help="threads (default: one a core)")
     parser.add_argument("--work", metavar="DIR", help="keep the bf16 cache's logits of texts here for the next call "
                         "(default: a temporary folder)")
@@ -346,10 +386,12 @@ def evaluate(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(options.work or scratch)
         work.mkdir(parents=True, exist_ok=True)
-        evaluation = Evaluation(model, data, options.batch, options.threads, work)
+        evaluation = Evaluation(model, data, options.batch, options.device, options.threads, work)
         settings = {method: evaluation.settings(method, digest) for method in methods}
         missing = [method for method in methods if not records.find(settings[method])]
         _need_torch(missing)
+        for method in missing:
+            evaluation.check(method)
         for number, method in enumerate(missing, 1):
             label = f"{number} of {len(missing)}: {method.text}"
             figures = evaluation.run(method, label)

@@ -34,13 +34,14 @@ class PagedCache:
         sequences: how many. tokens: the most that each will hold.
     """
 
-    def __init__(self, geometry: Geometry, scheme: Scheme, limits: Limits, sequences: int, tokens: int):
+    def __init__(self, geometry: Geometry, scheme: Scheme, limits: Limits, sequences: int, tokens: int, device: str):
         self._geometry, self._scheme, self._limits = geometry, scheme, limits
         # One sequence's budget: all have the same levels.
         self._plan = Plan(geometry, limits, 1, tokens)
         shape = (2, sequences, geometry.kv_heads, tokens, geometry.head_dim)
-        self._given = [torch.empty(shape, dtype=torch.bfloat16) for _ in range(geometry.layers)]
-        self._read = [torch.empty(shape) for _ in range(geometry.layers)]
+        self._given = [torch.empty(shape, dtype=torch.bfloat16, device=device) for _ in range(geometry.layers)]
+        self._read = [torch.empty(shape, device=device) for _ in range(geometry.layers)]
+        self._slid = 0
         self.tokens = 0
         self.points = [[0, self._plan.bytes]]
 
@@ -53,10 +54,11 @@ class PagedCache:
         window = self.tokens - self._geometry.sink
         return PAGE_TOKENS - (window % PAGE_TOKENS if window >= PAGE_TOKENS else window)
 
-    def prepare(self, count: int) -> None:
-        """Makes the page that the next `count` tokens push out of the window."""
+    def prepare(self) -> None:
+        """Before new rows, at most room(): makes the page that they push out of the window."""
+        self._slide()
         window = self.tokens - self._geometry.sink
-        if count and window > 0 and window % PAGE_TOKENS == 0:
+        if window > 0 and window % PAGE_TOKENS == 0:
             before = self._plan.levels
             self._plan.add_page()
             self._write(before, self._plan.levels)
@@ -99,40 +101,52 @@ class PagedCache:
         p = grouped @ keys.transpose(-1, -2)
         p *= scale
         if count > 1:
-            unseen = torch.full((count, count), -torch.inf).triu(1)
+            unseen = torch.full((count, count), -torch.inf, device=p.device).triu(1)
             p.view(sequences, kv_heads, -1, count, end)[..., self.tokens:] += unseen
         p = p.softmax(-1)
         result = p @ values
         if self._scheme.slides:
-            result += self._slide(layer, p.view(sequences, kv_heads, -1, count, end)).view(result.shape)
+            result += self._sliding(layer, p.view(sequences, kv_heads, -1, count, end)).view(result.shape)
         return result.view(sequences, heads, count, size).transpose(1, 2)
 
-    def _slide(self, layer: int, p: torch.Tensor) -> torch.Tensor:
-        """What values that have left the window, row by row, change; then they are codes for all."""
-        width = self._limits.floor[VALUE]
-        first = max(0, self.tokens - PAGE_TOKENS)
-        last = max(0, self.tokens + p.shape[-2] - PAGE_TOKENS)
-        if first == last or width == 16:
-            return torch.zeros(*p.shape[:-1], self._geometry.head_dim)
-        values = self._read[layer][VALUE, :, :, first:last]
-        decoded = self._scheme.decode(values, VALUE, width)
-        # Row i is token tokens + i: it reads codes of tokens up to tokens + i - 128.
-        rows = torch.arange(p.shape[-2])[:, None] + self.tokens - PAGE_TOKENS
-        left = p[..., first:last] * (torch.arange(first, last) <= rows)
-        change = left @ (decoded - values)[:, :, None]
-        self._read[layer][VALUE, :, :, first:last] = decoded
-        return change
+    def _slide(self) -> None:
+        """Values that have left a window of 128 by now become codes, if they do so one by one."""
+        end = self.tokens - PAGE_TOKENS
+        if self._scheme.slides and end > self._slid:
+            for read in self._read:
+                values = read[VALUE, :, :, self._slid:end]
+                values[...] = self._scheme.decode(values, VALUE, self._limits.floor[VALUE])
+            self._slid = end
+
+    def _sliding(self, layer: int, p: torch.Tensor) -> torch.Tensor:
+        """What values that leave the window between the newest rows change in each row's result.
+
+        Args:
+            p: [sequences, kv_heads, queries, count, tokens] probabilities.
+        """
+        count, end = p.shape[-2], self.tokens + p.shape[-2] - PAGE_TOKENS
+        if end <= self._slid:
+            return p.new_zeros(*p.shape[:-1], self._geometry.head_dim)
+        values = self._read[layer][VALUE, :, :, self._slid:end]
+        decoded = self._scheme.decode(values, VALUE, self._limits.floor[VALUE])
+        # The row of token t reads codes of tokens up to t - 128.
+        last = torch.arange(count, device=p.device)[:, None] + self.tokens - PAGE_TOKENS
+        left = p[..., self._slid:end] * (torch.arange(self._slid, end, device=p.device) <= last)
+        return left @ (decoded - values)[:, :, None]
 
 
 class PagedModel:
     """A model folder, ready to be run with any scheme."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, device: str, threads: int | None):
+        if threads:
+            torch.set_num_threads(threads)
         transformers.utils.logging.disable_progress_bar()
         transformers.utils.logging.set_verbosity_error()
         transformers.AttentionInterface.register(_ATTENTION, self._attend)
         self._model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation=_ATTENTION).eval()
+            folder, dtype=torch.float32, attn_implementation=_ATTENTION).to(device).eval()
+        self.device = device
         self._cache: PagedCache | None = None
 
     def _attend(self, module, query, key, value, attention_mask, scaling, **_):
@@ -142,38 +156,67 @@ class PagedModel:
 
     @torch.inference_mode()
     def step(self, cache: PagedCache, rows: torch.Tensor, last: bool) -> torch.Tensor:
-        """Logits after the rows, [sequences, count or 1, vocab].
+        """Logits after the rows, [sequences, count or 1, vocab]. The caller counts cache.tokens up.
 
         Args:
             rows: [sequences, count] ids, at most cache.room().
             last: of the last row alone.
         """
-        cache.prepare(rows.shape[1])
+        cache.prepare()
         self._cache = cache
-        positions = torch.arange(cache.tokens, cache.tokens + rows.shape[1])[None]
-        logits = self._model(rows, position_ids=positions, use_cache=False,
-                             logits_to_keep=1 if last else 0).logits
-        cache.tokens += rows.shape[1]
-        return logits
+        positions = torch.arange(cache.tokens, cache.tokens + rows.shape[1], device=rows.device)[None]
+        return self._model(rows, position_ids=positions, use_cache=False, logits_to_keep=1 if last else 0).logits
 
 
 def force(model: PagedModel, cache: PagedCache, tokens: list[int], on_logits) -> None:
     """Feeds one text; on_logits(position, [count, vocab] float32 array) for every chunk."""
     while cache.tokens < len(tokens):
-        begin = cache.tokens
-        rows = torch.tensor([tokens[begin:begin + cache.room()]])
-        on_logits(begin, model.step(cache, rows, last=False)[0].numpy())
+        rows = torch.tensor([tokens[cache.tokens:cache.tokens + cache.room()]], device=model.device)
+        logits = model.step(cache, rows, last=False)[0].cpu().numpy()
+        cache.tokens += len(logits)
+        on_logits(cache.tokens - len(logits), logits)
+
+
+def prefill(model: PagedModel, cache: PagedCache, prompts: list[list[int]]) -> torch.Tensor:
+    """The token after each of equally long prompts, [sequences, 1]."""
+    given = torch.tensor(prompts, device=model.device)
+    while cache.tokens < given.shape[1]:
+        rows = given[:, cache.tokens:cache.tokens + cache.room()]
+        logits = model.step(cache, rows, last=True)
+        cache.tokens += rows.shape[1]
+    return logits[:, -1].argmax(-1, keepdim=True)
 
 
 def generate(model: PagedModel, cache: PagedCache, prompts: list[list[int]], count: int, on_step) -> list[list[int]]:
     """`count` greedy tokens for each of equally long prompts; on_step(tokens generated) after each."""
-    given = torch.tensor(prompts)
-    while cache.tokens < given.shape[1]:
-        logits = model.step(cache, given[:, cache.tokens:cache.tokens + cache.room()], last=True)
-    found = []
-    for step in range(count):
+    found = [prefill(model, cache, prompts)]
+    while len(found) < count:
+        logits = model.step(cache, found[-1], last=True)
+        cache.tokens += 1
         found.append(logits[:, -1].argmax(-1, keepdim=True))
-        on_step(step + 1)
-        if step + 1 < count:
-            logits = model.step(cache, found[-1], last=True)
+        on_step(len(found))
     return torch.cat(found, 1).tolist()
+
+
+def generate_guessing(model: PagedModel, cache: PagedCache, prompt: list[int], guess: list[int],
+                      on_step) -> tuple[list[int], int]:
+    """What generate() gives for one prompt, and the steps that it took.
+
+    Many tokens are fed at a time, those of `guess` at their places. They are kept up to the first that
+    the model would not have chosen; its own token takes that one's place.
+    """
+    found = [int(prefill(model, cache, [prompt]))]
+    ahead, steps = PAGE_TOKENS, 0
+    while len(found) < len(guess):
+        # The last token found is not in the cache yet.
+        rows = [found[-1], *guess[len(found):len(found) - 1 + min(ahead, cache.room())]][:len(guess) - len(found)]
+        chosen = model.step(cache, torch.tensor([rows], device=model.device), last=False)[0].argmax(-1).tolist()
+        kept = 1
+        while kept < len(rows) and rows[kept] == chosen[kept - 1]:
+            kept += 1
+        found += chosen[:kept]
+        cache.tokens += kept
+        ahead = 2 * ahead if kept == len(rows) else 4
+        steps += 1
+        on_step(len(found))
+    return found, steps
