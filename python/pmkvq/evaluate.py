@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -126,13 +127,13 @@ class Evaluation:
     Args:
         batch: programs or texts that run side by side in the product.
         device: of torch. threads: of the product and of torch; None: one a core.
-        work: folder for prompts and logits.
+        scratch: folder of this call alone. work: folder for the bf16 cache's logits.
     """
 
     def __init__(self, model: Model, data: Data, batch: int, device: str, threads: int | None,
-                 work: Path):
+                 scratch: Path, work: Path):
         self._model, self._data, self._batch, self._work = model, data, batch, work
-        self._device, self._threads = device, threads
+        self._device, self._threads, self._scratch = device, threads, scratch
         self._torch = None
 
     def settings(self, method: Method, digest: str) -> dict:
@@ -235,7 +236,7 @@ class Evaluation:
         return tokens, self._baseline_usage(method, group, cache)
 
     def _write_prompts(self, group: list[int]) -> Path:
-        path = self._work / "prompts.jsonl"
+        path = self._scratch / "prompts.jsonl"
         path.write_text("".join(json.dumps({"prompt": self._data.prompts[i]}) + "\n" for i in group))
         return path
 
@@ -260,11 +261,13 @@ class Evaluation:
         """Logits of the product's bf16 cache, computed once."""
         path = self._work / f"reference-{self._data.digest}-{group[0]}-{len(group)}-{digest_file(TOOL)}.safetensors"
         if not path.exists():
-            self._generate(Method("bf16", "bf16"), group, "reference: bf16", "--max-tokens=1", f"--logits={path}")
+            partial = self._scratch / "reference.safetensors"
+            self._generate(Method("bf16", "bf16"), group, "reference: bf16", "--max-tokens=1", f"--logits={partial}")
+            shutil.move(partial, path)
         return [read_logits(path, at) for at in range(len(group))]
 
     def _diverge_product(self, method: Method, group: list[int], label: str, references: list[np.ndarray]):
-        path = self._work / "logits.safetensors"
+        path = self._scratch / "logits.safetensors"
         output = self._generate(method, group, label, "--max-tokens=1", f"--logits={path}")
         found = [divergences(reference, read_logits(path, at)) for at, reference in enumerate(references)]
         path.unlink()
@@ -383,10 +386,13 @@ def evaluate(options: argparse.Namespace) -> None:
     if not TOOL.exists():
         raise UsageError(f"{TOOL} is not built: script/build pmkvq-run")
     digest = digest_model(model.folder)
-    with tempfile.TemporaryDirectory() as scratch:
-        work = Path(options.work or scratch)
+    work = Path(options.work) if options.work else None
+    if work:
         work.mkdir(parents=True, exist_ok=True)
-        evaluation = Evaluation(model, data, options.batch, options.device, options.threads, work)
+    # Beside what stays, so that it has the room and can be renamed.
+    with tempfile.TemporaryDirectory(dir=work) as scratch:
+        evaluation = Evaluation(model, data, options.batch, options.device, options.threads, Path(scratch),
+                                work or Path(scratch))
         settings = {method: evaluation.settings(method, digest) for method in methods}
         missing = [method for method in methods if not records.find(settings[method])]
         _need_torch(missing)

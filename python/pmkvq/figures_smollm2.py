@@ -20,7 +20,7 @@ from pmkvq import smollm2
 from pmkvq.divergence import Divergence, diverge, read_logits
 from pmkvq.runner import ROOT, RunError, Row, command, generate, kib, print_rows, shown
 
-# The introduction of Darwin's On the Origin of Species (1859).
+# The introduction of Darwin's On the Origin of Species (1859), and how its first chapter begins.
 TEXT = Path(__file__).with_name("origin.txt")
 _TOKENS, _BITS = 2000, "2.375"
 # Tokens that transformers takes at a time, so that there is something to report.
