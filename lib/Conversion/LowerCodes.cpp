@@ -28,9 +28,13 @@ public:
   /// Codes of 8 head dims from `dim` on, of one token: an i32 vector.
   using CodesOf = llvm::function_ref<Value(Value token, Value dim)>;
 
-  /// Writes every element; gives the memory.
-  Value write(CodesOf codesOf) {
+  /// Writes every element, 4 tokens after the other, each after `begin`; gives
+  /// the memory.
+  Value write(CodesOf codesOf,
+              llvm::function_ref<void(Value quad)> begin = {}) {
     b.forEach(rt::kPageTokens / CodeLayout::kQuad, [&](Value tokenQuad) {
+      if (begin)
+        begin(tokenQuad);
       b.forEach(
           headDim, [&](Value dim) { writeQuad(tokenQuad, dim, codesOf); },
           kLanes);
@@ -168,18 +172,22 @@ private:
 /// Quantizes one whole part to its format's first level.
 class Quantizer {
 public:
-  Quantizer(TileBuilder &b, TileType type, const TileFields &raw)
-      : b(b), type(type), raw(raw), format(type.getFormat()),
+  /// `ahead`: a raw tile that comes next, if one does.
+  Quantizer(TileBuilder &b, TileType type, const TileFields &raw,
+            std::optional<TileFields> ahead)
+      : b(b), type(type), raw(raw), ahead(ahead), format(type.getFormat()),
         model(format.getModel()), headDim(type.getHeadDim()),
         perHeadDim(model.getGroupAxis() == GroupAxis::HeadDim) {}
 
   Lowered run() {
     ParameterMemory stored(b, type, Value());
     Value ok = makeParameters(findExtremes(), stored);
-    Value codes = PartWriter(b, type).write([&](Value token, Value dim) {
-      Value x = loadElements(token, dim);
-      return model.emitCode(b, format, x, parametersOf(token, dim));
-    });
+    Value codes = PartWriter(b, type).write(
+        [&](Value token, Value dim) {
+          Value x = loadElements(token, dim);
+          return model.emitCode(b, format, x, parametersOf(token, dim));
+        },
+        [&](Value tokenQuad) { fetchNext(tokenQuad); });
     return {b.packTile({codes, b.identityIds(), stored.address(),
                         b.constI64(rt::kPageTokens)}),
             ok};
@@ -222,6 +230,17 @@ private:
     x = inOrder(x);
     return {arith::MinSIOp::create(b, running[0], x),
             arith::MaxSIOp::create(b, running[1], x)};
+  }
+
+  /// Asks for 4 tokens of what comes next.
+  void fetchNext(Value tokenQuad) {
+    if (!ahead)
+      return;
+    Value token = b.mul(tokenQuad, CodeLayout::kQuad);
+    Value rows = b.rawRow(*ahead, token, headDim);
+    for (int64_t line = 0; line < CodeLayout::kQuad * headDim * 2;
+         line += kCacheLineBytes)
+      b.prefetch(b.offset(rows, line));
   }
 
   /// The part is read here for the first time: asks for what a later token has.
@@ -312,6 +331,7 @@ private:
   TileBuilder &b;
   TileType type;
   TileFields raw;
+  std::optional<TileFields> ahead;
   FormatAttr format;
   const FormatModel &model;
   int64_t headDim;
@@ -320,10 +340,16 @@ private:
 };
 } // namespace
 
+/// A tile that may not be there.
+static std::optional<TileFields> unpackOptional(TileBuilder &b, Value tile) {
+  return tile ? std::optional(b.unpackTile(tile)) : std::nullopt;
+}
+
 static Lowered lowerQuantize(TileBuilder &b, QuantizeOp op,
                              QuantizeOp::Adaptor values) {
   return Quantizer(b, op.getResult().getType(),
-                   b.unpackTile(values.getSource()))
+                   b.unpackTile(values.getSource()),
+                   unpackOptional(b, values.getAhead()))
       .run();
 }
 
@@ -352,10 +378,10 @@ static Value shiftVectors(TileBuilder &b, FormatAttr format, int64_t from,
 
 /// Codes at half of level 8 or 4: two neighbouring vectors become one, in the
 /// memory of the source, whose first half of blocks the result has: no vector
-/// is written before it was read.  While a block is worked on, the next is
-/// fetched.
-static void shiftPacked(TileBuilder &b, TileType from,
-                        const TileFields &source) {
+/// is written before it was read.  While a block is worked on, that of the tile
+/// ahead is fetched.
+static void shiftPacked(TileBuilder &b, TileType from, const TileFields &source,
+                        const std::optional<TileFields> &ahead) {
   int64_t headDim = from.getHeadDim();
   int64_t blocks = rt::blocksAtLevel(from.getLevel());
   int64_t vectorsABlock = rt::blockBytes(headDim) / CodeLayout::kVectorBytes;
@@ -364,12 +390,11 @@ static void shiftPacked(TileBuilder &b, TileType from,
     Value to = b.blockAt(source, b.divide(block, 2), headDim);
     to = b.at(to, b.remainder(block, 2), rt::blockBytes(headDim) / 2);
     Value at = b.blockAt(source, block, headDim);
-    Value last = b.constI64(blocks - 1);
-    Value following = arith::MinUIOp::create(b, b.add(block, 1), last);
-    Value ahead = b.blockAt(source, following, headDim);
+    Value later = ahead ? b.blockAt(*ahead, block, headDim) : Value();
     b.forEach(vectorsABlock / 2, [&](Value i) {
       Value pair = b.mul(i, 2);
-      b.prefetch(b.at(ahead, pair, CodeLayout::kVectorBytes));
+      if (later)
+        b.prefetch(b.at(later, pair, CodeLayout::kVectorBytes));
       SmallVector<Value> halves;
       for (int64_t half : {0, 1})
         halves.push_back(b.load(
@@ -406,21 +431,25 @@ static Value shiftParameters(TileBuilder &b, TileType from,
 /// A tile at half the level of `from`; below level 16 in the memory of
 /// `source`.
 static TileFields shiftOnce(TileBuilder &b, TileType from,
-                            const TileFields &source) {
+                            const TileFields &source,
+                            const std::optional<TileFields> &ahead) {
   Value parameters = shiftParameters(b, from, source);
   if (from.getLevel() == 16)
     return {shiftRows(b, from, source), b.identityIds(), parameters,
             source.count};
-  shiftPacked(b, from, source);
+  shiftPacked(b, from, source, ahead);
   return {source.base, source.ids, parameters, source.count};
 }
 
 static Lowered lowerShift(TileBuilder &b, ShiftOp op, ShiftOp::Adaptor values) {
   TileType from = op.getSource().getType();
   TileFields tile = b.unpackTile(values.getSource());
+  std::optional<TileFields> ahead = unpackOptional(b, values.getAhead());
   for (int64_t to = op.getResult().getType().getLevel(); from.getLevel() > to;
-       from = from.withLevel(from.getLevel() / 2))
-    tile = shiftOnce(b, from, tile);
+       from = from.withLevel(from.getLevel() / 2)) {
+    tile = shiftOnce(b, from, tile, ahead);
+    ahead.reset();
+  }
   return {b.packTile(tile)};
 }
 

@@ -77,6 +77,10 @@ static Lowered lowerPageTask(TileBuilder &b, PageTaskOp,
                              PageTaskOp::Adaptor op) {
   Value entry =
       b.at(op.getPages(), b.toI64(op.getTask()), sizeof(rt::PageTask));
+  if (op.getAhead())
+    entry =
+        b.at(entry, b.loadI64Field(entry, offsetof(rt::PageTask, ahead), 32),
+             sizeof(rt::PageTask));
   Value layer = b.loadI64Field(entry, offsetof(rt::PageTask, layer), 32);
   Lowered values = {b.at(op.getCaches(), layer, sizeof(rt::CacheView))};
   values.append(loadIndices(b, entry,

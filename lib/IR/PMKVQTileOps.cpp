@@ -239,9 +239,10 @@ LogicalResult ShiftOp::verify() {
 /// result, theirs is the shorter way.
 LogicalResult ShiftOp::canonicalize(ShiftOp op, PatternRewriter &rewriter) {
   auto first = op.getSource().getDefiningOp<ShiftOp>();
-  if (!first || !first->hasOneUse())
+  if (!first || !first->hasOneUse() || op.getAhead())
     return failure();
-  rewriter.replaceOpWithNewOp<ShiftOp>(op, op.getType(), first.getSource());
+  rewriter.replaceOpWithNewOp<ShiftOp>(op, op.getType(), first.getSource(),
+                                       first.getAhead());
   return success();
 }
 

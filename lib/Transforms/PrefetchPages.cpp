@@ -1,6 +1,7 @@
 //===- PrefetchPages.cpp - Fetch the next page ahead of its turn ----------===//
 //
-// Tells what reads a page in a loop over pages which page comes next.
+// Tells what reads a page, in a loop over pages or as a task of a list, which
+// page comes next.
 // Neighbours: PMKVQRowsOps.td (`ahead`), lib/Conversion (who prefetches).
 //
 //===----------------------------------------------------------------------===//
@@ -52,6 +53,35 @@ static int64_t lookAhead(BlockArgument tile, Value next) {
   return count;
 }
 
+/// What lowers a part of a task's page, `take`, looks ahead to that part of the
+/// task which the list names; gives the number of such ops.
+static int64_t lookAheadInList(TakeOp take) {
+  auto fetch = take.getPage().getDefiningOp<FetchOp>();
+  auto task =
+      fetch ? fetch.getPage().getDefiningOp<PageTaskOp>() : PageTaskOp();
+  if (!task)
+    return 0;
+  ImplicitLocOpBuilder b(take.getLoc(), take);
+  auto later = PageTaskOp::create(b, task->getResultTypes(), task.getPages(),
+                                  task.getTask(), task.getCaches(),
+                                  /*ahead=*/true);
+  Value page =
+      FetchOp::create(b, fetch.getType(), later.getCache(), later.getSequence(),
+                      later.getHead(), later.getPage());
+  Value ahead = TakeOp::create(b, take.getType(), page);
+  int64_t count = 0;
+  for (Operation *user : take->getUsers()) {
+    if (auto quantize = dyn_cast<QuantizeOp>(user))
+      quantize.getAheadMutable().assign(ahead);
+    else if (auto shift = dyn_cast<ShiftOp>(user))
+      shift.getAheadMutable().assign(ahead);
+    else
+      continue;
+    ++count;
+  }
+  return count;
+}
+
 namespace {
 class PrefetchPagesPass
     : public mlir::pmkvq::impl::PrefetchPagesBase<PrefetchPagesPass> {
@@ -63,6 +93,10 @@ public:
       if (loop && fetch.getPage() == loop.getInductionVar())
         fetches.push_back(fetch);
     });
+    SmallVector<TakeOp> takes;
+    getOperation()->walk([&](TakeOp take) { takes.push_back(take); });
+    for (TakeOp take : takes)
+      numAhead += lookAheadInList(take);
     for (FetchOp fetch : fetches) {
       SmallVector<ByLevelOp> readers;
       for (Operation *user : fetch->getUsers())

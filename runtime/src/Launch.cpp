@@ -26,6 +26,13 @@ LaunchResult pmkvq::rt::launch(ThreadPool &threads, KernelFn kernel,
   return result;
 }
 
+void pmkvq::rt::nameTasksAhead(PageTask *tasks, int64_t count,
+                               int32_t threads) {
+  const int32_t away = 2 * threads;
+  for (int64_t i = 0; i < count; ++i)
+    tasks[i].ahead = away < count - i ? away : 0;
+}
+
 std::array<HookSymbol, 2> pmkvq::rt::hookSymbols() {
   return {{
       {"pmkvq_rt_launch", reinterpret_cast<void *>(&pmkvq_rt_launch)},

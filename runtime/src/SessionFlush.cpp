@@ -233,6 +233,8 @@ Status Session::writePages(size_t existing) {
 
 /// A launch over pageTasks_ in the session's caches.
 PageLaunch Session::pageLaunch(int32_t part, int32_t from, int32_t to) {
+  nameTasksAhead(pageTasks_.data(), static_cast<int64_t>(pageTasks_.size()),
+                 context_.threads->threads());
   KernelFn kernel = from ? program_.entries.requantize[part][ladderIndex(from)]
                          : program_.entries.flush[part][ladderIndex(to)];
   return {kernel,

@@ -114,3 +114,12 @@ func.func @f(%p: !p, %t: !t) {
   %r = pmkvq.scores %p, %t : !p, !t -> !p
   return
 }
+
+// -----
+
+// C3: what lies ahead has the type of the source.
+func.func @f(%t: !pmkvq.tile<key, 8, 128, 64, <per_channel>>, %a: !pmkvq.tile<key, 4, 128, 64, <per_channel>>) {
+  // expected-error @+1 {{`ahead` has the type of the source}}
+  %r = "pmkvq.shift"(%t, %a) : (!pmkvq.tile<key, 8, 128, 64, <per_channel>>, !pmkvq.tile<key, 4, 128, 64, <per_channel>>) -> !pmkvq.tile<key, 4, 128, 64, <per_channel>>
+  return
+}

@@ -49,6 +49,8 @@ func.func @work_lists(%b: !pmkvq.batch, %p: !pmkvq.pages, %c: !kv, %i: index) {
   %m:5 = pmkvq.merge_task %b[%i]
   // CHECK: pmkvq.page_task %{{.*}}[%{{.*}}] of %{{.*}} : <kv_heads = 2
   %t:4 = pmkvq.page_task %p[%i] of %c : !kv
+  // CHECK: pmkvq.page_task %{{.*}}[%{{.*}}] of %{{.*}} ahead : <kv_heads = 2
+  %n:4 = pmkvq.page_task %p[%i] of %c ahead : !kv
   return
 }
 
@@ -88,6 +90,10 @@ func.func @tiles(%c: !kv, %i: index, %raw: !k16) {
   %k4 = pmkvq.shift %k8 : !k8 -> !k4
   // CHECK: pmkvq.shift %{{.*}} : <key, 8, 128, 64, <per_channel>> -> <key, 2, 128, 64, <per_channel>>
   %k2 = pmkvq.shift %k8 : !k8 -> !k2
+  // CHECK: pmkvq.quantize %{{.*}} ahead %{{.*}} : <key, 16, 128, 64> -> <key, 8, 128, 64, <per_channel>>
+  %a8, %ok2 = pmkvq.quantize %fixed ahead %fixed : !pmkvq.tile<key, 16, 128, 64> -> !k8
+  // CHECK: pmkvq.shift %{{.*}} ahead %{{.*}} : <key, 8, 128, 64, <per_channel>> -> <key, 4, 128, 64, <per_channel>>
+  %a4 = pmkvq.shift %k8 ahead %a8 : !k8 -> !k4
   // CHECK: pmkvq.store %{{.*}}, %{{.*}} with_parameters : <key, 4, {{.*}}>, <<kv_heads = 2
   pmkvq.store %k4, %page with_parameters : !k4, !page
   // CHECK: pmkvq.store %{{.*}}, %{{.*}} : <key, 8, {{.*}}>, <<kv_heads = 2

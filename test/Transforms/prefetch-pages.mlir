@@ -3,6 +3,8 @@
 
 !kv = !pmkvq.cache<kv_heads = 2, head_dim = 64, key = <per_channel>, value = <per_token>, ladder = [16, 8]>
 !page = !pmkvq.page<<kv_heads = 2, head_dim = 64, key = <per_channel>, value = <per_token>, ladder = [16, 8]>>
+!kv4 = !pmkvq.cache<kv_heads = 2, head_dim = 64, key = <per_channel>, value = <per_token>, ladder = [16, 8, 4]>
+!page4 = !pmkvq.page<<kv_heads = 2, head_dim = 64, key = <per_channel>, value = <per_token>, ladder = [16, 8, 4]>>
 !k16 = !pmkvq.tile<key, 16, 128, 64, <per_channel>>
 !k8 = !pmkvq.tile<key, 8, 128, 64, <per_channel>>
 !q = !pmkvq.rows<3, 64>
@@ -48,6 +50,23 @@ pmkvq.kernel @single(%c: !kv, %q: !q, %task: index) -> i1 {
   %entry = pmkvq.fetch %c[%task, %task, %task] : !page
   %tile = pmkvq.take %entry : !page -> !k16
   %y = pmkvq.contract %q, %tile : !q, !k16 -> !p
+  %ok = arith.constant true
+  pmkvq.return %ok
+}
+
+// What lowers the page of a task looks ahead to the task that the list names.
+// CHECK-LABEL: kernel @shift
+pmkvq.kernel @shift(%c: !kv4, %p: !pmkvq.pages, %task: index) -> i1 {
+  %cache, %sequence, %head, %page = pmkvq.page_task %p[%task] of %c : !kv4
+  %entry = pmkvq.fetch %cache[%sequence, %head, %page] : !page4
+  // CHECK: %[[C:.*]], %[[S:.*]], %[[H:.*]], %[[P:.*]] = pmkvq.page_task %{{.*}}[%{{.*}}] of %{{.*}} ahead
+  // CHECK: %[[NEXT:.*]] = pmkvq.fetch %[[C]][%[[S]], %[[H]], %[[P]]]
+  // CHECK: %[[A:.*]] = pmkvq.take %[[NEXT]]
+  // CHECK: %[[T:.*]] = pmkvq.take
+  // CHECK: pmkvq.shift %[[T]] ahead %[[A]]
+  %tile = pmkvq.take %entry : !page4 -> !k8
+  %low = pmkvq.shift %tile : !k8 -> !pmkvq.tile<key, 4, 128, 64, <per_channel>>
+  pmkvq.store %low, %entry : !pmkvq.tile<key, 4, 128, 64, <per_channel>>, !page4
   %ok = arith.constant true
   pmkvq.return %ok
 }

@@ -136,6 +136,16 @@ TEST(Launch, OkWithoutFailures) {
   EXPECT_EQ(ran.load(), 64);
 }
 
+TEST(Launch, TasksAheadStayWithinTheList) {
+  std::vector<PageTask> tasks(7);
+  nameTasksAhead(tasks.data(), 7, 2);
+  for (size_t i = 0; i < tasks.size(); ++i)
+    EXPECT_EQ(tasks[i].ahead, i < 3 ? 4 : 0) << i;
+  nameTasksAhead(tasks.data(), 0, 2);
+  nameTasksAhead(tasks.data(), 7, 8);
+  EXPECT_EQ(tasks[0].ahead, 0);
+}
+
 TEST(Launch, AnObserverSeesWhatIsOver) {
   HookContext context{makePool(3)};
   int64_t first = 40;

@@ -217,6 +217,9 @@ def PMKVQ_PageTaskOp : PMKVQ_Op<"page_task",
     [Pure, AllTypesMatch<["caches", "cache"]>]> {
   let summary = "one entry of a page list, and the cache of its layer";
   let description = [{
+    With `ahead`: the entry that the list names as the one to fetch while this
+    one is worked on; if there is none, the entry itself.
+
     Lowers to: loads from the list.
 
     ```mlir
@@ -228,11 +231,12 @@ def PMKVQ_PageTaskOp : PMKVQ_Op<"page_task",
     ```
   }];
   let arguments = (ins PMKVQ_PagesType:$pages, Index:$task,
-                       PMKVQ_CacheType:$caches);
+                       PMKVQ_CacheType:$caches, UnitAttr:$ahead);
   let results = (outs PMKVQ_CacheType:$cache, Index:$sequence, Index:$head,
                       Index:$page);
   let assemblyFormat = [{
-    $pages `[` $task `]` `of` $caches attr-dict `:` type($caches)
+    $pages `[` $task `]` `of` $caches (`ahead` $ahead^)? attr-dict
+    `:` type($caches)
   }];
 }
 
@@ -412,7 +416,10 @@ def PMKVQ_StoreFixedOp : PMKVQ_Op<"store_fixed"> {
   let hasVerifier = 1;
 }
 
-def PMKVQ_QuantizeOp : PMKVQ_Op<"quantize", [Pure]> {
+def PMKVQ_AheadOfTheSource : OptionalTypesMatchWith<
+    "`ahead` has the type of the source", "source", "ahead", "$_self">;
+
+def PMKVQ_QuantizeOp : PMKVQ_Op<"quantize", [Pure, PMKVQ_AheadOfTheSource]> {
   let summary = "a raw tile to codes and parameters";
   let description = [{
     The format gives parameters from each group's extremes, then codes.  `ok` is
@@ -421,6 +428,8 @@ def PMKVQ_QuantizeOp : PMKVQ_Op<"quantize", [Pure]> {
 
     (C1) `source` is raw, the result at the first level of its format, all else
          is equal.
+    (C2) `ahead`, a tile that will be read next and is fetched meanwhile, has the
+         type of the source.
 
     Lowers to: minimum and maximum a group, then the format's algebra.
 
@@ -433,13 +442,20 @@ def PMKVQ_QuantizeOp : PMKVQ_Op<"quantize", [Pure]> {
     }
     ```
   }];
-  let arguments = (ins PMKVQ_TileType:$source);
+  let arguments = (ins PMKVQ_TileType:$source,
+                       Optional<PMKVQ_TileType>:$ahead);
   let results = (outs PMKVQ_TileType:$result, I1:$ok);
-  let assemblyFormat = "$source attr-dict `:` type($source) `->` type($result)";
+  let builders = [
+    OpBuilder<(ins "Type":$result, "Type":$ok, "Value":$source),
+              [{ build($_builder, $_state, result, ok, source, Value()); }]>];
+  let assemblyFormat = [{
+    $source (`ahead` $ahead^)? attr-dict
+    `:` type($source) `->` type($result)
+  }];
   let hasVerifier = 1;
 }
 
-def PMKVQ_ShiftOp : PMKVQ_Op<"shift", [Pure]> {
+def PMKVQ_ShiftOp : PMKVQ_Op<"shift", [Pure, PMKVQ_AheadOfTheSource]> {
   let summary = "lowers the codes of a tile to fewer bits";
   let description = [{
     The right shift, by way of every level between.  A shift of a shift is one
@@ -449,6 +465,8 @@ def PMKVQ_ShiftOp : PMKVQ_Op<"shift", [Pure]> {
     (C1) The source holds codes; the result's level is below its, all else is
          equal.
     (C2) The format's grid is linear at every level but the last.
+    (C3) `ahead`, a tile that will be read next and is fetched meanwhile, has the
+         type of the source.
 
     Lowers to: the format's algebra on packed codes, once a level, and on
     parameters where it rewrites them.
@@ -462,9 +480,16 @@ def PMKVQ_ShiftOp : PMKVQ_Op<"shift", [Pure]> {
     }
     ```
   }];
-  let arguments = (ins PMKVQ_TileType:$source);
+  let arguments = (ins PMKVQ_TileType:$source,
+                       Optional<PMKVQ_TileType>:$ahead);
   let results = (outs PMKVQ_TileType:$result);
-  let assemblyFormat = "$source attr-dict `:` type($source) `->` type($result)";
+  let builders = [
+    OpBuilder<(ins "Type":$result, "Value":$source),
+              [{ build($_builder, $_state, result, source, Value()); }]>];
+  let assemblyFormat = [{
+    $source (`ahead` $ahead^)? attr-dict
+    `:` type($source) `->` type($result)
+  }];
   let hasCanonicalizeMethod = 1;
   let hasVerifier = 1;
 }

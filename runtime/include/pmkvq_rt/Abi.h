@@ -161,6 +161,9 @@ struct PageTask {
   int32_t sequence;
   int32_t head;
   int32_t page;
+  /// How far behind this task in its list the one is whose page should be
+  /// fetched while this one is worked on; 0: none.
+  int32_t ahead = 0;
 };
 
 /// What a kernel returns.

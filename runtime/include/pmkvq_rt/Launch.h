@@ -52,6 +52,11 @@ struct LaunchResult {
 LaunchResult launch(ThreadPool &threads, KernelFn kernel, void *const *operands,
                     int64_t tasks);
 
+/// Sets PageTask::ahead in a list that `threads` threads work on.  They take
+/// tasks in turns, so that as many tasks away is what a thread has next, more
+/// or less; twice that is far enough for memory to answer.
+void nameTasksAhead(PageTask *tasks, int64_t count, int32_t threads);
+
 /// A hook of Abi.h as a JIT or a loader wants it.
 struct HookSymbol {
   const char *name;

@@ -135,6 +135,7 @@ static Status lowerSet(rt::ThreadPool &threads, const HostKernels &kernels,
   rt::CacheView view = {memory, memory + pages.slotOffset(),
                         pages.entries.data(), nullptr, pages.count()};
   void *operands[] = {&view, pages.tasks.data()};
+  rt::nameTasksAhead(pages.tasks.data(), pages.count(), threads.threads());
   for (Part part : {rt::kKey, rt::kValue}) {
     rt::KernelFn kernel =
         kernels.requantize[part][rt::ladderIndex(pages.level)];
