@@ -164,9 +164,8 @@ double allocation::shadowPrice(const Choices &choices, int64_t blocks) {
   std::vector<Step> steps;
   for (const PartChoice &part : parts)
     addHull(part, steps);
-  std::stable_sort(
-      steps.begin(), steps.end(),
-      [](const Step &a, const Step &b) { return a.gain > b.gain; });
+  std::sort(steps.begin(), steps.end(),
+            [](const Step &a, const Step &b) { return a.gain > b.gain; });
   int64_t left = blocks - lowestBlocks(parts);
   for (const Step &step : steps) {
     if (step.blocks > left)

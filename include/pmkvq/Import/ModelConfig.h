@@ -56,7 +56,7 @@ struct ModelConfig {
   /// Tokens that end a text.
   std::vector<int32_t> stopTokens;
   /// A layer each; empty: the model is not calibrated.
-  std::vector<LayerCalibration> calibration = {};
+  std::vector<LayerCalibration> calibration;
 };
 
 /// Reads config.json and, if there is one, generation_config.json of a folder.
