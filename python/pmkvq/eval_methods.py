@@ -54,7 +54,7 @@ class Method:
         if self.name == "kivi":
             # Under a schedule its pages, sink and window are pmkvq's.
             own = {} if self.schedule == "none" else {"sink": 1, "slides": False}
-            return baselines.Kivi(group=self.options.get("group", 32), **own)
+            return baselines.Kivi(**{**own, **self.options})
         return {"torch": baselines.RoundToNearest, "rtn": baselines.RoundToNearest, "paper": baselines.Paper,
                 "turboquant": baselines.TurboQuant}[self.name](**self.options)
 
@@ -136,10 +136,14 @@ def _options(text: str, name: str, words: list[str]) -> tuple[dict, str | None, 
             if value not in ("32", "64", "128"):
                 raise MethodError(f"{text!r}: group: expected 32, 64 or 128, got {value!r}")
             options["group"] = int(value)
+        elif name == "kivi" and key == "sink":
+            if value not in ("0", "1"):
+                raise MethodError(f"{text!r}: sink: expected 0 or 1, got {value!r}")
+            options["sink"] = int(value)
         elif name == "turboquant" and word == "norm":
             options["correct"] = True
         else:
-            own = {"pmkvq": ", key=FORMAT, value=FORMAT", "kivi": ", group=N", "turboquant": ", norm"}.get(name, "")
+            own = {"pmkvq": ", key=FORMAT, value=FORMAT", "kivi": ", group=N, sink=N", "turboquant": ", norm"}.get(name, "")
             raise MethodError(f"{text!r}: expected an option of {name} (page, layer, floor=N{own}), got {word!r}")
     return options, schedule, floor
 

@@ -49,6 +49,7 @@ With a budget, pages fall by pmkvq's page schedule. Options:
   +floor=4  +floor=k4v2    lowest bits under a budget
   +key=FORMAT +value=...   pmkvq: formats of pmkvq-run, / for +: pmkvq+key=per_token/plain:2
   +group=128               kivi: elements that share a scale (32)
+  +sink=1                  kivi: the first token stays at 16 bits, which KIVI does not have
   +norm                    turboquant: decoded directions get length 1 again
 
 Examples:

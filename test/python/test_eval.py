@@ -43,6 +43,7 @@ class TestMethods:
         fixed, paged = parse_method("kivi+group=128:2").scheme(), parse_method("kivi:3500KiB").scheme()
         assert (fixed.sink, fixed.slides, fixed.group) == (0, True, 128)
         assert (paged.sink, paged.slides, paged.group) == (1, False, 32)
+        assert parse_method("kivi+sink=1:2").scheme().sink == 1
 
     @pytest.mark.parametrize("text, words", [
         ("fp8:2", "expected a method, one of bf16, torch, pmkvq, paper, kivi, turboquant, rtn, got 'fp8'"),
@@ -60,6 +61,7 @@ class TestMethods:
         ("bf16:2", "neither options nor an amount"),
         ("torch+page", "neither options nor an amount"),
         ("kivi+group=5:2", "expected 32, 64 or 128, got '5'"),
+        ("kivi+sink=2:2", "expected 0 or 1, got '2'"),
         ("rtn+norm:2", "expected an option of rtn"),
         ("pmkvq+floor=3:10KiB", "expected a width of 2, 4, 8, 16 bits, got 3"),
         ("pmkvq+floor=4:2", "a floor is for a budget"),

@@ -89,7 +89,7 @@ def test_the_plan_is_that_of_pmkvq_run(reasoner, tmp_path, name, tight):
     """Peak bytes and levels at the end, of a run of two equally long programs."""
     chosen = programs(64)[:2]
     assert len({len(program["prompt"]) for program in chosen}) == 1
-    prompts, count = write_prompts(tmp_path / "p.jsonl", [program["prompt"] for program in chosen]), 250
+    prompts, count = write_prompts(tmp_path / "p.jsonl", [program["prompt"] for program in chosen]), 150
     method, tokens = parse_method(name), len(chosen[0]["prompt"]) + count - 1
     summary = generate(reasoner, f"--prompts={prompts}", f"--max-tokens={count}", *method.product_options(2)).summary
     limits = method.limits(REASONER, method.product_slot_bytes(128), tokens).times(2)

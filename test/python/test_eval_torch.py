@@ -1,0 +1,103 @@
+"""A baseline's cache in a torch model; needs torch, which continuous integration does not have."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is installed by script/eval only")
+pytest.importorskip("transformers", reason="transformers is installed by script/eval only")
+
+from pmkvq import torch_cache  # noqa: E402
+from pmkvq.baselines import Kivi, RoundToNearest  # noqa: E402
+from pmkvq.cache_plan import Geometry, budget_for_bits  # noqa: E402
+from pmkvq.divergence import read_logits  # noqa: E402
+from pmkvq.eval_methods import parse_method  # noqa: E402
+from pmkvq_run import generate, ids, programs  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def model(request):
+    reasoner = request.config.rootpath.parents[0] / "models" / "reasoner"
+    return torch_cache.PagedModel(reasoner, "cpu", 1)
+
+
+def paged(name, tokens, sequences=1):
+    method = parse_method(name)
+    scheme = method.scheme()
+    geometry = Geometry(6, 2, 128, scheme.sink)
+    slot = sum(scheme.parameter_bytes(128, part) for part in (0, 1))
+    return torch_cache.PagedCache(geometry, scheme, method.limits(geometry, slot, tokens), sequences, tokens, "cpu")
+
+
+def program(lines=64):
+    return programs(lines)[0]["prompt"], programs(lines)[0]["answer"]
+
+
+def forced(model, cache, tokens):
+    parts = []
+    torch_cache.force(model, cache, tokens, lambda begin, logits: parts.append(logits.copy()))
+    return np.concatenate(parts)
+
+
+def test_a_bf16_cache_gives_the_products_logits(model, reasoner, tmp_path):
+    tokens = program()[0][:200]
+    generate(reasoner, f"--prompt-tokens={ids(tokens)}", "--max-tokens=1", f"--logits={tmp_path / 'l'}")
+    expected, found = read_logits(tmp_path / "l"), forced(model, paged("torch", 200), tokens)
+    # Keys and values are bf16 on both sides, from f32 sums in another order: a last place differs now and then.
+    assert np.abs(found - expected).mean() < 0.02 and np.array_equal(found.argmax(1), expected.argmax(1))
+
+
+@pytest.mark.parametrize("name", ["rtn:2", "kivi:2", "paper:2", "turboquant+norm:k4v2", "kivi:3.5bits", "rtn+layer:5bits"])
+def test_rows_one_by_one_and_many_at_a_time_are_the_same(model, name):
+    tokens = (program()[0] + program()[1])[:430]
+    many = forced(model, paged(name, 430), tokens)
+    cache, single = paged(name, 430), []
+    for token in tokens:
+        single.append(model.step(cache, torch.tensor([[token]]), last=True)[0, -1].numpy())
+        cache.tokens += 1
+    # Sums in another order; a key or value whose last bf16 place differs, and a code at an edge, change a little more.
+    differences = np.abs(many - np.array(single)).mean(1)
+    assert np.median(differences) < 1e-3 and differences.mean() < 0.1
+
+
+def test_a_page_is_read_back_from_codes_and_the_window_is_not(model):
+    tokens = program()[0][:300]
+    cache = paged("rtn:2", 300)
+    forced(model, cache, tokens)
+    given, read = cache._given[0][0].float(), cache._read[0][0]
+    same = (given == read).all(-1).all(1)[0].tolist()
+    # The sink; two pages; what is left.
+    assert same == [True] + [False] * 256 + [True] * 43
+    page = given[:, :, 1:129]
+    assert torch.equal(read[:, :, 1:129], RoundToNearest().decode(page, 0, 2))
+
+
+def test_kivis_values_leave_the_window_one_by_one(model):
+    cache = paged("kivi:2", 300)
+    forced(model, cache, program()[0][:300])
+    cache.prepare()
+    given, read = cache._given[0].float(), cache._read[0]
+    keys, values = ((given[part] == read[part]).all(-1).all(1)[0].tolist() for part in (0, 1))
+    assert keys == [False] * 256 + [True] * 44
+    assert values == [False] * 172 + [True] * 128
+    assert torch.equal(read[1][:, :, :172], Kivi().decode(given[1][:, :, :172], 1, 2))
+
+
+def test_guesses_do_not_change_what_is_generated(model):
+    prompt, answer = program(16)
+    for name in ("torch", "rtn:2"):
+        tokens = len(prompt) + len(answer) - 1
+        (plain,) = torch_cache.generate(model, paged(name, tokens), [prompt], len(answer), lambda _: None)
+        for guess in (answer, [7] * len(answer)):
+            found, steps = torch_cache.generate_guessing(model, paged(name, tokens), prompt, guess, lambda _: None)
+            assert found == plain and 1 <= steps < len(answer)
+    assert plain != answer
+
+
+def test_bytes_stay_within_the_budget(model):
+    prompt, answer = program()
+    tokens = len(prompt) + len(answer) - 1
+    cache = paged("turboquant:3bits", tokens)
+    forced(model, cache, (prompt + answer)[:tokens])
+    budget = budget_for_bits(Geometry(6, 2, 128), tokens, 3)
+    assert 0.95 * budget < max(used for _, used in cache.points) <= budget
+    assert [at for at, _ in cache.points] == [0, *range(130, tokens + 1, 128)]
