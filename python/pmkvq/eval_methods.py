@@ -33,7 +33,8 @@ class Method:
 
     text: as it was asked for. widths: of keys and values, fixed. budget: bytes a
     sequence. bits: a budget in bits an element of pages. At most one of the three is given.
-    schedule: "none", "page" or "layer". floor: lowest bits under a budget.
+    schedule: "none", "page" or "layer". floor: lowest bits under a budget. exact_prompt: a prompt
+    is read in bf16 until its end.
     """
 
     text: str
@@ -44,6 +45,7 @@ class Method:
     schedule: str = "none"
     floor: tuple[int, int] = (2, 2)
     options: dict = field(default_factory=dict, compare=False)
+    exact_prompt: bool = False
 
     @property
     def is_product(self) -> bool:
@@ -110,6 +112,7 @@ def parse_method(text: str) -> Method:
         if colon or words:
             raise MethodError(f"{text!r}: {name} has neither options nor an amount")
         return Method(text, name)
+    exact = options.pop("prompt", False)
     widths, budget, bits = _amount(text, name, amount)
     if widths and floor:
         raise MethodError(f"{text!r}: a floor is for a budget, {amount!r} is a fixed width")
@@ -118,7 +121,7 @@ def parse_method(text: str) -> Method:
             raise MethodError(f"{text!r}: the {schedule} schedule needs a budget, {amount!r} is a fixed width")
         schedule = "none"
     return Method(text, name, widths, budget, bits, schedule or ("layer" if name == "paper" else "page"),
-                  floor or (2, 2), options)
+                  floor or (2, 2), options, exact)
 
 
 def _options(text: str, name: str, words: list[str]) -> tuple[dict, str | None, tuple[int, int] | None]:
@@ -132,6 +135,8 @@ def _options(text: str, name: str, words: list[str]) -> tuple[dict, str | None, 
             floor = _widths(text, value, LADDER)
         elif name == "pmkvq" and key in ("key", "value") and value:
             options[key] = value
+        elif name in BASELINES and word == "prompt":
+            options["prompt"] = True
         elif name == "kivi" and key == "group":
             if value not in ("32", "64", "128"):
                 raise MethodError(f"{text!r}: group: expected 32, 64 or 128, got {value!r}")
@@ -143,7 +148,8 @@ def _options(text: str, name: str, words: list[str]) -> tuple[dict, str | None, 
         elif name == "turboquant" and word == "norm":
             options["correct"] = True
         else:
-            own = {"pmkvq": ", key=FORMAT, value=FORMAT", "kivi": ", group=N, sink=N", "turboquant": ", norm"}.get(name, "")
+            own = {"pmkvq": ", key=FORMAT, value=FORMAT", "kivi": ", prompt, group=N, sink=N",
+                   "turboquant": ", prompt, norm"}.get(name, ", prompt")
             raise MethodError(f"{text!r}: expected an option of {name} (page, layer, floor=N{own}), got {word!r}")
     return options, schedule, floor
 

@@ -50,6 +50,8 @@ With a budget, pages fall by pmkvq's page schedule. Options:
   +key=FORMAT +value=...   pmkvq: formats of pmkvq-run, / for +: pmkvq+key=per_token/plain:2
   +group=128               kivi: elements that share a scale (32)
   +sink=1                  kivi: the first token stays at 16 bits, which KIVI does not have
+  +prompt                  baselines: a prompt is read in bf16 until its end, as their own code does,
+                           and counted so; without it all have their bytes at every moment
   +norm                    turboquant: decoded directions get length 1 again
 
 Examples:
@@ -299,6 +301,7 @@ class Evaluation:
 
         geometry, limits = self._plan(method, tokens)
         cache = PagedCache(geometry, method.scheme(), limits, sequences, tokens, self._device)
+        cache.read_back(codes=not method.exact_prompt or self._data.answers is None)
         self._torch = self._torch or PagedModel(self._model.folder, self._device, self._threads)
         return cache
 

@@ -42,8 +42,18 @@ class PagedCache:
         self._given = [torch.empty(shape, dtype=torch.bfloat16, device=device) for _ in range(geometry.layers)]
         self._read = [torch.empty(shape, device=device) for _ in range(geometry.layers)]
         self._slid = 0
+        self._codes = True
         self.tokens = 0
         self.points = [[0, self._plan.bytes]]
+
+    def read_back(self, codes: bool) -> None:
+        """Whether what is in pages is read from codes, from now on, or as it was put in."""
+        if codes and not self._codes:
+            # All at once: the bytes at that moment are those of bf16.
+            self.points.append([self.tokens, self._geometry.fixed_bytes(0) + self._geometry.bf16_bytes(self.tokens)])
+            self._codes = True
+            self._write(self._plan.levels[:0], self._plan.levels)
+        self._codes = codes
 
     def bits(self) -> float:
         """Bits an element of pages, parameters included."""
@@ -66,6 +76,8 @@ class PagedCache:
 
     def _write(self, before: np.ndarray, after: np.ndarray) -> None:
         """Decodes the pages that are new or have fallen."""
+        if not self._codes:
+            return
         for part in (KEY, VALUE):
             if part == VALUE and self._scheme.slides:
                 continue
@@ -112,7 +124,7 @@ class PagedCache:
     def _slide(self) -> None:
         """Values that have left a window of 128 by now become codes, if they do so one by one."""
         end = self.tokens - PAGE_TOKENS
-        if self._scheme.slides and end > self._slid:
+        if self._codes and self._scheme.slides and end > self._slid:
             for read in self._read:
                 values = read[VALUE, :, :, self._slid:end]
                 values[...] = self._scheme.decode(values, VALUE, self._limits.floor[VALUE])
@@ -125,7 +137,7 @@ class PagedCache:
             p: [sequences, kv_heads, queries, count, tokens] probabilities.
         """
         count, end = p.shape[-2], self.tokens + p.shape[-2] - PAGE_TOKENS
-        if end <= self._slid:
+        if end <= self._slid or not self._codes:
             return p.new_zeros(*p.shape[:-1], self._geometry.head_dim)
         values = self._read[layer][VALUE, :, :, self._slid:end]
         decoded = self._scheme.decode(values, VALUE, self._limits.floor[VALUE])
@@ -178,12 +190,13 @@ def force(model: PagedModel, cache: PagedCache, tokens: list[int], on_logits) ->
 
 
 def prefill(model: PagedModel, cache: PagedCache, prompts: list[list[int]]) -> torch.Tensor:
-    """The token after each of equally long prompts, [sequences, 1]."""
+    """The token after each of equally long prompts, [sequences, 1]; from then on codes are read."""
     given = torch.tensor(prompts, device=model.device)
     while cache.tokens < given.shape[1]:
         rows = given[:, cache.tokens:cache.tokens + cache.room()]
         logits = model.step(cache, rows, last=True)
         cache.tokens += rows.shape[1]
+    cache.read_back(codes=True)
     return logits[:, -1].argmax(-1, keepdim=True)
 
 

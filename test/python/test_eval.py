@@ -45,6 +45,10 @@ class TestMethods:
         assert (paged.sink, paged.slides, paged.group) == (1, False, 32)
         assert parse_method("kivi+sink=1:2").scheme().sink == 1
 
+    def test_a_prompt_is_read_from_codes_unless_asked(self):
+        assert parse_method("kivi+prompt+sink=1:2").exact_prompt and not parse_method("kivi:2").exact_prompt
+        assert parse_method("paper+prompt:2").scheme() == parse_method("paper:2").scheme()
+
     @pytest.mark.parametrize("text, words", [
         ("fp8:2", "expected a method, one of bf16, torch, pmkvq, paper, kivi, turboquant, rtn, got 'fp8'"),
         ("", "expected a method"),
@@ -61,6 +65,7 @@ class TestMethods:
         ("bf16:2", "neither options nor an amount"),
         ("torch+page", "neither options nor an amount"),
         ("kivi+group=5:2", "expected 32, 64 or 128, got '5'"),
+        ("pmkvq+prompt:2", "expected an option of pmkvq"),
         ("kivi+sink=2:2", "expected 0 or 1, got '2'"),
         ("rtn+norm:2", "expected an option of rtn"),
         ("pmkvq+floor=3:10KiB", "expected a width of 2, 4, 8, 16 bits, got 3"),

@@ -101,3 +101,18 @@ def test_bytes_stay_within_the_budget(model):
     budget = budget_for_bits(Geometry(6, 2, 128), tokens, 3)
     assert 0.95 * budget < max(used for _, used in cache.points) <= budget
     assert [at for at, _ in cache.points] == [0, *range(130, tokens + 1, 128)]
+
+
+@pytest.mark.parametrize("name", ["kivi+prompt:2", "rtn+prompt:2"])
+def test_a_prompt_may_be_read_in_bf16_until_its_end(model, name):
+    prompt = program()[0]
+    cache, exact = paged(name, 350), paged("torch", 350)
+    cache.read_back(codes=False)
+    torch_cache.prefill(model, exact, [prompt])
+    torch_cache.prefill(model, cache, [prompt])
+    # What later layers put in does not know of codes yet; what is read from now on does.
+    last, expected = (c._given[5][:, :, :, :len(prompt)].float() for c in (cache, exact))
+    # Chunks end elsewhere without a sink: sums in another order.
+    assert (last - expected).abs().mean() < 0.01
+    assert (cache._read[5][0, :, :, 1:129] - last[0, :, :, 1:129]).abs().mean() > 0.05
+    assert cache.points[-1][1] > cache.points[-2][1]
