@@ -75,10 +75,10 @@ static int64_t scratchBytes(MemRefType type) {
 
 /// The lowest place of `bytes` bytes between tenants, which are in the order of
 /// their places.
-static SmallVector<Tenant>::iterator findGap(SmallVector<Tenant> &tenants,
-                                             int64_t bytes, int64_t &begin) {
+static Tenant *findGap(SmallVector<Tenant> &tenants, int64_t bytes,
+                       int64_t &begin) {
   begin = 0;
-  auto next = tenants.begin();
+  auto *next = tenants.begin();
   for (; next != tenants.end() && next->begin < begin + bytes; ++next)
     begin = std::max(begin, next->end);
   return next;
@@ -108,7 +108,7 @@ FailureOr<StepScratch> StepScratch::plan(func::FuncOp step, UnitOf unitOf) {
       if (isa<memref::DeallocOp>(user) && user->getBlock() == &body)
         freed = user;
     int64_t begin, bytes = scratchBytes(type);
-    auto place = findGap(tenants[index], bytes, begin);
+    auto *place = findGap(tenants[index], bytes, begin);
     tenants[index].insert(place, {begin, begin + bytes, freed});
     scratch.places[buffer] = {*unit, begin};
     scratch.sizes[index] = std::max(scratch.sizes[index], begin + bytes);

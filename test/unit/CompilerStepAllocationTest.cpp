@@ -40,11 +40,14 @@ static std::atomic<int64_t> heapCalls{0};
 #if !defined(PMKVQ_HEAP_IS_TAKEN) && defined(__GLIBC__)
 #define PMKVQ_COUNTS_HEAP 1
 // The C library's own; functions of a program take the place of its malloc.
+// NOLINTBEGIN(bugprone-reserved-identifier, readability-identifier-naming):
+// glibc's names.
 extern "C" {
 void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t count, size_t size);
 void *__libc_realloc(void *memory, size_t size);
 void *__libc_memalign(size_t alignment, size_t size);
+// NOLINTEND(bugprone-reserved-identifier, readability-identifier-naming)
 
 void *malloc(size_t size) {
   ++heapCalls;

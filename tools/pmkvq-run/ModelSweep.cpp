@@ -21,6 +21,8 @@ using llvm::StringRef;
 namespace {
 /// One line of the table, as asked for.
 struct Setting {
+  bool hasBudget() const { return kvBits > 0; }
+
   int32_t threads;
   int64_t batch;
   int64_t context;
@@ -50,8 +52,8 @@ static std::vector<Setting> expandSettings(const ModelSweepOptions &sweep) {
 static std::string describe(const Setting &setting) {
   return llvm::formatv("{0} x {1}, {2}, {3} threads", setting.batch,
                        setting.context,
-                       setting.kvBits ? setting.text + " bits an element"
-                                      : "levels " + setting.text,
+                       setting.hasBudget() ? setting.text + " bits an element"
+                                           : "levels " + setting.text,
                        setting.threads)
       .str();
 }
@@ -61,7 +63,7 @@ static Options optionsOf(const Setting &setting, const Options &options) {
   Options run = options;
   run.threads = setting.threads;
   run.checkTolerance = check::kTolerance;
-  if (setting.kvBits) {
+  if (setting.hasBudget()) {
     run.bitsPerElement = setting.kvBits;
     return run;
   }
@@ -168,8 +170,8 @@ static std::string modelLine(bool csv, const Options &options,
                "{12:f1},{13:f4},{14:e3},{15:e3},{16},{17}\n",
                llvm::sys::path::filename(StringRef(options.model).rtrim('/')),
                setting.threads, setting.batch, setting.context,
-               setting.kvBits ? "" : setting.text,
-               setting.kvBits ? setting.text : "",
+               setting.hasBudget() ? "" : setting.text,
+               setting.hasBudget() ? setting.text : "",
                bench::plainFormat(options.sweep.keyFormats.front()),
                bench::plainFormat(options.sweep.valueFormats.front()),
                row.tokens, row.time.median, row.time.spread, row.bytes,
@@ -182,7 +184,7 @@ static std::string modelLine(bool csv, const Options &options,
              "{8,10:f1}{9,11}{10,11}{11,10:e1}\n",
              setting.threads,
              llvm::formatv("{0} x {1}", setting.batch, setting.context).str(),
-             setting.text + (setting.kvBits ? "b" : ""), row.time.median,
+             setting.text + (setting.hasBudget() ? "b" : ""), row.time.median,
              row.time.spread, static_cast<double>(row.bytes) / 1e6,
              row.readMicroseconds, ratio,
              static_cast<double>(row.tokens) / row.time.median * 1e6,

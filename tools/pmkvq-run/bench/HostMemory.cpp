@@ -10,7 +10,6 @@
 #include <cstring>
 
 using namespace pmkvq;
-namespace rt = ::pmkvq::rt;
 
 #if defined(__x86_64__) && defined(__ELF__)
 #define PMKVQ_VECTOR_CLONES                                                    \

@@ -7,6 +7,8 @@
 #include "ModelBench.h"
 #include "HostMemory.h"
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 
 using namespace pmkvq;
@@ -151,8 +153,9 @@ int64_t Run::cacheBytes() const {
                   (level < 16 ? info.parameterBytes[part] : 0));
     }
   for (int32_t i = 0; i < model.batch; ++i)
-    bytes += (session->tokens(i) - session->pages(i) * rt::kPageTokens) *
-             info.layers * info.kvHeads * info.headDim * rt::kParts * 2;
+    bytes +=
+        (session->tokens(i) - int64_t{session->pages(i)} * rt::kPageTokens) *
+        info.layers * info.kvHeads * info.headDim * rt::kParts * 2;
   return bytes;
 }
 
