@@ -96,6 +96,7 @@ class Sums:
     loss: np.ndarray
     upper: np.ndarray
     lowest: np.ndarray
+    squares: np.ndarray
     maxima: np.ndarray
     alpha: np.ndarray
     kl: np.ndarray
@@ -103,9 +104,12 @@ class Sums:
     @classmethod
     def empty(cls, settings: str, layers: int, kv_heads: int, head_dim: int) -> "Sums":
         return cls(settings, np.zeros(3, np.int64), np.zeros(1), np.zeros((layers, 2, 2)),
-                   np.zeros((layers, 2, len(sensitivity.CLIPS))),
+                   np.zeros((layers, 2, len(sensitivity.CLIPS))), np.zeros((layers, 2, len(sensitivity.CLIPS))),
                    np.zeros((layers, kv_heads, head_dim), np.float32),
                    np.zeros((layers, len(sensitivity.ALPHAS) + 1)), np.zeros((layers, 2, 3)))
+
+    def clip(self, layer: int, part: int) -> float:
+        return sensitivity.CLIPS[sensitivity.best_clip(self.squares[layer, part])]
 
     def save(self, path: Path) -> None:
         """Writes all or nothing."""
@@ -151,9 +155,10 @@ def add_gradients(model, tokens: list[int], sums: Sums) -> None:
     for layer, a in enumerate(layers):
         for index, (part, x) in enumerate((("key", a.k), ("value", a.v))):
             values, gradient = x.detach().cpu().numpy(), x.grad.cpu().numpy()
-            upper, lowest = sensitivity.measure(values, gradient, _AXES[part])
+            upper, lowest, squares = sensitivity.measure(values, gradient, _AXES[part])
             sums.upper[layer, index] += upper
             sums.lowest[layer, index] += lowest
+            sums.squares[layer, index] += squares
             if part == "key":
                 np.maximum(sums.maxima[layer], np.abs(values).max(1), out=sums.maxima[layer])
 
@@ -166,7 +171,7 @@ def add_alpha(model, tokens: list[int], sums: Sums) -> None:
         a = model.project(layer, hidden, rotary)
         q = a.q[:, -_ALPHA_QUERIES:].cpu().numpy()
         q = q.reshape(model.kv_heads, -1, *q.shape[1:])
-        clip, _ = sensitivity.best_clip(sums.lowest[layer, 0])
+        clip = sums.clip(layer, 0)
         sums.alpha[layer] += sensitivity.alpha_errors(q, a.k.cpu().numpy(), a.v.cpu().numpy(),
                                                       sums.maxima[layer], clip)
 
@@ -181,7 +186,7 @@ def add_divergence(model, tokens: list[int], sums: Sums) -> None:
         a = model.project(layer, hidden, rotary)
         for index, (part, name) in enumerate((("key", "k"), ("value", "v"))):
             x = getattr(a, name)
-            clip, _ = sensitivity.best_clip(sums.lowest[layer, index])
+            clip = sums.clip(layer, index)
             for level, bits in enumerate(quantize.LEVELS):
                 seen = x.cpu().numpy().copy()
                 pages = quantize.quantized(quantize.split_pages(seen), _AXES[part], bits, clip)
@@ -224,8 +229,9 @@ def layer_document(sums: Sums, layer: int) -> dict:
     """What the file says of one layer."""
     result, count = {}, max(1, int(sums.done[0]))
     for index, part in enumerate(calibration_file.PARTS):
-        clip, lowest = sensitivity.best_clip(sums.lowest[layer, index])
-        result[part] = {"clip": clip, "sensitivity": _rounded([*sums.upper[layer, index] / count, lowest / count])}
+        lowest = sums.lowest[layer, index, sensitivity.best_clip(sums.squares[layer, index])]
+        result[part] = {"clip": sums.clip(layer, index),
+                        "sensitivity": _rounded(np.array([*sums.upper[layer, index], lowest]) / count)}
         if sums.done[2]:
             result[part]["kl"] = _rounded(sums.kl[layer, index] / sums.done[2])
     errors = sums.alpha[layer] / max(1, int(sums.done[1]))
