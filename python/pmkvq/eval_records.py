@@ -78,7 +78,8 @@ def summarize_programs(found: list[list[int]], answers: list[list[int]]) -> dict
         exact += bool(hits.all())
         first_wrong.append(None if hits.all() else int(np.argmin(hits)))
         quarter = np.arange(len(hits)) * _QUARTERS // len(hits)
-        quarters += np.stack([np.bincount(quarter, hits, _QUARTERS), np.bincount(quarter, None, _QUARTERS)], 1).astype(int)
+        counts = [np.bincount(quarter, hits, _QUARTERS), np.bincount(quarter, None, _QUARTERS)]
+        quarters += np.stack(counts, 1).astype(int)
     return {"programs": len(answers), "exact": exact, "tokens": total, "right": right,
             "right_by_quarter": [int(a) / int(b) for a, b in quarters if b], "first_wrong": first_wrong}
 
@@ -93,7 +94,8 @@ def summarize_texts(kl: list[np.ndarray], same: list[np.ndarray]) -> dict:
                             "same_top": float(np.concatenate([text[begin:end] for text in same]).mean())})
     return {"kl": float(np.concatenate(kl).mean()), "same_top": float(np.concatenate(same).mean()),
             "positions": sum(map(len, kl)),
-            "texts": [{"kl": float(a.mean()), "same_top": float(b.mean()), "positions": len(a)} for a, b in zip(kl, same)],
+            "texts": [{"kl": float(a.mean()), "same_top": float(b.mean()), "positions": len(a)}
+                      for a, b in zip(kl, same)],
             "by_position": buckets}
 
 
@@ -104,7 +106,8 @@ def print_table(records: list[dict]) -> None:
     if programs:
         header += ["tokens right", "programs exact"]
     else:
-        header += ["mean KL", "same top", *(f"KL {b['from']}-{b['to']}" for b in records[0]["divergence"]["by_position"])]
+        buckets = records[0]["divergence"]["by_position"]
+        header += ["mean KL", "same top", *(f"KL {b['from']}-{b['to']}" for b in buckets)]
     rows = [header, *(_row(record, programs) for record in records)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     for row in rows:
@@ -120,4 +123,5 @@ def _row(record: dict, programs: bool) -> list[str]:
         found = record["accuracy"]
         return [*row, f"{100 * found['right'] / found['tokens']:.2f} %", f"{found['exact']} of {found['programs']}"]
     found = record["divergence"]
-    return [*row, f"{found['kl']:.5f}", f"{100 * found['same_top']:.2f} %", *(f"{b['kl']:.5f}" for b in found["by_position"])]
+    return [*row, f"{found['kl']:.5f}", f"{100 * found['same_top']:.2f} %",
+            *(f"{b['kl']:.5f}" for b in found["by_position"])]

@@ -187,7 +187,7 @@ def built(monkeypatch, tmp_path):
 class TestProduct:
     def test_programs_end_to_end_and_not_twice(self, reasoner, tmp_path, capfd):
         output = tmp_path / "r.jsonl"
-        arguments = (reasoner, f"--data={PROGRAMS}", "--limit=3", "--batch=2", "--methods=bf16,pmkvq:2.25bits",
+        arguments = (reasoner, f"--data={PROGRAMS}", "--limit=3", "--batch=2", "--threads=1", "--methods=bf16,pmkvq:2.25bits",
                      f"--output={output}")
         code, out, err = call(capfd, *arguments)
         assert code == 0, err
@@ -212,7 +212,8 @@ class TestProduct:
         text = tmp_path / "t.jsonl"
         text.write_text(json.dumps({"tokens": program["prompt"] + program["answer"] + program["prompt"]}) + "\n")
         work = tmp_path / "work"
-        code, out, err = call(capfd, reasoner, f"--data={text}", "--methods=bf16,pmkvq:2,pmkvq:4", f"--work={work}")
+        code, out, err = call(capfd, reasoner, f"--data={text}", "--methods=bf16,pmkvq:2,pmkvq:4", "--threads=1",
+                              f"--work={work}")
         assert code == 0, err
         rows = {row.split()[0]: row.split() for row in out.splitlines()[1:]}
         bf16, two, four = (float(rows[name][5]) for name in ("bf16", "pmkvq:2", "pmkvq:4"))

@@ -91,7 +91,8 @@ def test_the_plan_is_that_of_pmkvq_run(reasoner, tmp_path, name, tight):
     assert len({len(program["prompt"]) for program in chosen}) == 1
     prompts, count = write_prompts(tmp_path / "p.jsonl", [program["prompt"] for program in chosen]), 150
     method, tokens = parse_method(name), len(chosen[0]["prompt"]) + count - 1
-    summary = generate(reasoner, f"--prompts={prompts}", f"--max-tokens={count}", *method.product_options(2)).summary
+    summary = generate(reasoner, f"--prompts={prompts}", f"--max-tokens={count}", "--threads=1",
+                       *method.product_options(2)).summary
     limits = method.limits(REASONER, method.product_slot_bytes(128), tokens).times(2)
     points, _ = over_time(REASONER, limits, 2, tokens)
     assert summary["kv_bytes_peak"] == max(used for _, used in points)
