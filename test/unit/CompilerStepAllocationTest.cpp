@@ -77,7 +77,7 @@ int posix_memalign(void **memory, size_t alignment, size_t size) {
 }
 #endif
 
-using namespace pmkvq;
+using namespace ::pmkvq;
 using mlir::pmkvq::Checkpoint;
 using mlir::pmkvq::HostProgram;
 using mlir::pmkvq::WeightStore;
