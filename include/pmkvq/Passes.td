@@ -29,7 +29,7 @@ def SetSchedule : Pass<"pmkvq-set-schedule", "::mlir::ModuleOp"> {
   }];
   let options = [
     Option<"schedule", "schedule", "std::string", "\"page\"",
-           "When pages are lowered: page, layer, none, or an added name">,
+           "When pages are lowered: page, keys_last, layer, none, or an added name">,
     Option<"keyFloor", "key-floor", "int64_t", "2",
            "Lowest level of keys, bits">,
     Option<"valueFloor", "value-floor", "int64_t", "2",

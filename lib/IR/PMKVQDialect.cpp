@@ -23,6 +23,7 @@ void PMKVQDialect::initialize() {
   addSchedule({"none", rt::kScheduleNone, /*lowers=*/false});
   addSchedule({"page", rt::kSchedulePage});
   addSchedule({"layer", rt::kScheduleLayer});
+  addSchedule({"keys_last", rt::kScheduleKeysLast});
 }
 
 void PMKVQDialect::addFormat(std::unique_ptr<FormatModel> format) {

@@ -6,7 +6,7 @@ pmkvq has. Neighbours: baselines.py (formats), torch_cache.py (what is at a
 level), evaluate.py.
 
 Levels are arrays [pages, layers, heads] of whole page-heads; a part (keys or
-values) at level b is at max(b, its floor).
+values) at level b is at max(b, its floor), but for APART: keys at 4, values at 2.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import numpy as np
 
 PAGE_TOKENS = 128
 LADDER = (16, 8, 4, 2)
+# What keys_last has between 4 and 2 bits.
+APART = 3
 # Abi.h: what a page-head has in the page table.
 _ENTRY_BYTES = 72
 
@@ -60,7 +62,7 @@ class Geometry:
 class Limits:
     """What a schedule has to keep to.
 
-    schedule: "none" (every page is written at its floor), "page" or "layer".
+    schedule: "none" (every page is written at its floor), "page", "keys_last" or "layer".
     floor: lowest bits of keys and of values.
     slot_bytes: parameters of a page-head, the same at every level.
     budget: bytes of all sequences together; None without one.
@@ -74,6 +76,11 @@ class Limits:
     def times(self, sequences: int) -> Limits:
         """Of so many sequences that share so many budgets."""
         return replace(self, budget=self.budget * sequences if self.budget else None)
+
+
+def part_levels(levels, part: int, floor: tuple[int, int]):
+    """Bits of keys (part 0) or values (1) of page-heads at these levels."""
+    return np.maximum(np.where(levels == APART, (4, 2)[part], levels), floor[part])
 
 
 class Plan:
@@ -107,9 +114,8 @@ class Plan:
 
     def _page_bytes(self, level: int) -> int:
         """Parameters and codes of a page-head."""
-        key, value = self._limits.floor
-        return (self._limits.slot_bytes + self._geometry.part_bytes(max(level, key))
-                + self._geometry.part_bytes(max(level, value)))
+        return self._limits.slot_bytes + sum(
+            self._geometry.part_bytes(int(part_levels(level, part, self._limits.floor))) for part in (0, 1))
 
     def _sum(self, levels: np.ndarray) -> int:
         found, counts = np.unique(levels, return_counts=True)
@@ -134,7 +140,7 @@ class Plan:
         self.levels = np.concatenate([self.levels, new])
         if self._limits.budget is None:
             return
-        if self._limits.schedule == "page":
+        if self._limits.schedule in ("page", "keys_last"):
             self._lower_pages()
         elif self._limits.schedule == "layer":
             self._lower_layers()
@@ -143,12 +149,15 @@ class Plan:
         """Highest level first, then the oldest page, then sequence, layer, head."""
         lowest = min(self._limits.floor)
         flat = self.levels.reshape(-1)
-        for level in LADDER:
+        steps = (16, 8, 4, APART, 2) if self._limits.schedule == "keys_last" else LADDER
+        for level, below in zip(steps, steps[1:]):
             excess = self.bytes - self._limits.budget
             if excess <= 0 or level <= lowest:
                 return
-            saved = self._page_bytes(level) - self._page_bytes(level // 2)
-            flat[np.flatnonzero(flat == level)[:-(-excess // saved)]] = level // 2
+            saved = self._page_bytes(level) - self._page_bytes(below)
+            falling = np.flatnonzero(flat == level)
+            # A step of a part that is at its floor saves nothing, and hides nothing.
+            flat[falling[:-(-excess // saved)] if saved else falling] = below
 
     def _lower_layers(self) -> None:
         """All pages of a layer fall together while the layer exceeds its equal share."""

@@ -18,7 +18,7 @@ EXACT = ("bf16", "torch")
 BASELINES = ("paper", "kivi", "turboquant", "rtn")
 NAMES = (*EXACT, "pmkvq", *BASELINES)
 
-_SCHEDULES = ("page", "layer")
+_SCHEDULES = ("page", "keys_last", "layer")
 _UNITS = {"b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _AMOUNTS = "a width in bits (2, or k4v2), a budget a sequence (3500KiB), or a budget in bits an element (2.375bits)"
 
@@ -33,7 +33,7 @@ class Method:
 
     text: as it was asked for. widths: of keys and values, fixed. budget: bytes a
     sequence. bits: a budget in bits an element of pages. At most one of the three is given.
-    schedule: "none", "page" or "layer". floor: lowest bits under a budget. exact_prompt: a prompt
+    schedule: "none", "page", "keys_last" or "layer". floor: lowest bits under a budget. exact_prompt: a prompt
     is read in bf16 until its end.
     """
 
@@ -150,7 +150,7 @@ def _options(text: str, name: str, words: list[str]) -> tuple[dict, str | None, 
         else:
             own = {"pmkvq": ", key=FORMAT, value=FORMAT", "kivi": ", prompt, group=N, sink=N",
                    "turboquant": ", prompt, norm"}.get(name, ", prompt")
-            raise MethodError(f"{text!r}: expected an option of {name} (page, layer, floor=N{own}), got {word!r}")
+            raise MethodError(f"{text!r}: expected an option of {name} (page, keys_last, layer, floor=N{own}), got {word!r}")
     return options, schedule, floor
 
 

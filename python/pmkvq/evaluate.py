@@ -45,7 +45,8 @@ A method is NAME[+OPTION...][:AMOUNT]:
   rtn:4                    round to nearest, per token
 
 With a budget, pages fall by pmkvq's page schedule. Options:
-  +layer  +page            another schedule (with a budget)
+  +layer  +page  +keys_last
+                           another schedule (with a budget)
   +floor=4  +floor=k4v2    lowest bits under a budget
   +key=FORMAT +value=...   pmkvq: formats of pmkvq-run, / for +: pmkvq+key=per_token/plain:2
   +group=128               kivi: elements that share a scale (32)

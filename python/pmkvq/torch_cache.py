@@ -22,7 +22,7 @@ import torch
 import transformers
 
 from pmkvq.baselines import KEY, VALUE, Scheme
-from pmkvq.cache_plan import PAGE_TOKENS, Geometry, Limits, Plan
+from pmkvq.cache_plan import PAGE_TOKENS, Geometry, Limits, Plan, part_levels
 
 _ATTENTION = "pmkvq_paged"
 
@@ -81,8 +81,7 @@ class PagedCache:
         for part in (KEY, VALUE):
             if part == VALUE and self._scheme.slides:
                 continue
-            floor = self._limits.floor[part]
-            old, new = np.maximum(before, floor), np.maximum(after, floor)
+            old, new = (part_levels(levels, part, self._limits.floor) for levels in (before, after))
             old = np.concatenate([old, np.full_like(new[len(old):], 0)])
             for page, _, layer, head in np.argwhere(old != new):
                 begin = self._geometry.sink + PAGE_TOKENS * page

@@ -107,7 +107,7 @@ static Status checkInfo(const ProgramInfo &info) {
                        std::to_string(layer) + ", and of " +
                        std::to_string(info.floor[part]) + " for all");
   if (info.schedule < kScheduleNone ||
-      (info.schedule > kScheduleLayer && info.schedule < kScheduleExternal))
+      (info.schedule > kScheduleKeysLast && info.schedule < kScheduleExternal))
     return damaged("schedule " + std::to_string(info.schedule));
   return Status();
 }

@@ -1,7 +1,7 @@
 //===- Schedule.cpp - Which page is at which level ------------------------===//
 //
-// The policies `none`, `page` and `layer`.  Neighbours: Schedule.h defines
-// them.
+// The policies `none`, `page`, `keys_last` and `layer`.  Neighbours: Schedule.h
+// defines them.
 //
 //===----------------------------------------------------------------------===//
 
@@ -56,10 +56,18 @@ public:
   }
 };
 
+/// `page`, and `keys_last`, which differs in the last step of pages.
 class PageSchedule final : public SchedulePolicy {
 public:
+  explicit PageSchedule(bool keysLast) : keysLast_(keysLast) {}
   Status plan(std::vector<PageState> &pages, size_t existing,
               const ScheduleLimits &limits) const override;
+
+private:
+  void lower(Levels &level, const Levels &floor) const;
+  size_t turnOf(const Levels &level, const Levels &floor) const;
+
+  bool keysLast_;
 };
 
 class LayerSchedule final : public SchedulePolicy {
@@ -91,6 +99,28 @@ static int32_t rank(const Levels &level, const Levels &floor) {
   return highest;
 }
 
+/// Whether the next halving of a part is its last, to the bottom of the ladder.
+static bool isLastStep(const Levels &level, const Levels &floor, Part part) {
+  return level[part] / 2 == kLadder.back() && level[part] > floor[part];
+}
+
+void PageSchedule::lower(Levels &level, const Levels &floor) const {
+  if (keysLast_ && isLastStep(level, floor, kKey) &&
+      isLastStep(level, floor, kValue))
+    level[kValue] /= 2;
+  else
+    lowerOnce(level, floor);
+}
+
+/// When a page's turn comes: the first are those of the highest rank.  What no
+/// page ranks at, the bottom of the ladder, is the turn of keys' last steps.
+size_t PageSchedule::turnOf(const Levels &level, const Levels &floor) const {
+  if (keysLast_ && isLastStep(level, floor, kKey) &&
+      level[kValue] <= floor[kValue])
+    return kLadder.size() - 1;
+  return static_cast<size_t>(ladderIndex(rank(level, floor)));
+}
+
 Status PageSchedule::plan(std::vector<PageState> &pages, size_t existing,
                           const ScheduleLimits &limits) const {
   Status fits = checkFits(pages, existing, limits, /*mayLower=*/true);
@@ -118,7 +148,7 @@ Status PageSchedule::plan(std::vector<PageState> &pages, size_t existing,
     bytes += pageBlockBytes(pages[i].level, limits.blockBytes);
     Levels floor = limits.floorOf(pages[i].layer);
     if (!isAtFloor(pages[i].level, floor))
-      buckets[ladderIndex(rank(pages[i].level, floor))].push_back(&pages[i]);
+      buckets[turnOf(pages[i].level, floor)].push_back(&pages[i]);
   }
 
   auto later = [](const PageState *a, const PageState *b) {
@@ -134,11 +164,11 @@ Status PageSchedule::plan(std::vector<PageState> &pages, size_t existing,
       Levels &level = bucket.back()->level;
       Levels floor = limits.floorOf(bucket.back()->layer);
       bytes -= pageBlockBytes(level, limits.blockBytes);
-      lowerOnce(level, floor);
+      lower(level, floor);
       bytes += pageBlockBytes(level, limits.blockBytes);
-      // Its rank has fallen, so it never returns to this bucket.
+      // Its turn comes later, so it never returns to this bucket.
       if (!isAtFloor(level, floor))
-        buckets[ladderIndex(rank(level, floor))].push_back(bucket.back());
+        buckets[turnOf(level, floor)].push_back(bucket.back());
       bucket.pop_back();
     }
   }
@@ -246,13 +276,16 @@ pmkvq::rt::makeSchedulePolicy(int32_t kind) {
   if (kind == kScheduleNone)
     policy = new (std::nothrow) NoneSchedule();
   else if (kind == kSchedulePage)
-    policy = new (std::nothrow) PageSchedule();
+    policy = new (std::nothrow) PageSchedule(/*keysLast=*/false);
+  else if (kind == kScheduleKeysLast)
+    policy = new (std::nothrow) PageSchedule(/*keysLast=*/true);
   else if (kind == kScheduleLayer)
     policy = new (std::nothrow) LayerSchedule();
   else
     return Status(StatusCode::Unimplemented,
                   "schedule " + std::to_string(kind) +
-                      " is not built; 0 (none), 1 (page) and 2 (layer) are; "
+                      " is not built; 0 (none), 1 (page), 2 (layer) and 3 "
+                      "(keys_last) are; "
                       "give any other to the session as a policy");
   if (!policy)
     return Status(StatusCode::OutOfMemory, "no memory for a schedule");

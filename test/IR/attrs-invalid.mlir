@@ -64,7 +64,7 @@ func.func private @f() attributes {a = #pmkvq.schedule<none, key_floor = 2, valu
 // -----
 
 // ScheduleAttr C2.
-// expected-error @+1 {{(C2) unknown schedule 'weekly', expected one of: layer, none, page}}
+// expected-error @+1 {{(C2) unknown schedule 'weekly', expected one of: keys_last, layer, none, page}}
 func.func private @f() attributes {a = #pmkvq.schedule<weekly, key_floor = 2, value_floor = 2>}
 
 // -----

@@ -3,7 +3,7 @@
 // RUN: not pmkvq-opt %s --pmkvq-set-schedule=budget=-1 2>&1 | FileCheck %s --check-prefix=BUDGET
 // RUN: not pmkvq-opt %s --pmkvq-set-schedule="key-floor=8 value-floor=8" 2>&1 | FileCheck %s --check-prefix=LEVEL
 
-// KIND: error: (C2) unknown schedule 'weekly', expected one of: layer, none, page
+// KIND: error: (C2) unknown schedule 'weekly', expected one of: keys_last, layer, none, page
 // FLOOR: error: (C1) expected a floor of 16, 8, 4 or 2, got 3
 // BUDGET: error: expected a budget of at least 0 bytes, got -1
 

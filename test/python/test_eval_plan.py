@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from pmkvq.cache_plan import BudgetError, Geometry, Limits, Plan, budget_for_bits, over_time
+from pmkvq.cache_plan import APART, BudgetError, Geometry, Limits, Plan, budget_for_bits, over_time
 from pmkvq.eval_methods import parse_method
 from pmkvq_run import generate, programs, run, write_prompts
 
@@ -28,22 +28,26 @@ def test_bytes_of_a_page_and_of_what_is_fixed():
     assert plan.bits() == (768 * 8 + 128 * 64 * 6) / (2 * 128 * 64)
 
 
-def slow_page_plan(levels, bytes_of, budget, lowest):
-    """The schedule's definition, one halving at a time."""
+STEPS = {"page": {16: 8, 8: 4, 4: 2}, "keys_last": {16: 8, 8: 4, 4: APART, APART: 2}}
+
+
+def slow_page_plan(levels, bytes_of, budget, lowest, below):
+    """The schedule's definition, one step at a time."""
     while sum(map(bytes_of, levels)) > budget:
         highest = max(levels)
         assert highest > lowest
-        levels[levels.index(highest)] //= 2
+        levels[levels.index(highest)] = below[highest]
     return levels
 
 
-@pytest.mark.parametrize("floor", [(2, 2), (4, 2), (2, 8)])
-@pytest.mark.parametrize("bits", [3.5, 6.0, 9.0])
-def test_pages_fall_as_the_definition_says(floor, bits):
+@pytest.mark.parametrize("schedule, floor",
+                         [("page", (2, 2)), ("page", (4, 2)), ("page", (2, 8)), ("keys_last", (2, 2))])
+@pytest.mark.parametrize("bits", [2.5, 3.5, 6.0, 9.0])
+def test_pages_fall_as_the_definition_says(schedule, floor, bits):
     geometry, slot = Geometry(layers=2, kv_heads=2, head_dim=64), 768
     tokens = 129 + 9 * 128
     budget = 2 * budget_for_bits(geometry, tokens, bits)
-    limits = Limits("page", floor, slot, budget)
+    limits = Limits(schedule, floor, slot, budget)
     try:
         plan = Plan(geometry, limits, 2, tokens)
     except BudgetError:
@@ -52,11 +56,12 @@ def test_pages_fall_as_the_definition_says(floor, bits):
     levels, fixed = [], plan.bytes
 
     def bytes_of(level):
-        return slot + 128 * 64 * (max(level, floor[0]) + max(level, floor[1])) // 8
+        key, value = (4, 2) if level == APART else (level, level)
+        return slot + 128 * 64 * (max(key, floor[0]) + max(value, floor[1])) // 8
 
     for _ in range(geometry.pages(tokens)):
         plan.add_page()
-        levels = slow_page_plan(levels + [16] * 8, bytes_of, budget - fixed, min(floor))
+        levels = slow_page_plan(levels + [16] * 8, bytes_of, budget - fixed, min(floor), STEPS[schedule])
         assert plan.levels.reshape(-1).tolist() == levels
         assert plan.bytes == fixed + sum(map(bytes_of, levels)) <= budget
 
@@ -84,7 +89,7 @@ def test_a_budget_below_the_floor_names_the_bytes():
 
 
 @pytest.mark.parametrize("name, tight", [("pmkvq:2.75bits", True), ("pmkvq:k4v2", False), ("pmkvq+layer:3bits", False),
-                                         ("pmkvq+floor=k4v2:1500KiB", True)])
+                                         ("pmkvq+keys_last:2.6bits", True), ("pmkvq+floor=k4v2:1500KiB", True)])
 def test_the_plan_is_that_of_pmkvq_run(reasoner, tmp_path, name, tight):
     """Peak bytes and levels at the end, of a run of two equally long programs."""
     chosen = programs(64)[:2]

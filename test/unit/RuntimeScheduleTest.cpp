@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <chrono>
 #include <random>
+#include <tuple>
 
 using namespace pmkvq::rt;
 using namespace pmkvq::rt::test;
@@ -113,6 +114,88 @@ TEST(PageSchedule, EqualsItsDefinition) {
     fitting += fits;
   }
   EXPECT_GT(fitting, 500);
+}
+
+/// The definition of keys_last: a step is one of one page, the first of them
+/// by turn, then by age, is taken until all fit.
+static bool planKeysLastSlowly(std::vector<PageState> &pages, size_t existing,
+                               const ScheduleLimits &limits) {
+  for (size_t i = existing; i < pages.size(); ++i)
+    pages[i].level = {16, 16};
+  auto mayFall = [&](const PageState &page, Part part) {
+    return page.level[part] > limits.floor[part];
+  };
+  // 0 for pages above 4 bits at 16, 1 at 8; 2 at 4; 3 for keys' last step.
+  auto turn = [&](const PageState &page) {
+    int32_t highest = 0;
+    for (Part part : {kKey, kValue})
+      if (mayFall(page, part))
+        highest = std::max<int32_t>(highest, page.level[part]);
+    if (highest == 0)
+      return 4;
+    bool keysAlone = !mayFall(page, kValue);
+    return highest == 16                        ? 0
+           : highest == 8                       ? 1
+           : keysAlone && page.level[kKey] == 4 ? 3
+                                                : 2;
+  };
+  while (totalBytes(pages, limits.blockBytes) > limits.bytesAvailable) {
+    PageState *first = nullptr;
+    auto key = [&](const PageState &page) {
+      return std::make_tuple(turn(page), page.page, page.sequence, page.layer,
+                             page.head);
+    };
+    for (PageState &page : pages)
+      if (turn(page) < 4 && (!first || key(page) < key(*first)))
+        first = &page;
+    if (!first)
+      return false;
+    bool both = first->level[kKey] == 4 && mayFall(*first, kKey) &&
+                first->level[kValue] == 4 && mayFall(*first, kValue);
+    for (Part part : {kKey, kValue})
+      if (mayFall(*first, part) && !(both && part == kKey))
+        first->level[part] /= 2;
+  }
+  return true;
+}
+
+TEST(KeysLastSchedule, EqualsItsDefinition) {
+  std::mt19937 random(3);
+  auto policy = makePolicy(kScheduleKeysLast);
+  int fitting = 0, apart = 0;
+  for (int round = 0; round < 2000; ++round) {
+    ScheduleLimits limits{
+        {kLadder[random() % 4], kLadder[random() % 4]}, 512, 0};
+    if (round % 2)
+      limits.floor = {2, 2};
+    size_t existing;
+    std::vector<PageState> pages = randomPages(random, existing, limits);
+    limits.bytesAvailable = random() % (pages.size() * 16 * 512 + 1);
+    std::vector<PageState> expected = pages;
+    bool fits = planKeysLastSlowly(expected, existing, limits);
+    std::vector<PageState> before = pages;
+    Status status = policy->plan(pages, existing, limits);
+    ASSERT_EQ(status.ok(), fits) << status.message();
+    ASSERT_TRUE(sameLevels(pages, fits ? expected : before)) << round;
+    fitting += fits;
+    for (const PageState &page : pages)
+      apart += page.level[kKey] == 4 && page.level[kValue] == 2;
+  }
+  EXPECT_GT(fitting, 300);
+  EXPECT_GT(apart, 100);
+}
+
+TEST(KeysLastSchedule, ValuesOfAllPagesFallBeforeKeysOfAny) {
+  // Three pages at 4 bits take 12 blocks.
+  std::vector<PageState> pages = {
+      {0, 0, 0, 0, {4, 4}}, {0, 0, 0, 1, {4, 4}}, {0, 0, 0, 2, {4, 4}}};
+  auto policy = makePolicy(kScheduleKeysLast);
+  ASSERT_TRUE(policy->plan(pages, 3, {{2, 2}, 1, 9}).ok());
+  for (const PageState &page : pages)
+    EXPECT_EQ(page.level, (std::array<uint8_t, kParts>{4, 2}));
+  ASSERT_TRUE(policy->plan(pages, 3, {{2, 2}, 1, 8}).ok());
+  EXPECT_EQ(pages[0].level, (std::array<uint8_t, kParts>{2, 2}));
+  EXPECT_EQ(pages[1].level, (std::array<uint8_t, kParts>{4, 2}));
 }
 
 TEST(PageSchedule, ManyPagesTakeLittleTime) {
@@ -221,7 +304,8 @@ static void expectFloors(const std::vector<PageState> &pages) {
 }
 
 TEST(SchedulePolicy, LayersKeepFloorsOfTheirOwn) {
-  for (ScheduleKind kind : {kScheduleNone, kSchedulePage, kScheduleLayer}) {
+  for (ScheduleKind kind :
+       {kScheduleNone, kSchedulePage, kScheduleLayer, kScheduleKeysLast}) {
     auto policy = makePolicy(kind);
     std::vector<PageState> pages = twoNewPages();
     // 4 + 1 and 1 + 2 blocks.

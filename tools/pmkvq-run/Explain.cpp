@@ -75,6 +75,11 @@ static void printRun(raw_ostream &os, const CachePlan &plan) {
          : info.schedule == rt::kSchedulePage
              ? ": pages fall when the next one needs their room, the highest "
                "level first, then the oldest page"
+         : info.schedule == rt::kScheduleKeysLast
+             ? ": pages fall when the next one needs their room, the highest "
+               "level first, then the oldest page; values fall to 2 bits "
+               "before "
+               "keys do"
              : "")
      << "\n";
 }

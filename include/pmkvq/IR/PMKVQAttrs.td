@@ -90,8 +90,10 @@ def PMKVQ_ScheduleAttr : PMKVQ_Attr<"Schedule", "schedule"> {
   let description = [{
     `none` writes every page at its floor; `page` lowers as few pages as the
     next flush needs, highest level first, then oldest; `layer` lowers all pages
-    of a layer together when its share of the budget is exceeded (the paper's; shares are equal, or in proportion to the
-    layers' blocks at their floors).
+    of a layer together when its share of the budget is exceeded (the paper's;
+    shares are equal, or in proportion to the layers' blocks at their floors);
+    `keys_last` is `page`, but for pages at 4 bits: values of all fall to 2
+    before keys of any do.
     Others may be added (docs/new-schedule.md).
 
     (C1) Floors are 16, 8, 4 or 2.

@@ -188,6 +188,7 @@ enum ScheduleKind : int32_t {
   kScheduleNone = 0,
   kSchedulePage = 1,
   kScheduleLayer = 2,
+  kScheduleKeysLast = 3,
   /// From here on: policies that the runtime does not bring; a session of such
   /// a program is given its policy in SessionOptions.
   kScheduleExternal = 1000,

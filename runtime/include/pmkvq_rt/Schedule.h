@@ -93,6 +93,9 @@ public:
 ///       its floor.  Order: highest level first (of the higher part that is
 ///       above its floor), then smallest page index, then sequence, layer,
 ///       head.
+/// keys_last: the same, but a page at (4, 4) whose parts may both fall to 2
+///       loses the bits of its values first; its keys wait until no page is
+///       left at (4, 4).  Keys at 2 bits cost more than values do.
 /// layer: every layer has an equal share of the budget, and its pages one
 ///       level.  Where layers differ in floors, what is left for pages is
 ///       shared in proportion to their blocks at these.  New pages come in at
