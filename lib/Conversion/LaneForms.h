@@ -1,7 +1,8 @@
 //===- LaneForms.h - Values of the tile form, as a lane has them *- C++ -*-===//
 //
 // What stands for rows, parameters and weights while a unit is lowered.
-// Neighbours: UnitLowering.cpp (who keeps them).  Private to lib/Conversion.
+// Neighbours: LaneForms.cpp, UnitLowering.cpp (who keeps them).  Private to
+// lib/Conversion.
 //
 //===----------------------------------------------------------------------===//
 
@@ -15,6 +16,12 @@ namespace mlir::pmkvq {
 /// Elements as product * factor + bias; null factors are 1, null biases 0.
 struct Affine {
   LaneBuilder::Values products, factors, bias;
+
+  /// Each element times a factor of its own.
+  void multiply(LaneBuilder &b, function_ref<Value(size_t)> factor);
+  void addBias(LaneBuilder &b, function_ref<Value(size_t)> more);
+  /// Factors and biases times `by`, each distinct one once; none is null then.
+  void scaleFactors(LaneBuilder &b, Value by);
 };
 
 /// The lane form of a value of the tile form.

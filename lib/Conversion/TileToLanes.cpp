@@ -94,7 +94,8 @@ private:
   // The kernel
   //===--------------------------------------------------------------------===//
 
-  LogicalResult match() {
+  /// Errors: what the kernel lacks.
+  LogicalResult findParts() {
     kernel.walk([&](Operation *op) {
       if (auto part = dyn_cast<ForSegmentOp>(op))
         parts.segments = part;
@@ -113,6 +114,12 @@ private:
       else if (auto part = dyn_cast<ScaleOp>(op))
         parts.scale = part;
     }
+    return success();
+  }
+
+  LogicalResult match() {
+    if (failed(findParts()))
+      return failure();
     DenseFPElementsAttr factor;
     Value loaded = parts.load ? parts.load.getResult() : Value();
     if (parts.rotate && parts.rotate.getSource() == loaded)
@@ -352,6 +359,19 @@ private:
     return success();
   }
 
+  /// What units share, once queries are staged.
+  SegmentLanes loadLanes() {
+    SegmentLanes lanes = {
+        shared, keysPerToken, parts.scale.getResult(), base, lane, {}, scale};
+    Value factors = b.at(base, shared.factors());
+    Value mine =
+        b.at(factors, b.mul(b.andBits(lane, 3), shared.laneStride() * 4));
+    for (int64_t i = 0; i < shared.queriesPerLane(); ++i)
+      lanes.factors.push_back(
+          b.load(b.getF32Type(), b.at(mine, SharedLayout::toQuery(i) * 4), 4));
+    return lanes;
+  }
+
   LogicalResult lowerSegment(scf::ForOp loop) {
     ValueRange carried = loop.getRegionIterArgs();
     Value before = carried[0], info = carried[1];
@@ -370,15 +390,7 @@ private:
     if (queriesAhead())
       nextQueries = queryStage().load(nextSegment.pair, nextSegment.moreRows);
 
-    SegmentLanes lanes = {
-        shared, keysPerToken, parts.scale.getResult(), base, lane, {}, scale};
-    Value factors = b.at(base, shared.factors());
-    Value mine =
-        b.at(factors, b.mul(b.andBits(lane, 3), shared.laneStride() * 4));
-    for (int64_t i = 0; i < shared.queriesPerLane(); ++i)
-      lanes.factors.push_back(
-          b.load(b.getF32Type(), b.at(mine, SharedLayout::toQuery(i) * 4), 4));
-
+    SegmentLanes lanes = loadLanes();
     Value end = b.add(before, segment.units);
     if (issuesLate()) {
       Value number = unitsBefore(before);

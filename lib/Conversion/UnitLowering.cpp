@@ -223,25 +223,6 @@ private:
     return op->emitOpError("has no lane form for these operands");
   }
 
-  /// element * factor, for elements kept as product * factor + bias.
-  void multiply(Affine &affine, function_ref<Value(size_t)> factor) {
-    for (size_t i = 0; i < affine.products.size(); ++i) {
-      Value by = factor(i);
-      auto times = [&](Value &value, bool isOne) {
-        value = value ? b.mulF(value, by) : isOne ? by : value;
-      };
-      times(affine.factors[i], /*isOne=*/true);
-      times(affine.bias[i], /*isOne=*/false);
-    }
-  }
-
-  void addBias(Affine &affine, function_ref<Value(size_t)> bias) {
-    for (size_t i = 0; i < affine.products.size(); ++i) {
-      Value &value = affine.bias[i];
-      value = value ? b.addF(value, bias(i)) : bias(i);
-    }
-  }
-
   /// Parameter of element i of a lane's scores: token g or g + 8 of block i
   /// / 2.
   Value tokenParameter(const Lanes &parameters, size_t i) {
@@ -261,10 +242,10 @@ private:
     } else if (rows.form == Lanes::Elements && by.form == Lanes::Constant) {
       Value factor = b.f32(by.constant);
       for (Affine &affine : rows.elements)
-        multiply(affine, [&](size_t) { return factor; });
+        affine.multiply(b, [&](size_t) { return factor; });
     } else if (rows.form == Lanes::Elements && by.form == Lanes::PerToken) {
       for (Affine &affine : rows.elements)
-        multiply(affine, [&](size_t i) { return tokenParameter(by, i); });
+        affine.multiply(b, [&](size_t i) { return tokenParameter(by, i); });
     } else {
       return unsupported(op);
     }
@@ -323,9 +304,9 @@ private:
       return unsupported(op);
     for (auto [affine, scalar] : llvm::zip(rows.elements, left.scalars)) {
       if (right.form == Lanes::Constant && right.constant == 1.0)
-        addBias(affine, [&, scalar = scalar](size_t) { return scalar; });
+        affine.addBias(b, [&, scalar = scalar](size_t) { return scalar; });
       else if (right.form == Lanes::PerToken)
-        addBias(affine, [&, scalar = scalar](size_t i) {
+        affine.addBias(b, [&, scalar = scalar](size_t i) {
           return b.mulF(scalar, tokenParameter(right, i));
         });
       else
@@ -499,8 +480,8 @@ private:
     Values maxima, sums, offsets, outputs, products, factors, biases;
     for (auto [query, state] : llvm::enumerate(states)) {
       Affine &affine = scores.elements[query];
-      scaleFactors(affine, keys.isRaw() ? b.f32(segment.rawFactor)
-                                        : segment.factors[query]);
+      affine.scaleFactors(b, keys.isRaw() ? b.f32(segment.rawFactor)
+                                          : segment.factors[query]);
       maxima.push_back(state.maximum);
       sums.push_back(state.sum);
       offsets.push_back(state.offset);
@@ -527,22 +508,6 @@ private:
     forms[op.getWeights()] = weights;
     newest = op.getNext();
     return success();
-  }
-
-  /// Factors and biases times `by`, each distinct one once.
-  void scaleFactors(Affine &affine, Value by) {
-    llvm::SmallDenseMap<Value, Value> done;
-    Value zero = b.f32(0.0);
-    for (size_t i = 0; i < affine.products.size(); ++i) {
-      auto times = [&](Value value) {
-        Value &result = done[value];
-        if (!result)
-          result = b.mulF(value, by);
-        return result;
-      };
-      affine.factors[i] = affine.factors[i] ? times(affine.factors[i]) : by;
-      affine.bias[i] = affine.bias[i] ? times(affine.bias[i]) : zero;
-    }
   }
 
   LogicalResult lowerAdd(SoftmaxAddOp op) {

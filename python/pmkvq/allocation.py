@@ -2,46 +2,36 @@
 
 The compiler solves the same program exactly (--pmkvq-allocate-bits,
 include/pmkvq/Allocation/Levels.h). Bytes are counted as the runtime counts them
-(runtime/include/pmkvq_rt/Geometry.h). Neighbours: calibration_file.py.
+(cache_plan.py). Neighbours: calibration_file.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from pmkvq.quantize import PAGE, SINK, count_pages
-
-LADDER = (16, 8, 4, 2)
-_PAGE_ENTRY = 72
+from pmkvq import cache_plan
+from pmkvq.cache_plan import LADDER, PAGE_TOKENS
 
 
 class Infeasible(ValueError):
     """The budget does not hold the lowest levels; says how many bytes are missing."""
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """Sizes of the caches; keys per channel, values per token."""
-
-    layers: int
-    kv_heads: int
-    head_dim: int
+class Geometry(cache_plan.Geometry):
+    """Sizes of caches with keys per channel and values per token."""
 
     def block_bytes(self) -> int:
-        return 32 * self.head_dim
+        """Codes of a part at 2 bits: what a pool hands out."""
+        return self.part_bytes(LADDER[-1])
 
     def slot_bytes(self) -> int:
         """Parameters of a page of one kv head: fp16 minimum and range of each channel and token."""
-        return 4 * (self.head_dim + PAGE)
+        return 4 * (self.head_dim + PAGE_TOKENS)
 
     def other_bytes(self, tokens: list[int]) -> int:
         """What does not depend on levels: fixed areas, page tables, parameters."""
-        heads = self.layers * self.kv_heads
-        fixed = 2 * (SINK + PAGE) * self.head_dim * 2 * heads * len(tokens)
-        tables = _PAGE_ENTRY * count_pages(max(tokens)) * heads * len(tokens)
-        return fixed + tables + self.slot_bytes() * heads * sum(map(count_pages, tokens))
+        parameters = self.slot_bytes() * self.page_heads * sum(map(self.pages, tokens))
+        return self.fixed_bytes(max(tokens)) * len(tokens) + parameters
 
     def blocks(self, budget: int, tokens: list[int]) -> int:
         """Blocks that one page of every layer may take, keys and values of one kv head.
@@ -52,7 +42,7 @@ class Geometry:
         Raises:
             Infeasible
         """
-        pages = sum(map(count_pages, tokens))
+        pages = sum(map(self.pages, tokens))
         most = self.layers * 16
         left = budget - self.other_bytes(tokens)
         one = pages * self.kv_heads * self.block_bytes()

@@ -16,7 +16,7 @@ NEW = 60
 RUN = (f"--prompt-tokens={ids(PROGRAM['prompt'])}", f"--max-tokens={NEW}")
 TOKENS = len(PROGRAM["prompt"]) + NEW - 1
 GEOMETRY = allocation.Geometry(layers=6, kv_heads=2, head_dim=128)
-PAGES = allocation.count_pages(TOKENS)
+PAGES = GEOMETRY.pages(TOKENS)
 
 
 def losses():

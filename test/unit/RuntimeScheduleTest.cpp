@@ -95,24 +95,36 @@ static std::vector<PageState> randomPages(std::mt19937 &random,
   return pages;
 }
 
+/// Plans one random cache and new pages by a policy and by its definition,
+/// which says whether they fit; `pages` becomes the plan, `fitting` counts.
+template <typename Definition>
+static void compareOnce(const SchedulePolicy &policy, Definition definition,
+                        std::mt19937 &random, ScheduleLimits limits,
+                        std::vector<PageState> &pages, int &fitting) {
+  size_t existing;
+  pages = randomPages(random, existing, limits);
+  limits.bytesAvailable = random() % (pages.size() * 16 * 512 + 1);
+  std::vector<PageState> expected = pages, before = pages;
+  bool fits = definition(expected, existing, limits);
+  Status status = policy.plan(pages, existing, limits);
+  ASSERT_EQ(status.ok(), fits) << status.message();
+  ASSERT_TRUE(sameLevels(pages, fits ? expected : before));
+  fitting += fits;
+}
+
+static ScheduleLimits randomFloors(std::mt19937 &random) {
+  return {{kLadder[random() % 4], kLadder[random() % 4]}, 512, 0};
+}
+
 TEST(PageSchedule, EqualsItsDefinition) {
   std::mt19937 random(2);
   auto policy = makePolicy(kSchedulePage);
   int fitting = 0;
-  for (int round = 0; round < 3000; ++round) {
-    ScheduleLimits limits{
-        {kLadder[random() % 4], kLadder[random() % 4]}, 512, 0};
-    size_t existing;
-    std::vector<PageState> pages = randomPages(random, existing, limits);
-    limits.bytesAvailable = random() % (pages.size() * 16 * 512 + 1);
-    std::vector<PageState> expected = pages;
-    bool fits = planSlowly(expected, existing, limits);
-    std::vector<PageState> before = pages;
-    Status status = policy->plan(pages, existing, limits);
-    ASSERT_EQ(status.ok(), fits) << status.message();
-    ASSERT_TRUE(sameLevels(pages, fits ? expected : before)) << round;
-    fitting += fits;
-  }
+  std::vector<PageState> pages;
+  for (int round = 0; round < 3000; ++round)
+    ASSERT_NO_FATAL_FAILURE(compareOnce(*policy, planSlowly, random,
+                                        randomFloors(random), pages, fitting))
+        << round;
   EXPECT_GT(fitting, 500);
 }
 
@@ -163,21 +175,14 @@ TEST(KeysLastSchedule, EqualsItsDefinition) {
   std::mt19937 random(3);
   auto policy = makePolicy(kScheduleKeysLast);
   int fitting = 0, apart = 0;
+  std::vector<PageState> pages;
   for (int round = 0; round < 2000; ++round) {
-    ScheduleLimits limits{
-        {kLadder[random() % 4], kLadder[random() % 4]}, 512, 0};
+    ScheduleLimits limits = randomFloors(random);
     if (round % 2)
       limits.floor = {2, 2};
-    size_t existing;
-    std::vector<PageState> pages = randomPages(random, existing, limits);
-    limits.bytesAvailable = random() % (pages.size() * 16 * 512 + 1);
-    std::vector<PageState> expected = pages;
-    bool fits = planKeysLastSlowly(expected, existing, limits);
-    std::vector<PageState> before = pages;
-    Status status = policy->plan(pages, existing, limits);
-    ASSERT_EQ(status.ok(), fits) << status.message();
-    ASSERT_TRUE(sameLevels(pages, fits ? expected : before)) << round;
-    fitting += fits;
+    ASSERT_NO_FATAL_FAILURE(compareOnce(*policy, planKeysLastSlowly, random,
+                                        limits, pages, fitting))
+        << round;
     for (const PageState &page : pages)
       apart += page.level[kKey] == 4 && page.level[kValue] == 2;
   }

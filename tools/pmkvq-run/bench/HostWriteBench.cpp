@@ -55,16 +55,6 @@ struct HostPages {
 using PageParts = std::vector<std::array<reference::PagePart, rt::kParts>>;
 } // namespace
 
-static Result<int32_t> sourceLevel(const Problem &problem) {
-  rt::UnitKind kind = problem.mix.front().first;
-  if (problem.mix.size() == 1 && kind.key == kind.value && kind.key >= 4)
-    return kind.key;
-  return Status(StatusCode::InvalidArgument,
-                "expected levels of 16, 8 or 4, the same for keys and values, "
-                "got " +
-                    problem.shape.levels);
-}
-
 static void placeHostPages(HostPages &pages, std::mt19937_64 &random) {
   std::vector<uint32_t> order(pages.entries.size());
   std::iota(order.begin(), order.end(), 0);
@@ -99,20 +89,16 @@ static void fillHostPages(HostPages &pages, std::mt19937_64 &random) {
 }
 
 static Result<HostPages> makeHostPages(const Problem &problem) {
-  Result<int32_t> level = sourceLevel(problem);
+  Result<int32_t> level = oneLevel(problem, /*lowest=*/4);
   if (!level.ok())
     return level.status();
   HostPages pages;
   pages.problem = problem;
   pages.level = *level;
-  int64_t count = 0;
-  for (const Length &length : problem.lengths)
-    count += length.pages * problem.shape.kvHeads;
-  if (count == 0)
-    return Status(
-        StatusCode::InvalidArgument,
-        "expected a context of at least one page of 128 tokens, got " +
-            problem.shape.context);
+  Result<int64_t> counted = countPages(problem);
+  if (!counted.ok())
+    return counted.status();
+  const int64_t count = *counted;
   pages.slotBytes = HostImage(problem.image(), nullptr, nullptr).slotBytes();
   pages.blocks = count * rt::kParts * rt::blocksAtLevel(*level);
   int64_t bytes = pages.slotOffset() + count * pages.slotBytes;

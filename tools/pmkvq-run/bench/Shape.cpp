@@ -242,6 +242,28 @@ Status bench::checkOrder(const Problem &problem) {
   return {};
 }
 
+Result<int32_t> bench::oneLevel(const Problem &problem, int32_t lowest) {
+  rt::UnitKind kind = problem.mix.front().first;
+  if (problem.mix.size() == 1 && kind.key == kind.value && kind.key >= lowest)
+    return kind.key;
+  return Status(StatusCode::InvalidArgument,
+                "expected levels of 16, 8" +
+                    std::string(lowest == 4 ? " or 4" : ", 4 or 2") +
+                    ", the same for keys and values, got " +
+                    problem.shape.levels);
+}
+
+Result<int64_t> bench::countPages(const Problem &problem) {
+  int64_t count = 0;
+  for (const Length &length : problem.lengths)
+    count += length.pages * problem.shape.kvHeads;
+  if (count > 0)
+    return count;
+  return Status(StatusCode::InvalidArgument,
+                "expected a context of at least one page of 128 tokens, got " +
+                    problem.shape.context);
+}
+
 bool Problem::isRaw() const {
   for (rt::UnitKind kind : kinds())
     if (kind.key != 16 || kind.value != 16)

@@ -112,6 +112,16 @@ rt::Result<Problem> understand(const Shape &shape);
 /// Errors: InvalidArgument with the expected and the actual text.
 rt::Result<rt::UnitKind> parseLevel(const std::string &text);
 
+/// The one level, at least `lowest`, of all keys and values.
+///
+/// Errors: InvalidArgument if there are several.
+rt::Result<int32_t> oneLevel(const Problem &problem, int32_t lowest);
+
+/// Pages of all sequences and kv heads.
+///
+/// Errors: InvalidArgument if there is none.
+rt::Result<int64_t> countPages(const Problem &problem);
+
 /// Errors: InvalidArgument if an older page has more bits than a newer one.  No
 /// schedule of the runtime leaves a cache so (Schedule.h), so figures would be
 /// of what does not occur; kernels take any order, and tests try it.

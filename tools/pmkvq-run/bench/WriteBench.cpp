@@ -64,18 +64,6 @@ struct WriteSet {
 };
 } // namespace
 
-/// The one level of a problem.
-static Result<int32_t> levelOf(const Problem &problem, int32_t lowest) {
-  rt::UnitKind kind = problem.mix.front().first;
-  if (problem.mix.size() == 1 && kind.key == kind.value && kind.key >= lowest)
-    return kind.key;
-  return Status(StatusCode::InvalidArgument,
-                "expected levels of 16, 8" +
-                    std::string(lowest == 4 ? " or 4" : ", 4 or 2") +
-                    ", the same for keys and values, got " +
-                    problem.shape.levels);
-}
-
 /// A finite bf16 value.
 static uint16_t drawRaw(std::mt19937_64 &random) {
   std::normal_distribution<float> normal;
@@ -279,18 +267,14 @@ static Result<double> timeCopy(const cuda::Stream &stream, int64_t bytes,
 Result<Measurement> bench::measureRequantize(const cuda::DeviceRef &device,
                                              const DeviceCompiler &compiler,
                                              const Problem &problem) {
-  Result<int32_t> level = levelOf(problem, /*lowest=*/4);
+  Result<int32_t> level = oneLevel(problem, /*lowest=*/4);
   if (!level.ok())
     return level.status();
   const int32_t from = *level;
-  int64_t count = 0;
-  for (const Length &length : problem.lengths)
-    count += length.pages * problem.shape.kvHeads;
-  if (count == 0)
-    return Status(
-        StatusCode::InvalidArgument,
-        "expected a context of at least one page of 128 tokens, got " +
-            problem.shape.context);
+  Result<int64_t> counted = countPages(problem);
+  if (!counted.ok())
+    return counted.status();
+  const int64_t count = *counted;
   Result<Pages> made = makePages(problem, count, /*areas=*/0, from);
   if (!made.ok())
     return made.status();
@@ -382,7 +366,7 @@ Result<Measurement> bench::measureRequantize(const cuda::DeviceRef &device,
 Result<Measurement> bench::measureAppend(const cuda::DeviceRef &device,
                                          const DeviceCompiler &compiler,
                                          const Problem &problem) {
-  Result<int32_t> level = levelOf(problem, /*lowest=*/2);
+  Result<int32_t> level = oneLevel(problem, /*lowest=*/2);
   if (!level.ok())
     return level.status();
   const int64_t headDim = problem.shape.headDim, rows = problem.shape.batch;
