@@ -19,17 +19,17 @@ def SetSchedule : Pass<"pmkvq-set-schedule", "::mlir::ModuleOp"> {
   let description = [{
     Sets the attributes of every `pmkvq.create` and narrows the ladder of every
     cache type to the levels that can occur under the schedule: from 16 to the
-    lower floor under `page` and `layer`, from the higher floor to the lower under `none`.
+    lower floor under `keys_last`, `page` and `layer`, from the higher floor to the lower under `none`.
     `layer-floors` gives single layers floors of their own: layers, a colon, and
     the floor of both parts or those of keys and values, `0-3:8` or `5:4+2`.
 
     Before: `pmkvq.create layer 0 max_tokens 8192 : !kv`
     After:  `pmkvq.create layer 0 max_tokens 8192
-             schedule <page, key_floor = 4, value_floor = 2> : !kv`
+             schedule <keys_last, key_floor = 4, value_floor = 2> : !kv`
   }];
   let options = [
-    Option<"schedule", "schedule", "std::string", "\"page\"",
-           "When pages are lowered: page, keys_last, layer, none, or an added name">,
+    Option<"schedule", "schedule", "std::string", "\"keys_last\"",
+           "When pages are lowered: keys_last, page, layer, none, or an added name">,
     Option<"keyFloor", "key-floor", "int64_t", "2",
            "Lowest level of keys, bits">,
     Option<"valueFloor", "value-floor", "int64_t", "2",

@@ -86,7 +86,16 @@ int64_t bytesAtFloor(const CacheShape &shape, const Schedule &schedule,
 //===----------------------------------------------------------------------===//
 
 int32_t partLevel(const Schedule &schedule, int32_t level, int32_t part) {
+  if (level == kApart)
+    level = part == rt::kKey ? 4 : 2;
   return std::max(level, schedule.floor[part]);
+}
+
+int32_t levelBelow(const Schedule &schedule, int32_t level) {
+  if (level == kApart)
+    return 2;
+  return schedule.kind == ScheduleKind::KeysLast && level == 4 ? kApart
+                                                               : level / 2;
 }
 
 int32_t lowestLevel(const Schedule &schedule) {
@@ -110,12 +119,13 @@ void PageLevels::addPage(int32_t sequence, int32_t level) {
 
 namespace {
 
-/// Halves page-heads at `from`, oldest page first, then sequence, layer, head,
+/// Lowers page-heads at `from`, oldest page first, then sequence, layer, head,
 /// until `bytes` is within the budget or none is left.
 void lowerFrom(int32_t from, const CacheShape &shape, const Schedule &schedule,
                PageLevels &levels, int64_t &bytes) {
+  int32_t below = levelBelow(schedule, from);
   int64_t saved = pageHeadBytes(shape, schedule, from) -
-                  pageHeadBytes(shape, schedule, from / 2);
+                  pageHeadBytes(shape, schedule, below);
   int64_t lastPage = 0;
   for (int32_t sequence = 0; sequence < levels.sequences(); ++sequence)
     lastPage = std::max(lastPage, levels.pages(sequence));
@@ -130,20 +140,21 @@ void lowerFrom(int32_t from, const CacheShape &shape, const Schedule &schedule,
           int32_t &level = levels.at(sequence, page, layer, head);
           if (level != from)
             continue;
-          level = from / 2;
+          level = below;
           bytes -= saved;
         }
     }
 }
 
-/// Halves page-heads until the whole fits or all are at the lowest level;
+/// Lowers page-heads until the whole fits or all are at the lowest level;
 /// returns the bytes that the whole then takes.
 int64_t lowerPages(const CacheShape &shape, const Schedule &schedule,
                    PageLevels &levels) {
   int64_t bytes = totalBytes(shape, schedule, levels);
-  // "Highest level first" is one scan a level: a halved page-head is below all
-  // that are still to be halved in the same scan.
-  for (int32_t from = rt::kLadder[0]; from > lowestLevel(schedule); from /= 2)
+  // "Highest level first" is one scan a level: a lowered page-head is below all
+  // that are still to be lowered in the same scan.
+  for (int32_t from = rt::kLadder[0]; from > lowestLevel(schedule);
+       from = levelBelow(schedule, from))
     lowerFrom(from, shape, schedule, levels, bytes);
   return bytes;
 }
@@ -180,6 +191,7 @@ int64_t lower(const CacheShape &shape, const Schedule &schedule,
   case ScheduleKind::None:
     return totalBytes(shape, schedule, levels);
   case ScheduleKind::Page:
+  case ScheduleKind::KeysLast:
     return lowerPages(shape, schedule, levels);
   case ScheduleKind::Layer:
     break;

@@ -18,7 +18,7 @@ EXACT = ("bf16", "torch")
 BASELINES = ("paper", "kivi", "turboquant", "rtn")
 NAMES = (*EXACT, "pmkvq", *BASELINES)
 
-_SCHEDULES = ("page", "keys_last", "layer")
+_SCHEDULES = ("keys_last", "page", "layer")
 _UNITS = {"b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _AMOUNTS = "a width in bits (2, or k4v2), a budget a sequence (3500KiB), or a budget in bits an element (2.375bits)"
 
@@ -120,7 +120,7 @@ def parse_method(text: str) -> Method:
         if schedule:
             raise MethodError(f"{text!r}: the {schedule} schedule needs a budget, {amount!r} is a fixed width")
         schedule = "none"
-    return Method(text, name, widths, budget, bits, schedule or ("layer" if name == "paper" else "page"),
+    return Method(text, name, widths, budget, bits, schedule or ("layer" if name == "paper" else "keys_last"),
                   floor or (2, 2), options, exact)
 
 
@@ -150,7 +150,7 @@ def _options(text: str, name: str, words: list[str]) -> tuple[dict, str | None, 
         else:
             own = {"pmkvq": ", key=FORMAT, value=FORMAT", "kivi": ", prompt, group=N, sink=N",
                    "turboquant": ", prompt, norm"}.get(name, ", prompt")
-            raise MethodError(f"{text!r}: expected an option of {name} (page, keys_last, layer, floor=N{own}), got {word!r}")
+            raise MethodError(f"{text!r}: expected an option of {name} (keys_last, page, layer, floor=N{own}), got {word!r}")
     return options, schedule, floor
 
 

@@ -44,8 +44,8 @@ A method is NAME[+OPTION...][:AMOUNT]:
   turboquant:2             fp16 norm, random signs, Hadamard, Lloyd-Max code book
   rtn:4                    round to nearest, per token
 
-With a budget, pages fall by pmkvq's page schedule. Options:
-  +layer  +page  +keys_last
+With a budget, pages fall by pmkvq's default schedule, keys_last. Options:
+  +page  +layer  +keys_last
                            another schedule (with a budget)
   +floor=4  +floor=k4v2    lowest bits under a budget
   +key=FORMAT +value=...   pmkvq: formats of pmkvq-run, / for +: pmkvq+key=per_token/plain:2

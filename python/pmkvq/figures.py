@@ -37,8 +37,8 @@ class Target:
 
 _TARGETS = (
     Target("bf16", None, 0.97, 15),
-    Target("page schedule, 3,500 KiB a sequence", 3500, 0.995, 14),
-    Target("page schedule, 4,400 KiB a sequence", 4400, 0.999, 15),
+    Target("default schedule, 3,500 KiB a sequence", 3500, 0.995, 14),
+    Target("default schedule, 4,400 KiB a sequence", 4400, 0.999, 15),
 )
 
 
@@ -101,7 +101,8 @@ _SCHEDULES = (
     ("the paper's format, layer, 3,500 KiB a sequence",
      ("--key-format=paper", "--value-format=paper", "--schedule=layer", f"--kv-budget={3500 * _PROGRAMS}KiB")),
     ("default formats, layer, 3,500 KiB a sequence", ("--schedule=layer", f"--kv-budget={3500 * _PROGRAMS}KiB")),
-    ("default formats, page, 3,500 KiB a sequence", (f"--kv-budget={3500 * _PROGRAMS}KiB",)),
+    ("default formats, page, 3,500 KiB a sequence", ("--schedule=page", f"--kv-budget={3500 * _PROGRAMS}KiB")),
+    ("default formats, keys_last, 3,500 KiB a sequence", (f"--kv-budget={3500 * _PROGRAMS}KiB",)),
     ("default formats, fixed 4 bits", ("--schedule=none", "--floor=4")),
     ("default formats, fixed 2 bits", ("--schedule=none", "--floor=2")),
 )

@@ -1,12 +1,12 @@
 // What the user decides reaches the planned caches.
-// RUN: pmkvq-opt %s --pmkvq-stage-plan="key=<per_token> value=<per_token,hadamard> key-floor=4 value-floor=4 budget=1048576" | FileCheck %s --check-prefix=PAGE
+// RUN: pmkvq-opt %s --pmkvq-stage-plan="key=<per_token> value=<per_token,hadamard> key-floor=4 value-floor=4 budget=1048576" | FileCheck %s --check-prefix=DEFAULT
 // RUN: pmkvq-opt %s --pmkvq-stage-plan="schedule=none key-floor=8 value-floor=8" | FileCheck %s --check-prefix=NONE
 // RUN: pmkvq-opt %s --pmkvq-stage-plan --pmkvq-stage-tile --pmkvq-stage-fold --pmkvq-stage-vector --pmkvq-stage-buffers --pmkvq-stage-host --pmkvq-stage-llvm | FileCheck %s --check-prefix=LLVM
 
-// PAGE: pmkvq.create {{.*}} schedule <page, key_floor = 4, value_floor = 4> budget 1048576
-// PAGE-SAME: key = <per_token>, value = <per_token, hadamard>, ladder = [16, 8, 4]>
-// PAGE: func @requantize_key_8_4
-// PAGE-NOT: func @{{.*}}_2
+// DEFAULT: pmkvq.create {{.*}} schedule <keys_last, key_floor = 4, value_floor = 4> budget 1048576
+// DEFAULT-SAME: key = <per_token>, value = <per_token, hadamard>, ladder = [16, 8, 4]>
+// DEFAULT: func @requantize_key_8_4
+// DEFAULT-NOT: func @{{.*}}_2
 // NONE: pmkvq.create {{.*}} schedule <none, key_floor = 8, value_floor = 8>
 // NONE-SAME: ladder = [8]>
 // NONE: func @flush_key_8

@@ -24,7 +24,7 @@
 // Plan: formats and schedule; the rotation of values is in the weights.
 // PLAN-DAG: pmkvq.weight @value : {{.*}} rotate [#pmkvq.rotation<dim = 0, block = 64>]
 // PLAN-DAG: pmkvq.weight @output : {{.*}} rotate [#pmkvq.rotation<dim = 1, block = 64>]
-// PLAN: pmkvq.create {{.*}} schedule <page, key_floor = 2, value_floor = 2> : <kv_heads = 2, head_dim = 64, key = <per_channel, hadamard>, value = <per_token, hadamard>>
+// PLAN: pmkvq.create {{.*}} schedule <keys_last, key_floor = 2, value_floor = 2> : <kv_heads = 2, head_dim = 64, key = <per_channel, hadamard>, value = <per_token, hadamard>>
 // PLAN-LABEL: func @step
 // PLAN: pmkvq.append {{.*}} values_rotated
 // PLAN: pmkvq.attend {{.*}} result_rotated

@@ -8,12 +8,12 @@
 // Both floors and the budget are attributes of every create.
 // CHECK-LABEL: func @create
 func.func @create() -> (!kv, !kv) {
-  // DEFAULT: pmkvq.create layer 0 max_tokens 128 schedule <page, key_floor = 2, value_floor = 2> : <kv_heads = 2, head_dim = 64>
-  // FLOORS: pmkvq.create layer 0 max_tokens 128 schedule <page, key_floor = 4, value_floor = 2> budget 268435456 : <kv_heads = 2, head_dim = 64>
-  // EIGHT: pmkvq.create layer 0 max_tokens 128 schedule <page, key_floor = 8, value_floor = 8> : <kv_heads = 2, head_dim = 64, ladder = [16, 8]>
+  // DEFAULT: pmkvq.create layer 0 max_tokens 128 schedule <keys_last, key_floor = 2, value_floor = 2> : <kv_heads = 2, head_dim = 64>
+  // FLOORS: pmkvq.create layer 0 max_tokens 128 schedule <keys_last, key_floor = 4, value_floor = 2> budget 268435456 : <kv_heads = 2, head_dim = 64>
+  // EIGHT: pmkvq.create layer 0 max_tokens 128 schedule <keys_last, key_floor = 8, value_floor = 8> : <kv_heads = 2, head_dim = 64, ladder = [16, 8]>
   // NONE: pmkvq.create layer 0 max_tokens 128 schedule <none, key_floor = 8, value_floor = 4> : <kv_heads = 2, head_dim = 64, ladder = [8, 4]>
   %0 = pmkvq.create layer 0 max_tokens 128 : !kv
-  // FLOORS: pmkvq.create layer 1 max_tokens 128 schedule <page, key_floor = 4, value_floor = 2> budget 268435456
+  // FLOORS: pmkvq.create layer 1 max_tokens 128 schedule <keys_last, key_floor = 4, value_floor = 2> budget 268435456
   %1 = pmkvq.create layer 1 max_tokens 128 : !kv
   return %0, %1 : !kv, !kv
 }

@@ -23,12 +23,12 @@ class TestMethods:
         ("bf16", []),
         ("pmkvq:2", ["--schedule=none", "--key-floor=2", "--value-floor=2"]),
         ("pmkvq:k4v2", ["--schedule=none", "--key-floor=4", "--value-floor=2"]),
-        ("pmkvq:2.375bits", ["--schedule=page", "--kv-bits=2.375"]),
+        ("pmkvq:2.375bits", ["--schedule=keys_last", "--kv-bits=2.375"]),
         ("pmkvq+layer:10KiB", ["--schedule=layer", "--kv-budget=30720"]),
         ("pmkvq+floor=k4v2:1.5MiB",
-         ["--schedule=page", "--key-floor=4", "--value-floor=2", f"--kv-budget={3 * 3 * 2**19}"]),
+         ["--schedule=keys_last", "--key-floor=4", "--value-floor=2", f"--kv-budget={3 * 3 * 2**19}"]),
         ("pmkvq+key=per_token/plain/clip=0.75+value=paper:2bits",
-         ["--key-format=per_token+plain+clip=0.75", "--value-format=paper", "--schedule=page", "--kv-bits=2"]),
+         ["--key-format=per_token+plain+clip=0.75", "--value-format=paper", "--schedule=keys_last", "--kv-bits=2"]),
     ])
     def test_options_of_pmkvq_run_for_three_sequences(self, text, options):
         assert parse_method(text).product_options(3) == options
@@ -36,7 +36,7 @@ class TestMethods:
     def test_a_papers_pages_end_at_its_width(self):
         assert parse_method("paper:2").schedule == "layer"
         assert parse_method("paper+page:3500KiB").schedule == "page"
-        assert parse_method("rtn:3500KiB").schedule == "page"
+        assert parse_method("rtn:3500KiB").schedule == "keys_last"
         assert parse_method("rtn:2").schedule == "none"
 
     def test_kivi_has_its_own_window_only_at_a_fixed_width(self):

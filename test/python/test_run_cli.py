@@ -266,7 +266,7 @@ class TestBudget:
     def test_floors_of_keys_and_values(self, reasoner, options, key, value):
         # --kv-bits lower than that would be refused: this is the floor's own size.
         bits = (key + value) / 2 + 0.25
-        for schedule in ("page", "none"):
+        for schedule in ("keys_last", "page", "none"):
             levels = generate(reasoner, *self.options(), f"--kv-bits={bits}", f"--schedule={schedule}",
                               *options).summary["levels"]
             assert {bits for bits in LEVELS if levels["key"][bits]} == {str(key)}

@@ -123,8 +123,8 @@ TEST(AllocationLevels, FloorsOfLayersCountInBytesAndPlans) {
   // Three blocks more for keys at 8, one for values at 4.
   EXPECT_EQ(*high - *low, int64_t{3} * 2 * 2048 * 4);
 
-  for (int32_t schedule :
-       {rt::kScheduleNone, rt::kSchedulePage, rt::kScheduleLayer}) {
+  for (int32_t schedule : {rt::kScheduleNone, rt::kSchedulePage,
+                           rt::kScheduleKeysLast, rt::kScheduleLayer}) {
     workload.info.queryHeads = 2;
     workload.info.schedule = schedule;
     workload.session.budgetBytes = *high;

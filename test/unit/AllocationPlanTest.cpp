@@ -68,9 +68,10 @@ static Shadow makeShadow(const Workload &workload) {
   shape.maxTokens = workload.session.maxTokens;
   shape.parameterBytes = {info.parameterBytes[0], info.parameterBytes[1]};
   reference::Schedule schedule;
-  schedule.kind = info.schedule == rt::kSchedulePage
-                      ? reference::ScheduleKind::Page
-                      : reference::ScheduleKind::None;
+  schedule.kind =
+      info.schedule == rt::kScheduleKeysLast ? reference::ScheduleKind::KeysLast
+      : info.schedule == rt::kSchedulePage   ? reference::ScheduleKind::Page
+                                             : reference::ScheduleKind::None;
   schedule.floor = {info.floor[0], info.floor[1]};
   schedule.budgetBytes = std::max<int64_t>(0, workload.session.budgetBytes);
   return Shadow(shape, schedule);
@@ -113,7 +114,9 @@ static Workload anyWorkload() {
   info.sinkTokens = anyOf(0, 4);
   info.parameterBytes[rt::kKey] = 16 * anyOf(0, 8);
   info.parameterBytes[rt::kValue] = 16 * anyOf(0, 8);
-  info.schedule = anyOf(0, 3) ? rt::kSchedulePage : rt::kScheduleNone;
+  const rt::ScheduleKind kinds[] = {rt::kScheduleNone, rt::kSchedulePage,
+                                    rt::kScheduleKeysLast};
+  info.schedule = kinds[anyOf(0, 2)];
   info.floor[rt::kKey] = anyLevel();
   info.floor[rt::kValue] = anyLevel();
   rt::SessionOptions &session = workload.session;

@@ -207,6 +207,25 @@ TEST(ReferencePlanner, ReasonerEndsAsTheDesignSays) {
   EXPECT_EQ(pageHeadsAt4Bits(3366), 0);
 }
 
+// Two pages at 4 bits: values of both fall before keys of either.
+TEST(ReferencePlanner, KeysWaitForValuesOfAllPages) {
+  CacheShape shape = singleHead(500);
+  Schedule schedule;
+  schedule.kind = ScheduleKind::KeysLast;
+  PageLevels levels(shape);
+  levels.addPage(0, 4);
+  levels.addPage(0, 4);
+  std::vector<std::vector<int32_t>> expected = {
+      {kApart, 4}, {kApart, kApart}, {2, kApart}, {2, 2}};
+  for (const std::vector<int32_t> &after : expected) {
+    schedule.budgetBytes = totalBytes(shape, schedule, levels) - 1;
+    EXPECT_TRUE(planLevels(shape, schedule, levels).fits());
+    EXPECT_EQ(levelsOf(levels, 0), after);
+  }
+  EXPECT_EQ(partLevel(schedule, kApart, 0), 4);
+  EXPECT_EQ(partLevel(schedule, kApart, 1), 2);
+}
+
 /// The rule word by word: search the page-head to halve, every time anew.
 PlanResult planBySearch(const CacheShape &shape, const Schedule &schedule,
                         PageLevels &levels) {
@@ -230,7 +249,7 @@ PlanResult planBySearch(const CacheShape &shape, const Schedule &schedule,
     int64_t bytes = totalBytes(shape, schedule, work);
     if (!best)
       return {bytes, bytes - schedule.budgetBytes};
-    *best /= 2;
+    *best = levelBelow(schedule, *best);
   }
   levels = work;
   return {totalBytes(shape, schedule, work), 0};
@@ -242,7 +261,7 @@ TEST(ReferencePlanner, EqualsASearchOverRandomGeometries) {
     return low + static_cast<int>(random() % (high - low + 1));
   };
   int refused = 0, mixed = 0;
-  for (int trial = 0; trial < 60; ++trial) {
+  for (int trial = 0; trial < 120; ++trial) {
     CacheShape shape = singleHead(2000);
     shape.layers = pick(1, 3);
     shape.sequences = pick(1, 3);
@@ -251,6 +270,7 @@ TEST(ReferencePlanner, EqualsASearchOverRandomGeometries) {
     shape.sinkTokens = pick(0, 4);
     shape.parameterBytes = {4 * shape.headDim, 4 * 128};
     Schedule schedule;
+    schedule.kind = trial % 2 ? ScheduleKind::Page : ScheduleKind::KeysLast;
     schedule.floor = {2 << pick(0, 2), 2 << pick(0, 2)};
     int64_t pageHeads = shape.layers * shape.kvHeads;
     schedule.budgetBytes =

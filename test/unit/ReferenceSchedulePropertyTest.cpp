@@ -28,13 +28,19 @@ namespace {
 // Bytes, written out
 //===----------------------------------------------------------------------===//
 
+/// Bits of a part of a page-head.
+int32_t bitsOf(const Schedule &schedule, int32_t level, int part) {
+  int32_t bits = level == kApart ? (part == 0 ? 4 : 2) : level;
+  return std::max(bits, schedule.floor[part]);
+}
+
 /// One page-head: codes of 128 tokens, and parameters, of both parts.
 int64_t bytesOfPageHead(const CacheShape &shape, const Schedule &schedule,
                         int32_t level) {
   int64_t bytes = 0;
   for (int part = 0; part < 2; ++part)
     bytes += shape.parameterBytes[part] +
-             128 * shape.headDim * std::max(level, schedule.floor[part]) / 8;
+             128 * shape.headDim * bitsOf(schedule, level, part) / 8;
   return bytes;
 }
 
@@ -80,7 +86,18 @@ int64_t bytesOfAllAtFloor(const CacheShape &shape, const Schedule &schedule,
 // Invariants of one plan
 //===----------------------------------------------------------------------===//
 
-/// One halving: what the policy's order sorts by, earliest first.
+std::vector<int32_t> levelsOf(ScheduleKind kind) {
+  if (kind == ScheduleKind::KeysLast)
+    return {16, 8, 4, kApart, 2};
+  return {16, 8, 4, 2};
+}
+
+bool isByPage(ScheduleKind kind) {
+  return kind == ScheduleKind::Page || kind == ScheduleKind::KeysLast;
+}
+
+/// One step to the next level: what the policy's order sorts by, earliest
+/// first.
 struct Halving {
   int32_t from;
   int64_t page;
@@ -94,15 +111,16 @@ struct Halving {
 };
 
 /// All halvings that lead from `high` to `low`, for every page-head.
-std::vector<Halving> halvings(const PageLevels &high, const PageLevels &low) {
+std::vector<Halving> halvings(ScheduleKind kind, const PageLevels &high,
+                              const PageLevels &low) {
   std::vector<Halving> result;
   for (int32_t s = 0; s < low.sequences(); ++s)
     for (int64_t p = 0; p < low.pages(s); ++p)
       for (int32_t l = 0; l < low.layers(); ++l)
         for (int32_t h = 0; h < low.kvHeads(); ++h)
-          for (int32_t from = high.at(s, p, l, h); from > low.at(s, p, l, h);
-               from /= 2)
-            result.push_back({from, p, s, l, h});
+          for (int32_t from : levelsOf(kind))
+            if (from <= high.at(s, p, l, h) && from > low.at(s, p, l, h))
+              result.push_back({from, p, s, l, h});
   return result;
 }
 
@@ -118,12 +136,13 @@ PageLevels allAt(PageLevels levels, int32_t level) {
 /// Levels are on the ladder, not below the floor, and have not risen.
 void expectOnlyFalls(const Schedule &schedule, const PageLevels &before,
                      const PageLevels &after) {
+  const std::vector<int32_t> ladder = levelsOf(schedule.kind);
   for (int32_t s = 0; s < after.sequences(); ++s)
     for (int64_t p = 0; p < after.pages(s); ++p)
       for (int32_t l = 0; l < after.layers(); ++l)
         for (int32_t h = 0; h < after.kvHeads(); ++h) {
           int32_t level = after.at(s, p, l, h);
-          ASSERT_TRUE(pmkvq::rt::isLevel(level));
+          ASSERT_EQ(std::count(ladder.begin(), ladder.end(), level), 1);
           ASSERT_LE(level, before.at(s, p, l, h));
           ASSERT_GE(level, std::min(schedule.floor[0], schedule.floor[1]));
         }
@@ -133,11 +152,11 @@ void expectOnlyFalls(const Schedule &schedule, const PageLevels &before,
 /// last of them the whole would not fit.
 void expectMinimal(const CacheShape &shape, const Schedule &schedule,
                    const PageLevels &before, const PageLevels &after) {
-  std::vector<Halving> made = halvings(before, after);
+  std::vector<Halving> made = halvings(schedule.kind, before, after);
   if (made.empty())
     return;
   Halving last = *std::max_element(made.begin(), made.end());
-  for (const Halving &left : halvings(after, allAt(after, 2)))
+  for (const Halving &left : halvings(schedule.kind, after, allAt(after, 2)))
     if (left.from > std::min(schedule.floor[0], schedule.floor[1])) {
       ASSERT_LT(last, left) << "out of order";
     }
@@ -188,19 +207,20 @@ void checkPlan(const CacheShape &shape, const Schedule &schedule,
             std::max<int64_t>(0, floorBytes - schedule.budgetBytes));
   if (!plan.fits()) {
     ASSERT_EQ(plan.bytes, floorBytes);
-    ASSERT_TRUE(halvings(before, after).empty()) << "a refusal left a trace";
+    ASSERT_TRUE(halvings(schedule.kind, before, after).empty())
+        << "a refusal left a trace";
     return;
   }
   ASSERT_EQ(plan.bytes, bytesOfAll(shape, schedule, after));
   ASSERT_EQ(plan.bytes, totalBytes(shape, schedule, after));
   ASSERT_LE(plan.bytes, schedule.budgetBytes);
   expectOnlyFalls(schedule, before, after);
-  if (schedule.kind == ScheduleKind::Page)
+  if (isByPage(schedule.kind))
     expectMinimal(shape, schedule, before, after);
   if (schedule.kind == ScheduleKind::Layer)
     expectLayersTogether(shape, schedule, old, after);
   if (schedule.kind == ScheduleKind::None) {
-    ASSERT_TRUE(halvings(before, after).empty());
+    ASSERT_TRUE(halvings(schedule.kind, before, after).empty());
   }
 }
 
@@ -282,6 +302,8 @@ std::string nameOf(const testing::TestParamInfo<ScheduleKind> &info) {
     return "None";
   case ScheduleKind::Page:
     return "Page";
+  case ScheduleKind::KeysLast:
+    return "KeysLast";
   case ScheduleKind::Layer:
     return "Layer";
   }
@@ -290,15 +312,20 @@ std::string nameOf(const testing::TestParamInfo<ScheduleKind> &info) {
 
 INSTANTIATE_TEST_SUITE_P(Kinds, ReferenceScheduleProperty,
                          testing::Values(ScheduleKind::None, ScheduleKind::Page,
+                                         ScheduleKind::KeysLast,
                                          ScheduleKind::Layer),
                          nameOf);
+
+bool isEqual(const PageLevels &a, const PageLevels &b) {
+  const ScheduleKind finest = ScheduleKind::KeysLast;
+  return halvings(finest, a, b).empty() && halvings(finest, b, a).empty();
+}
 
 bool isMixed(const PageLevels &levels) {
   if (levels.pages(0) == 0)
     return false;
   int32_t first = levels.at(0, 0, 0, 0);
-  return !halvings(levels, allAt(levels, first)).empty() ||
-         !halvings(allAt(levels, first), levels).empty();
+  return !isEqual(levels, allAt(levels, first));
 }
 
 /// Adds pages to random sequences, as steps do, until all are at the end or a
@@ -333,7 +360,7 @@ void runPlannerTrial(Random &random, ScheduleKind kind, Met &met) {
     met.refused += !plan.fits();
     if (!plan.fits())
       return;
-    bool lowered = !halvings(before, levels).empty();
+    bool lowered = !isEqual(before, levels);
     ++(lowered ? met.lowered : met.untouched);
     met.mixed += isMixed(levels);
   }
@@ -353,7 +380,7 @@ TEST_P(ReferenceScheduleProperty, HoldsOfEveryPlan) {
   if (GetParam() == ScheduleKind::None)
     return;
   EXPECT_GT(met.lowered, 300);
-  if (GetParam() == ScheduleKind::Page) {
+  if (isByPage(GetParam())) {
     EXPECT_GT(met.mixed, 300);
   } else {
     EXPECT_EQ(met.mixed, 0) << "equal layers have equal levels";
@@ -413,9 +440,8 @@ void expectPartsAtLevels(const Cache &cache, const PageLevels &planned) {
       for (int32_t l = 0; l < shape.layers; ++l)
         for (int32_t h = 0; h < shape.kvHeads; ++h)
           for (int part = 0; part < 2; ++part)
-            ASSERT_EQ(
-                cache.page(l, s, h, p)[part].level,
-                std::max(planned.at(s, p, l, h), cache.schedule().floor[part]));
+            ASSERT_EQ(cache.page(l, s, h, p)[part].level,
+                      bitsOf(cache.schedule(), planned.at(s, p, l, h), part));
   }
 }
 
@@ -509,7 +535,7 @@ TEST_P(ReferenceScheduleProperty, HoldsOfEveryStepOfACache) {
       return;
   }
   EXPECT_GT(met.refused, 2);
-  if (GetParam() == ScheduleKind::Page) {
+  if (isByPage(GetParam())) {
     EXPECT_GT(met.mixed, 10);
   } else {
     EXPECT_EQ(met.mixed, 0);

@@ -42,9 +42,10 @@ protected:
 
   reference::Schedule schedule() const {
     reference::Schedule schedule;
-    const reference::ScheduleKind kinds[] = {reference::ScheduleKind::None,
-                                             reference::ScheduleKind::Page,
-                                             reference::ScheduleKind::Layer};
+    // kScheduleNone and on.
+    const reference::ScheduleKind kinds[] = {
+        reference::ScheduleKind::None, reference::ScheduleKind::Page,
+        reference::ScheduleKind::Layer, reference::ScheduleKind::KeysLast};
     schedule.kind = kinds[state.info.schedule];
     schedule.floor = {state.info.floor[kKey], state.info.floor[kValue]};
     schedule.budgetBytes = session->bytes().budget;
@@ -103,8 +104,8 @@ protected:
 } // namespace
 
 TEST_F(ReferenceTest, LevelsAndBytesAreThoseOfTheReference) {
-  for (int round = 0; round < 150; ++round) {
-    randomGeometry(static_cast<ScheduleKind>(round % 3));
+  for (int round = 0; round < 200; ++round) {
+    randomGeometry(static_cast<ScheduleKind>(round % 4));
     SessionOptions options;
     options.maxSequences = 1 + random() % 3;
     options.maxTokens = 1000;

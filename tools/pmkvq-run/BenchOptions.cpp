@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "OptionValues.h"
+#include "pmkvq/Pipelines/Pipelines.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/SmallVector.h"
 #include <limits>
@@ -162,7 +163,7 @@ static Error readModelBench(const CommandLine &line, Options &options) {
                        "run on a GPU yet",
                        line.device);
   // What a budget lowers pages by; settings with a level have their own.
-  options.schedule = "page";
+  options.schedule = mlir::pmkvq::PlanOptions().schedule;
   options.keyFloor = options.valueFloor = 2;
   for (auto [option, format, shown] :
        {std::tuple(&line.keyFormat, &options.keyFormat,

@@ -37,10 +37,12 @@ CommandLine::CommandLine()
              "A budget that gives pages F bits an element at the full length, "
              "parameters included"),
       schedule(
-          "schedule", "page|keys_last|layer|none",
-          "When pages are lowered: single pages as memory demands (page, "
-          "default), the same with values falling to 2 bits before keys "
-          "do (keys_last), all of a layer at once when its share is exceeded "
+          "schedule", "keys_last|page|layer|none",
+          "When pages are lowered: single pages as memory demands, values to 2 "
+          "bits before keys of any (keys_last, default), the same with keys "
+          "and "
+          "values together (page), all of a layer at once when its share is "
+          "exceeded "
           "(layer), or never (none: each is written at the floor)"),
       floorLevel("floor", "2|4|8|16", "Lowest bits a code (default 2)"),
       keyFloor("key-floor", "2|4|8|16",

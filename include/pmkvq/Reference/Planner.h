@@ -16,6 +16,10 @@
 // 24, fits.  Page 2 comes: 40 blocks, the highest level is 16, so page 1 drops
 // to 8 (32) and page 2 to 8 (24).
 //
+// The keys-last schedule is the page schedule with one level more between 4 and
+// 2, `kApart`: keys at 4, values at 2.  So values of all pages fall to 2 before
+// keys of any.
+//
 // Under the layer schedule, the paper's, all page-heads of a layer have one
 // level, and every layer has an equal share of the budget.  A new page comes in
 // at level 16 and first joins the level of its layer's older pages (so it stays
@@ -75,9 +79,14 @@ enum class ScheduleKind {
   None,
   /// Pages start at level 16 and fall as the budget demands.
   Page,
+  /// The same, but keys wait at 4 until values of all pages are at 2.
+  KeysLast,
   /// All pages of a layer fall together when the layer exceeds its share.
   Layer,
 };
+
+/// What KeysLast has between 4 and 2: keys at 4, values at 2.
+inline constexpr int32_t kApart = 3;
 
 struct Schedule {
   ScheduleKind kind = ScheduleKind::Page;
@@ -89,6 +98,9 @@ struct Schedule {
 
 /// Level of a part of a page-head at `level`.
 int32_t partLevel(const Schedule &schedule, int32_t level, int32_t part);
+
+/// The next lower level.
+int32_t levelBelow(const Schedule &schedule, int32_t level);
 
 /// The level at which page-heads end at the latest: the lower of both floors.
 int32_t lowestLevel(const Schedule &schedule);
