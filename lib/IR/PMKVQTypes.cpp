@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "mlir/IR/DialectImplementation.h"
+#include "pmkvq/IR/HeadDims.h"
 #include "pmkvq/IR/PMKVQ.h"
 #include "pmkvq_rt/Geometry.h"
 #include "llvm/ADT/TypeSwitch.h"
@@ -26,10 +27,6 @@ void PMKVQDialect::registerTypes() {
 
 /// Most sink tokens of a cache.
 static constexpr int64_t kMaxSink = 16;
-
-static bool isHeadDim(int64_t headDim) {
-  return llvm::is_contained({64, 96, 128, 256}, headDim);
-}
 
 /// Groups of a part of `tokens` tokens.
 static int64_t countGroups(FormatAttr format, int64_t tokens, int64_t headDim) {
@@ -172,8 +169,8 @@ LogicalResult CacheType::verify(function_ref<InFlightDiagnostic()> emitError,
     return emitError() << "(C1) expected 1 to " << maxKvHeads
                        << " kv_heads, got " << kvHeads;
   if (!isHeadDim(headDim))
-    return emitError() << "(C2) expected a head_dim of 64, 96, 128 or 256, got "
-                       << headDim;
+    return emitError() << "(C2) expected a head_dim of " << kHeadDimsText
+                       << ", got " << headDim;
   if (failed(verifyLadder(emitError, ladder)))
     return failure();
   if (sink < 0 || sink > kMaxSink)
@@ -227,8 +224,8 @@ LogicalResult TileType::verify(function_ref<InFlightDiagnostic()> emitError,
     return emitError() << "(C2) expected 1 to " << maxTokens << " tokens, got "
                        << tokens;
   if (!isHeadDim(headDim))
-    return emitError() << "(C3) expected a head_dim of 64, 96, 128 or 256, got "
-                       << headDim;
+    return emitError() << "(C3) expected a head_dim of " << kHeadDimsText
+                       << ", got " << headDim;
   if (!format && level != 16)
     return emitError() << "(C4) expected a format below level 16";
   return verifyGroup(emitError, "(C5)", format, headDim);

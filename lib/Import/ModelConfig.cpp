@@ -7,6 +7,7 @@
 #include "pmkvq/Import/ModelConfig.h"
 #include "Fields.h"
 #include "RopeConfig.h"
+#include "pmkvq/IR/HeadDims.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Path.h"
@@ -194,9 +195,11 @@ static void readHeads(Fields &fields, const Architecture &architecture,
   if (!headDim)
     headDim = std::max<int64_t>(1, config.hiddenSize / config.heads);
   config.headDim = fields.count("head_dim", headDim);
-  if (config.headDim != 64 && config.headDim != 128) {
+  if (!isHeadDim(config.headDim)) {
     json actual = config.headDim;
-    fields.fail("head_dim", "64 or 128 (no other head dim is built)", &actual);
+    fields.fail("head_dim",
+                Twine(kHeadDimsText) + " (no other head dim is built)",
+                &actual);
   }
 }
 

@@ -44,6 +44,8 @@ CASES = {
     "qwen3-tied": ("qwen3", True, DEFAULT, {}),
     "phi3": ("phi3", False, DEFAULT, {}),
     "phi3-tied": ("phi3", True, DEFAULT, {}),
+    "phi3-head-dim-96": ("phi3", False, DEFAULT, {"head_dim": 96}),
+    "qwen3-head-dim-256": ("qwen3", True, DEFAULT, {"head_dim": 256}),
 }
 # Cases whose config.json is put into the form of transformers 4.
 OLD_FORM = {"llama-llama3", "qwen2-tied"}
@@ -68,7 +70,7 @@ def record(name):
     """The case, for cases.json, and its logits."""
     model_type, tied, rope, fields = CASES[name]
     made = transformers.AutoConfig.for_model(
-        model_type, **SIZES, tie_word_embeddings=tied, rope_parameters=rope, **fields)
+        model_type, **{**SIZES, "tie_word_embeddings": tied, "rope_parameters": rope, **fields})
     # bf16 of no model is written: transformers names the class only of one that is.
     made.architectures = [transformers.AutoModelForCausalLM.from_config(made).__class__.__name__]
     with tempfile.TemporaryDirectory() as scratch:

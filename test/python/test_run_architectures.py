@@ -5,7 +5,7 @@ import pytest
 
 import random_models
 from pmkvq.divergence import read_logits
-from pmkvq_run import ids, run
+from pmkvq_run import generate, ids, run
 
 # In units of the spread of the logits. Rounding K and V to bf16 in transformers
 # moves no logit of these models by more than 0.036 (record_random_models.py
@@ -29,6 +29,15 @@ def test_logits_are_those_of_transformers(tmp_path, name):
                  f"--logits={tmp_path / 'logits'}")
     assert result.returncode == 0, result.stderr
     assert distance(read_logits(tmp_path / "logits"), name) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["phi3", "phi3-head-dim-96", "qwen3-head-dim-256"])
+def test_attention_over_pages_at_every_head_dim(tmp_path, name):
+    case = CASES[name]
+    random_models.write(tmp_path, {**case["config"], "max_position_embeddings": 1024}, case["shapes"])
+    prompt = [i * 7 % random_models.VOCAB for i in range(700)]
+    output = generate(tmp_path, f"--prompt-tokens={ids(prompt)}", "--max-tokens=8", "--kv-bits=6", "--check")
+    assert len([count for count in output.summary["levels"]["key"].values() if count]) > 1
 
 
 def test_kinds_of_rope_differ():

@@ -1,0 +1,26 @@
+//===- HeadDims.h - Sizes of head vectors that are built --------*- C++ -*-===//
+//
+// Types and the import of models refuse all others.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_IR_HEADDIMS_H
+#define PMKVQ_IR_HEADDIMS_H
+
+#include "llvm/ADT/STLExtras.h"
+
+#include <cstdint>
+
+namespace mlir::pmkvq {
+
+inline constexpr int64_t kHeadDims[] = {64, 96, 128, 256};
+/// For errors.
+inline constexpr char kHeadDimsText[] = "64, 96, 128 or 256";
+
+inline bool isHeadDim(int64_t headDim) {
+  return llvm::is_contained(kHeadDims, headDim);
+}
+
+} // namespace mlir::pmkvq
+
+#endif // PMKVQ_IR_HEADDIMS_H
