@@ -19,23 +19,11 @@ using mlir::pmkvq::TileType;
 static std::vector<uint32_t> locateCodes(TileType tile) {
   CodeLayout layout(tile);
   int64_t level = tile.getLevel(), headDim = tile.getHeadDim();
-  bool isKey = tile.getPart() == mlir::pmkvq::Part::Key;
   std::vector<uint32_t> bits(rt::kPageTokens * headDim);
   for (int64_t token = 0; token < rt::kPageTokens; ++token)
     for (int64_t dim = 0; dim < headDim; ++dim) {
-      int64_t output = isKey ? token : dim, summed = isKey ? dim : token;
-      int64_t bundle =
-          output / CodeLayout::kBundleOutputs * layout.outputStride +
-          summed / CodeLayout::kQuad * layout.quadStride;
-      int64_t group = output % CodeLayout::kBundleOutputs / CodeLayout::kLanes;
-      int64_t fields = CodeLayout::fields(level);
-      int64_t vector =
-          bundle * CodeLayout::vectorsPerBundle(level) + group / fields;
-      int64_t byte = vector * CodeLayout::kVectorBytes +
-                     output % CodeLayout::kLanes * CodeLayout::kQuad +
-                     CodeLayout::kByteOf[summed % CodeLayout::kQuad];
-      bits[token * headDim + dim] = static_cast<uint32_t>(
-          8 * byte + CodeLayout::bitOf(level, group % fields));
+      auto [byte, bit] = layout.place(static_cast<int32_t>(level), token, dim);
+      bits[token * headDim + dim] = static_cast<uint32_t>(8 * byte + bit);
     }
   return bits;
 }

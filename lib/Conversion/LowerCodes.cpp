@@ -69,11 +69,13 @@ private:
   /// quad `quad`.
   Value vectorAddress(Value output, Value quad) {
     CodeLayout layout(type);
-    Value run = b.divide(output, CodeLayout::kBundleOutputs);
-    Value group =
-        b.divide(b.remainder(output, CodeLayout::kBundleOutputs), kLanes);
-    Value first = b.mul(run, layout.outputStride);
-    Value bundle = b.add(first, b.mul(quad, layout.quadStride));
+    Value run = b.divide(output, layout.runOutputs());
+    Value group = b.divide(b.remainder(output, layout.runOutputs()), kLanes);
+    Value step = b.divide(quad, layout.stepQuads());
+    group = b.add(
+        group, b.mul(b.remainder(quad, layout.stepQuads()), layout.runGroups));
+    Value first = b.mul(run, layout.runStride);
+    Value bundle = b.add(first, b.mul(step, layout.stepStride));
     Value index = b.add(b.mul(bundle, CodeLayout::kBundleGroups), group);
     return b.at(codes, index, CodeLayout::kVectorBytes);
   }

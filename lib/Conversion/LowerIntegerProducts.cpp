@@ -188,10 +188,10 @@ private:
     return std::min<int64_t>(queries, 4);
   }
 
-  /// One run of 32 outputs after the other, `count` rows from `first` on.
+  /// One run of outputs after the other, `count` rows from `first` on.
   void contract(Value first, int64_t count) {
     Value in = b.at(rows, b.mul(first, rowStride), kElementBytes);
-    b.forEach(layout.outputs, [&](Value run) {
+    b.forEach(layout.runs, [&](Value run) {
       for (int64_t group = 0; group < CodeLayout::kBundleGroups;
            group += kFields) {
         SmallVector<Value> sums = sumRun(in, run, group, count);
@@ -205,24 +205,24 @@ private:
     SmallVector<Value> zeros(static_cast<size_t>(kFields * count),
                              b.splatInt(b.i32Vector(), 0));
     Value vector =
-        b.mul(run, layout.outputStride * CodeLayout::vectorsPerBundle(level));
+        b.mul(run, layout.runStride * CodeLayout::vectorsPerBundle(level));
     Value pass = b.add(b.mul(run, kPasses), group / kFields);
-    // A block of keys has whole runs of tokens, a block of values whole quads
-    // of them.
+    // A block of keys has whole runs of tokens, a block of values whole steps
+    // over them.
     if (type.getPart() == Part::Key) {
       Value codes = b.codeVector(tile, vector, type.getHeadDim());
-      return sumQuads(codes, layout.quads, in,
-                      aheadOf(pass, layout.outputs * kPasses), group, count,
+      return sumSteps(codes, layout.steps, in,
+                      aheadOf(pass, layout.runs * kPasses), group, count,
                       zeros);
     }
-    int64_t blocks = rt::blocksAtLevel(level), quads = layout.quads / blocks;
+    int64_t blocks = rt::blocksAtLevel(level), steps = layout.steps / blocks;
     Value offset = b.mul(vector, kVectorBytes);
     auto sumBlock = [&](Value block, ValueRange sums) {
       Value codes = b.offset(b.blockAt(tile, block, type.getHeadDim()), offset);
-      Value row = b.at(in, block, quads * CodeLayout::kQuad * kElementBytes);
+      Value row = b.at(in, block, steps * stepBytes());
       Value part = b.add(b.mul(pass, blocks), block);
-      return sumQuads(codes, quads, row,
-                      aheadOf(part, layout.outputs * kPasses * blocks), group,
+      return sumSteps(codes, steps, row,
+                      aheadOf(part, layout.runs * kPasses * blocks), group,
                       count, sums);
     };
     return b.loop(blocks, 1, zeros, sumBlock);
@@ -241,17 +241,20 @@ private:
                 rt::blockBytes(type.getHeadDim()) / perBlock);
   }
 
-  /// Adds the products of `quads` quads from `codes` and `row` on.
-  SmallVector<Value> sumQuads(Value codes, int64_t quads, Value row, Value next,
+  static constexpr int64_t kQuadBytes = CodeLayout::kQuad * kElementBytes;
+  int64_t stepBytes() const { return layout.stepQuads() * kQuadBytes; }
+
+  /// Adds the products of `steps` bundles from `codes` and `row` on.
+  SmallVector<Value> sumSteps(Value codes, int64_t steps, Value row, Value next,
                               int64_t group, int64_t count, ValueRange init) {
     int64_t bundleBytes = CodeLayout::vectorsPerBundle(level) * kVectorBytes;
-    return b.loop(quads, 1, init, [&](Value quad, ValueRange sums) {
+    return b.loop(steps, 1, init, [&](Value step, ValueRange sums) {
       if (next)
-        b.prefetch(b.at(next, quad, bundleBytes / kPasses));
-      Value bundle = b.at(codes, quad, layout.quadStride * bundleBytes);
-      return addBundle(bundle,
-                       b.at(row, quad, CodeLayout::kQuad * kElementBytes),
-                       group, count, sums);
+        b.prefetch(b.at(next, step, bundleBytes / kPasses));
+      Value bundle = b.at(codes, step, layout.stepStride * bundleBytes);
+      Value quad = b.offset(b.at(row, step, stepBytes()),
+                            layout.quadOf(group) * kQuadBytes);
+      return addBundle(bundle, quad, group, count, sums);
     });
   }
 
@@ -321,7 +324,7 @@ private:
 
   void storeSums(Value first, Value run, int64_t group, int64_t count,
                  ArrayRef<Value> sums) {
-    Value column = b.mul(run, CodeLayout::kBundleOutputs);
+    Value column = b.mul(run, layout.runOutputs());
     for (int64_t q = 0; q < count; ++q) {
       Value query = b.add(first, q);
       Value unit = b.load(b.getF32Type(), b.at(units, query));
@@ -335,9 +338,11 @@ private:
         Value sum =
             arith::SIToFPOp::create(b, b.f32Vector(), sums[field * count + q]);
         Value place = b.add(b.add(b.mul(query, outStride), column),
-                            (group + field) * kLanes);
-        Value scaled = b.fma(sum, factor, bias);
-        b.store(scaled, b.at(result, place), 4);
+                            layout.outputOf(group + field));
+        // What a bundle's first quad gave is in place already.
+        Value before =
+            layout.quadOf(group) ? b.loadLanes(b.at(result, place)) : bias;
+        b.store(b.fma(sum, factor, before), b.at(result, place), 4);
       }
     }
   }

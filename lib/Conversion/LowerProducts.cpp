@@ -22,8 +22,8 @@ namespace {
 class Contraction {
 public:
   Contraction(TileBuilder &b, ContractOp op, ContractOp::Adaptor values)
-      : b(b), type(op.getTile().getType()), rows(values.getRows()),
-        tile(b.unpackTile(values.getTile())),
+      : b(b), type(op.getTile().getType()), layout(type),
+        rows(values.getRows()), tile(b.unpackTile(values.getTile())),
         queries(op.getRows().getType().getQueries()),
         rowStride(TileBuilder::rowStride(type.getReduction())),
         outStride(TileBuilder::rowStride(type.getWidth())),
@@ -74,9 +74,9 @@ private:
     return SmallVector<Value>(count, b.splat(b.f32Vector(), 0.0));
   }
 
-  /// Stores accumulators [group][query] to 32 outputs from `first` on.
-  void storeBundle(Value out, Value first, ArrayRef<Value> sums) {
-    for (int64_t group = 0; group < CodeLayout::kBundleGroups; ++group)
+  /// Stores accumulators [group][query] to a run of outputs from `first` on.
+  void storeRun(Value out, Value first, ArrayRef<Value> sums) {
+    for (int64_t group = 0; group < layout.runGroups; ++group)
       for (int64_t q = 0; q < block; ++q)
         b.store(
             sums[group * block + q],
@@ -89,27 +89,26 @@ private:
   //===--------------------------------------------------------------------===//
 
   void contractCodes(Value in, Value out) {
-    CodeLayout layout(type);
-    b.forEach(layout.outputs, [&](Value run) {
-      auto sums =
-          b.loop(layout.quads, 1, zeros(CodeLayout::kBundleGroups * block),
-                 [&](Value quad, ValueRange sums) {
-                   Value first = b.mul(run, layout.outputStride);
-                   Value bundle = b.add(first, b.mul(quad, layout.quadStride));
-                   return addBundle(in, bundle, quad, sums);
-                 });
-      storeBundle(out, b.mul(run, CodeLayout::kBundleOutputs), sums);
+    b.forEach(layout.runs, [&](Value run) {
+      auto sums = b.loop(layout.steps, 1, zeros(layout.runGroups * block),
+                         [&](Value step, ValueRange sums) {
+                           Value first = b.mul(run, layout.runStride);
+                           Value bundle =
+                               b.add(first, b.mul(step, layout.stepStride));
+                           return addBundle(in, bundle, step, sums);
+                         });
+      storeRun(out, b.mul(run, layout.runOutputs()), sums);
     });
   }
 
-  SmallVector<Value> addBundle(Value in, Value bundle, Value quad,
+  SmallVector<Value> addBundle(Value in, Value bundle, Value step,
                                ValueRange running) {
     SmallVector<Value> sums(running);
     int64_t level = type.getLevel();
-    SmallVector<SmallVector<Value>> rowsOf; // [element of the quad][query]
-    for (int64_t i = 0; i < CodeLayout::kQuad; ++i)
-      rowsOf.push_back(
-          broadcastRows(in, b.add(b.mul(quad, CodeLayout::kQuad), i)));
+    int64_t elements = CodeLayout::kQuad * layout.stepQuads();
+    SmallVector<SmallVector<Value>> rowsOf; // [element of the step][query]
+    for (int64_t i = 0; i < elements; ++i)
+      rowsOf.push_back(broadcastRows(in, b.add(b.mul(step, elements), i)));
     int64_t vectors = CodeLayout::vectorsPerBundle(level);
     Value first = b.codeVector(tile, b.mul(bundle, vectors), type.getHeadDim());
     for (int64_t v = 0; v < vectors; ++v) {
@@ -120,9 +119,10 @@ private:
         for (int64_t i = 0; i < CodeLayout::kQuad; ++i) {
           Value code = gridValue(words, field, i);
           int64_t group = CodeLayout::groupOf(level, v, field);
+          int64_t element = layout.quadOf(group) * CodeLayout::kQuad + i;
           for (int64_t q = 0; q < block; ++q) {
-            Value &sum = sums[group * block + q];
-            sum = b.fma(code, rowsOf[i][q], sum);
+            Value &sum = sums[group % layout.runGroups * block + q];
+            sum = b.fma(code, rowsOf[element][q], sum);
           }
         }
     }
@@ -216,23 +216,23 @@ private:
         type.getHeadDim(),
         [&](Value dim) {
           auto sums = forEachRow(
-              zeros(CodeLayout::kBundleGroups * block),
+              zeros(layout.runGroups * block),
               [&](Value token, Value row, Value next, ValueRange running) {
                 if (next)
                   b.prefetch(b.at(next, dim, 2));
                 return addRow(in, token, b.at(row, dim, 2), running);
               });
-          storeBundle(out, dim, sums);
+          storeRun(out, dim, sums);
         },
-        CodeLayout::kBundleOutputs);
+        layout.runOutputs());
   }
 
-  /// Adds 32 elements of a row, weighted.
+  /// Adds a run of elements of a row, weighted.
   SmallVector<Value> addRow(Value in, Value token, Value elements,
                             ValueRange running) {
     SmallVector<Value> sums(running);
     SmallVector<Value> weights = broadcastRows(in, token);
-    for (int64_t group = 0; group < CodeLayout::kBundleGroups; ++group) {
+    for (int64_t group = 0; group < layout.runGroups; ++group) {
       Value value = loadElements(b.offset(elements, group * kLanes * 2));
       for (int64_t q = 0; q < block; ++q) {
         Value &sum = sums[group * block + q];
@@ -244,6 +244,7 @@ private:
 
   TileBuilder &b;
   TileType type;
+  CodeLayout layout;
   Value rows;
   TileFields tile;
   std::optional<TileFields> ahead;

@@ -8,8 +8,8 @@ func.func private @f(!pmkvq.cache<kv_heads = 0, head_dim = 64>)
 // -----
 
 // CacheType C2.
-// expected-error @+1 {{(C2) expected a head_dim of 64, 96, 128 or 256, got 80}}
-func.func private @f(!pmkvq.cache<kv_heads = 2, head_dim = 80>)
+// expected-error @+1 {{(C2) expected a head_dim of 64, 80, 96, 128 or 256, got 72}}
+func.func private @f(!pmkvq.cache<kv_heads = 2, head_dim = 72>)
 
 // -----
 
@@ -114,8 +114,8 @@ func.func private @f(!pmkvq.tile<key, 8, 128, 64>)
 // -----
 
 // TileType C3.
-// expected-error @+1 {{(C3) expected a head_dim of 64, 96, 128 or 256, got 80}}
-func.func private @f(!pmkvq.tile<key, 4, 128, 80, <per_channel>>)
+// expected-error @+1 {{(C3) expected a head_dim of 64, 80, 96, 128 or 256, got 72}}
+func.func private @f(!pmkvq.tile<key, 4, 128, 72, <per_channel>>)
 
 // -----
 

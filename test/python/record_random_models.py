@@ -44,6 +44,7 @@ CASES = {
     "qwen3-tied": ("qwen3", True, DEFAULT, {}),
     "phi3": ("phi3", False, DEFAULT, {}),
     "phi3-tied": ("phi3", True, DEFAULT, {}),
+    "llama-head-dim-80": ("llama", True, DEFAULT, {"head_dim": 80}),
     "phi3-head-dim-96": ("phi3", False, DEFAULT, {"head_dim": 96}),
     "qwen3-head-dim-256": ("qwen3", True, DEFAULT, {"head_dim": 256}),
 }

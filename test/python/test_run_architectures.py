@@ -31,7 +31,7 @@ def test_logits_are_those_of_transformers(tmp_path, name):
     assert distance(read_logits(tmp_path / "logits"), name) <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", ["phi3", "phi3-head-dim-96", "qwen3-head-dim-256"])
+@pytest.mark.parametrize("name", ["phi3", "llama-head-dim-80", "phi3-head-dim-96", "qwen3-head-dim-256"])
 def test_attention_over_pages_at_every_head_dim(tmp_path, name):
     case = CASES[name]
     random_models.write(tmp_path, {**case["config"], "max_position_embeddings": 1024}, case["shapes"])

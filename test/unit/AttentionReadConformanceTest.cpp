@@ -26,7 +26,7 @@ struct CpuReader {
     return bench::checkOnHost(**threads, *kernels, problem);
   }
 
-  static constexpr int64_t kHeadDims[] = {64, 96, 128, 256};
+  static constexpr int64_t kHeadDims[] = {64, 80, 96, 128, 256};
   static bench::Errors bounds(const bench::Problem &problem) {
     // f32: 2^-24 for each of some hundred roundings, over outputs that cancel;
     // CompilerAttentionTest has the bound a query.
@@ -48,7 +48,7 @@ TEST_P(ReadOnCpu, EveryLevel) {
   ASSERT_TRUE(threads.ok()) << threads.status().message();
   run::KernelCompiler compiler({GetParam()});
   using Pair = std::pair<int64_t, int64_t>;
-  for (auto [headDim, group] : {Pair(64, 3), Pair(96, 5)}) {
+  for (auto [headDim, group] : {Pair(64, 3), Pair(80, 2), Pair(96, 5)}) {
     bench::Shape shape;
     shape.kvHeads = 2;
     shape.queryHeads = 2 * group;

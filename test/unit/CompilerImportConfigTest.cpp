@@ -132,7 +132,7 @@ TEST_F(Config, RefusesWhatIsNotBuilt) {
   const std::pair<const char *, json> changes[] = {
       {"hidden_act", "gelu"},
       {"mlp_bias", true},
-      {"head_dim", 80},
+      {"head_dim", 72},
       {"num_key_value_heads", 3},
       {"quantization_config", {{"bits", 4}}},
       {"partial_rotary_factor", 0.5},

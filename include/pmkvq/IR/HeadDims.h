@@ -13,9 +13,9 @@
 
 namespace mlir::pmkvq {
 
-inline constexpr int64_t kHeadDims[] = {64, 96, 128, 256};
+inline constexpr int64_t kHeadDims[] = {64, 80, 96, 128, 256};
 /// For errors.
-inline constexpr char kHeadDimsText[] = "64, 96, 128 or 256";
+inline constexpr char kHeadDimsText[] = "64, 80, 96, 128 or 256";
 
 inline bool isHeadDim(int64_t headDim) {
   return llvm::is_contained(kHeadDims, headDim);

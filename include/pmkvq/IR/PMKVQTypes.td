@@ -23,7 +23,7 @@ def PMKVQ_CacheType : PMKVQ_Type<"Cache", "cache"> {
     that stay bf16.  A page is 128 tokens.
 
     (C1) `kv_heads` lies in 1 .. 1024.
-    (C2) `head_dim` is 64, 96, 128 or 256.
+    (C2) `head_dim` is 64, 80, 96, 128 or 256.
     (C3) `ladder` is a strictly falling run of 16, 8, 4, 2, without a gap.
     (C4) `sink` lies in 0 .. 16.
     (C5) `key` and `value` are both there or both missing.
@@ -97,7 +97,7 @@ def PMKVQ_TileType : PMKVQ_Type<"Tile", "tile"> {
     (C1) `level` is 16, 8, 4 or 2.
     (C2) A tile with a format is a page, 128 tokens, or a unit of 64, 32 or 16;
          one without has 1 to 144.
-    (C3) `head_dim` is 64, 96, 128 or 256.
+    (C3) `head_dim` is 64, 80, 96, 128 or 256.
     (C4) A tile without a format is at level 16.
     (C5) The format's group divides its axis.
 

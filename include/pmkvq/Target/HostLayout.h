@@ -19,9 +19,11 @@
 //   level 4: vector 0: g = 0 in bits 0-3, 1 in bits 4-7; vector 1: g = 2, 3
 //   level 2: g = 0 in bits 0-1, 1 in 4-5, 2 in 2-3, 3 in 6-7
 //
-// A part is a run of bundles, each 32 outputs x one quad.  Keys: for each 32
+// A part is a row of bundles, each 32 outputs x one quad.  Keys: for each 32
 // tokens, all quads of head dims; values: for each quad of tokens, all runs of
-// 32 head dims.  At level 16 a part is rows of bf16, one token after the other.
+// 32 head dims.  Where outputs are no multiple of 32, as with values of 80 head
+// dims, a bundle is 16 outputs x two quads: g = 0 and 1 are of the first.  At
+// level 16 a part is rows of bf16, one token after the other.
 //
 //===----------------------------------------------------------------------===//
 
@@ -39,15 +41,17 @@ struct HostLayout {
   static constexpr int64_t kVectorBytes = 32;
   static constexpr int64_t kQuad = 4;
   static constexpr int64_t kBundleGroups = 4;
-  static constexpr int64_t kBundleOutputs = kLanes * kBundleGroups;
   /// Byte of a lane that element i of a quad is in; its own inverse.
   static constexpr int64_t kByteOf[kQuad] = {0, 2, 1, 3};
 
   /// Shapes: `reduction` elements are summed, `width` are outputs.
   constexpr HostLayout(rt::Part part, int64_t reduction, int64_t width)
-      : part(part), quads(reduction / kQuad), outputs(width / kBundleOutputs),
-        outputStride(part == rt::kKey ? quads : 1),
-        quadStride(part == rt::kKey ? 1 : outputs) {}
+      : part(part),
+        runGroups(width % (kLanes * kBundleGroups) ? kBundleGroups / 2
+                                                   : kBundleGroups),
+        steps(reduction / (kQuad * stepQuads())), runs(width / runOutputs()),
+        runStride(part == rt::kKey ? steps : 1),
+        stepStride(part == rt::kKey ? 1 : runs) {}
 
   /// The layout of a whole part.
   static constexpr HostLayout ofPart(rt::Part part, int64_t headDim) {
@@ -56,12 +60,23 @@ struct HostLayout {
   }
 
   rt::Part part;
-  /// Quads along the summed axis; runs of 32 outputs along the other.
-  int64_t quads;
-  int64_t outputs;
-  /// Bundle of (run, quad) is run * outputStride + quad * quadStride.
-  int64_t outputStride;
-  int64_t quadStride;
+  /// Groups of 8 outputs of a bundle: 4, or 2 with two quads.
+  int64_t runGroups;
+  /// Bundles along the summed axis, and along the outputs.
+  int64_t steps;
+  int64_t runs;
+  /// Bundle of (run, step) is run * runStride + step * stepStride.
+  int64_t runStride;
+  int64_t stepStride;
+
+  /// Outputs of a bundle, and its quads.
+  constexpr int64_t runOutputs() const { return runGroups * kLanes; }
+  constexpr int64_t stepQuads() const { return kBundleGroups / runGroups; }
+  /// Of a group of a bundle: which of the outputs, and which quad.
+  constexpr int64_t outputOf(int64_t group) const {
+    return group % runGroups * kLanes;
+  }
+  constexpr int64_t quadOf(int64_t group) const { return group / runGroups; }
 
   /// Vectors of a bundle at a level.
   static constexpr int64_t vectorsPerBundle(int64_t level) { return level / 2; }
@@ -95,9 +110,11 @@ struct HostLayout {
   constexpr Place place(int32_t level, int64_t token, int64_t dim) const {
     int64_t output = part == rt::kKey ? token : dim;
     int64_t summed = part == rt::kKey ? dim : token;
+    int64_t quad = summed / kQuad;
     int64_t bundle =
-        output / kBundleOutputs * outputStride + summed / kQuad * quadStride;
-    int64_t group = output % kBundleOutputs / kLanes;
+        output / runOutputs() * runStride + quad / stepQuads() * stepStride;
+    int64_t group =
+        quad % stepQuads() * runGroups + output % runOutputs() / kLanes;
     int64_t vector = bundle * vectorsPerBundle(level) + group / fields(level);
     return {vector * kVectorBytes + output % kLanes * 4 +
                 kByteOf[summed % kQuad],

@@ -349,10 +349,10 @@ static Status checkHeads(const Shape &shape) {
     return expected("a multiple of " + std::to_string(shape.kvHeads) +
                         " query heads",
                     std::to_string(shape.queryHeads));
-  if (shape.headDim < 32 || shape.headDim > 512 || shape.headDim % 32)
+  if (shape.headDim < 32 || shape.headDim > 512 || shape.headDim % 16)
     return {
         StatusCode::Unimplemented,
-        "expected a head_dim that is a multiple of 32 from 32 to 512, got " +
+        "expected a head_dim that is a multiple of 16 from 32 to 512, got " +
             std::to_string(shape.headDim)};
   return {};
 }
