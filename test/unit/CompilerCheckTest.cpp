@@ -269,12 +269,16 @@ TEST_P(WrongKernels, AreFoundWhereTheyAre) {
   EXPECT_EQ(report.defect, "");
   EXPECT_EQ(report.worst.layer, 1);
   EXPECT_GT(report.worst.step, kFaultyStep);
-  if (GetParam() == Fault::Merge || GetParam() == Fault::NaN)
+  // Braces, because g++ warns of an else within the macros.
+  if (GetParam() == Fault::Merge || GetParam() == Fault::NaN) {
     EXPECT_EQ(report.worst.head, 1);
-  if (GetParam() == Fault::Merge)
+  }
+  if (GetParam() == Fault::Merge) {
     EXPECT_LE(report.largest, 0.0101);
-  if (GetParam() == Fault::NaN)
+  }
+  if (GetParam() == Fault::NaN) {
     EXPECT_TRUE(std::isinf(report.largest));
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Faults, WrongKernels,
