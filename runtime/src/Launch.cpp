@@ -40,6 +40,24 @@ std::array<HookSymbol, 2> pmkvq::rt::hookSymbols() {
   }};
 }
 
+#ifdef __x86_64__
+extern "C" {
+void extendHalf() __asm__("__extendhfsf2");
+void truncateToHalf() __asm__("__truncsfhf2");
+}
+#endif
+
+std::vector<HookSymbol> pmkvq::rt::conversionSymbols() {
+#ifdef __x86_64__
+  return {
+      {"__extendhfsf2", reinterpret_cast<void *>(&extendHalf)},
+      {"__truncsfhf2", reinterpret_cast<void *>(&truncateToHalf)},
+  };
+#else
+  return {};
+#endif
+}
+
 extern "C" int32_t pmkvq_rt_launch(void *runtime, KernelFn kernel,
                                    void *const *operands, int64_t tasks) {
   auto *context = static_cast<HookContext *>(runtime);

@@ -9,6 +9,7 @@
 #include "pmkvq_rt/Runtime.h"
 
 #include "CApi.h"
+#include "pmkvq_rt/Artifact.h"
 
 #include <algorithm>
 #include <cstring>
@@ -103,6 +104,20 @@ pmkvq_status pmkvq_program_open(const void *entries, const void *const *weights,
     if (opened.ok())
       *program = new pmkvq_program{std::move(*opened)};
     return opened.status();
+  });
+}
+
+pmkvq_status pmkvq_program_load(const char *path, pmkvq_program **program) {
+  return call([&]() -> Status {
+    if (!path || !program)
+      return invalid("pmkvq_program_load: a pointer is null");
+    Result<std::shared_ptr<const Artifact>> artifact = Artifact::open(path);
+    if (!artifact.ok())
+      return artifact.status();
+    Result<Program> loaded = loadProgram(std::move(*artifact));
+    if (loaded.ok())
+      *program = new pmkvq_program{std::move(*loaded)};
+    return loaded.status();
   });
 }
 

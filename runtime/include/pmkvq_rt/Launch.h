@@ -14,6 +14,7 @@
 #include <array>
 #include <functional>
 #include <memory>
+#include <vector>
 
 namespace pmkvq::rt {
 
@@ -66,6 +67,10 @@ struct HookSymbol {
 /// All hooks that generated code may call.  Naming them here also keeps a
 /// linker from leaving them out of a tool that only generated code calls into.
 std::array<HookSymbol, 2> hookSymbols();
+
+/// The compiler's own functions that generated code calls where a CPU cannot
+/// convert halves; a program that is linked to them exports no such names.
+std::vector<HookSymbol> conversionSymbols();
 
 } // namespace pmkvq::rt
 

@@ -53,6 +53,14 @@ typedef struct pmkvq_program pmkvq_program;
 pmkvq_status pmkvq_program_open(const void *entries, const void *const *weights,
                                 int64_t weight_count, pmkvq_program **program);
 
+/* Loads an artifact, which `pmkvq-run --emit=artifact` has written
+ * (Artifact.h); all of it is checked before anything of it is used.
+ *
+ * Errors: INVALID_ARGUMENT for a file that cannot be read or is no artifact;
+ *         DATA_LOSS if it is damaged or of another version;
+ *         FAILED_PRECONDITION if it was made for another machine. */
+pmkvq_status pmkvq_program_load(const char *path, pmkvq_program **program);
+
 /* Ids that a token may have: 0 .. size - 1, and the length of a row of logits;
  * 0 for null. */
 int64_t pmkvq_program_vocab_size(const pmkvq_program *program);
