@@ -5,11 +5,9 @@
 //===----------------------------------------------------------------------===//
 
 #include "pmkvq/Target/Assembler.h"
+#include "TemporaryFile.h"
 #include "llvm/ADT/SmallString.h"
 #include "llvm/ADT/SmallVector.h"
-#include "llvm/Support/FileSystem.h"
-#include "llvm/Support/FileUtilities.h"
-#include "llvm/Support/MemoryBuffer.h"
 #include "llvm/Support/Path.h"
 #include "llvm/Support/Process.h"
 #include "llvm/Support/Program.h"
@@ -35,25 +33,6 @@ std::string mlir::pmkvq::findPtxas() {
   return "";
 }
 
-namespace {
-/// A temporary file that is gone in the end.
-struct TemporaryFile {
-  explicit TemporaryFile(StringRef extension)
-      : error(llvm::sys::fs::createTemporaryFile("pmkvq", extension, path)),
-        remover(path) {}
-
-  SmallString<128> path;
-  std::error_code error;
-  llvm::FileRemover remover;
-};
-} // namespace
-
-static std::string contentOf(StringRef path) {
-  auto text = llvm::MemoryBuffer::getFile(path, /*IsText=*/false,
-                                          /*RequiresNullTerminator=*/false);
-  return text ? (*text)->getBuffer().str() : "";
-}
-
 llvm::Expected<AssemblerReport> mlir::pmkvq::runPtxas(const std::string &ptxas,
                                                       const std::string &ptx,
                                                       const std::string &chip) {
@@ -63,16 +42,8 @@ llvm::Expected<AssemblerReport> mlir::pmkvq::runPtxas(const std::string &ptxas,
       return llvm::createStringError(
           file->error,
           "cannot make a temporary file for ptxas: " + file->error.message());
-  {
-    std::error_code code;
-    llvm::raw_fd_ostream os(source.path, code);
-    os << ptx;
-    os.close();
-    if (os.has_error()) {
-      os.clear_error();
-      return llvm::createStringError("cannot write " + source.path.str());
-    }
-  }
+  if (llvm::Error error = source.write(ptx))
+    return error;
   std::optional<StringRef> redirects[] = {StringRef(), StringRef(log.path),
                                           StringRef(log.path)};
   std::string message;
@@ -84,9 +55,9 @@ llvm::Expected<AssemblerReport> mlir::pmkvq::runPtxas(const std::string &ptxas,
     return llvm::createStringError("cannot run " + ptxas + ": " + message);
   AssemblerReport report;
   report.accepted = status == 0;
-  report.text = contentOf(log.path);
+  report.text = log.read();
   if (report.accepted)
-    report.cubin = contentOf(cubin.path);
+    report.cubin = cubin.read();
   return report;
 }
 

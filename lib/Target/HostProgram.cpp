@@ -7,6 +7,7 @@
 
 #include "pmkvq/Target/HostProgram.h"
 #include "CodeCache.h"
+#include "SharedObject.h"
 #include "mlir/ExecutionEngine/OptUtils.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/Target/LLVMIR/Export.h"
@@ -36,6 +37,7 @@ static std::vector<WeightSpec> takeWeights(ModuleOp module) {
   for (WeightOp weight :
        llvm::make_early_inc_range(module.getOps<WeightOp>())) {
     WeightSpec spec;
+    spec.name = weight.getSymName().str();
     spec.source = weight.getSource().str();
     spec.shape = cast<ShapedType>(weight.getType()).getShape().vec();
     spec.firstRow = weight.getFirstRow();
@@ -87,15 +89,6 @@ makeCode(llvm::Module &ir, llvm::TargetMachine &machine, StringRef name) {
       std::move(bytes), name, /*RequiresNullTerminator=*/false);
 }
 
-#ifdef __x86_64__
-// The compiler's runtime converts halves where a CPU cannot; a program that is
-// linked to it exports no such names.
-extern "C" {
-void extendHalf() __asm__("__extendhfsf2");
-void truncateToHalf() __asm__("__truncsfhf2");
-}
-#endif
-
 /// Hooks and the C library's functions that host code calls, from this process.
 static llvm::Error addHooks(llvm::orc::LLJIT &jit) {
   llvm::orc::SymbolMap hooks;
@@ -103,14 +96,10 @@ static llvm::Error addHooks(llvm::orc::LLJIT &jit) {
     hooks[jit.mangleAndIntern(hook.name)] = {
         llvm::orc::ExecutorAddr::fromPtr(hook.address),
         llvm::JITSymbolFlags::Exported};
-#ifdef __x86_64__
-  const std::pair<const char *, void (*)()> conversions[] = {
-      {"__extendhfsf2", extendHalf}, {"__truncsfhf2", truncateToHalf}};
-  for (auto [name, function] : conversions)
-    hooks[jit.mangleAndIntern(name)] = {
-        llvm::orc::ExecutorAddr::fromPtr(function),
+  for (const rt::HookSymbol &conversion : rt::conversionSymbols())
+    hooks[jit.mangleAndIntern(conversion.name)] = {
+        llvm::orc::ExecutorAddr::fromPtr(conversion.address),
         llvm::JITSymbolFlags::Exported | llvm::JITSymbolFlags::Callable};
-#endif
   if (llvm::Error error = jit.getMainJITDylib().define(
           llvm::orc::absoluteSymbols(std::move(hooks))))
     return error;
@@ -150,6 +139,7 @@ struct NamedCpu {
 };
 } // namespace
 
+/// The better ones last.
 static llvm::ArrayRef<NamedCpu> namedCpus() {
   static const NamedCpu cpus[] = {
       {"generic", "x86-64", {}},
@@ -209,6 +199,22 @@ static llvm::Expected<MachineBuilder> chooseMachine(StringRef name, bool here) {
   return builder;
 }
 
+std::string HostProgram::namedHost() {
+  auto host = detectHost();
+  if (!host) {
+    llvm::consumeError(host.takeError());
+    return namedCpus().front().name.str();
+  }
+  llvm::StringMap<bool> has = llvm::sys::getHostCPUFeatures();
+  const NamedCpu *best = namedCpus().begin();
+  if (host->getTargetTriple().isX86())
+    for (const NamedCpu &cpu : namedCpus())
+      if (llvm::all_of(cpu.features,
+                       [&](StringRef feature) { return has.lookup(feature); }))
+        best = &cpu;
+  return best->name.str();
+}
+
 static llvm::Expected<std::string> printAssembly(llvm::Module &ir,
                                                  llvm::TargetMachine &machine) {
   llvm::SmallString<0> text;
@@ -243,6 +249,64 @@ llvm::Expected<std::string> HostProgram::print(ModuleOp module, Form form,
   return text;
 }
 
+/// Code of the IR, from the folder if it is there.
+static llvm::Expected<std::unique_ptr<llvm::MemoryBuffer>>
+findOrMakeCode(llvm::Module &ir, llvm::TargetMachine &machine,
+               StringRef folder) {
+  CodeCache cache(folder);
+  std::string key = codeKey(ir);
+  if (std::unique_ptr<llvm::MemoryBuffer> code = cache.load(key))
+    return code;
+  auto made = makeCode(ir, machine, key);
+  if (made)
+    cache.keep(key, (*made)->getMemBufferRef());
+  return made;
+}
+
+/// LLVM names of what a named CPU's code needs.
+static std::vector<std::string> neededFeatures(StringRef name) {
+  const NamedCpu *cpu = llvm::find_if(
+      namedCpus(), [&](const NamedCpu &cpu) { return cpu.name == name; });
+  std::vector<std::string> features = {cpu->llvmName.str()};
+  for (StringRef feature : cpu->features)
+    features.push_back(feature.str());
+  return features;
+}
+
+llvm::Expected<SharedCode>
+HostProgram::compileShared(ModuleOp module, const HostOptions &options,
+                           const std::string &linker) {
+  if (options.cpu == "native")
+    return llvm::createStringError(
+        "expected a CPU generic, avx2 or avx512, got 'native'");
+  SharedCode shared;
+  shared.weights = takeWeights(module);
+  auto host = chooseMachine(options.cpu, /*here=*/false);
+  if (!host)
+    return host.takeError();
+  host->setRelocationModel(llvm::Reloc::PIC_);
+  host->setCodeModel(llvm::CodeModel::Small);
+  auto machine = host->createTargetMachine();
+  if (!machine)
+    return machine.takeError();
+  llvm::LLVMContext context;
+  auto ir = translate(module, context, **machine);
+  if (!ir)
+    return ir.takeError();
+  shared.hooks = callThroughPointers(**ir);
+  auto code = findOrMakeCode(**ir, **machine, options.codeFolder);
+  if (!code)
+    return code.takeError();
+  auto linked = linkShared((*code)->getBuffer(), linker);
+  if (!linked)
+    return linked.takeError();
+  shared.bytes = std::move(*linked);
+  shared.architecture = (*machine)->getTargetTriple().getArchName().str();
+  if ((*machine)->getTargetTriple().isX86())
+    shared.features = neededFeatures(options.cpu);
+  return shared;
+}
+
 llvm::Expected<std::unique_ptr<HostProgram>>
 HostProgram::compile(ModuleOp module, const HostOptions &options) {
   std::unique_ptr<HostProgram> program(new HostProgram());
@@ -263,16 +327,9 @@ HostProgram::compile(ModuleOp module, const HostOptions &options) {
     if (!function.isDeclaration())
       program->defined.insert(function.getName());
 
-  CodeCache cache(options.codeFolder);
-  std::string key = codeKey(**ir);
-  std::unique_ptr<llvm::MemoryBuffer> code = cache.load(key);
-  if (!code) {
-    auto made = makeCode(**ir, **machine, key);
-    if (!made)
-      return made.takeError();
-    code = std::move(*made);
-    cache.keep(key, code->getMemBufferRef());
-  }
+  auto code = findOrMakeCode(**ir, **machine, options.codeFolder);
+  if (!code)
+    return code.takeError();
 
   auto jit = llvm::orc::LLJITBuilder()
                  .setJITTargetMachineBuilder(std::move(*host))
@@ -281,7 +338,7 @@ HostProgram::compile(ModuleOp module, const HostOptions &options) {
     return jit.takeError();
   if (llvm::Error error = addHooks(**jit))
     return error;
-  if (llvm::Error error = (*jit)->addObjectFile(std::move(code)))
+  if (llvm::Error error = (*jit)->addObjectFile(std::move(*code)))
     return error;
   program->jit = std::move(*jit);
   return program;

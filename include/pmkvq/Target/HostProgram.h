@@ -41,6 +41,9 @@ struct WeightSpec {
   /// None: `shape` is all of the tensor.
   // NOLINTNEXTLINE(readability-redundant-member-init): lists leave it out.
   std::optional<int64_t> firstRow = {};
+  /// The weight's symbol: no other weight of the program has it.
+  // NOLINTNEXTLINE(readability-redundant-member-init): lists leave it out.
+  std::string name = {};
 };
 
 /// What code is made for, and where it is kept.
@@ -54,6 +57,21 @@ struct HostOptions {
   std::string codeFolder = {};
 };
 
+/// Code for other processes, and for other machines of the same kind.
+struct SharedCode {
+  /// A shared object that needs nothing but the C library.
+  std::string bytes;
+  /// LLVM's name: "x86_64".
+  std::string architecture;
+  /// What a CPU must have, by LLVM's names.
+  std::vector<std::string> features;
+  /// Functions that are called through pointers of the code: see
+  /// pmkvq_rt/Artifact.h.
+  std::vector<std::string> hooks;
+  /// The weight table's order.
+  std::vector<WeightSpec> weights;
+};
+
 /// Code in memory; lives as long as this object.
 class HostProgram {
 public:
@@ -64,6 +82,18 @@ public:
   static llvm::Expected<std::unique_ptr<HostProgram>>
   compile(ModuleOp module, const HostOptions &options = {});
   ~HostProgram();
+
+  /// Compiles `module`, in the LLVM dialect, for a named CPU, which need not be
+  /// here, and links it with `linker`.  The module is consumed.
+  ///
+  /// Errors: a CPU of another name, "native" too; what the linker says.
+  static llvm::Expected<SharedCode> compileShared(ModuleOp module,
+                                                  const HostOptions &options,
+                                                  const std::string &linker);
+
+  /// The named CPU that makes most of this machine: "avx512", "avx2" or
+  /// "generic".
+  static std::string namedHost();
 
   enum class Form { LLVMIR, Assembly };
 
