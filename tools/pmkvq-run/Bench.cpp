@@ -8,13 +8,13 @@
 #include "CachePlace.h"
 #include "CachePlan.h"
 #include "Kernels.h"
-#include "Output.h"
 #include "bench/DeviceBench.h"
 #include "bench/HostBench.h"
 #include "bench/HostWriteBench.h"
 #include "bench/PrefillBench.h"
 #include "bench/Sweep.h"
 #include "bench/WriteBench.h"
+#include "run/Output.h"
 
 using namespace pmkvq;
 using namespace pmkvq::run;
@@ -106,9 +106,10 @@ Error pmkvq::run::runBench(const Options &options) {
         (options.bench == "prefill" ? " without a MODEL" : "") +
         "; --bench=attention and --bench=requantize run here");
   const bool csv = options.output == Options::Output::Csv;
-  if (Error error = printOut(csv ? bench::csvHeader(options.bench == "prefill")
-                                 : bench::textHeader()))
-    return error;
+  if (rt::Status s = printOut(csv ? bench::csvHeader(options.bench == "prefill")
+                                  : bench::textHeader());
+      !s.ok())
+    return toError(s);
   mlir::pmkvq::Assembler assembler = options.assembler;
   if (place->device)
     assembler.chip = place->device->chip();
@@ -129,9 +130,10 @@ Error pmkvq::run::runBench(const Options &options) {
       continue;
     }
     for (const bench::Measurement &row : *rows)
-      if (Error error = printOut(csv ? bench::csvLine(shape, row)
-                                     : bench::textLine(shape, row)))
-        return error;
+      if (rt::Status s = printOut(csv ? bench::csvLine(shape, row)
+                                      : bench::textLine(shape, row));
+          !s.ok())
+        return toError(s);
   }
   if (!failed)
     return Error::success();

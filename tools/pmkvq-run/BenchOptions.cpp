@@ -1,42 +1,32 @@
 //===- BenchOptions.cpp - Options of the benchmark ------------------------===//
 //
 // Comma lists as sweeps, and which options go together.  Neighbours:
-// OptionValues.h, bench/Sweep.h.
+// Options.h, bench/Sweep.h.
 //
 //===----------------------------------------------------------------------===//
 
-#include "OptionValues.h"
+#include "Options.h"
 #include "pmkvq/Pipelines/Pipelines.h"
+#include "run/OptionValues.h"
 #include "llvm/ADT/STLExtras.h"
-#include "llvm/ADT/SmallVector.h"
 #include <limits>
 
 using namespace pmkvq;
 using namespace pmkvq::run;
-using llvm::Error;
-using llvm::Expected;
-using llvm::StringRef;
 
-static llvm::SmallVector<StringRef> splitList(const StringOption &option) {
-  llvm::SmallVector<StringRef> parts;
-  StringRef(option).split(parts, ',');
-  return parts;
-}
-
-static Error readCounts(const StringOption &option,
-                        std::vector<int64_t> &counts) {
+static rt::Status readCounts(const StringOption &option,
+                             std::vector<int64_t> &counts) {
   if (!option.given())
-    return Error::success();
+    return rt::Status();
   counts.clear();
-  for (StringRef part : splitList(option)) {
-    int64_t count;
-    if (part.getAsInteger(10, count) || count < 1 ||
-        count > std::numeric_limits<int32_t>::max())
+  for (const std::string &part : splitList(option)) {
+    std::optional<int64_t> count = parseWhole(part);
+    if (!count || *count < 1 || *count > std::numeric_limits<int32_t>::max())
       return optionError(option, "whole numbers of at least 1, like 1,8",
                          option);
-    counts.push_back(count);
+    counts.push_back(*count);
   }
-  return Error::success();
+  return rt::Status();
 }
 
 /// Texts whose syntax bench/Shape.h knows; checked when a shape is made.
@@ -45,24 +35,23 @@ static void readTexts(const StringOption &option,
   if (!option.given())
     return;
   texts.clear();
-  for (StringRef part : splitList(option))
-    texts.push_back(part.str());
+  for (const std::string &part : splitList(option))
+    texts.push_back(part);
 }
 
-static Error readFormats(const StringOption &option,
-                         std::vector<std::string> &formats) {
+static rt::Status readFormats(const StringOption &option,
+                              std::vector<std::string> &formats) {
   if (!option.given())
-    return Error::success();
+    return rt::Status();
   formats.clear();
-  for (StringRef part : splitList(option)) {
-    Expected<std::string> format = parseFormat(part);
-    if (!format)
-      return llvm::createStringError("--" + option.ArgStr + ": " +
-                                     llvm::toString(format.takeError()) +
-                                     ", got '" + part + "'");
+  for (const std::string &part : splitList(option)) {
+    rt::Result<std::string> format = parseFormat(part);
+    if (!format.ok())
+      return refusal("--" + option.name + ": " + format.status().message() +
+                     ", got '" + part + "'");
     formats.push_back(std::move(*format));
   }
-  return Error::success();
+  return rt::Status();
 }
 
 /// Whether the benchmark runs a model.
@@ -71,25 +60,24 @@ static bool benchesModel(const CommandLine &line) {
 }
 
 /// A benchmark that needs a MODEL has one, and no other.
-static Error checkBenchModel(const CommandLine &line) {
+static rt::Status checkBenchModel(const CommandLine &line) {
   const bool needs = line.bench == "decode";
   if (needs && line.models.size() != 1)
-    return llvm::createStringError("expected one MODEL with --bench=decode, "
-                                   "got " +
-                                   llvm::Twine(line.models.size()));
+    return refusal("expected one MODEL with --bench=decode, "
+                   "got " +
+                   std::to_string(line.models.size()));
   if (line.models.empty() || needs ||
       (line.bench == "prefill" && line.models.size() == 1))
-    return Error::success();
-  return llvm::createStringError(
-      "expected no MODEL with --bench=" + line.bench.getValue() + ", got '" +
-      line.models.front() + "'");
+    return rt::Status();
+  return refusal("expected no MODEL with --bench=" + line.bench.getValue() +
+                 ", got '" + line.models.front() + "'");
 }
 
-Error pmkvq::run::checkBenchOptions(const CommandLine &line) {
-  const llvm::cl::Option *own[] = {
-      &line.kvHeads, &line.queryHeads, &line.headDim, &line.batch,
-      &line.context, &line.levels,     &line.chip};
-  std::vector<const llvm::cl::Option *> allowed = {
+rt::Status pmkvq::run::checkBenchOptions(const CommandLine &line) {
+  const Option *own[] = {&line.kvHeads, &line.queryHeads, &line.headDim,
+                         &line.batch,   &line.context,    &line.levels,
+                         &line.chip};
+  std::vector<const Option *> allowed = {
       &line.bench,  &line.keyFormat, &line.valueFormat, &line.device,
       &line.cpu,    &line.codeCache, &line.ptxas,       &line.threads,
       &line.output, &line.batch,     &line.context,     &line.levels};
@@ -99,26 +87,24 @@ Error pmkvq::run::checkBenchOptions(const CommandLine &line) {
     allowed.insert(allowed.end(), {&line.kvHeads, &line.queryHeads,
                                    &line.headDim, &line.chip});
   for (const OptionGroup &group : line.groups)
-    for (const llvm::cl::Option *option : group.options) {
-      bool given = option->getNumOccurrences() > 0;
+    for (const Option *option : group.options) {
+      bool given = option->given();
       bool isOwn = llvm::is_contained(own, option);
       if (given && isOwn && !line.bench.given())
-        return llvm::createStringError("expected --bench=attention with --" +
-                                       option->ArgStr);
+        return refusal("expected --bench=attention with --" + option->name);
       if (given && line.bench.given() && !llvm::is_contained(allowed, option))
-        return llvm::createStringError(
-            "expected no --" + option->ArgStr + " with --bench" +
-            (benchesModel(line) ? " and a MODEL" : ""));
+        return refusal("expected no --" + option->name + " with --bench" +
+                       (benchesModel(line) ? " and a MODEL" : ""));
     }
-  return line.bench.given() ? checkBenchModel(line) : Error::success();
+  return line.bench.given() ? checkBenchModel(line) : rt::Status();
 }
 
 /// Cache and threads of a model's benchmark.
-static Error readModelSweep(const CommandLine &line, Options &options) {
+static rt::Status readModelSweep(const CommandLine &line, Options &options) {
   ModelSweepOptions &sweep = options.modelSweep;
   std::vector<int64_t> threads;
-  if (Error error = readCounts(line.threads, threads))
-    return error;
+  if (rt::Status s = readCounts(line.threads, threads); !s.ok())
+    return s;
   if (!threads.empty())
     sweep.threads.clear();
   for (int64_t count : threads) {
@@ -127,18 +113,18 @@ static Error readModelSweep(const CommandLine &line, Options &options) {
       return optionError(line.threads, "at most 1024 threads", line.threads);
     sweep.threads.push_back(static_cast<int32_t>(count));
   }
-  if (Error error = readCounts(line.batch, sweep.batches))
-    return error;
-  if (Error error = readCounts(line.context, sweep.contexts))
-    return error;
+  if (rt::Status s = readCounts(line.batch, sweep.batches); !s.ok())
+    return s;
+  if (rt::Status s = readCounts(line.context, sweep.contexts); !s.ok())
+    return s;
   if (line.kvBits.given())
-    for (StringRef part : splitList(line.kvBits)) {
+    for (const std::string &part : splitList(line.kvBits)) {
       std::optional<double> bits = parseBits(part);
       if (!bits)
         return optionError(line.kvBits,
                            "numbers above 0, at most 32, like 3,4.5",
                            line.kvBits);
-      sweep.kvBits.emplace_back(part.str(), *bits);
+      sweep.kvBits.emplace_back(part, *bits);
     }
   std::vector<std::string> levels;
   if (!line.kvBits.given())
@@ -147,15 +133,14 @@ static Error readModelSweep(const CommandLine &line, Options &options) {
   for (const std::string &level : levels) {
     auto kind = bench::parseLevel(level);
     if (!kind.ok())
-      return llvm::createStringError("--levels: " + kind.status().message() +
-                                     " with a MODEL");
+      return refusal("--levels: " + kind.status().message() + " with a MODEL");
     sweep.levels.emplace_back(level, *kind);
   }
-  return Error::success();
+  return rt::Status();
 }
 
 /// The benchmark of whole steps.
-static Error readModelBench(const CommandLine &line, Options &options) {
+static rt::Status readModelBench(const CommandLine &line, Options &options) {
   options.model = line.models.front();
   if (line.device == "cuda")
     return optionError(line.device,
@@ -170,9 +155,9 @@ static Error readModelBench(const CommandLine &line, Options &options) {
                    &options.sweep.keyFormats),
         std::tuple(&line.valueFormat, &options.valueFormat,
                    &options.sweep.valueFormats)}) {
-    Expected<std::string> text = readFormat(*option);
-    if (!text)
-      return text.takeError();
+    rt::Result<std::string> text = readFormat(*option);
+    if (!text.ok())
+      return text.status();
     *format = *text;
     if (!text->empty())
       *shown = {*text};
@@ -181,31 +166,32 @@ static Error readModelBench(const CommandLine &line, Options &options) {
 }
 
 /// Where it runs and how it prints.
-static Error readBenchExecution(const CommandLine &line, Options &options) {
-  Expected<std::string> device = readChoice(line.device);
-  if (!device)
-    return device.takeError();
+static rt::Status readBenchExecution(const CommandLine &line,
+                                     Options &options) {
+  rt::Result<std::string> device = readChoice(line.device);
+  if (!device.ok())
+    return device.status();
   options.device = *device;
-  if (Error error = readHost(line, options))
-    return error;
-  Expected<std::string> form = readChoice(line.output);
-  if (!form)
-    return form.takeError();
+  if (rt::Status s = readHost(line, options); !s.ok())
+    return s;
+  rt::Result<std::string> form = readChoice(line.output);
+  if (!form.ok())
+    return form.status();
   if (*form == "jsonl")
     return optionError(line.output, "text or csv with --bench", line.output);
   options.output =
       *form == "csv" ? Options::Output::Csv : Options::Output::Text;
-  return Error::success();
+  return rt::Status();
 }
 
-Error pmkvq::run::readBench(const CommandLine &line, Options &options) {
+rt::Status pmkvq::run::readBench(const CommandLine &line, Options &options) {
   options.action = Options::Action::Bench;
-  Expected<std::string> what = readChoice(line.bench);
-  if (!what)
-    return what.takeError();
+  rt::Result<std::string> what = readChoice(line.bench);
+  if (!what.ok())
+    return what.status();
   options.bench = *what;
-  if (Error error = readBenchExecution(line, options))
-    return error;
+  if (rt::Status s = readBenchExecution(line, options); !s.ok())
+    return s;
   if (benchesModel(line))
     return readModelBench(line, options);
   bench::Sweep &sweep = options.sweep;
@@ -215,15 +201,15 @@ Error pmkvq::run::readBench(const CommandLine &line, Options &options) {
       {&line.headDim, &sweep.headDims},
       {&line.batch, &sweep.batches}};
   for (auto [option, values] : counts)
-    if (Error error = readCounts(*option, *values))
-      return error;
+    if (rt::Status s = readCounts(*option, *values); !s.ok())
+      return s;
   readTexts(line.context, sweep.contexts);
   readTexts(line.levels, sweep.levels);
-  if (Error error = readFormats(line.keyFormat, sweep.keyFormats))
-    return error;
-  if (Error error = readFormats(line.valueFormat, sweep.valueFormats))
-    return error;
-  options.chip = line.chip;
+  if (rt::Status s = readFormats(line.keyFormat, sweep.keyFormats); !s.ok())
+    return s;
+  if (rt::Status s = readFormats(line.valueFormat, sweep.valueFormats); !s.ok())
+    return s;
+  options.chip = line.chip.text;
   // A shape that cannot be is better refused before anything is measured.
   rt::Status status = bench::checkCount(sweep);
   if (status.ok())
@@ -239,6 +225,6 @@ Error pmkvq::run::readBench(const CommandLine &line, Options &options) {
         break;
     }
   if (!status.ok())
-    return llvm::createStringError("--bench: " + status.message());
+    return refusal("--bench: " + status.message());
   return readThreads(line, options);
 }

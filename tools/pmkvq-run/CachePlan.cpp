@@ -100,51 +100,6 @@ static rt::ProgramInfo describe(const PlanOptions &plan,
   return info;
 }
 
-/// The budget in bytes, if there is one.  The runtime would refuse one that is
-/// too small as well, but only after the compiler's work.
-static Expected<std::optional<int64_t>>
-chooseBudget(const Options &options, const allocation::Workload &workload) {
-  rt::Result<int64_t> minimum = allocation::minimumBytes(workload);
-  if (!minimum.ok())
-    return toError(minimum.status());
-  std::optional<int64_t> budget = options.budgetBytes;
-  if (options.bitsPerElement) {
-    rt::Result<int64_t> bytes =
-        allocation::budgetForBits(workload, *options.bitsPerElement);
-    if (!bytes.ok())
-      return toError(bytes.status());
-    budget = *bytes;
-  }
-  if (budget && *budget < *minimum)
-    return llvm::createStringError(
-        (options.bitsPerElement ? "--kv-bits: " : "--kv-budget: ") +
-        llvm::Twine(*minimum - *budget) +
-        " bytes are missing: the sequences to their end take at least " +
-        llvm::Twine(*minimum) + " bytes with keys at " +
-        llvm::Twine(options.keyFloor) + " and values at " +
-        llvm::Twine(options.valueFloor) +
-        " bits (--key-floor, --value-floor), the budget is " +
-        llvm::Twine(*budget));
-  return budget;
-}
-
-static rt::SessionOptions
-makeSessionOptions(const Options &options,
-                   const std::vector<std::vector<int32_t>> &prompts) {
-  rt::SessionOptions session;
-  session.maxSequences = static_cast<int32_t>(prompts.size());
-  session.threads = options.threads;
-  session.budgetBytes = -1;
-  for (const std::vector<int32_t> &prompt : prompts) {
-    int64_t tokens = static_cast<int64_t>(prompt.size());
-    session.plans.push_back({static_cast<int32_t>(session.plans.size()), tokens,
-                             options.maxTokens});
-    session.maxTokens =
-        std::max(session.maxTokens, tokens + options.maxTokens - 1);
-  }
-  return session;
-}
-
 /// Floors of all layers before any are allocated; `kept` become the layers that
 /// the user has given some.
 static Expected<allocation::Levels> givenLevels(const Options &options,
@@ -229,19 +184,18 @@ pmkvq::run::planCaches(const Options &options, const ModelConfig &config,
   if (!levels)
     return levels.takeError();
   plan.levels = *levels;
+  plan.workload.info = describe(plan.compiler, config, *cache);
+  allocation::setFloors(plan.levels, plan.workload.info);
   if (prompts.empty()) {
     plan.compiler.budgetBytes = options.budgetBytes.value_or(0);
     return plan;
   }
   rt::SessionOptions &session = plan.workload.session;
-  session = makeSessionOptions(options, prompts);
-  plan.workload.info = describe(plan.compiler, config, *cache);
-  allocation::setFloors(plan.levels, plan.workload.info);
+  session = planSession(options, prompts);
   plan.choices = makeChoices(plan, config, *cache);
-  Expected<std::optional<int64_t>> budget =
-      chooseBudget(options, plan.workload);
-  if (!budget)
-    return budget.takeError();
+  auto budget = chooseBudget(options, plan.workload);
+  if (!budget.ok())
+    return toError(budget.status());
   if (!*budget)
     return plan;
   session.budgetBytes = **budget;

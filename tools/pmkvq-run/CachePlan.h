@@ -14,6 +14,7 @@
 #include "pmkvq/Allocation/Levels.h"
 #include "pmkvq/Import/ModelConfig.h"
 #include "pmkvq/Pipelines/Pipelines.h"
+#include "run/SessionPlan.h"
 
 namespace pmkvq::run {
 
@@ -26,10 +27,7 @@ struct CachePlan {
   allocation::Choices choices;
 };
 
-/// Plans the caches of a batch.  With --kv-bits the budget follows from the
-/// prompts: all pages that the batch has at its full length, at that many bits
-/// an element, and everything else on top.  Without prompts nothing is said of
-/// bytes.
+/// Plans the caches of a batch.  Without prompts nothing is said of bytes.
 ///
 /// Errors: a format that does not exist; a layer that does not; a budget that
 /// is too small, with the bytes missing; sizes too large to count.

@@ -6,6 +6,7 @@
 
 #include "Check.h"
 #include "llvm/Support/FormatVariadic.h"
+#include <nlohmann/json.hpp>
 
 using namespace pmkvq;
 using namespace pmkvq::run;
@@ -29,6 +30,24 @@ pmkvq::run::makeChecker(const Options &options,
     return llvm::createStringError("--check: " +
                                    llvm::toString(checker.takeError()));
   return checker;
+}
+
+CheckedText pmkvq::run::describeCheck(const check::Report &report) {
+  nlohmann::ordered_json object = {{"steps", report.steps},
+                                   {"outputs", report.outputs},
+                                   {"largest", report.largest},
+                                   {"rms", report.rms},
+                                   {"worst",
+                                    {{"step", report.worst.step},
+                                     {"sequence", report.worst.sequence},
+                                     {"position", report.worst.position},
+                                     {"layer", report.worst.layer},
+                                     {"head", report.worst.head}}}};
+  return {object.dump(),
+          llvm::formatv("check   {0:N} outputs of {1:N} steps; relative "
+                        "errors: {2}",
+                        report.outputs, report.steps, report.text())
+              .str()};
 }
 
 Error pmkvq::run::judge(const Options &options,

@@ -11,6 +11,7 @@
 #include "Options.h"
 #include "pmkvq/Check/AttentionCheck.h"
 #include "pmkvq/Target/HostProgram.h"
+#include "run/Output.h"
 
 namespace pmkvq::run {
 
@@ -38,6 +39,9 @@ private:
 llvm::Expected<std::unique_ptr<check::AttentionChecker>>
 makeChecker(const Options &options, std::vector<check::Attention> layers,
             const mlir::pmkvq::HostProgram &code);
+
+/// A report as the tool prints it.
+CheckedText describeCheck(const check::Report &report);
 
 /// CheckFailed if the checker, which may be null, has found more than the
 /// options allow; `run`, the run's own error, then follows in the message.

@@ -6,7 +6,7 @@
 
 #include "Loading.h"
 #include "Compile.h"
-#include "Python.h"
+#include "ModelFolder.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "pmkvq/Import/Calibration.h"
 #include "pmkvq/Import/ImportModel.h"

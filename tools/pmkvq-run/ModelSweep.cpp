@@ -6,9 +6,9 @@
 
 #include "ModelSweep.h"
 #include "Loading.h"
-#include "Output.h"
 #include "bench/ModelBench.h"
 #include "bench/Shape.h"
+#include "run/Output.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/Path.h"
 
@@ -200,8 +200,8 @@ Error pmkvq::run::runModelBench(const Options &options,
   if (Expected<Model> model = openModel(options.model); !model)
     return model.takeError();
   const bool csv = options.output == Options::Output::Csv;
-  if (Error error = printOut(modelHeader(csv)))
-    return error;
+  if (rt::Status s = printOut(modelHeader(csv)); !s.ok())
+    return toError(s);
   std::vector<Setting> settings = expandSettings(options.modelSweep);
   size_t failed = 0;
   Progress progress;
@@ -215,8 +215,9 @@ Error pmkvq::run::runModelBench(const Options &options,
                    << llvm::toString(row.takeError()) << "\n";
       continue;
     }
-    if (Error error = printOut(modelLine(csv, options, setting, *row)))
-      return error;
+    if (rt::Status s = printOut(modelLine(csv, options, setting, *row));
+        !s.ok())
+      return toError(s);
   }
   if (!failed)
     return Error::success();

@@ -1,7 +1,8 @@
 //===- Options.h - pmkvq-run's command line ---------------------*- C++ -*-===//
 //
 // What the user asked for, checked as far as that needs no model.  Neighbours:
-// Prompts.h and CachePlan.h, which check the rest.
+// RunOptions.h (the part without the compiler); Prompts.h and CachePlan.h,
+// which check the rest.
 //
 //===----------------------------------------------------------------------===//
 
@@ -11,11 +12,10 @@
 #include "bench/Sweep.h"
 #include "pmkvq/Target/Assembler.h"
 #include "pmkvq/Target/HostProgram.h"
-#include "pmkvq_rt/Sampling.h"
+#include "run/RunOptions.h"
 #include "llvm/ADT/StringRef.h"
 #include "llvm/Support/Error.h"
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,8 +32,7 @@ struct ModelSweepOptions {
   std::vector<std::pair<std::string, double>> kvBits;
 };
 
-struct Options {
-  enum class Output { Text, JsonLines, Csv };
+struct Options : RunOptions {
   enum class Action {
     Generate,
     /// Print the plan.
@@ -55,16 +54,6 @@ struct Options {
   /// A folder or a GGUF file.
   std::string model;
 
-  // One of these; or none, if only code is asked for.
-  std::optional<std::string> prompt;
-  std::optional<std::vector<int64_t>> promptTokens;
-  std::optional<std::string> promptsFile;
-
-  int64_t maxTokens = 0;
-  /// At most one of the two; neither: no budget.
-  std::optional<int64_t> budgetBytes;
-  std::optional<double> bitsPerElement;
-
   std::string schedule;
   /// Lowest level of each part, in bits.
   int64_t keyFloor = 0;
@@ -79,14 +68,8 @@ struct Options {
   /// Floors of single layers, as they were given.
   std::vector<std::string> layerFloors;
 
-  /// 0: one a core.
-  int32_t threads = 0;
-  rt::SamplingOptions sampling;
   /// Relative error of attention that --check allows; none: nothing is checked.
   std::optional<double> checkTolerance;
-  /// Where the logits of the prompts go; empty: nowhere.
-  std::string logitsFile;
-  Output output = Output::Text;
   /// Empty: none.
   std::string dumpFolder;
   /// The stage after which EmitMLIR stops; empty: the last.
@@ -113,22 +96,30 @@ struct Options {
   bool emits() const {
     return action >= Action::EmitImport && action <= Action::EmitAssembly;
   }
-  bool hasPrompts() const { return prompt || promptTokens || promptsFile; }
 };
 
 /// Reads the command line.
 ///
 /// Errors: the option, what was expected and what was given.
-llvm::Expected<Options> parseOptions(int argc, char **argv);
-
-/// "512MiB" as bytes; none if `text` is not a size of at least one byte.
-std::optional<int64_t> parseSize(llvm::StringRef text);
+rt::Result<Options> readOptions(const CommandLine &line);
 
 /// "per_token+plain+clip=0.8" as the text of a format attribute,
 /// "<per_token, plain, clip = 0.8>".
 ///
 /// Errors: what was expected; that the format exists is not checked.
-llvm::Expected<std::string> parseFormat(llvm::StringRef text);
+rt::Result<std::string> parseFormat(const std::string &text);
+
+/// A format's attribute; empty if the option is not given.
+rt::Result<std::string> readFormat(const StringOption &option);
+
+/// What code for the CPU is made for, and where it is kept.
+rt::Status readHost(const CommandLine &line, Options &options);
+
+/// Options that only the benchmark has, or that it does not have.
+rt::Status checkBenchOptions(const CommandLine &line);
+
+/// What --bench measures.
+rt::Status readBench(const CommandLine &line, Options &options);
 
 } // namespace pmkvq::run
 

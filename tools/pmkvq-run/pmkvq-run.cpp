@@ -1,7 +1,7 @@
 //===- pmkvq-run.cpp - Compile a model and generate -----------------------===//
 //
 // The way of the data in one process: checkpoint, module, stages, code,
-// session, tokens.  Neighbours: Options.h, Prompts.h, CachePlan.h, Output.h;
+// session, tokens.  Neighbours: Options.h, CachePlan.h, Loading.h, Generate.h;
 // lib/Import, lib/Pipelines and runtime/ do the work.
 //
 //===----------------------------------------------------------------------===//
@@ -13,16 +13,15 @@
 #include "Compile.h"
 #include "Explain.h"
 #include "Loading.h"
-#include "Logits.h"
 #include "ModelSweep.h"
 #include "Options.h"
-#include "Output.h"
-#include "Prompts.h"
-#include "Python.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/DialectRegistry.h"
 #include "pmkvq/Import/ImportModel.h"
+#include "run/Generate.h"
+#include "llvm/ADT/SmallString.h"
 #include "llvm/Support/FileSystem.h"
+#include "llvm/Support/Path.h"
 #include "llvm/Support/raw_ostream.h"
 #include <csignal>
 #include <cstdio>
@@ -34,74 +33,21 @@ using llvm::Expected;
 using llvm::StringRef;
 using mlir::pmkvq::ModelConfig;
 
-static double secondsSince(std::chrono::steady_clock::time_point begin) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin)
-      .count();
+/// What prompts have to do with a model.
+static ModelFacts factsOf(const ModelConfig &config) {
+  return {config.path, config.vocabSize, config.maxPositions,
+          config.stopTokens};
 }
 
-static Error prefill(rt::Session &session, const Options &options,
-                     int64_t vocab,
-                     const std::vector<std::vector<int32_t>> &prompts,
-                     Progress &progress, Timing &timing) {
-  std::vector<rt::Prompt> batch;
-  for (const std::vector<int32_t> &prompt : prompts) {
-    timing.promptTokens += static_cast<int64_t>(prompt.size());
-    batch.push_back({static_cast<int32_t>(batch.size()), prompt});
-  }
-  timing.sequences = static_cast<int64_t>(batch.size());
-  auto show = [&](int64_t done, int64_t total) {
-    progress.update("reading the prompt: " + llvm::Twine(done) + " of " +
-                    llvm::Twine(total) + " tokens");
-  };
-  auto begin = std::chrono::steady_clock::now();
-  if (!options.logitsFile.empty()) {
-    Error error =
-        writeLogits(session, prompts, vocab, options.logitsFile, show);
-    timing.prefillSeconds = secondsSince(begin);
-    return error;
-  }
-  rt::Status status = session.prefill(batch, show);
-  timing.prefillSeconds = secondsSince(begin);
-  return status.ok() ? Error::success() : toError(status);
-}
-
-static Expected<std::vector<rt::Generated>>
-decode(rt::Session &session, const Options &options,
-       const std::vector<int32_t> &stopTokens, Printer &printer,
-       Progress &progress, Timing &timing) {
-  std::vector<rt::DecodeRequest> requests;
-  for (int32_t i = 0; i < session.maxSequences(); ++i)
-    requests.push_back({i, options.maxTokens});
-  Error printing = Error::success();
-  bool streams =
-      options.output == Options::Output::Text && session.maxSequences() == 1;
-  rt::DecodeOptions decodeOptions;
-  static_cast<rt::SamplingOptions &>(decodeOptions) = options.sampling;
-  decodeOptions.stopTokens = stopTokens;
-  decodeOptions.onToken = [&](const rt::TokenEvent &event) {
-    ++timing.newTokens;
-    if (streams)
-      progress.clear();
-    else
-      progress.update("generating: " + llvm::Twine(timing.newTokens) +
-                      " tokens");
-    printing = printer.token(event);
-    return !printing;
-  };
-  auto begin = std::chrono::steady_clock::now();
-  rt::Result<std::vector<rt::Generated>> results =
-      session.decode(requests, decodeOptions);
-  timing.decodeSeconds = secondsSince(begin);
-  if (printing)
-    return printing;
-  if (!results.ok())
-    return toError(results.status());
-  return std::move(*results);
+static TextServer textServer(const Model &model) {
+  llvm::SmallString<128> file(model.folder);
+  llvm::sys::path::append(file, "tokenizer.json");
+  return TextServer(model.folder, llvm::sys::fs::exists(file));
 }
 
 /// Prompts as token ids, and what follows from them for the caches.
 struct Batch {
-  std::vector<std::vector<int32_t>> prompts;
+  Prompts prompts;
   CachePlan plan;
 };
 
@@ -109,9 +55,9 @@ static Expected<Batch> readBatch(const Model &model, const Options &options,
                                  TextServer &text, mlir::MLIRContext &context) {
   Batch batch;
   if (options.hasPrompts()) {
-    auto prompts = readPrompts(options, model.config, text);
-    if (!prompts)
-      return prompts.takeError();
+    auto prompts = readPrompts(options, factsOf(model.config), text);
+    if (!prompts.ok())
+      return toError(prompts.status());
     batch.prompts = std::move(*prompts);
   }
   Expected<CachePlan> plan =
@@ -151,9 +97,15 @@ static Error writeFile(StringRef file, StringRef text) {
       llvm::errorToErrorCode(std::move(error)).message());
 }
 
+/// printOut, of the rest of this file's kind.
+static Error print(const std::string &text) {
+  rt::Status status = printOut(text);
+  return status.ok() ? Error::success() : toError(status);
+}
+
 static Error emit(Model &model, const Options &options,
                   mlir::MLIRContext &context) {
-  TextServer text(model.folder);
+  TextServer text = textServer(model);
   Expected<Batch> batch = readBatch(model, options, text, context);
   if (!batch)
     return batch.takeError();
@@ -161,54 +113,31 @@ static Error emit(Model &model, const Options &options,
       emitCode(options, model.config, batch->plan.compiler, context);
   if (!code)
     return code.takeError();
-  return options.outputFile.empty() ? printOut(*code)
+  return options.outputFile.empty() ? print(*code)
                                     : writeFile(options.outputFile, *code);
 }
 
 static Error explain(Model &model, const Options &options,
                      mlir::MLIRContext &context) {
-  TextServer text(model.folder);
+  TextServer text = textServer(model);
   Expected<Batch> batch = readBatch(model, options, text, context);
   if (!batch)
     return batch.takeError();
   Expected<std::string> plan = explainPlan(batch->plan);
-  return plan ? printOut(*plan) : plan.takeError();
-}
-
-/// Prompts in, tokens and summary out.
-static Error runBatch(const ModelConfig &config, const Batch &batch,
-                      const Options &options, rt::Session &session,
-                      TextServer &text, const check::AttentionChecker *checker,
-                      Progress &progress) {
-  Timing timing;
-  if (Error error = prefill(session, options, config.vocabSize, batch.prompts,
-                            progress, timing))
-    return error;
-  Printer printer(options.output, session.maxSequences(), text);
-  progress.clear();
-  printer.prepare();
-  auto results =
-      decode(session, options, config.stopTokens, printer, progress, timing);
-  progress.clear();
-  if (!results)
-    return results.takeError();
-  std::optional<check::Report> checked;
-  if (checker)
-    checked = checker->report();
-  return printer.finish(*results, session, timing, checked);
+  return plan ? print(*plan) : plan.takeError();
 }
 
 static Error generate(Model &model, const Options &options,
                       mlir::MLIRContext &context) {
   Progress progress;
-  TextServer text(model.folder);
+  TextServer text = textServer(model);
   Expected<Batch> batch = readBatch(model, options, text, context);
   if (!batch)
     return batch.takeError();
   // Python needs as long to start as the compiler to compile.  If it cannot
   // start, the printer says so.
   if (options.output == Options::Output::Text && text.hasTokenizer())
-    llvm::consumeError(text.start());
+    (void)text.start();
   progress.show("compiling");
   Equipment equipment;
   Expected<rt::Program> program =
@@ -224,17 +153,28 @@ static Error generate(Model &model, const Options &options,
   check::AttentionChecker *checker = equipment.checker.get();
   if (checker)
     checker->watch(**session);
-  Error error = runBatch(model.config, *batch, options, **session, text,
-                         checker, progress);
+  std::function<CheckedText()> checked;
+  if (checker)
+    checked = [&] { return describeCheck(checker->report()); };
+  rt::Status status =
+      generateAndPrint(factsOf(model.config), batch->prompts, options,
+                       **session, text, progress, checked);
+  Error error = status.ok() ? Error::success() : toError(status);
   return judgeCache(equipment.cache, judge(options, checker, std::move(error)));
 }
 
 static Error runTool(int argc, char **argv) {
-  Expected<Options> options = parseOptions(argc, argv);
-  if (!options)
-    return options.takeError();
+  std::vector<std::string> stages;
+  for (const mlir::pmkvq::Stage &stage : mlir::pmkvq::getStages())
+    stages.push_back(stage.name.str());
+  CommandLine line(stages);
+  if (rt::Status status = line.parse({argv + 1, argv + argc}); !status.ok())
+    return toError(status);
+  rt::Result<Options> options = readOptions(line);
+  if (!options.ok())
+    return toError(options.status());
   if (options->action == Options::Action::Print)
-    return printOut(options->text);
+    return print(options->text);
   if (options->action == Options::Action::Bench && options->model.empty())
     return runBench(*options);
   if (options->action == Options::Action::Bench) {

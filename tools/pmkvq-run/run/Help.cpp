@@ -1,72 +1,64 @@
 //===- Help.cpp - Help and completion of pmkvq-run ------------------------===//
 //
-// Both are made from the declared options alone.  LLVM's help sorts groups by
-// name and knows no examples.  Neighbours: CommandLine.h.
+// Both are made from the declared options alone.  Neighbours: CommandLine.h.
 //
 //===----------------------------------------------------------------------===//
 
-#include "CommandLine.h"
-#include "llvm/ADT/SmallVector.h"
-#include "llvm/ADT/StringExtras.h"
-#include "llvm/Support/raw_ostream.h"
+#include "run/CommandLine.h"
 
 using namespace pmkvq::run;
-using llvm::raw_ostream;
-using llvm::StringRef;
 
 /// Columns of a terminal, and of the option's name in it.
 static constexpr size_t kWidth = 80;
 static constexpr size_t kIndent = 26;
 
-static std::string dashed(const llvm::cl::Option &option) {
-  return (option.ArgStr.size() == 1 ? "-" : "--") + option.ArgStr.str();
+static std::string dashed(const Option &option) {
+  return (option.name.size() == 1 ? "-" : "--") + option.name;
 }
 
 /// "=" for options that take a value.
-static StringRef valueSign(const llvm::cl::Option &option) {
-  if (option.ValueStr.empty())
+static std::string valueSign(const Option &option) {
+  if (option.value.empty())
     return "";
-  return option.ArgStr.size() == 1 ? " " : "=";
+  return option.name.size() == 1 ? " " : "=";
 }
 
-std::string pmkvq::run::spell(const llvm::cl::Option &option) {
-  return (dashed(option) + valueSign(option) + option.ValueStr).str();
+std::string pmkvq::run::spell(const Option &option) {
+  return dashed(option) + valueSign(option) + option.value;
 }
 
 /// `text` in lines, the first of which has `indent` columns already.
-static void wrap(raw_ostream &os, StringRef text, size_t indent) {
+static std::string wrap(const std::string &text, size_t indent) {
+  std::string lines;
   size_t used = indent;
-  llvm::SmallVector<StringRef> words;
-  text.split(words, ' ');
-  for (StringRef word : words) {
-    if (used + word.size() + 1 > kWidth) {
-      os << "\n" << std::string(indent, ' ');
+  for (size_t begin = 0; begin <= text.size();) {
+    size_t end = std::min(text.find(' ', begin), text.size());
+    if (used + (end - begin) + 1 > kWidth) {
+      lines += "\n" + std::string(indent, ' ');
       used = indent;
     } else if (used > indent) {
-      os << " ";
+      lines += " ";
       ++used;
     }
-    os << word;
-    used += word.size();
+    lines.append(text, begin, end - begin);
+    used += end - begin;
+    begin = end + 1;
   }
-  os << "\n";
+  return lines + "\n";
 }
 
-static void printOption(raw_ostream &os, const llvm::cl::Option &option) {
+static std::string describeOption(const Option &option) {
   std::string name = "  " + spell(option);
-  os << name;
   // A name that is too long gets a line of its own.
   if (name.size() + 2 > kIndent)
-    os << "\n" << std::string(kIndent, ' ');
+    name += "\n" + std::string(kIndent, ' ');
   else
-    os << std::string(kIndent - name.size(), ' ');
-  wrap(os, option.HelpStr, kIndent);
+    name.resize(kIndent, ' ');
+  return name + wrap(option.help, kIndent);
 }
 
-std::string pmkvq::run::helpText(const CommandLine &line) {
-  std::string text;
-  llvm::raw_string_ostream os(text);
-  os << R"(pmkvq-run compiles a model and generates tokens with a progressively quantized
+static const char kIntroduction[] =
+    R"(pmkvq-run compiles a model and generates tokens with a progressively quantized
 key-value cache: 16 bits while memory lasts, then 8, 4 and 2.
 
   pmkvq-run MODEL --prompt=TEXT --max-tokens=N [options]
@@ -93,33 +85,35 @@ First steps
        pmkvq-run model/ --prompt-tokens=1,2,3 --max-tokens=200 --kv-bits=3 \
            --check
 )";
+
+std::string pmkvq::run::helpText(const CommandLine &line) {
+  std::string text = kIntroduction;
   for (const OptionGroup &group : line.groups) {
-    os << "\n" << group.title << "\n";
-    for (const llvm::cl::Option *option : group.options)
-      printOption(os, *option);
-    os << "  Example:\n    " << group.example << "\n";
+    text += "\n" + group.title + "\n";
+    for (const Option *option : group.options)
+      text += describeOption(*option);
+    text += "  Example:\n    " + group.example + "\n";
   }
-  os << "\nTokens go to stdout, progress and a summary to stderr. The exit "
-        "code "
-        "is 0, or 1\nwith one line on stderr that says what is wrong; 2 if "
-        "--check found it.\n";
-  return text;
+  return text + "\nTokens go to stdout, progress and a summary to stderr. The "
+                "exit code is 0, or 1\nwith one line on stderr that says what "
+                "is wrong; 2 if --check found it.\n";
 }
 
 std::string pmkvq::run::bashCompletion(const CommandLine &line) {
   std::string names, cases;
   for (const OptionGroup &group : line.groups)
-    for (const llvm::cl::Option *option : group.options) {
-      StringRef sign = valueSign(*option).trim();
-      names += (names.empty() ? "" : " ") + dashed(*option) + sign.str();
-      if (option->ValueStr.empty())
+    for (const Option *option : group.options) {
+      std::string sign = option->name.size() == 1 ? "" : valueSign(*option);
+      names += (names.empty() ? "" : " ") + dashed(*option) + sign;
+      if (option->value.empty())
         continue;
       // Only these have values.
       const auto *value = static_cast<const StringOption *>(option);
-      if (value->choices.empty())
-        continue;
-      cases += "    " + dashed(*option) + ") words=\"" +
-               llvm::join(value->choices, " ") + "\" ;;\n";
+      std::string words;
+      for (const std::string &choice : value->choices)
+        words += (words.empty() ? "" : " ") + choice;
+      if (!words.empty())
+        cases += "    " + dashed(*option) + ") words=\"" + words + "\" ;;\n";
     }
   return R"(# Completion of pmkvq-run in bash: source <(pmkvq-run --completion=bash)
 _pmkvq_run() {

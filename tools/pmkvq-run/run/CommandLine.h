@@ -1,30 +1,44 @@
 //===- CommandLine.h - pmkvq-run's options as declared ----------*- C++ -*-===//
 //
-// Names, values and help of the options, in groups.  Neighbours: Options.cpp
-// reads their values, Help.cpp prints them.
+// Names, values and help of the options, in groups.  Neighbours: RunOptions.cpp
+// and Options.cpp read their values, Help.cpp prints them.
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef PMKVQ_TOOLS_RUN_COMMANDLINE_H
-#define PMKVQ_TOOLS_RUN_COMMANDLINE_H
+#ifndef PMKVQ_TOOLS_RUN_RUN_COMMANDLINE_H
+#define PMKVQ_TOOLS_RUN_RUN_COMMANDLINE_H
 
-#include "llvm/ADT/ArrayRef.h"
-#include "llvm/ADT/StringRef.h"
-#include "llvm/Support/CommandLine.h"
+#include "pmkvq_rt/Status.h"
 #include <string>
 #include <vector>
 
 namespace pmkvq::run {
 
+/// An option of the command line.
+struct Option {
+  Option(std::string name, std::string value, std::string help)
+      : name(std::move(name)), value(std::move(value)), help(std::move(help)) {}
+  bool given() const { return isGiven; }
+
+  /// Without dashes.
+  std::string name;
+  /// What its value looks like; empty: it has none.
+  std::string value;
+  std::string help;
+  bool isGiven = false;
+};
+
 /// An option with a value.  Values are strings, so that each refusal can be one
 /// line that names the option, what is expected and what was given.
-struct StringOption : llvm::cl::opt<std::string> {
-  StringOption(llvm::StringRef name, llvm::StringRef value,
-               llvm::StringRef help)
-      : llvm::cl::opt<std::string>(name, llvm::cl::desc(help),
-                                   llvm::cl::value_desc(value)) {}
-  bool given() const { return getNumOccurrences() > 0; }
+struct StringOption : Option {
+  using Option::Option;
+  const std::string &getValue() const { return text; }
+  bool empty() const { return text.empty(); }
+  operator const std::string &() const { return text; }
+  bool operator==(const std::string &other) const { return text == other; }
 
+  /// As it was given.
+  std::string text;
   /// What the value is one of, the default first; empty: any text.
   std::vector<std::string> choices;
 };
@@ -32,30 +46,37 @@ struct StringOption : llvm::cl::opt<std::string> {
 /// An option whose value is one of a few words.
 struct ChoiceOption : StringOption {
   /// `words` is "page|none", the default first.
-  ChoiceOption(llvm::StringRef name, llvm::StringRef words,
-               llvm::StringRef help);
+  ChoiceOption(std::string name, const std::string &words, std::string help);
 };
 
 /// An option without a value.
-struct Flag : llvm::cl::opt<bool> {
-  Flag(llvm::StringRef name, llvm::StringRef help)
-      : llvm::cl::opt<bool>(name, llvm::cl::desc(help),
-                            llvm::cl::ValueDisallowed) {}
+struct Flag : Option {
+  Flag(std::string name, std::string help)
+      : Option(std::move(name), "", std::move(help)) {}
+  operator bool() const { return isGiven; }
 };
 
 /// Options that belong together, and a command line that shows them at work.
 struct OptionGroup {
-  llvm::StringRef title;
-  std::vector<llvm::cl::Option *> options;
-  llvm::StringRef example;
+  std::string title;
+  std::vector<Option *> options;
+  std::string example;
 };
 
-/// The options.  Made only once LLVM's own are out of the way: it has a
-/// `--threads` too.
+/// The options.
 struct CommandLine {
-  CommandLine();
+  /// `stages` are those that --emit=mlir knows by name.
+  explicit CommandLine(const std::vector<std::string> &stages);
+  CommandLine(const CommandLine &) = delete;
 
-  llvm::cl::list<std::string> models{llvm::cl::Positional};
+  /// Reads arguments, without the tool's name: values after "=" or as the next
+  /// argument.
+  ///
+  /// Errors: an option that does not exist, occurs twice, or has a value too
+  /// many or too few.
+  rt::Status parse(const std::vector<std::string> &arguments);
+
+  std::vector<std::string> models;
 
   StringOption prompt;
   StringOption promptTokens;
@@ -104,15 +125,17 @@ struct CommandLine {
   StringOption dumpStages;
 
   Flag help;
-  llvm::cl::alias shortHelp{"h", llvm::cl::aliasopt(help)};
   ChoiceOption completion;
 
   /// Every option, in the order of the help.
   std::vector<OptionGroup> groups;
+
+private:
+  Option *find(const std::string &name);
 };
 
 /// How an option is written: "--floor=2|4|8|16", "--explain", "-o FILE".
-std::string spell(const llvm::cl::Option &option);
+std::string spell(const Option &option);
 
 /// The text of --help.
 std::string helpText(const CommandLine &line);
@@ -122,4 +145,4 @@ std::string bashCompletion(const CommandLine &line);
 
 } // namespace pmkvq::run
 
-#endif // PMKVQ_TOOLS_RUN_COMMANDLINE_H
+#endif // PMKVQ_TOOLS_RUN_RUN_COMMANDLINE_H

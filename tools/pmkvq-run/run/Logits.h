@@ -1,16 +1,13 @@
-//===- Logits.h - Logits of given tokens, as a file --------------*- C++
-//-*-===//
+//===- Logits.h - Logits of given tokens, as a file -------------*- C++ -*-===//
 //
 // What --logits writes.  Neighbours: pmkvq_rt/Session.h (forced decoding).
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef PMKVQ_TOOLS_RUN_LOGITS_H
-#define PMKVQ_TOOLS_RUN_LOGITS_H
+#ifndef PMKVQ_TOOLS_RUN_RUN_LOGITS_H
+#define PMKVQ_TOOLS_RUN_RUN_LOGITS_H
 
 #include "pmkvq_rt/Session.h"
-#include "llvm/ADT/StringRef.h"
-#include "llvm/Support/Error.h"
 #include <cstdint>
 #include <vector>
 
@@ -24,11 +21,11 @@ namespace pmkvq::run {
 ///         vocab].
 /// Errors: those of the session; a file that cannot be written.  The file is
 ///         there whole or not at all.
-llvm::Error writeLogits(rt::Session &session,
-                        const std::vector<std::vector<int32_t>> &prompts,
-                        int64_t vocab, llvm::StringRef file,
-                        const rt::PrefillProgress &progress);
+rt::Status writeLogits(rt::Session &session,
+                       const std::vector<std::vector<int32_t>> &prompts,
+                       int64_t vocab, const std::string &file,
+                       const rt::PrefillProgress &progress);
 
 } // namespace pmkvq::run
 
-#endif // PMKVQ_TOOLS_RUN_LOGITS_H
+#endif // PMKVQ_TOOLS_RUN_RUN_LOGITS_H

@@ -5,8 +5,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Child.h"
-#include "llvm/ADT/STLExtras.h"
+#include "run/Child.h"
+#include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
@@ -17,15 +17,21 @@
 #include <unistd.h>
 
 using namespace pmkvq::run;
-using llvm::StringRef;
+namespace rt = ::pmkvq::rt;
 
 void FileDescriptor::close() {
   if (fd >= 0)
     ::close(std::exchange(fd, -1));
 }
 
-static llvm::Error systemError(const llvm::Twine &what, int code) {
-  return llvm::createStringError(what + ": " + std::strerror(code));
+static rt::Status systemError(const std::string &what, int code) {
+  return {rt::StatusCode::FailedPrecondition,
+          what + ": " + std::strerror(code)};
+}
+
+/// NAME of "NAME=VALUE".
+static std::string nameOf(const std::string &variable) {
+  return variable.substr(0, variable.find('='));
 }
 
 /// This process's environment, each of `variables` replacing its namesake.
@@ -33,10 +39,10 @@ static std::vector<std::string>
 makeEnvironment(const std::vector<std::string> &variables) {
   std::vector<std::string> environment = variables;
   for (char **entry = environ; *entry; ++entry) {
-    StringRef name = StringRef(*entry).split('=').first;
-    bool replaced = llvm::any_of(variables, [&](StringRef variable) {
-      return variable.split('=').first == name;
-    });
+    bool replaced = std::any_of(variables.begin(), variables.end(),
+                                [&](const std::string &variable) {
+                                  return nameOf(variable) == nameOf(*entry);
+                                });
     if (!replaced)
       environment.emplace_back(*entry);
   }
@@ -85,8 +91,8 @@ static int spawn(pid_t &pid, const std::vector<std::string> &arguments,
   return code;
 }
 
-llvm::Expected<Child> Child::start(const std::vector<std::string> &arguments,
-                                   const std::vector<std::string> &variables) {
+rt::Result<Child> Child::start(const std::vector<std::string> &arguments,
+                               const std::vector<std::string> &variables) {
   Child child;
   FileDescriptor childInput, childOutput;
   child.errors = FileDescriptor(memfd_create("stderr", MFD_CLOEXEC));
@@ -99,7 +105,7 @@ llvm::Expected<Child> Child::start(const std::vector<std::string> &arguments,
     child.pid = -1;
     return systemError("cannot start " + arguments.front(), code);
   }
-  return child;
+  return rt::Result<Child>(std::move(child));
 }
 
 Child::Child(Child &&other) noexcept
@@ -109,8 +115,8 @@ Child::Child(Child &&other) noexcept
 
 Child::~Child() { wait(); }
 
-bool Child::writeLine(StringRef line) {
-  std::string text = line.str() + "\n";
+bool Child::writeLine(const std::string &line) {
+  std::string text = line + "\n";
   for (size_t done = 0; done < text.size();) {
     ssize_t count = write(input.get(), text.data() + done, text.size() - done);
     if (count < 0 && errno == EINTR)
@@ -158,6 +164,9 @@ std::string Child::lastErrorLine() const {
     text.append(chunk, static_cast<size_t>(count));
     offset += count;
   }
-  StringRef rest = StringRef(text).trim();
-  return rest.substr(rest.rfind('\n') + 1).str();
+  constexpr const char *blanks = " \t\n\v\f\r";
+  text.erase(text.find_last_not_of(blanks) + 1);
+  std::string line = text.substr(text.rfind('\n') + 1);
+  line.erase(0, std::min(line.find_first_not_of(blanks), line.size()));
+  return line;
 }

@@ -4,17 +4,15 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Logits.h"
-#include "CachePlan.h"
-#include "llvm/Support/FileSystem.h"
-#include "llvm/Support/JSON.h"
+#include "run/Logits.h"
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <string>
 
 using namespace pmkvq::run;
-using llvm::Error;
-using llvm::StringRef;
+namespace fs = std::filesystem;
 namespace rt = ::pmkvq::rt;
 
 namespace {
@@ -22,23 +20,21 @@ namespace {
 class LogitsFile {
 public:
   LogitsFile(const std::vector<std::vector<int32_t>> &prompts, int64_t vocab,
-             StringRef file)
+             const std::string &file)
       : vocab(vocab), target(resolve(file)), partial(target + ".partial"),
         stream(partial, std::ios::binary) {
-    llvm::json::Object tensors;
+    nlohmann::json tensors;
     int64_t end = 0;
     for (const std::vector<int32_t> &prompt : prompts) {
       int64_t rows = static_cast<int64_t>(prompt.size());
       starts.push_back(end);
       end += rows * rowBytes();
-      tensors["logits." + std::to_string(starts.size() - 1)] =
-          llvm::json::Object{
-              {"dtype", "F32"},
-              {"shape", llvm::json::Array{rows, vocab}},
-              {"data_offsets", llvm::json::Array{starts.back(), end}}};
+      tensors["logits." + std::to_string(starts.size() - 1)] = {
+          {"dtype", "F32"},
+          {"shape", {rows, vocab}},
+          {"data_offsets", {starts.back(), end}}};
     }
-    std::string header;
-    llvm::raw_string_ostream(header) << llvm::json::Value(std::move(tensors));
+    std::string header = tensors.dump();
     header.resize((header.size() + 7) / 8 * 8, ' ');
     auto size = static_cast<uint64_t>(header.size());
     stream.write(reinterpret_cast<const char *>(&size), sizeof(size));
@@ -59,28 +55,31 @@ public:
   /// Rows are written in any order, and the file gets its name at the end: a
   /// device or a pipe can be neither.
   bool good() const {
-    llvm::sys::fs::file_status status;
-    bool exists = !llvm::sys::fs::status(target, status);
-    return stream.good() && (!exists || is_regular_file(status));
+    std::error_code error;
+    fs::file_status status = fs::status(target, error);
+    return stream.good() && (!fs::exists(status) || is_regular_file(status));
   }
 
   /// Gives the file its name.
-  Error finish() {
+  rt::Status finish() {
     stream.close();
-    if (stream.fail() || llvm::sys::fs::rename(partial, target))
-      return failure();
-    return Error::success();
+    std::error_code error;
+    if (!stream.fail())
+      fs::rename(partial, target, error);
+    return stream.fail() || error ? failure() : rt::Status();
   }
 
-  Error failure() const {
-    return llvm::createStringError("--logits: cannot write '" + target + "'");
+  rt::Status failure() const {
+    return {rt::StatusCode::InvalidArgument,
+            "--logits: cannot write '" + target + "'"};
   }
 
 private:
   /// What a link leads to, so that it stays a link.
-  static std::string resolve(StringRef file) {
-    llvm::SmallString<128> real;
-    return llvm::sys::fs::real_path(file, real) ? file.str() : real.str().str();
+  static std::string resolve(const std::string &file) {
+    std::error_code error;
+    fs::path real = fs::canonical(file, error);
+    return error ? file : real.string();
   }
 
   int64_t rowBytes() const {
@@ -95,10 +94,11 @@ private:
 };
 } // namespace
 
-Error pmkvq::run::writeLogits(rt::Session &session,
-                              const std::vector<std::vector<int32_t>> &prompts,
-                              int64_t vocab, StringRef file,
-                              const rt::PrefillProgress &progress) {
+rt::Status
+pmkvq::run::writeLogits(rt::Session &session,
+                        const std::vector<std::vector<int32_t>> &prompts,
+                        int64_t vocab, const std::string &file,
+                        const rt::PrefillProgress &progress) {
   LogitsFile out(prompts, vocab, file);
   if (!out.good())
     return out.failure();
@@ -115,7 +115,5 @@ Error pmkvq::run::writeLogits(rt::Session &session,
   });
   if (!out.good())
     return out.failure();
-  if (!status.ok())
-    return toError(status);
-  return out.finish();
+  return status.ok() ? out.finish() : status;
 }

@@ -6,11 +6,10 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef PMKVQ_TOOLS_RUN_CHILD_H
-#define PMKVQ_TOOLS_RUN_CHILD_H
+#ifndef PMKVQ_TOOLS_RUN_RUN_CHILD_H
+#define PMKVQ_TOOLS_RUN_RUN_CHILD_H
 
-#include "llvm/ADT/StringRef.h"
-#include "llvm/Support/Error.h"
+#include "pmkvq_rt/Status.h"
 #include <string>
 #include <sys/types.h>
 #include <utility>
@@ -44,15 +43,15 @@ public:
   /// and `variables` ("NAME=VALUE") on top.
   ///
   /// Errors: the program and the system's reason.
-  static llvm::Expected<Child> start(const std::vector<std::string> &arguments,
-                                     const std::vector<std::string> &variables);
+  static rt::Result<Child> start(const std::vector<std::string> &arguments,
+                                 const std::vector<std::string> &variables);
 
   Child(Child &&other) noexcept;
   Child &operator=(Child &&other) = delete;
   ~Child();
 
   /// False if the child does not listen any more.
-  bool writeLine(llvm::StringRef line);
+  bool writeLine(const std::string &line);
 
   /// The next line without its end; false at the end of the output.
   bool readLine(std::string &line);
@@ -73,4 +72,4 @@ private:
 
 } // namespace pmkvq::run
 
-#endif // PMKVQ_TOOLS_RUN_CHILD_H
+#endif // PMKVQ_TOOLS_RUN_RUN_CHILD_H

@@ -4,21 +4,14 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Output.h"
-#include "llvm/ADT/ArrayRef.h"
-#include "llvm/ADT/StringExtras.h"
-#include "llvm/Support/FormatVariadic.h"
-#include "llvm/Support/raw_ostream.h"
+#include "run/Output.h"
+#include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <unistd.h>
 
 using namespace pmkvq::run;
 using namespace pmkvq;
-using llvm::Error;
-using llvm::Expected;
-using llvm::StringRef;
-using llvm::Twine;
 using nlohmann::ordered_json;
 
 //===----------------------------------------------------------------------===//
@@ -27,15 +20,15 @@ using nlohmann::ordered_json;
 
 Progress::Progress() : isTerminal(isatty(STDERR_FILENO)) {}
 
-void Progress::show(const Twine &text) {
+void Progress::show(const std::string &text) {
   if (!isTerminal)
     return;
-  llvm::errs() << "\r\033[K" << text;
+  std::fprintf(stderr, "\r\033[K%s", text.c_str());
   isShown = true;
   last = std::chrono::steady_clock::now();
 }
 
-void Progress::update(const Twine &text) {
+void Progress::update(const std::string &text) {
   constexpr std::chrono::milliseconds interval(100);
   if (std::chrono::steady_clock::now() - last >= interval)
     show(text);
@@ -43,7 +36,7 @@ void Progress::update(const Twine &text) {
 
 void Progress::clear() {
   if (isShown)
-    llvm::errs() << "\r\033[K";
+    std::fputs("\r\033[K", stderr);
   isShown = false;
 }
 
@@ -97,19 +90,6 @@ static ordered_json levelsJson(const rt::Session &session) {
   return levels;
 }
 
-static ordered_json checkJson(const check::Report &report) {
-  return {{"steps", report.steps},
-          {"outputs", report.outputs},
-          {"largest", report.largest},
-          {"rms", report.rms},
-          {"worst",
-           {{"step", report.worst.step},
-            {"sequence", report.worst.sequence},
-            {"position", report.worst.position},
-            {"layer", report.worst.layer},
-            {"head", report.worst.head}}}};
-}
-
 static ordered_json summaryJson(const rt::Session &session,
                                 const Timing &timing) {
   rt::CacheBytes bytes = session.bytes();
@@ -131,85 +111,90 @@ static std::string levelsText(const rt::LevelCounts &counts) {
   return text;
 }
 
+std::string pmkvq::run::withCommas(int64_t value) {
+  std::string text = std::to_string(value);
+  for (size_t end = text.size(); end > size_t(3 + (value < 0)); end -= 3)
+    text.insert(end - 3, ",");
+  return text;
+}
+
 static std::string kibText(int64_t bytes) {
-  return llvm::formatv("{0:N} KiB", bytes / 1024);
+  return withCommas(bytes / 1024) + " KiB";
 }
 
 static void printSummary(const rt::Session &session, const Timing &timing,
-                         const std::optional<check::Report> &checked) {
+                         const std::optional<CheckedText> &checked) {
   rt::CacheBytes bytes = session.bytes();
-  llvm::errs() << llvm::formatv(
-      "tokens  {0} in, {1} out; {2:F1} a second, prefill {3:F1}\n",
-      timing.promptTokens, timing.newTokens, timing.tokensPerSecond(),
-      timing.prefillTokensPerSecond());
-  llvm::errs() << "cache   " << kibText(bytes.peak)
-               << (bytes.budget ? " of " + kibText(bytes.budget)
-                                : ", without a budget")
-               << "; bf16 would take " << kibText(bytes.bf16Equivalent) << "\n";
-  llvm::errs() << "pages   keys " << levelsText(totalLevels(session, rt::kKey))
-               << "; values " << levelsText(totalLevels(session, rt::kValue))
-               << "\n";
+  std::fprintf(stderr,
+               "tokens  %lld in, %lld out; %.1f a second, prefill %.1f\n",
+               static_cast<long long>(timing.promptTokens),
+               static_cast<long long>(timing.newTokens),
+               timing.tokensPerSecond(), timing.prefillTokensPerSecond());
+  std::string lines =
+      "cache   " + kibText(bytes.peak) +
+      (bytes.budget ? " of " + kibText(bytes.budget) : ", without a budget") +
+      "; bf16 would take " + kibText(bytes.bf16Equivalent) + "\npages   keys " +
+      levelsText(totalLevels(session, rt::kKey)) + "; values " +
+      levelsText(totalLevels(session, rt::kValue)) + "\n";
   if (checked)
-    llvm::errs() << llvm::formatv("check   {0:N} outputs of {1:N} steps; "
-                                  "relative errors: {2}\n",
-                                  checked->outputs, checked->steps,
-                                  checked->text());
+    lines += checked->line + "\n";
+  std::fputs(lines.c_str(), stderr);
 }
 
 //===----------------------------------------------------------------------===//
 // stdout
 //===----------------------------------------------------------------------===//
 
-Error pmkvq::run::printOut(StringRef text) {
-  // Not llvm::outs(), which ends the process when the reader is gone.
+rt::Status pmkvq::run::printOut(const std::string &text) {
   bool ok = std::fwrite(text.data(), 1, text.size(), stdout) == text.size() &&
             std::fflush(stdout) == 0;
-  return ok ? Error::success()
-            : llvm::createStringError("stdout: cannot write");
+  return ok ? rt::Status()
+            : rt::Status(rt::StatusCode::FailedPrecondition,
+                         "stdout: cannot write");
 }
 
 //===----------------------------------------------------------------------===//
 // Printer
 //===----------------------------------------------------------------------===//
 
-Printer::Printer(Options::Output form, int32_t sequences, TextServer &text)
+Printer::Printer(RunOptions::Output form, int32_t sequences, TextServer &text)
     : form(form), sequences(sequences), text(text) {}
 
 void Printer::prepare() {
-  if (form != Options::Output::Text || !text.hasTokenizer())
+  if (form != RunOptions::Output::Text || !text.hasTokenizer())
     return;
-  Expected<std::string> nothing = text.stream(0, {}, /*end=*/false);
-  asText = static_cast<bool>(nothing);
+  rt::Result<std::string> nothing = text.stream(0, {}, /*end=*/false);
+  asText = nothing.ok();
   if (!asText)
-    llvm::errs() << "pmkvq-run: note: token ids instead of text: "
-                 << llvm::toString(nothing.takeError()) << "\n";
+    std::fprintf(stderr, "pmkvq-run: note: token ids instead of text: %s\n",
+                 nothing.status().message().c_str());
 }
 
-Error Printer::token(const rt::TokenEvent &event) {
+rt::Status Printer::token(const rt::TokenEvent &event) {
   // Several texts at once cannot be told apart while they grow.
-  if (form != Options::Output::Text || sequences != 1)
-    return Error::success();
+  if (form != RunOptions::Output::Text || sequences != 1)
+    return rt::Status();
   if (!asText)
     return printOut((event.index ? " " : "") + std::to_string(event.token));
-  Expected<std::string> added =
-      text.stream(event.sequence, event.token, /*end=*/false);
-  return added ? printOut(*added) : added.takeError();
+  rt::Result<std::string> added =
+      text.stream(event.sequence, {event.token}, /*end=*/false);
+  return added.ok() ? printOut(*added) : added.status();
 }
 
-static std::string joinIds(llvm::ArrayRef<int32_t> tokens) {
+static std::string joinIds(const std::vector<int32_t> &tokens) {
   std::string line;
-  llvm::raw_string_ostream os(line);
-  llvm::interleave(tokens, os, " ");
+  for (int32_t token : tokens)
+    line += (line.empty() ? "" : " ") + std::to_string(token);
   return line;
 }
 
-Error Printer::printTexts(const std::vector<rt::Generated> &results) {
+rt::Status Printer::printTexts(const std::vector<rt::Generated> &results) {
   if (sequences == 1) {
     std::string rest = "\n";
     if (asText) {
-      Expected<std::string> held = text.stream(0, {}, /*end=*/true);
-      if (!held)
-        return held.takeError();
+      rt::Result<std::string> held = text.stream(0, {}, /*end=*/true);
+      if (!held.ok())
+        return held.status();
       rest = *held + rest;
     }
     return printOut(rest);
@@ -217,21 +202,23 @@ Error Printer::printTexts(const std::vector<rt::Generated> &results) {
   for (size_t i = 0; i < results.size(); ++i) {
     std::string line = joinIds(results[i].tokens);
     if (asText) {
-      Expected<std::string> whole =
+      rt::Result<std::string> whole =
           text.stream(static_cast<int32_t>(i), results[i].tokens, /*end=*/true);
-      if (!whole)
-        return whole.takeError();
+      if (!whole.ok())
+        return whole.status();
       line = *whole;
     }
-    if (Error error = printOut("[" + std::to_string(i) + "] " + line + "\n"))
-      return error;
+    if (rt::Status s = printOut("[" + std::to_string(i) + "] " + line + "\n");
+        !s.ok())
+      return s;
   }
-  return Error::success();
+  return rt::Status();
 }
 
-Error Printer::printJsonLines(const std::vector<rt::Generated> &results,
-                              const rt::Session &session, const Timing &timing,
-                              const std::optional<check::Report> &checked) {
+rt::Status Printer::printJsonLines(const std::vector<rt::Generated> &results,
+                                   const rt::Session &session,
+                                   const Timing &timing,
+                                   const std::optional<CheckedText> &checked) {
   std::string lines;
   for (size_t i = 0; i < results.size(); ++i)
     lines +=
@@ -240,17 +227,17 @@ Error Printer::printJsonLines(const std::vector<rt::Generated> &results,
   ordered_json summary;
   summary["summary"] = summaryJson(session, timing);
   if (checked)
-    summary["summary"]["check"] = checkJson(*checked);
+    summary["summary"]["check"] = ordered_json::parse(checked->json);
   return printOut(lines + summary.dump() + "\n");
 }
 
-Error Printer::finish(const std::vector<rt::Generated> &results,
-                      const rt::Session &session, const Timing &timing,
-                      const std::optional<check::Report> &checked) {
-  if (form == Options::Output::JsonLines)
+rt::Status Printer::finish(const std::vector<rt::Generated> &results,
+                           const rt::Session &session, const Timing &timing,
+                           const std::optional<CheckedText> &checked) {
+  if (form == RunOptions::Output::JsonLines)
     return printJsonLines(results, session, timing, checked);
-  if (Error error = printTexts(results))
-    return error;
+  if (rt::Status s = printTexts(results); !s.ok())
+    return s;
   printSummary(session, timing, checked);
-  return Error::success();
+  return rt::Status();
 }

@@ -4,23 +4,20 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "CommandLine.h"
-#include "pmkvq/Pipelines/Pipelines.h"
-#include "llvm/ADT/SmallVector.h"
-#include "llvm/ADT/StringExtras.h"
+#include "run/CommandLine.h"
+#include "run/OptionValues.h"
+#include <algorithm>
 
 using namespace pmkvq::run;
-using llvm::StringRef;
+namespace rt = ::pmkvq::rt;
 
-ChoiceOption::ChoiceOption(StringRef name, StringRef words, StringRef help)
-    : StringOption(name, words, help) {
-  llvm::SmallVector<StringRef> parts;
-  words.split(parts, '|');
-  for (StringRef part : parts)
-    choices.push_back(part.str());
+ChoiceOption::ChoiceOption(std::string name, const std::string &words,
+                           std::string help)
+    : StringOption(std::move(name), words, std::move(help)) {
+  choices = splitList(words, '|');
 }
 
-CommandLine::CommandLine()
+CommandLine::CommandLine(const std::vector<std::string> &stages)
     : prompt("prompt", "TEXT",
              "One prompt as text, in the model's chat template if it has one"),
       promptTokens("prompt-tokens", "1,2,3",
@@ -151,8 +148,8 @@ CommandLine::CommandLine()
                  "Print a script that completes options, "
                  "for `source`") {
   emit.choices = {"import", "mlir"};
-  for (const mlir::pmkvq::Stage &stage : mlir::pmkvq::getStages())
-    emit.choices.push_back(("mlir:" + stage.name).str());
+  for (const std::string &stage : stages)
+    emit.choices.push_back("mlir:" + stage);
   emit.choices.insert(emit.choices.end(), {"llvm", "asm"});
   groups = {
       {"What to generate",
@@ -181,4 +178,55 @@ CommandLine::CommandLine()
        "        --kv-bits=3 --explain"},
       {"Help", {&help, &completion}, "source <(pmkvq-run --completion=bash)"},
   };
+}
+
+//===----------------------------------------------------------------------===//
+// Parsing
+//===----------------------------------------------------------------------===//
+
+Option *CommandLine::find(const std::string &name) {
+  if (name == "h")
+    return &help;
+  for (const OptionGroup &group : groups)
+    for (Option *option : group.options)
+      if (option->name == name)
+        return option;
+  return nullptr;
+}
+
+rt::Status CommandLine::parse(const std::vector<std::string> &arguments) {
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const std::string &argument = arguments[i];
+    if (argument == "--") {
+      models.insert(models.end(), arguments.begin() + i + 1, arguments.end());
+      break;
+    }
+    if (argument.size() < 2 || argument[0] != '-') {
+      models.push_back(argument);
+      continue;
+    }
+    size_t equals = std::min(argument.find('='), argument.size());
+    std::string spelled = argument.substr(0, equals);
+    size_t begin = std::min(spelled.find_first_not_of('-'), spelled.size());
+    Option *option = find(spelled.substr(begin));
+    if (!option)
+      return refusal("unknown option '" + argument +
+                     "'; pmkvq-run --help lists them");
+    if (option->isGiven)
+      return refusal(spelled + ": expected once, got twice");
+    option->isGiven = true;
+    bool hasValue = equals < argument.size();
+    if (option->value.empty()) {
+      if (hasValue)
+        return refusal(spelled + ": expected no value, got '" +
+                       argument.substr(equals + 1) + "'");
+      continue;
+    }
+    if (!hasValue && i + 1 == arguments.size())
+      return refusal(spelled + ": expected a value, got none");
+    // Only these have values.
+    static_cast<StringOption *>(option)->text =
+        hasValue ? argument.substr(equals + 1) : arguments[++i];
+  }
+  return rt::Status();
 }

@@ -1,18 +1,16 @@
 //===- Output.h - What pmkvq-run prints -------------------------*- C++ -*-===//
 //
 // Tokens or text on stdout, progress and the summary on stderr.  Neighbours:
-// pmkvq-run.cpp (who has something to print), Python.h (text).
+// Generate.cpp (who has something to print), Text.h.
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef PMKVQ_TOOLS_RUN_OUTPUT_H
-#define PMKVQ_TOOLS_RUN_OUTPUT_H
+#ifndef PMKVQ_TOOLS_RUN_RUN_OUTPUT_H
+#define PMKVQ_TOOLS_RUN_RUN_OUTPUT_H
 
-#include "Options.h"
-#include "Python.h"
-#include "pmkvq/Check/AttentionCheck.h"
 #include "pmkvq_rt/Session.h"
-#include "llvm/ADT/Twine.h"
+#include "run/RunOptions.h"
+#include "run/Text.h"
 #include <chrono>
 
 namespace pmkvq::run {
@@ -26,9 +24,9 @@ public:
   Progress(const Progress &) = delete;
   Progress &operator=(const Progress &) = delete;
 
-  void show(const llvm::Twine &text);
+  void show(const std::string &text);
   /// The same, but at most ten times a second.
-  void update(const llvm::Twine &text);
+  void update(const std::string &text);
   void clear();
 
 private:
@@ -40,7 +38,17 @@ private:
 /// Writes to stdout at once.
 ///
 /// Errors: nobody reads it, or the disk is full.
-llvm::Error printOut(llvm::StringRef text);
+rt::Status printOut(const std::string &text);
+
+/// "12,345".
+std::string withCommas(int64_t value);
+
+/// What --check has found.
+struct CheckedText {
+  /// A JSON object, and a line for people.
+  std::string json;
+  std::string line;
+};
 
 /// What a run has taken.
 struct Timing {
@@ -59,7 +67,7 @@ struct Timing {
 /// Prints generated tokens, as they come or at the end.
 class Printer {
 public:
-  Printer(Options::Output form, int32_t sequences, TextServer &text);
+  Printer(RunOptions::Output form, int32_t sequences, TextServer &text);
 
   /// Finds out whether there can be text; to be called before the first token.
   void prepare();
@@ -67,21 +75,21 @@ public:
   /// Takes one token.
   ///
   /// Errors: stdout is closed; the tokenizer fails.
-  llvm::Error token(const rt::TokenEvent &event);
+  rt::Status token(const rt::TokenEvent &event);
 
   /// Prints whatever has not been printed, and the summary, with what --check
   /// has found.
-  llvm::Error finish(const std::vector<rt::Generated> &results,
-                     const rt::Session &session, const Timing &timing,
-                     const std::optional<check::Report> &checked);
+  rt::Status finish(const std::vector<rt::Generated> &results,
+                    const rt::Session &session, const Timing &timing,
+                    const std::optional<CheckedText> &checked);
 
 private:
-  llvm::Error printJsonLines(const std::vector<rt::Generated> &results,
-                             const rt::Session &session, const Timing &timing,
-                             const std::optional<check::Report> &checked);
-  llvm::Error printTexts(const std::vector<rt::Generated> &results);
+  rt::Status printJsonLines(const std::vector<rt::Generated> &results,
+                            const rt::Session &session, const Timing &timing,
+                            const std::optional<CheckedText> &checked);
+  rt::Status printTexts(const std::vector<rt::Generated> &results);
 
-  Options::Output form;
+  RunOptions::Output form;
   int32_t sequences;
   TextServer &text;
   /// Text rather than token ids.
@@ -90,4 +98,4 @@ private:
 
 } // namespace pmkvq::run
 
-#endif // PMKVQ_TOOLS_RUN_OUTPUT_H
+#endif // PMKVQ_TOOLS_RUN_RUN_OUTPUT_H
