@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pmkvq.errors import FileError
-from pmkvq.text import load_tokenizer
+from pmkvq.text import TokenizerFiles, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -109,4 +109,4 @@ def _check(where: str, tokens: list[int], vocab: int, positions: int) -> None:
 
 def _tokenize(folder: Path, text: str) -> list[int]:
     """Without a chat's frame."""
-    return load_tokenizer(str(folder / "tokenizer.json")).encode(text, add_special_tokens=False).ids
+    return load_tokenizer(TokenizerFiles(folder)).encode(text, add_special_tokens=False).ids

@@ -1,6 +1,6 @@
 """Text in and out of token ids, as a child process of pmkvq-run.
 
-    python -m pmkvq.text MODEL_DIR
+    python -m pmkvq.text MODEL_DIR|ARTIFACT
 
 One JSON object a line on stdin, one JSON object a line (ASCII only) on stdout,
 in order, until stdin ends. Nothing is printed before the first request.
@@ -15,7 +15,7 @@ in order, until stdin ends. Nothing is printed before the first request.
 
 `sequence` (default 0) tells the streams of a batch apart. A stream holds back a
 character until its last byte has come. Special tokens are not shown.
-Neighbours: gguf_import.py writes such folders.
+Neighbours: gguf_import.py writes such folders, artifact.py reads the other kind of place.
 """
 
 from __future__ import annotations
@@ -24,7 +24,34 @@ import json
 import os
 import sys
 
+from pmkvq.artifact import read_sections
 from pmkvq.errors import FileError
+
+
+class TokenizerFiles:
+    """The files of a model's folder, or of an artifact, that text needs. Raises FileError."""
+
+    def __init__(self, place):
+        self.place = str(place)
+        self._sections = None if os.path.isdir(place) else read_sections(place, "tokenizer/")
+
+    def path(self, name: str) -> str:
+        """For messages."""
+        return os.path.join(self.place, name)
+
+    def read(self, name: str) -> str | None:
+        """A file's text; none: it is not there."""
+        if self._sections is not None:
+            data = self._sections.get(name)
+        elif os.path.isfile(self.path(name)):
+            with open(self.path(name), "rb") as file:
+                data = file.read()
+        else:
+            data = None
+        try:
+            return None if data is None else data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise FileError(self.path(name), "file", problem=f"not UTF-8: {error}") from None
 
 
 class Stream:
@@ -60,12 +87,12 @@ class Stream:
 
 
 class TextServer:
-    """Answers requests for the model in `folder`. Raises FileError."""
+    """Answers requests for the model in `place`, a folder or an artifact. Raises FileError."""
 
-    def __init__(self, folder: str):
-        self._folder = folder
-        self._tokenizer = load_tokenizer(os.path.join(folder, "tokenizer.json"))
-        self._config = _load_config(os.path.join(folder, "tokenizer_config.json"))
+    def __init__(self, place: str):
+        self._files = TokenizerFiles(place)
+        self._tokenizer = load_tokenizer(self._files)
+        self._config = _load_config(self._files)
         self._streams: dict[int, Stream] = {}
 
     def answer(self, request) -> dict:
@@ -85,7 +112,7 @@ class TextServer:
             raise ValueError('"chat" is true, false or "auto"')
         template = self._chat_template() if chat else None
         if chat is True and template is None:
-            raise FileError(self._folder, "tokenizer_config.json", problem="no chat_template")
+            raise FileError(self._files.place, "tokenizer_config.json", problem="no chat_template")
         if template is None:
             return {"tokens": self._tokenizer.encode(text).ids}
         text = _render(template, text, self._config)
@@ -116,35 +143,35 @@ class TextServer:
 
     def _chat_template(self) -> str | None:
         """In a file of its own, or in tokenizer_config.json."""
-        path = os.path.join(self._folder, "chat_template.jinja")
-        if os.path.exists(path):
-            with open(path, encoding="utf-8") as file:
-                return file.read()
+        template = self._files.read("chat_template.jinja")
+        if template is not None:
+            return template
         template = self._config.get("chat_template")
         if template is not None and not isinstance(template, str):
-            raise FileError(os.path.join(self._folder, "tokenizer_config.json"), "chat_template",
+            raise FileError(self._files.path("tokenizer_config.json"), "chat_template",
                             "a string", type(template).__name__)
         return template
 
 
-def load_tokenizer(path: str):
-    """The tokenizer in a file. Raises FileError."""
+def load_tokenizer(files: TokenizerFiles):
+    """The tokenizer of a place. Raises FileError."""
     from tokenizers import Tokenizer
 
-    if not os.path.isfile(path):
+    path, text = files.path("tokenizer.json"), files.read("tokenizer.json")
+    if text is None:
         raise FileError(path, "file", problem="missing; text needs it (token ids do not)")
     try:
-        return Tokenizer.from_file(path)
+        return Tokenizer.from_str(text)
     except Exception as error:  # the library raises bare Exception
         raise FileError(path, "file", problem=f"not a tokenizer: {error}") from None
 
 
-def _load_config(path: str) -> dict:
-    if not os.path.exists(path):
+def _load_config(files: TokenizerFiles) -> dict:
+    path, text = files.path("tokenizer_config.json"), files.read("tokenizer_config.json")
+    if text is None:
         return {}
     try:
-        with open(path, encoding="utf-8") as file:
-            config = json.load(file)
+        config = json.loads(text)
     except ValueError as error:
         raise FileError(path, "file", problem=f"not JSON: {error}") from None
     if not isinstance(config, dict):
@@ -176,11 +203,11 @@ def _special(token) -> str:
     return token.get("content", "") if isinstance(token, dict) else token or ""
 
 
-def serve(folder: str, requests, answers) -> int:
+def serve(place: str, requests, answers) -> int:
     """Answers until `requests` (binary lines) ends. Returns the exit code."""
     server, failure = None, None
     try:
-        server = TextServer(folder)
+        server = TextServer(place)
     except FileError as error:
         failure = str(error)
     for line in requests:
@@ -202,7 +229,7 @@ def _answer_line(server: TextServer | None, failure: str | None, line: bytes) ->
 
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
-        print("usage: python -m pmkvq.text MODEL_DIR", file=sys.stderr)
+        print("usage: python -m pmkvq.text MODEL_DIR|ARTIFACT", file=sys.stderr)
         return 2
     try:
         return serve(arguments[0], sys.stdin.buffer, sys.stdout)

@@ -89,6 +89,7 @@ static rt::Status readAction(const CommandLine &line, Options &options) {
                        .Case("import", Options::Action::EmitImport)
                        .Case("mlir", Options::Action::EmitMLIR)
                        .Case("llvm", Options::Action::EmitLLVM)
+                       .Case("artifact", Options::Action::EmitArtifact)
                        .Default(Options::Action::EmitAssembly);
   return rt::Status();
 }
@@ -109,6 +110,9 @@ static rt::Status checkTogether(const CommandLine &line, Options &options) {
   if (options.action == Options::Action::EmitImport && line.dumpStages.given())
     return conflict("--emit=import", "--dump-stages",
                     "the imported module has passed no stage");
+  if (options.action == Options::Action::EmitArtifact &&
+      !line.outputFile.given())
+    return refusal("expected -o FILE with --emit=artifact");
   // What only a run has.
   std::string action = line.explain ? "--explain" : "--emit";
   if (!line.explain && !line.emit.given())
@@ -121,7 +125,9 @@ static rt::Status checkTogether(const CommandLine &line, Options &options) {
     return conflict(action, "--check", action + " runs nothing");
   if (line.cacheDevice.given())
     return conflict(action, "--cache-device", action + " runs nothing");
-  if (!options.hasPrompts() && line.kvBits.given())
+  // An artifact keeps the bits for runs that have lengths.
+  if (!options.hasPrompts() && line.kvBits.given() &&
+      options.action != Options::Action::EmitArtifact)
     return refusal("expected --kv-budget instead of --kv-bits, or prompts and "
                    "--max-tokens: a budget in bits follows from their lengths");
   return rt::Status();
@@ -244,11 +250,27 @@ static rt::Status readAssembler(const CommandLine &line, Options &options) {
                            line.ptxas);
 }
 
-rt::Status pmkvq::run::readHost(const CommandLine &line, Options &options) {
+/// --cpu.
+static rt::Status readCpu(const CommandLine &line, Options &options) {
   rt::Result<std::string> cpu = readChoice(line.cpu);
   if (!cpu.ok())
     return cpu.status();
   options.host.cpu = *cpu;
+  if (options.action != Options::Action::EmitArtifact)
+    return rt::Status();
+  if (!line.cpu.given())
+    options.host.cpu = mlir::pmkvq::HostProgram::namedHost();
+  else if (*cpu == "native")
+    return optionError(line.cpu,
+                       "generic, avx2 or avx512 with --emit=artifact, which "
+                       "says what it needs",
+                       line.cpu);
+  return rt::Status();
+}
+
+rt::Status pmkvq::run::readHost(const CommandLine &line, Options &options) {
+  if (rt::Status s = readCpu(line, options); !s.ok())
+    return s;
   if (rt::Status s = readAssembler(line, options); !s.ok())
     return s;
   if (line.codeCache.given()) {
@@ -308,6 +330,10 @@ rt::Result<Options> pmkvq::run::readOptions(const CommandLine &line) {
     if (!shell.ok())
       return shell.status();
     return print(bashCompletion(line));
+  }
+  if (line.load.given()) {
+    options.action = Options::Action::Load;
+    return options;
   }
   if (rt::Status s = checkBenchOptions(line); !s.ok())
     return s;

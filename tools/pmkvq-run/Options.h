@@ -41,9 +41,12 @@ struct Options : RunOptions {
     EmitMLIR,
     EmitLLVM,
     EmitAssembly,
+    EmitArtifact,
     /// Measure `sweep` on `device`, or `modelSweep` with `model`; of the rest,
     /// formats, threads and output are set.
     Bench,
+    /// Run an artifact; of the rest, nothing is set.
+    Load,
     /// Print `text`; nothing else is set.
     Print
   };
@@ -94,7 +97,7 @@ struct Options : RunOptions {
   ModelSweepOptions modelSweep;
 
   bool emits() const {
-    return action >= Action::EmitImport && action <= Action::EmitAssembly;
+    return action >= Action::EmitImport && action <= Action::EmitArtifact;
   }
 };
 

@@ -11,6 +11,7 @@
 #include "CachePlan.h"
 #include "Check.h"
 #include "Compile.h"
+#include "EmitArtifact.h"
 #include "Explain.h"
 #include "Loading.h"
 #include "ModelSweep.h"
@@ -19,6 +20,7 @@
 #include "mlir/IR/DialectRegistry.h"
 #include "pmkvq/Import/ImportModel.h"
 #include "run/Generate.h"
+#include "run/LoadedRun.h"
 #include "llvm/ADT/SmallString.h"
 #include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Path.h"
@@ -104,11 +106,15 @@ static Error print(const std::string &text) {
 }
 
 static Error emit(Model &model, const Options &options,
+                  std::optional<rt::ArtifactWriter> writer,
                   mlir::MLIRContext &context) {
   TextServer text = textServer(model);
   Expected<Batch> batch = readBatch(model, options, text, context);
   if (!batch)
     return batch.takeError();
+  if (writer)
+    return emitArtifact(std::move(*writer), model, batch->plan, options,
+                        context);
   Expected<std::string> code =
       emitCode(options, model.config, batch->plan.compiler, context);
   if (!code)
@@ -167,7 +173,7 @@ static Error runTool(int argc, char **argv) {
   std::vector<std::string> stages;
   for (const mlir::pmkvq::Stage &stage : mlir::pmkvq::getStages())
     stages.push_back(stage.name.str());
-  CommandLine line(stages);
+  CommandLine line(stages, /*compiles=*/true);
   if (rt::Status status = line.parse({argv + 1, argv + argc}); !status.ok())
     return toError(status);
   rt::Result<Options> options = readOptions(line);
@@ -175,6 +181,10 @@ static Error runTool(int argc, char **argv) {
     return toError(options.status());
   if (options->action == Options::Action::Print)
     return print(options->text);
+  if (options->action == Options::Action::Load) {
+    rt::Status status = runArtifact(line);
+    return status.ok() ? Error::success() : toError(status);
+  }
   if (options->action == Options::Action::Bench && options->model.empty())
     return runBench(*options);
   if (options->action == Options::Action::Bench) {
@@ -182,6 +192,13 @@ static Error runTool(int argc, char **argv) {
     mlir::pmkvq::registerImportDialects(registry);
     mlir::pmkvq::registerAllForStages(registry);
     return runModelBench(*options, registry);
+  }
+  std::optional<rt::ArtifactWriter> writer;
+  if (options->action == Options::Action::EmitArtifact) {
+    auto prepared = prepareArtifact(*options);
+    if (!prepared)
+      return prepared.takeError();
+    writer.emplace(std::move(*prepared));
   }
   Expected<Model> model = openModel(options->model, options->calibrationFile);
   if (!model)
@@ -191,7 +208,7 @@ static Error runTool(int argc, char **argv) {
   mlir::pmkvq::registerAllForStages(registry);
   mlir::MLIRContext context(registry);
   if (options->emits())
-    return emit(*model, *options, context);
+    return emit(*model, *options, std::move(writer), context);
   if (options->action == Options::Action::Explain)
     return explain(*model, *options, context);
   return generate(*model, *options, context);

@@ -17,8 +17,9 @@ ChoiceOption::ChoiceOption(std::string name, const std::string &words,
   choices = splitList(words, '|');
 }
 
-CommandLine::CommandLine(const std::vector<std::string> &stages)
-    : prompt("prompt", "TEXT",
+CommandLine::CommandLine(const std::vector<std::string> &stages, bool compiles)
+    : compiles(compiles),
+      prompt("prompt", "TEXT",
              "One prompt as text, in the model's chat template if it has one"),
       promptTokens("prompt-tokens", "1,2,3",
                    "One prompt as token ids; needs no Python"),
@@ -92,6 +93,11 @@ CommandLine::CommandLine(const std::vector<std::string> &stages)
       logits("logits", "FILE",
              "Also write the logits after every prompt token, fed one by one "
              "after the first chunk, as safetensors: logits.0, logits.1, ..."),
+      load(
+          "load", "FILE.pmkvq",
+          "Run what --emit=artifact has written, in place of a MODEL; compiles "
+          "nothing. Options of the cache are those that it was compiled with; "
+          "a budget may be another"),
       bench("bench", "attention|append|prefill|requantize|decode",
             "Check decode attention against double precision and measure it "
             "beside reading the same bytes; or requantize, from --levels to "
@@ -135,11 +141,14 @@ CommandLine::CommandLine(const std::vector<std::string> &stages)
       checkTolerance("check-tolerance", "F",
                      "Relative error that --check allows (default 0.001, with "
                      "--cache-device=cuda 0.005)"),
-      emit("emit", "import|mlir[:STAGE]|llvm|asm",
+      emit("emit", "import|mlir[:STAGE]|llvm|asm|artifact",
            "Print the imported module, the module after the last or another "
-           "stage, LLVM IR or assembly for this CPU, and stop; needs no "
-           "prompt"),
-      outputFile("o", "FILE", "Where --emit writes to (default: stdout)"),
+           "stage, LLVM IR or assembly for this CPU, and stop; or write an "
+           "artifact, one file with all that --load needs, for this CPU or "
+           "--cpu's; needs no prompt"),
+      outputFile("o", "FILE",
+                 "Where --emit writes to (default: stdout; an artifact needs a "
+                 "file)"),
       dumpStages("dump-stages", "DIR",
                  "Write the module before and after each stage of the "
                  "compiler, and an index.md"),
@@ -150,7 +159,18 @@ CommandLine::CommandLine(const std::vector<std::string> &stages)
   emit.choices = {"import", "mlir"};
   for (const std::string &stage : stages)
     emit.choices.push_back("mlir:" + stage);
-  emit.choices.insert(emit.choices.end(), {"llvm", "asm"});
+  emit.choices.insert(emit.choices.end(), {"llvm", "asm", "artifact"});
+  for (Option *option : std::initializer_list<Option *>{
+           &schedule, &floorLevel, &keyFloor, &valueFloor, &keyFormat,
+           &valueFormat, &cpu})
+    option->use = Option::Use::Decision;
+  for (Option *option : std::initializer_list<Option *>{
+           &calibration, &allocate, &layerFloors,    &device,  &cacheDevice,
+           &codeCache,   &ptxas,    &bench,          &kvHeads, &queryHeads,
+           &headDim,     &batch,    &context,        &levels,  &chip,
+           &explain,     &check,    &checkTolerance, &emit,    &outputFile,
+           &dumpStages})
+    option->use = Option::Use::Compiler;
   groups = {
       {"What to generate",
        {&prompt, &promptTokens, &prompts, &maxTokens, &temperature, &topP,
@@ -162,8 +182,8 @@ CommandLine::CommandLine(const std::vector<std::string> &stages)
        "pmkvq-run model.gguf --prompt=Hello --max-tokens=2000 \\\n"
        "        --kv-budget=64MiB --key-floor=4"},
       {"How it runs",
-       {&device, &cacheDevice, &cpu, &codeCache, &ptxas, &threads, &output,
-        &logits},
+       {&load, &device, &cacheDevice, &cpu, &codeCache, &ptxas, &threads,
+        &output, &logits},
        "pmkvq-run test/models/reasoner --max-tokens=112 --output=jsonl \\\n"
        "        --prompts=test/models/reasoner/programs-16.jsonl"},
       {"Benchmark",

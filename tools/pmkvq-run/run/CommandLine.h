@@ -1,7 +1,8 @@
 //===- CommandLine.h - pmkvq-run's options as declared ----------*- C++ -*-===//
 //
-// Names, values and help of the options, in groups.  Neighbours: RunOptions.cpp
-// and Options.cpp read their values, Help.cpp prints them.
+// Names, values and help of the options, in groups; the same for a tool with
+// the compiler and for one without.  Neighbours: RunOptions.cpp and Options.cpp
+// read their values, Help.cpp prints them.
 //
 //===----------------------------------------------------------------------===//
 
@@ -16,6 +17,17 @@ namespace pmkvq::run {
 
 /// An option of the command line.
 struct Option {
+  /// What it takes part in.
+  enum class Use {
+    /// Every run, and that of an artifact.
+    Run,
+    /// The compiler's decisions, which an artifact has already: --load takes
+    /// what it has.
+    Decision,
+    /// The compiler, or a model's files.
+    Compiler
+  };
+
   Option(std::string name, std::string value, std::string help)
       : name(std::move(name)), value(std::move(value)), help(std::move(help)) {}
   bool given() const { return isGiven; }
@@ -25,6 +37,7 @@ struct Option {
   /// What its value looks like; empty: it has none.
   std::string value;
   std::string help;
+  Use use = Use::Run;
   bool isGiven = false;
 };
 
@@ -65,8 +78,9 @@ struct OptionGroup {
 
 /// The options.
 struct CommandLine {
-  /// `stages` are those that --emit=mlir knows by name.
-  explicit CommandLine(const std::vector<std::string> &stages);
+  /// `stages` are those that --emit=mlir knows by name; `compiles`: this tool
+  /// has the compiler.
+  CommandLine(const std::vector<std::string> &stages, bool compiles);
   CommandLine(const CommandLine &) = delete;
 
   /// Reads arguments, without the tool's name: values after "=" or as the next
@@ -76,6 +90,7 @@ struct CommandLine {
   /// many or too few.
   rt::Status parse(const std::vector<std::string> &arguments);
 
+  bool compiles;
   std::vector<std::string> models;
 
   StringOption prompt;
@@ -107,6 +122,8 @@ struct CommandLine {
   StringOption threads;
   ChoiceOption output;
   StringOption logits;
+
+  StringOption load;
 
   ChoiceOption bench;
   StringOption kvHeads;

@@ -57,7 +57,17 @@ static std::string describeOption(const Option &option) {
   return name + wrap(option.help, kIndent);
 }
 
-static const char kIntroduction[] =
+/// The options of a group that this tool can do something with.
+static std::vector<const Option *> usable(const CommandLine &line,
+                                          const OptionGroup &group) {
+  std::vector<const Option *> options;
+  for (const Option *option : group.options)
+    if (line.compiles || option->use == Option::Use::Run)
+      options.push_back(option);
+  return options;
+}
+
+static const char kCompilerIntroduction[] =
     R"(pmkvq-run compiles a model and generates tokens with a progressively quantized
 key-value cache: 16 bits while memory lasts, then 8, 4 and 2.
 
@@ -81,28 +91,47 @@ First steps
        pmkvq-run model/ --emit=asm --floor=2 -o step.s
   6. How fast attention over such a cache is here, checked and measured:
        pmkvq-run --bench=attention --context=4096 --levels=16,4,2
-  7. Is what the kernels compute right?  Every step, checked:
+  7. One file that runs without the compiler, here and elsewhere:
+       pmkvq-run model/ --emit=artifact --schedule=page -o model.pmkvq
+       pmkvq-run --load=model.pmkvq --prompt="Why?" --max-tokens=200 --kv-bits=3
+  8. Is what the kernels compute right?  Every step, checked:
        pmkvq-run model/ --prompt-tokens=1,2,3 --max-tokens=200 --kv-bits=3 \
            --check
 )";
 
+static const char kLoaderIntroduction[] =
+    R"(This pmkvq-run is built without the compiler: it runs artifacts, which a
+pmkvq-run with the compiler writes, and generates tokens with a progressively
+quantized key-value cache.
+
+  pmkvq-run MODEL --emit=artifact -o model.pmkvq      (there)
+  pmkvq-run --load=model.pmkvq --prompt=TEXT --max-tokens=N [options]
+)";
+
 std::string pmkvq::run::helpText(const CommandLine &line) {
-  std::string text = kIntroduction;
+  std::string text =
+      line.compiles ? kCompilerIntroduction : kLoaderIntroduction;
   for (const OptionGroup &group : line.groups) {
+    std::vector<const Option *> options = usable(line, group);
+    if (options.empty())
+      continue;
     text += "\n" + group.title + "\n";
-    for (const Option *option : group.options)
+    for (const Option *option : options)
       text += describeOption(*option);
-    text += "  Example:\n    " + group.example + "\n";
+    if (line.compiles)
+      text += "  Example:\n    " + group.example + "\n";
   }
-  return text + "\nTokens go to stdout, progress and a summary to stderr. The "
-                "exit code is 0, or 1\nwith one line on stderr that says what "
-                "is wrong; 2 if --check found it.\n";
+  return text +
+         "\nTokens go to stdout, progress and a summary to stderr. The "
+         "exit code is 0, or 1\nwith one line on stderr that says what "
+         "is wrong" +
+         (line.compiles ? "; 2 if --check found it.\n" : ".\n");
 }
 
 std::string pmkvq::run::bashCompletion(const CommandLine &line) {
   std::string names, cases;
   for (const OptionGroup &group : line.groups)
-    for (const Option *option : group.options) {
+    for (const Option *option : usable(line, group)) {
       std::string sign = option->name.size() == 1 ? "" : valueSign(*option);
       names += (names.empty() ? "" : " ") + dashed(*option) + sign;
       if (option->value.empty())

@@ -135,3 +135,26 @@ rt::Status pmkvq::run::readOutput(const CommandLine &line,
   options.logitsFile = line.logits.text;
   return rt::Status();
 }
+
+rt::Result<RunOptions> pmkvq::run::readLoadOptions(const CommandLine &line) {
+  if (line.load.empty())
+    return optionError(line.load, "a file", line.load);
+  if (!line.models.empty())
+    return refusal("expected one of MODEL and --load, got '" +
+                   line.models.front() + "' and '" + line.load.text + "'");
+  for (const OptionGroup &group : line.groups)
+    for (const Option *option : group.options)
+      if (option->given() && option->use == Option::Use::Compiler)
+        return refusal("expected no " +
+                       std::string(option->name.size() == 1 ? "-" : "--") +
+                       option->name +
+                       " with --load: an artifact is compiled already");
+  RunOptions options;
+  rt::Status status = readPromptOptions(line, /*required=*/true, options);
+  for (auto *read : {readBudget, readSampling, readThreads, readOutput})
+    if (status.ok())
+      status = read(line, options);
+  if (!status.ok())
+    return status;
+  return options;
+}

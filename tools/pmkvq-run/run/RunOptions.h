@@ -52,6 +52,11 @@ rt::Status readThreads(const CommandLine &line, RunOptions &options);
 /// --output and --logits.
 rt::Status readOutput(const CommandLine &line, RunOptions &options);
 
+/// All of them, of a run with --load, and that no other option is given.
+///
+/// Errors: the option, what was expected and what was given.
+rt::Result<RunOptions> readLoadOptions(const CommandLine &line);
+
 } // namespace pmkvq::run
 
 #endif // PMKVQ_TOOLS_RUN_RUN_RUNOPTIONS_H

@@ -26,7 +26,7 @@ std::string pythonFailure(const std::string &module, const Child &child,
 /// A tokenizer; its process starts with the first use.
 class TextServer {
 public:
-  /// `place` is a model's folder.
+  /// `place` is a model's folder or an artifact.
   TextServer(std::string place, bool hasTokenizer)
       : place(std::move(place)), exists(hasTokenizer) {}
 
