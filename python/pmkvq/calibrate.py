@@ -18,7 +18,7 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,6 @@ from pmkvq.checkpoint import Checkpoint
 from pmkvq.errors import FileError
 from pmkvq.runner import RunError
 
-_AXES = {"key": quantize.PER_CHANNEL, "value": quantize.PER_TOKEN}
 # The last queries of a sample, of which the search for alpha compares attention.
 _ALPHA_QUERIES = 64
 
@@ -50,10 +49,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     add("--interpolation", type=float, default=1.0, metavar="S",
         help="factor of RoPE's angles, so that short samples show long positions (default 1)")
     add("--effective_len", "--effective-len", type=_count, help=argparse.SUPPRESS)
+    add("--key-format", type=_format, default="per_channel", metavar="FORMAT",
+        help="per_channel|per_token[+hadamard|+plain], as pmkvq-run will have it (default per_channel+hadamard)")
+    add("--value-format", type=_format, default="per_token", metavar="FORMAT",
+        help="the same for values (default per_token+hadamard)")
     add("--measure", choices=calibration_file.MEASURES, default="sensitivity",
         help="what allocation goes by: gradients (sensitivity) or the divergence that a part causes alone (kl)")
-    add("--kl-samples", type=_count, default=1, metavar="N", help="samples of --measure=kl (default 1)")
+    add("--kl-samples", type=_count, metavar="N",
+        help="samples of which divergences are measured, which the guardrail goes by (default: 1 with --measure=kl, "
+             "else none)")
     add("--kl-tokens", type=_count, default=512, metavar="N", help="tokens of each of them (default 512)")
+    add("--key-scales", action="store_true", help="measure divergences with the key scales that are found")
     add("--alpha-samples", type=_count, default=2, metavar="N", help="samples of the search for alpha (default 2)")
     add("--seed", type=int, default=0, metavar="N")
     add("--device", choices=("cpu", "cuda"), default="cpu")
@@ -64,6 +70,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.error("expected a MODEL")
     if bool(options.data) == bool(options.own):
         parser.error("expected one of --data and --self")
+    if options.kl_samples is None:
+        options.kl_samples = 1 if options.measure == "kl" else 0
+    if options.key_scales and not options.kl_samples:
+        parser.error("expected --kl-samples or --measure=kl with --key-scales")
     if options.effective_len:
         options.interpolation = options.effective_len / options.tokens
     if not 0 < options.interpolation <= 1024:
@@ -76,6 +86,13 @@ def _count(text: str) -> int:
     if not 1 <= value < 1 << 31:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got '{text}'")
     return value
+
+
+def _format(text: str) -> quantize.Format:
+    try:
+        return quantize.Format.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 # ---------------------------------------------------------------------------
@@ -110,6 +127,14 @@ class Sums:
 
     def clip(self, layer: int, part: int) -> float:
         return sensitivity.CLIPS[sensitivity.best_clip(self.squares[layer, part])]
+
+    def exponents(self, layer: int) -> np.ndarray:
+        """Of the best key scales, [kv_heads, dim]; zeros where none is better than no scale."""
+        errors = self.alpha[layer]
+        best = int(np.argmin(errors[:-1]))
+        if errors[best] >= errors[-1]:
+            return np.zeros(self.maxima[layer].shape, np.int64)
+        return sensitivity.exponents(self.maxima[layer], sensitivity.ALPHAS[best])
 
     def save(self, path: Path) -> None:
         """Writes all or nothing."""
@@ -148,22 +173,29 @@ class Progress:
 # ---------------------------------------------------------------------------
 
 
-def add_gradients(model, tokens: list[int], sums: Sums) -> None:
+def _parts(options, a):
+    """Of keys, then of values: format and tensor of a layer's attention."""
+    return (options.key_format, a.k), (options.value_format, a.v)
+
+
+def add_gradients(model, tokens: list[int], options, sums: Sums) -> None:
     """Adds one sample's sensitivities, errors by clip, and maxima. Raises NotRepresentable."""
     loss, layers = model.gradients(tokens)
     sums.loss += loss
     for layer, a in enumerate(layers):
-        for index, (part, x) in enumerate((("key", a.k), ("value", a.v))):
+        for index, (form, x) in enumerate(_parts(options, a)):
             values, gradient = x.detach().cpu().numpy(), x.grad.cpu().numpy()
-            upper, lowest, squares = sensitivity.measure(values, gradient, _AXES[part])
+            upper, lowest, squares = sensitivity.measure(values, gradient, form)
             sums.upper[layer, index] += upper
             sums.lowest[layer, index] += lowest
             sums.squares[layer, index] += squares
-            if part == "key":
-                np.maximum(sums.maxima[layer], np.abs(values).max(1), out=sums.maxima[layer])
+        largest = np.abs(a.k.detach().cpu().numpy()).max(1)
+        # A norm's weight is one for all heads, so is what is folded into it.
+        largest = largest.max(0) if model.key_norms else largest
+        np.maximum(sums.maxima[layer], largest, out=sums.maxima[layer])
 
 
-def add_alpha(model, tokens: list[int], sums: Sums) -> None:
+def add_alpha(model, tokens: list[int], options, sums: Sums) -> None:
     """Adds one sample's attention errors by alpha."""
     before, _ = model.inputs(tokens)
     rotary = model.rotary(len(tokens))
@@ -171,29 +203,26 @@ def add_alpha(model, tokens: list[int], sums: Sums) -> None:
         a = model.project(layer, hidden, rotary)
         q = a.q[:, -_ALPHA_QUERIES:].cpu().numpy()
         q = q.reshape(model.kv_heads, -1, *q.shape[1:])
-        clip = sums.clip(layer, 0)
-        sums.alpha[layer] += sensitivity.alpha_errors(q, a.k.cpu().numpy(), a.v.cpu().numpy(),
-                                                      sums.maxima[layer], clip)
+        sums.alpha[layer] += sensitivity.alpha_errors(q, a.k.cpu().numpy(), a.v.cpu().numpy(), sums.maxima[layer],
+                                                      options.key_format, sums.clip(layer, 0))
 
 
-def add_divergence(model, tokens: list[int], sums: Sums) -> None:
-    """Adds the KL that each part of each layer causes alone, at 8, 4 and 2 bits."""
+def add_divergence(model, tokens: list[int], options, sums: Sums) -> None:
+    """Adds the KL that each part of each layer causes alone, in pages at 8, 4 and 2 bits."""
     import torch
 
     before, last = model.inputs(tokens)
     rotary = model.rotary(len(tokens))
     for layer, hidden in enumerate(before):
         a = model.project(layer, hidden, rotary)
-        for index, (part, name) in enumerate((("key", "k"), ("value", "v"))):
-            x = getattr(a, name)
-            clip = sums.clip(layer, index)
+        scale = sensitivity.scales(sums.exponents(layer))[:, None] if options.key_scales else np.float32(1)
+        for index, ((form, x), factor) in enumerate(zip(_parts(options, a), (scale, np.float32(1)))):
+            name, scaled = "kv"[index], x.cpu().numpy() / factor
             for level, bits in enumerate(quantize.LEVELS):
-                seen = x.cpu().numpy().copy()
-                pages = quantize.quantized(quantize.split_pages(seen), _AXES[part], bits, clip)
-                count = pages.shape[-3] * quantize.PAGE
-                seen[:, quantize.SINK:quantize.SINK + count] = pages.reshape(seen.shape[0], count, -1)
-                changed = replace(a, **{name: torch.from_numpy(seen).to(x.device)})
-                sums.kl[layer, index, level] += model.divergence(last, model.run_from(layer, hidden, changed))
+                seen = factor * quantize.cached(scaled, form, bits, sums.clip(layer, index))
+                kv = {"k": a.k, "v": a.v, name: torch.from_numpy(seen).to(x.device)}
+                changed = model.run_from(layer, hidden, model.attend_cached(a, **kv))
+                sums.kl[layer, index, level] += model.divergence(last, changed)
 
 
 def run_passes(model, data: samples.Samples, options, sums: Sums, partial: Path) -> None:
@@ -202,14 +231,14 @@ def run_passes(model, data: samples.Samples, options, sums: Sums, partial: Path)
 
     passes = [("gradients", add_gradients, data.tokens),
               ("alpha", add_alpha, data.tokens[:options.alpha_samples])]
-    if options.measure == "kl":
+    if options.kl_samples:
         passes.append(("divergence", add_divergence,
                        [tokens[:options.kl_tokens] for tokens in data.tokens[:options.kl_samples]]))
     for index, (name, add, tokens) in enumerate(passes):
         progress = Progress(name, int(sums.done[index]), len(tokens))
         while sums.done[index] < len(tokens):
             with torch.set_grad_enabled(add is add_gradients):
-                add(model, tokens[sums.done[index]], sums)
+                add(model, tokens[sums.done[index]], options, sums)
             sums.done[index] += 1
             sums.save(partial)
             progress.show(int(sums.done[index]))
@@ -240,6 +269,7 @@ def layer_document(sums: Sums, layer: int) -> dict:
         "alpha": round(sensitivity.ALPHAS[best], 2), "error": _rounded(errors[best])[0],
         "error_without": _rounded(errors[-1])[0],
         "maxima": [_rounded(head) for head in sums.maxima[layer]],
+        "exponents": sums.exponents(layer).tolist(),
     }
     return result
 
@@ -297,10 +327,10 @@ def calibrate(options, folder: Path) -> None:
         "data": {"hash": data.hash(), "kind": data.kind, "source": data.source, "samples": len(data.tokens),
                  "tokens": max(map(len, data.tokens))},
         "settings": {"measure": options.measure, "interpolation": options.interpolation, "seed": options.seed,
-                     "key_format": "<per_channel, hadamard>", "value_format": "<per_token, hadamard>",
+                     "key_format": str(options.key_format), "value_format": str(options.value_format),
                      "alpha_samples": options.alpha_samples,
-                     **({"kl_samples": options.kl_samples, "kl_tokens": options.kl_tokens}
-                        if options.measure == "kl" else {})},
+                     **({"kl_samples": options.kl_samples, "kl_tokens": options.kl_tokens,
+                         "key_scales": options.key_scales} if options.kl_samples else {})},
     }
     partial = Path(f"{options.output}.partial")
     name = json.dumps(settings, sort_keys=True)

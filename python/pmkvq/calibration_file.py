@@ -16,7 +16,8 @@ import numpy as np
 
 from pmkvq.checkpoint import read_json
 from pmkvq.errors import FileError
-from pmkvq.quantize import LEVELS
+from pmkvq.quantize import LEVELS, Format
+from pmkvq.sensitivity import MOST_EXPONENT
 
 FORMAT, VERSION = "pmkvq-calibration", 1
 PARTS = ("key", "value")
@@ -36,9 +37,19 @@ class Calibration:
 
     def losses(self) -> np.ndarray:
         """[layers, 2, 4]: what keys and values lose at 16, 8, 4 and 2 bits, by the file's measure."""
-        measure = self.document["settings"]["measure"]
-        return np.array([[[0.0, *layer[part][measure]] for part in PARTS]
-                         for layer in self.document["layers"]])
+        return self._table(self.document["settings"]["measure"])
+
+    def divergences(self) -> np.ndarray | None:
+        """[layers, 2, 4]: KL in nats a token that a part causes alone at 16, 8, 4 and 2 bits; None: not measured."""
+        return self._table("kl") if "kl" in self.document["layers"][0]["key"] else None
+
+    def formats(self) -> tuple[Format, Format]:
+        """Of keys and values, as they were measured."""
+        settings = self.document["settings"]
+        return Format.parse(settings["key_format"]), Format.parse(settings["value_format"])
+
+    def _table(self, field: str) -> np.ndarray:
+        return np.array([[[0.0, *layer[part][field]] for part in PARTS] for layer in self.document["layers"]])
 
 
 def write(path, document: dict) -> None:
@@ -73,6 +84,10 @@ def check(path, document: dict) -> None:
             raise FileError(path, f"model.{field}", "a whole number of at least 1", model.get(field))
     if settings.get("measure") not in MEASURES:
         raise FileError(path, "settings.measure", " or ".join(MEASURES), settings.get("measure"))
+    for part in PARTS:
+        _check_format(path, f"settings.{part}_format", settings.get(f"{part}_format"))
+    if type(settings.get("key_scales", False)) is not bool:
+        raise FileError(path, "settings.key_scales", "true or false", settings["key_scales"])
     layers = document.get("layers")
     if not isinstance(layers, list) or len(layers) != model["layers"]:
         raise FileError(path, "layers", f"{model['layers']} layers, as model.layers says",
@@ -81,6 +96,10 @@ def check(path, document: dict) -> None:
         for part in PARTS:
             _check_part(path, f"layers[{index}].{part}",
                         layer.get(part) if isinstance(layer, dict) else None, settings["measure"])
+        scale = layer.get("key_scale")
+        if scale is not None:
+            _check_scale(path, f"layers[{index}].key_scale", scale, model)
+    _check_divergences(path, layers)
 
 
 def _object(path, document: dict, field: str) -> dict:
@@ -103,6 +122,35 @@ def _check_part(path, name: str, part, measure: str) -> None:
                 not all(_is_number(x) and x >= 0 for x in loss):
             raise FileError(path, f"{name}.{field}",
                             "three finite numbers of at least 0, at 8, 4 and 2 bits", loss)
+
+
+def _check_format(path, name: str, value) -> None:
+    try:
+        Format.parse(value if isinstance(value, str) else "")
+    except ValueError:
+        raise FileError(path, name, "a format like <per_channel, hadamard>", value) from None
+
+
+def _check_scale(path, name: str, scale, model: dict) -> None:
+    """Exponents: whole numbers, [kv_heads][head_dim], equal in the channels that RoPE turns together."""
+    rows, dim = scale.get("exponents") if isinstance(scale, dict) else None, model["head_dim"]
+    if not isinstance(rows, list) or len(rows) != model["kv_heads"] or \
+            not all(isinstance(row, list) and len(row) == dim for row in rows) or \
+            not all(type(x) is int and abs(x) <= MOST_EXPONENT for row in rows for x in row):
+        raise FileError(path, f"{name}.exponents", f"[{model['kv_heads']}][{dim}] whole numbers from "
+                        f"-{MOST_EXPONENT} to {MOST_EXPONENT}", rows)
+    for head, row in enumerate(rows):
+        if row[:dim // 2] != row[dim // 2:]:
+            raise FileError(path, f"{name}.exponents[{head}]", f"equal numbers for channels i and i + {dim // 2}, which "
+                            "RoPE turns together", row)
+
+
+def _check_divergences(path, layers: list[dict]) -> None:
+    """All parts of all layers have them, or none."""
+    has = [(f"layers[{i}].{part}.kl", "kl" in layer[part]) for i, layer in enumerate(layers) for part in PARTS]
+    missing = next((name for name, there in has if not there), None)
+    if missing and any(there for _, there in has):
+        raise FileError(path, missing, "three numbers, as other parts have them", None)
 
 
 def _is_number(value) -> bool:

@@ -8,6 +8,7 @@ the same numbers in their tests. Neighbours: sensitivity.py.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -24,6 +25,38 @@ PER_CHANNEL, PER_TOKEN = -2, -1
 
 class NotRepresentable(ValueError):
     """A value is not finite, or a minimum or range lies outside fp16."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """How one part of a page is stored. axis: PER_CHANNEL or PER_TOKEN."""
+
+    axis: int
+    hadamard: bool = True
+
+    @classmethod
+    def parse(cls, text: str) -> "Format":
+        """As pmkvq-run --key-format takes it, "per_token+plain", or as str() gives it. Raises ValueError."""
+        name, *rotation = text.strip("<>").replace(", ", "+").split("+")
+        if name not in _AXES or rotation not in ([], ["hadamard"], ["plain"]):
+            raise ValueError("expected per_channel or per_token, +hadamard or +plain (calibration knows no "
+                             f"other format, and finds clips itself), got '{text}'")
+        return cls(_AXES[name], rotation != ["plain"])
+
+    def __str__(self) -> str:
+        name = next(name for name, axis in _AXES.items() if axis == self.axis)
+        return f"<{name}, {'hadamard' if self.hadamard else 'plain'}>"
+
+    def rotate(self, x: np.ndarray) -> np.ndarray:
+        """Vectors as they are stored, and back. [..., dim]."""
+        return rotate(x) if self.hadamard else x
+
+    def groups(self, dim: int) -> int:
+        """Groups of a page of one head; each has a minimum and a range."""
+        return dim if self.axis == PER_CHANNEL else PAGE
+
+
+_AXES = {"per_channel": PER_CHANNEL, "per_token": PER_TOKEN}
 
 
 def round_bf16(x: np.ndarray) -> np.ndarray:
@@ -113,18 +146,33 @@ def decode(codes: np.ndarray, minimum: np.ndarray, extent: np.ndarray, bits: int
     return minimum + extent * grid.astype(np.float32)[codes]
 
 
-def quantized(x: np.ndarray, axis: int, bits: int, clip: float = DEFAULT_CLIP,
-              hadamard: bool = True) -> np.ndarray:
+def quantized(x: np.ndarray, form: Format, bits: int, clip: float = DEFAULT_CLIP) -> np.ndarray:
     """What attention sees of pages at `bits` bits, in the model's own basis.
 
     Args:
-        x: [..., 128, dim], float32. axis: PER_CHANNEL or PER_TOKEN. bits: 16, 8, 4 or 2.
+        x: [..., 128, dim], float32. bits: 16, 8, 4 or 2.
 
     Raises:
         NotRepresentable
     """
-    stored = round_bf16(rotate(x) if hadamard else x)
+    stored = round_bf16(form.rotate(x))
     if bits < 16:
-        minimum, extent = parameters(stored, axis)
+        minimum, extent = parameters(stored, form.axis)
         stored = decode(lower(encode(stored, minimum, extent), bits), minimum, extent, bits, clip)
-    return rotate(stored) if hadamard else stored
+    return form.rotate(stored)
+
+
+def cached(x: np.ndarray, form: Format, bits: int, clip: float = DEFAULT_CLIP) -> np.ndarray:
+    """Keys or values as the cache gives them back: pages at `bits`, sink and window exact.
+
+    Args:
+        x: [heads, tokens, dim], float32.
+
+    Raises:
+        NotRepresentable
+    """
+    result = x.copy()
+    pages = quantized(split_pages(x), form, bits, clip)
+    count = pages.shape[-3] * PAGE
+    result[:, SINK:SINK + count] = pages.reshape(x.shape[0], count, x.shape[-1])
+    return result

@@ -15,12 +15,11 @@ from pmkvq import quantize
 CLIPS = tuple(round(0.71 + 0.01 * i, 2) for i in range(19))
 
 
-def measure(x: np.ndarray, gradient: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def measure(x: np.ndarray, gradient: np.ndarray, form: quantize.Format) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """mean |G * (X - Q_b(X))| over the tokens that are in pages.
 
     Args:
         x, gradient: [heads, tokens, dim], float32; keys after RoPE, or values.
-        axis: quantize.PER_CHANNEL or PER_TOKEN.
 
     Returns:
         [2]: at 8 and 4 bits; [len(CLIPS)]: at 2 bits, for each clip; [len(CLIPS)]: the mean of
@@ -30,8 +29,8 @@ def measure(x: np.ndarray, gradient: np.ndarray, axis: int) -> tuple[np.ndarray,
         quantize.NotRepresentable
     """
     pages, weight = quantize.split_pages(x), quantize.split_pages(gradient)
-    stored = quantize.round_bf16(quantize.rotate(pages))
-    minimum, extent = quantize.parameters(stored, axis)
+    stored = quantize.round_bf16(form.rotate(pages))
+    minimum, extent = quantize.parameters(stored, form.axis)
     codes = quantize.encode(stored, minimum, extent)
 
     def mean(error):
@@ -40,12 +39,12 @@ def measure(x: np.ndarray, gradient: np.ndarray, axis: int) -> tuple[np.ndarray,
     upper = []
     for bits in (8, 4):
         seen = quantize.decode(quantize.lower(codes, bits), minimum, extent, bits)
-        upper.append(mean(weight * (pages - quantize.rotate(seen))))
+        upper.append(mean(weight * (pages - form.rotate(seen))))
     # At 2 bits what is seen is linear in the clip: center + clip * spread.
-    center = quantize.rotate(np.broadcast_to(minimum + extent / 2, stored.shape))
+    center = form.rotate(np.broadcast_to(minimum + extent / 2, stored.shape))
     steps = (np.arange(4, dtype=np.float32) / 3 - np.float32(0.5))[quantize.lower(codes, 2)]
     offset = weight * (pages - center)
-    slope = weight * quantize.rotate(extent * steps)
+    slope = weight * form.rotate(extent * steps)
     error, lowest, squares = np.empty_like(offset), [], []
     for clip in CLIPS:
         np.subtract(offset, np.multiply(slope, np.float32(clip), out=error), out=error)
@@ -69,6 +68,8 @@ def best_clip(squares: np.ndarray) -> int:
 
 # The paper's grid: 1 - n / 20.
 ALPHAS = tuple(1 - n / 20 for n in range(20))
+# Scales lie within 2 ** -13 and 2 ** 13; the paper's bounds are 1e-4 and 1e4.
+MOST_EXPONENT = 13
 
 
 def tie_rope_pairs(maxima: np.ndarray) -> np.ndarray:
@@ -78,13 +79,26 @@ def tie_rope_pairs(maxima: np.ndarray) -> np.ndarray:
     return np.concatenate((larger, larger), -1)
 
 
-def scales(maxima: np.ndarray, alpha: float) -> np.ndarray:
-    """What each key channel is divided by, and each query channel multiplied by.
+def exponents(maxima: np.ndarray, alpha: float) -> np.ndarray:
+    """Each key channel is divided by 2 to the power of this, each query channel multiplied.
+
+    The paper's scale, maximum ** alpha, as the nearest power of two: weights that are
+    scaled so keep all their bits, whatever their type.
 
     Args:
         maxima: [kv_heads, dim], the largest magnitude of each channel.
+
+    Returns:
+        As maxima, int64.
     """
-    return np.clip(tie_rope_pairs(maxima) ** alpha, 1e-4, 1e4).astype(np.float32)
+    with np.errstate(divide="ignore"):
+        wanted = alpha * np.log2(tie_rope_pairs(maxima).astype(np.float64))
+    return np.rint(np.clip(wanted, -MOST_EXPONENT, MOST_EXPONENT)).astype(np.int64)
+
+
+def scales(powers: np.ndarray) -> np.ndarray:
+    """2 ** powers, float32."""
+    return np.exp2(powers).astype(np.float32)
 
 
 def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -104,31 +118,22 @@ def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray) -> np.ndarray:
     return weights / weights.sum(-1, keepdims=True) @ v[:, None]
 
 
-def stored_keys(k: np.ndarray, bits: int, clip: float) -> np.ndarray:
-    """Keys as the cache gives them back: pages at `bits`, sink and window exact. [heads, tokens, dim]."""
-    result = k.copy()
-    pages = quantize.quantized(quantize.split_pages(k), quantize.PER_CHANNEL, bits, clip)
-    count = pages.shape[-3] * quantize.PAGE
-    result[:, quantize.SINK:quantize.SINK + count] = pages.reshape(k.shape[0], count, k.shape[-1])
-    return result
-
-
-def alpha_errors(q: np.ndarray, k: np.ndarray, v: np.ndarray, maxima: np.ndarray, clip: float,
-                 bits: int = 2) -> np.ndarray:
+def alpha_errors(q: np.ndarray, k: np.ndarray, v: np.ndarray, maxima: np.ndarray, form: quantize.Format,
+                 clip: float, bits: int = 2) -> np.ndarray:
     """Mean squared error of the attention output for every alpha, and without scales last.
 
     Args:
-        q, k, v: as attention takes them. maxima: [kv_heads, dim].
+        q, k, v: as attention takes them. maxima: [kv_heads, dim]. form, clip: of keys.
 
     Returns:
         [len(ALPHAS) + 1], double precision.
     """
     exact = attention(q, k, v)
 
-    def error(scale):
-        seen = stored_keys(k / scale[:, None], bits, clip)
+    def error(powers):
+        scale = scales(powers)
+        seen = quantize.cached(k / scale[:, None], form, bits, clip)
         found = attention(q * scale[:, None, None], seen, v)
         return float(((found - exact) ** 2).mean(dtype=np.float64))
 
-    return np.array([error(scales(maxima, alpha)) for alpha in ALPHAS]
-                    + [error(np.ones_like(maxima, np.float32))])
+    return np.array([error(exponents(maxima, alpha)) for alpha in ALPHAS] + [error(np.zeros_like(maxima))])

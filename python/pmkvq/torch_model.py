@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from pmkvq.checkpoint import Checkpoint
 from pmkvq.errors import FileError
+from pmkvq.quantize import PAGE, SINK, count_pages
 
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3")
 # Positions whose logits are in memory at a time.
@@ -53,6 +54,8 @@ class Model:
         self.angles = interpolation * _frequencies(checkpoint, self.head_dim).to(device)
         self._weights = {name: torch.from_numpy(tensor.float32()).to(device)
                          for name, tensor in checkpoint.tensors.items()}
+        # Whether each head of keys is normalized before RoPE.
+        self.key_norms = "model.layers.0.self_attn.k_norm.weight" in self._weights
         self._check(checkpoint)
 
     def _check(self, checkpoint: Checkpoint) -> None:
@@ -99,12 +102,35 @@ class Model:
         q, k = self._turn(heads("q", self.heads), *rotary), self._turn(heads("k", self.kv_heads), *rotary)
         return Attention(q, k, heads("v", self.kv_heads))
 
-    def finish(self, layer: int, hidden: torch.Tensor, a: Attention) -> torch.Tensor:
-        """The hidden state after the layer."""
+    def attend(self, a: Attention) -> torch.Tensor:
+        """[heads, tokens, head_dim]."""
+        return F.scaled_dot_product_attention(a.q[None], a.k[None], a.v[None], is_causal=True,
+                                              enable_gqa=self.heads != self.kv_heads)[0]
+
+    def attend_cached(self, a: Attention, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """The same over a cache: each query sees `k` and `v` where tokens are in pages by then, else its own.
+
+        Args:
+            k, v: [kv_heads, tokens, head_dim], keys and values as the cache gives them back.
+        """
+        tokens, out = a.q.shape[1], torch.empty_like(a.q)
+        at = torch.arange(tokens, device=a.q.device)
+        ends = SINK + PAGE * torch.tensor([count_pages(t + 1) for t in range(tokens)], device=a.q.device)
+        q = a.q.view(self.kv_heads, -1, tokens, self.head_dim) / math.sqrt(self.head_dim)
+        for begin in range(0, tokens, _CHUNK):
+            end = min(begin + _CHUNK, tokens)
+            in_page = (at[:end] >= SINK) & (at[:end] < ends[begin:end, None])
+            own, stored = (q[:, :, begin:end] @ x[:, None, :end].mT for x in (a.k, k))
+            scores = torch.where(in_page, stored, own).masked_fill_(at[:end] > at[begin:end, None], -math.inf)
+            weights = scores.softmax(-1)
+            part = (weights * in_page) @ v[:, None, :end] + (weights * ~in_page) @ a.v[:, None, :end]
+            out[:, begin:end] = part.reshape(self.heads, end - begin, self.head_dim)
+        return out
+
+    def finish(self, layer: int, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        """The hidden state after the layer. attended: [heads, tokens, head_dim]."""
         here = f"model.layers.{layer}."
-        out = F.scaled_dot_product_attention(a.q[None], a.k[None], a.v[None], is_causal=True,
-                                             enable_gqa=self.heads != self.kv_heads)[0]
-        out = out.transpose(0, 1).reshape(hidden.shape[0], -1)
+        out = attended.transpose(0, 1).reshape(hidden.shape[0], -1)
         hidden = hidden + self._linear(out, here + "self_attn.o_proj")
         x = self._norm(hidden, here + "post_attention_layernorm")
         inner = F.silu(self._linear(x, here + "mlp.gate_proj")) * self._linear(x, here + "mlp.up_proj")
@@ -126,7 +152,7 @@ class Model:
             a.k.retain_grad()
             a.v.retain_grad()
             layers.append(a)
-            hidden = self.finish(layer, hidden, a)
+            hidden = self.finish(layer, hidden, self.attend(a))
         # The vocabulary is the widest of all: chunk by chunk, back to the hidden state alone.
         top = hidden.detach().requires_grad_()
         total = 0.0
@@ -145,16 +171,16 @@ class Model:
         hidden, before = self.embed(torch.tensor(tokens, device=self.device)), []
         for layer in range(self.layers):
             before.append(hidden)
-            hidden = self.finish(layer, hidden, self.project(layer, hidden, rotary))
+            hidden = self.finish(layer, hidden, self.attend(self.project(layer, hidden, rotary)))
         return before, hidden
 
     @torch.inference_mode()
-    def run_from(self, layer: int, hidden: torch.Tensor, a: Attention) -> torch.Tensor:
-        """The last hidden state, with `a` as attention of `layer`."""
+    def run_from(self, layer: int, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        """The last hidden state, with `attended` as what comes of the attention of `layer`."""
         rotary = self.rotary(hidden.shape[0])
-        hidden = self.finish(layer, hidden, a)
+        hidden = self.finish(layer, hidden, attended)
         for later in range(layer + 1, self.layers):
-            hidden = self.finish(later, hidden, self.project(later, hidden, rotary))
+            hidden = self.finish(later, hidden, self.attend(self.project(later, hidden, rotary)))
         return hidden
 
     @torch.inference_mode()

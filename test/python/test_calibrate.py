@@ -236,13 +236,37 @@ def test_gradients_are_differences_of_the_loss(model):
 
         def loss(step):
             a.k.add_(step * direction)
-            last = found.run_from(0, before[0], a)
+            last = found.run_from(0, before[0], found.attend(a))
             a.k.sub_(step * direction)
             return F.cross_entropy(found.logits(last[:-1]), torch.tensor(tokens[1:])).item()
 
         difference = (loss(1e-2) - loss(-1e-2)) / 2e-2
     # A difference of float32 losses over 2e-2: 1e-5 of error.
     assert float((layers[0].k.grad * direction).sum()) == pytest.approx(difference, abs=1e-4)
+
+
+@needs_torch
+def test_queries_see_pages_where_there_are_some_and_else_their_own(model):
+    import torch
+
+    from pmkvq.torch_model import Model
+
+    found, tokens = Model(Checkpoint(model)), np.random.RandomState(8).randint(0, 50, 300).tolist()
+    before, _ = found.inputs(tokens)
+    a = found.project(0, before[0], found.rotary(300))
+    k, v = 2 * a.k, 3 * a.v
+    actual = found.attend_cached(a, k, v)
+    # Token by token: after 130 tokens 1 to 128 are a page, after 258 also 129 to 256.
+    for t, paged in ((0, 0), (128, 0), (129, 128), (256, 128), (257, 256), (299, 256)):
+        for head in range(4):
+            here = torch.arange(t + 1)
+            in_page = ((here >= 1) & (here <= paged))[:, None]
+            keys = torch.where(in_page, k[head // 2, :t + 1], a.k[head // 2, :t + 1])
+            values = torch.where(in_page, v[head // 2, :t + 1], a.v[head // 2, :t + 1])
+            wanted = (a.q[head, t] @ keys.T / 8).softmax(-1) @ values
+            # float32, sums of 300 in another order.
+            assert torch.allclose(actual[head, t], wanted, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(found.attend_cached(a, a.k, a.v), found.attend(a), rtol=1e-4, atol=1e-5)
 
 
 @needs_torch

@@ -13,7 +13,8 @@ PART = {"clip": 0.8, "sensitivity": [0.1, 0.2, 0.3]}
 GOOD = {
     "format": "pmkvq-calibration", "version": 1,
     "model": {"hash": "sha256:00", "layers": 2, "kv_heads": 1, "head_dim": 64},
-    "settings": {"measure": "sensitivity"},
+    "settings": {"measure": "sensitivity", "key_format": "<per_channel, hadamard>",
+                 "value_format": "<per_token, hadamard>"},
     "layers": [{"key": PART, "value": PART}, {"key": PART, "value": PART}],
 }
 
@@ -35,7 +36,31 @@ def test_what_is_written_is_read(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+KEYS = "<per_channel, hadamard>"
+SCALE = {"exponents": [[3, -2] * 32]}
+WITH_KL = [{part: {**PART, "kl": [0.01, 0.02, 0.03]} for part in ("key", "value")} for _ in range(2)]
+
+
+def test_divergences_and_key_scales_are_read_where_there_are_some(tmp_path):
+    path = tmp_path / "c.json"
+    calibration_file.write(path, GOOD)
+    assert calibration_file.read(path).divergences() is None
+    document = changed("layers", to=[{**layer, "key_scale": SCALE} for layer in WITH_KL])
+    calibration_file.write(path, document)
+    found = calibration_file.read(path)
+    assert found.divergences().tolist() == [[[0, 0.01, 0.02, 0.03]] * 2] * 2
+    assert [str(form) for form in found.formats()] == [KEYS, "<per_token, hadamard>"]
+
+
 @pytest.mark.parametrize("document, message", [
+    (changed("settings", "key_format", to=None), "settings.key_format: expected a format like .*, got None"),
+    (changed("settings", "value_format", to="<paper>"), "settings.value_format: expected a format .*, got <paper>"),
+    (changed("settings", "key_scales", to=1), "settings.key_scales: expected true or false, got 1"),
+    (changed("layers", 1, "key", to=WITH_KL[0]["key"]), r"layers\[0\].key.kl: expected three numbers, as other parts"),
+    (changed("layers", 0, "key_scale", to={}), r"layers\[0\].key_scale.exponents: .*\[1\]\[64\] whole numbers .* None"),
+    (changed("layers", 0, "key_scale", to={"exponents": [[14] * 64]}), "whole numbers from -13 to 13"),
+    (changed("layers", 0, "key_scale", to={"exponents": [[1.0] * 64]}), "whole numbers from -13 to 13"),
+    (changed("layers", 0, "key_scale", to={"exponents": [[1] * 32 + [2] * 32]}), "equal numbers for .* i \\+ 32"),
     (changed("format", to="other"), "format: expected pmkvq-calibration, got other"),
     (changed("version", to=2), "version: expected 1, got 2"),
     (changed("model", to=None), "model: expected 'an object', got None"),

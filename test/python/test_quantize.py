@@ -14,6 +14,11 @@ HASHES = {
 }
 
 
+KEYS = quantize.Format(quantize.PER_CHANNEL)
+FORMATS = [quantize.Format(axis, hadamard) for axis in (quantize.PER_CHANNEL, quantize.PER_TOKEN)
+           for hadamard in (True, False)]
+
+
 def generated(dim):
     """As the C++ test makes them."""
     state, values = 1, np.empty(128 * dim, np.float32)
@@ -77,15 +82,15 @@ def test_what_fp16_cannot_hold_is_refused(bad):
 def test_sensitivity_is_the_mean_of_gradient_times_error():
     random = np.random.default_rng(1)
     x, gradient = random.standard_normal((2, 2, 300, 64), np.float32)
-    for axis in (quantize.PER_CHANNEL, quantize.PER_TOKEN):
-        upper, lowest, squares = sensitivity.measure(x, gradient, axis)
+    for form in FORMATS:
+        upper, lowest, squares = sensitivity.measure(x, gradient, form)
         pages, weight = quantize.split_pages(x), quantize.split_pages(gradient)
         for bits, clip, found in [(8, 0.8, upper[0]), (4, 0.8, upper[1]),
                                   *((2, clip, lowest[i]) for i, clip in enumerate(sensitivity.CLIPS))]:
-            wanted = np.abs(weight * (pages - quantize.quantized(pages, axis, bits, clip))).mean(dtype=np.float64)
+            wanted = np.abs(weight * (pages - quantize.quantized(pages, form, bits, clip))).mean(dtype=np.float64)
             # Sums of float32 in pairs, and a product in another order.
             assert found == pytest.approx(wanted, rel=1e-4)
-        error = weight * (pages - quantize.quantized(pages, axis, 2, sensitivity.CLIPS[3]))
+        error = weight * (pages - quantize.quantized(pages, form, 2, sensitivity.CLIPS[3]))
         assert squares[3] == pytest.approx((error ** 2).mean(dtype=np.float64), rel=1e-4)
         assert upper[0] < upper[1] < lowest.min()
 
@@ -101,12 +106,48 @@ def test_alpha_finds_the_channel_that_is_too_large():
     k[..., 5] *= 60
     q[..., 5] /= 60
     q[..., 37] /= 8
-    errors = sensitivity.alpha_errors(q, k, v, np.abs(k).max(1), 0.8)
+    errors = sensitivity.alpha_errors(q, k, v, np.abs(k).max(1), KEYS, 0.8)
     assert len(errors) == len(sensitivity.ALPHAS) + 1
     # The rotation spreads the large channel over all others; a scale takes it away.
     assert errors[:-1].min() < errors[-1] / 2
 
 
-def test_scales_are_tied_over_rope_pairs():
-    maxima = np.arange(1, 9, dtype=np.float32)[None]
-    assert np.allclose(sensitivity.scales(maxima, 0.5)[0], np.sqrt([5, 6, 7, 8, 5, 6, 7, 8]))
+def test_scales_are_powers_of_two_tied_over_rope_pairs():
+    maxima = np.array([[1, 0.1, 300, 8, 5, 0.02, 70, 0]], np.float32)
+    # log2 of 5, 0.1, 300 and 8 is 2.3, -3.3, 8.2 and 3.
+    assert sensitivity.exponents(maxima, 1)[0].tolist() == [2, -3, 8, 3, 2, -3, 8, 3]
+    assert sensitivity.exponents(maxima, 0.5)[0].tolist() == [1, -2, 4, 2, 1, -2, 4, 2]
+    assert sensitivity.scales(np.array([2, -3, 0])).tolist() == [4, 0.125, 1]
+
+
+@pytest.mark.parametrize("largest, exponent", [(0, -13), (1e-9, -13), (1e9, 13)])
+def test_scales_are_bounded(largest, exponent):
+    assert sensitivity.exponents(np.full((1, 2), largest, np.float32), 1).tolist() == [[exponent] * 2]
+
+
+def test_formats_are_read_as_the_tool_takes_and_prints_them():
+    assert quantize.Format.parse("per_token") == quantize.Format(quantize.PER_TOKEN, True)
+    assert quantize.Format.parse("per_channel+plain") == quantize.Format(quantize.PER_CHANNEL, False)
+    for form in FORMATS:
+        assert quantize.Format.parse(str(form)) == form
+    assert str(FORMATS[0]) == "<per_channel, hadamard>"
+
+
+@pytest.mark.parametrize("text", ["paper", "per_page", "per_token+clip=0.8", "per_token+plain+hadamard", ""])
+def test_formats_that_calibration_does_not_know_are_refused(text):
+    with pytest.raises(ValueError, match="expected per_channel or per_token"):
+        quantize.Format.parse(text)
+
+
+def test_offsets_of_single_channels_cost_keys_per_token_most():
+    # As Qwen2.5 has them: 300 in a pair of channels that RoPE hardly turns.
+    k = np.random.default_rng(3).standard_normal((1, 300, 64), np.float32)
+    moved = k.copy()
+    moved[..., [31, 63]] += 300
+
+    def error(x, form):
+        return float(((quantize.cached(x, form, 2) - x) ** 2).mean())
+
+    token = quantize.Format(quantize.PER_TOKEN)
+    assert error(moved, token) > 100 * error(k, token)
+    assert error(moved, KEYS) < 1.5 * error(k, KEYS)
