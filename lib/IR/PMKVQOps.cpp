@@ -29,6 +29,12 @@ LogicalResult WeightOp::verify() {
     return emitOpError("(C3) expected a weight with rows, got ") << type;
   if (row && *row < 0)
     return emitOpError("(C3) expected a first row of at least 0, got ") << *row;
+  if (std::optional<ArrayRef<int8_t>> exponents = getScaleRows()) {
+    int64_t rows = type.getRank() ? type.getDimSize(0) : 0;
+    if (static_cast<int64_t>(exponents->size()) != rows)
+      return emitOpError("(C4) expected an exponent for each of ")
+             << rows << " rows, got " << exponents->size();
+  }
   if (!getRotations())
     return success();
   for (auto rotation : getRotations()->getAsRange<RotationAttr>()) {

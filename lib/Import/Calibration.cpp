@@ -48,15 +48,18 @@ static bool isFinite(const json &value) {
   return value.is_number() && std::isfinite(value.get<double>());
 }
 
-/// The clip and the losses of one part of a layer.
-static void readPart(Fields &fields, StringRef measure, double &clip,
-                     std::array<double, 3> &loss) {
+static void readClip(Fields &fields, double &clip) {
   const json *found = fields.find("clip");
   if (found && isFinite(*found) && found->get<double>() > 0.7 &&
       found->get<double>() < 0.9)
     clip = found->get<double>();
   else
     fields.fail("clip", "a number in (0.7, 0.9)", found);
+}
+
+/// One measure of one part of a layer.
+static void readLosses(Fields &fields, StringRef measure,
+                       std::array<double, 3> &loss) {
   const json *losses = fields.find(measure);
   bool valid = losses && losses->is_array() && losses->size() == loss.size() &&
                llvm::all_of(*losses, [](const json &value) {
@@ -70,20 +73,90 @@ static void readPart(Fields &fields, StringRef measure, double &clip,
     loss[i] = (*losses)[i].get<double>();
 }
 
-static Expected<LayerCalibration> readLayer(const json &object, StringRef path,
-                                            size_t index, StringRef measure) {
+namespace {
+/// Reads layers of a file that all have the same fields.
+class LayerReader {
+public:
+  LayerReader(const ModelConfig &config, StringRef path, StringRef measure,
+              bool hasDivergences)
+      : config(config), path(path), measure(measure),
+        hasDivergences(hasDivergences) {}
+
+  Expected<LayerCalibration> read(const json &object, size_t index) const;
+
+private:
+  bool readHead(const json &head, std::vector<int8_t> &exponents) const;
+  Error readExponents(const json &scale, const std::string &prefix,
+                      std::vector<int8_t> &exponents) const;
+
+  const ModelConfig &config;
+  StringRef path;
+  StringRef measure;
+  bool hasDivergences;
+};
+} // namespace
+
+/// Appends one head's exponents; false if they are not any.
+bool LayerReader::readHead(const json &head,
+                           std::vector<int8_t> &exponents) const {
+  if (!head.is_array() || head.size() != static_cast<size_t>(config.headDim))
+    return false;
+  size_t half = head.size() / 2;
+  for (size_t i = 0; i < head.size(); ++i) {
+    if (!head[i].is_number_integer() || head[i] < -kMostKeyExponent ||
+        head[i] > kMostKeyExponent || head[i] != head[i % half])
+      return false;
+    exponents.push_back(head[i].get<int8_t>());
+  }
+  return true;
+}
+
+Error LayerReader::readExponents(const json &scale, const std::string &prefix,
+                                 std::vector<int8_t> &exponents) const {
+  static const json empty = json::object();
+  Fields fields(scale.is_object() ? scale : empty, path, prefix);
+  const json *heads = fields.find("exponents");
+  bool valid = heads && heads->is_array() &&
+               heads->size() == static_cast<size_t>(config.kvHeads) &&
+               llvm::all_of(*heads, [&](const json &head) {
+                 // One norm's weight is that of all heads.
+                 return (!config.queryKeyNorms || head == heads->front()) &&
+                        readHead(head, exponents);
+               });
+  if (!valid)
+    fields.fail("exponents",
+                Twine(config.kvHeads) + " lists of " + Twine(config.headDim) +
+                    " whole numbers from -" + Twine(kMostKeyExponent) + " to " +
+                    Twine(kMostKeyExponent) + ", the same for i and i + " +
+                    Twine(config.headDim / 2) +
+                    (config.queryKeyNorms ? " and in all lists" : ""),
+                heads);
+  return fields.takeError();
+}
+
+Expected<LayerCalibration> LayerReader::read(const json &object,
+                                             size_t index) const {
   std::string prefix = "layers[" + std::to_string(index) + "].";
   static const json empty = json::object();
   Fields layer(object.is_object() ? object : empty, path, prefix);
   LayerCalibration result;
+  if (hasDivergences)
+    result.divergence.emplace();
   for (auto [i, name] : llvm::enumerate(kPartFields)) {
     Fields part(innerObject(layer, name), path, prefix + name.str() + ".");
     if (Error error = layer.takeError())
       return error;
-    readPart(part, measure, result.clip[i], result.loss[i]);
+    readClip(part, result.clip[i]);
+    readLosses(part, measure, result.loss[i]);
+    if (hasDivergences)
+      readLosses(part, "kl", (*result.divergence)[i]);
     if (Error error = part.takeError())
       return error;
   }
+  if (const json *scale = layer.find("key_scale"))
+    if (Error error =
+            readExponents(*scale, prefix + "key_scale.", result.keyExponents))
+      return error;
   return result;
 }
 
@@ -100,20 +173,42 @@ static Error checkModel(const json &object, StringRef path,
   return model.takeError();
 }
 
-static Expected<std::string> readMeasure(const json &object, StringRef path) {
-  Fields settings(object, path, "settings.");
-  const json *measure = settings.find("measure");
-  std::string name = measure && measure->is_string()
-                         ? measure->get<std::string>()
-                         : std::string();
-  if (name != "sensitivity" && name != "kl")
-    settings.fail("measure", "sensitivity or kl", measure);
-  if (Error error = settings.takeError())
-    return error;
-  return name;
+/// The text of a field; empty if it has none.
+static std::string textOf(Fields &fields, StringRef name) {
+  const json *value = fields.find(name);
+  return value && value->is_string() ? value->get<std::string>()
+                                     : std::string();
 }
 
-Expected<std::vector<LayerCalibration>>
+/// Reads how it was measured; returns the measure that losses are of.
+static Expected<std::string> readSettings(const json &object, StringRef path,
+                                          Calibration &calibration) {
+  Fields settings(object, path, "settings.");
+  std::string measure = textOf(settings, "measure");
+  if (measure != "sensitivity" && measure != "kl")
+    settings.fail("measure", "sensitivity or kl", settings.find("measure"));
+  for (auto [i, part] : llvm::enumerate(kPartFields)) {
+    std::string name = (part + "_format").str();
+    calibration.formats[i] = textOf(settings, name);
+    if (calibration.formats[i].empty())
+      settings.fail(name, "a format like <per_channel, hadamard>",
+                    settings.find(name));
+  }
+  calibration.scaledDivergences = settings.flag("key_scales", false);
+  if (Error error = settings.takeError())
+    return error;
+  return measure;
+}
+
+/// Whether the first layer has divergences: then all must.
+static bool findDivergences(const json &layers) {
+  if (layers.empty() || !layers.front().is_object())
+    return false;
+  auto key = layers.front().find("key");
+  return key != layers.front().end() && key->is_object() && key->contains("kl");
+}
+
+Expected<Calibration>
 mlir::pmkvq::readCalibration(StringRef path, const ModelConfig &config,
                              const Checkpoint &checkpoint) {
   Expected<json> document = readJsonObject(path);
@@ -132,19 +227,29 @@ mlir::pmkvq::readCalibration(StringRef path, const ModelConfig &config,
     return error;
   if (Error error = checkModel(model, path, config, checkpoint))
     return error;
-  Expected<std::string> measure = readMeasure(settings, path);
+  Calibration result;
+  Expected<std::string> measure = readSettings(settings, path, result);
   if (!measure)
     return measure.takeError();
   if (layers->size() != static_cast<size_t>(config.layers))
     return fileError(path, "layers",
                      "expected " + Twine(config.layers) + " layers, got " +
                          Twine(layers->size()));
-  std::vector<LayerCalibration> result;
+  LayerReader reader(config, path, *measure, findDivergences(*layers));
   for (auto [index, layer] : llvm::enumerate(*layers)) {
-    Expected<LayerCalibration> read = readLayer(layer, path, index, *measure);
+    Expected<LayerCalibration> read = reader.read(layer, index);
     if (!read)
       return read.takeError();
-    result.push_back(*read);
+    result.layers.push_back(std::move(*read));
   }
   return result;
+}
+
+Error mlir::pmkvq::foldKeyScales(StringRef path, ModelConfig &config) {
+  for (auto [index, layer] : llvm::enumerate(config.calibration->layers))
+    if (layer.keyExponents.empty())
+      return fileError(path, "layers[" + Twine(index) + "].key_scale.exponents",
+                       "expected key scales, got none; calibrate again");
+  config.foldKeyScales = true;
+  return Error::success();
 }

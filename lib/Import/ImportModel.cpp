@@ -39,7 +39,8 @@ public:
 private:
   Type makeCacheType();
   void addWeights();
-  void addWeight(const TensorSpec &spec);
+  void addWeight(const TensorSpec &spec, std::optional<int64_t> layer = {});
+  DenseI8ArrayAttr keyScalesOf(StringRef tensor, int64_t layer);
   void addCreate();
   CalibrationAttr calibrationOf(int64_t layer);
   void addStep();
@@ -82,12 +83,41 @@ static StringRef symbolName(StringRef tensor) {
   return tensor;
 }
 
-void Importer::addWeight(const TensorSpec &spec) {
+/// What a weight's rows are scaled by, so that keys of the layer are divided by
+/// powers of two and their queries multiplied: the norms of both, or else what
+/// they are projected with.  Channels that RoPE turns together have one scale,
+/// so it is as if keys and queries themselves were scaled.  Null: the weight
+/// makes neither.
+DenseI8ArrayAttr Importer::keyScalesOf(StringRef tensor, int64_t layer) {
+  tensor.consume_front("model.layers." + std::to_string(layer) + ".self_attn.");
+  StringRef maker = tensor.split('.').first;
+  StringRef kind = config.queryKeyNorms ? "norm" : "proj";
+  bool isQuery = maker == ("q_" + kind).str();
+  if (!isQuery && maker != ("k_" + kind).str())
+    return {};
+  ArrayRef<int8_t> keys = config.calibration->layers[layer].keyExponents;
+  // A norm has one weight for all heads; a kv head is that of several queries.
+  int64_t heads = config.queryKeyNorms ? 1 : config.kvHeads;
+  int64_t copies =
+      isQuery && !config.queryKeyNorms ? config.heads / config.kvHeads : 1;
+  SmallVector<int8_t> exponents;
+  for (int64_t row = 0; row < heads * copies * config.headDim; ++row) {
+    int64_t head = row / config.headDim / copies;
+    int8_t exponent = keys[head * config.headDim + row % config.headDim];
+    exponents.push_back(static_cast<int8_t>(isQuery ? exponent : -exponent));
+  }
+  return b.getDenseI8ArrayAttr(exponents);
+}
+
+void Importer::addWeight(const TensorSpec &spec, std::optional<int64_t> layer) {
   auto add = [&](StringRef name, ArrayRef<int64_t> shape, IntegerAttr row) {
     auto type = RankedTensorType::get(shape, b.getBF16Type());
+    DenseI8ArrayAttr scales;
+    if (layer && config.foldKeyScales)
+      scales = keyScalesOf(name, *layer);
     WeightOp::create(b, b.getStringAttr(symbolName(name)), TypeAttr::get(type),
                      b.getStringAttr(spec.name), row,
-                     /*rotations=*/ArrayAttr());
+                     /*rotations=*/ArrayAttr(), scales);
   };
   if (spec.parts.empty())
     return add(spec.name, spec.shape, IntegerAttr());
@@ -105,7 +135,7 @@ void Importer::addWeights() {
     addWeight(spec);
   for (int64_t layer = 0; layer < config.layers; ++layer)
     for (const TensorSpec &spec : getLayerTensors(config, layer))
-      addWeight(spec);
+      addWeight(spec, layer);
 }
 
 Value Importer::weight(StringRef name) {
@@ -143,15 +173,16 @@ func::FuncOp Importer::beginFunction(StringRef name, TypeRange arguments,
 }
 
 CalibrationAttr Importer::calibrationOf(int64_t layer) {
-  if (config.calibration.empty())
+  if (!config.calibration)
     return CalibrationAttr();
-  const auto &[clip, loss] = config.calibration[layer];
+  const LayerCalibration &found = config.calibration->layers[layer];
   auto key = static_cast<size_t>(Part::Key);
   auto value = static_cast<size_t>(Part::Value);
-  return CalibrationAttr::get(b.getContext(), b.getF64FloatAttr(clip[key]),
-                              b.getF64FloatAttr(clip[value]),
-                              b.getDenseF64ArrayAttr(loss[key]),
-                              b.getDenseF64ArrayAttr(loss[value]));
+  return CalibrationAttr::get(b.getContext(),
+                              b.getF64FloatAttr(found.clip[key]),
+                              b.getF64FloatAttr(found.clip[value]),
+                              b.getDenseF64ArrayAttr(found.loss[key]),
+                              b.getDenseF64ArrayAttr(found.loss[value]));
 }
 
 void Importer::addCreate() {

@@ -146,7 +146,24 @@ static Error checkSpec(const WeightSpec &spec, const TensorView &view) {
                        "a rotation of dimension " + Twine(rotation.dim) +
                            " in blocks of " + Twine(rotation.block) +
                            " does not fit shape " + formatShape(spec.shape));
+  auto exponents = static_cast<int64_t>(spec.scaleRows.size());
+  if (exponents && (rank == 0 || exponents != spec.shape[0]))
+    return fileError(view.path, field,
+                     Twine(exponents) +
+                         " exponents do not fit the rows of shape " +
+                         formatShape(spec.shape));
   return Error::success();
+}
+
+/// Multiplies rows by powers of two, which changes no digit of theirs.
+static void scaleRows(MutableArrayRef<float> values,
+                      ArrayRef<int8_t> exponents) {
+  if (exponents.empty())
+    return;
+  size_t columns = values.size() / exponents.size();
+  for (auto [row, exponent] : llvm::enumerate(exponents))
+    for (float &value : values.slice(row * columns, columns))
+      value = std::ldexp(value, exponent);
 }
 
 Error WeightStore::add(const WeightSpec &spec) {
@@ -158,13 +175,15 @@ Error WeightStore::add(const WeightSpec &spec) {
   TensorView view = takeRows(spec, **found);
   bool isAligned =
       reinterpret_cast<uintptr_t>(view.data) % alignof(uint16_t) == 0;
-  if (view.dtype == DType::BF16 && spec.rotations.empty() && isAligned) {
+  if (view.dtype == DType::BF16 && spec.rotations.empty() &&
+      spec.scaleRows.empty() && isAligned) {
     table.push_back(view.data);
     return Error::success();
   }
   std::vector<float> values = toF32(view);
   for (const WeightSpec::Rotation &rotation : spec.rotations)
     rotateInPlace(values, spec.shape, rotation.dim, rotation.block);
+  scaleRows(values, spec.scaleRows);
   std::vector<uint16_t> &rounded = owned.emplace_back(values.size());
   llvm::transform(values, rounded.begin(), f32ToBF16);
   table.push_back(rounded.data());

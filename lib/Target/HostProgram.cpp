@@ -44,6 +44,8 @@ static std::vector<WeightSpec> takeWeights(ModuleOp module) {
     if (auto rotations = weight.getRotations())
       for (auto rotation : rotations->getAsRange<RotationAttr>())
         spec.rotations.push_back({rotation.getDim(), rotation.getBlock()});
+    if (std::optional<ArrayRef<int8_t>> exponents = weight.getScaleRows())
+      spec.scaleRows = exponents->vec();
     specs.push_back(std::move(spec));
     weight.erase();
   }

@@ -41,7 +41,8 @@ private:
     return cache.isPlanned() && cache.getValue().getHadamard();
   }
 
-  /// The weight that `value` reads, if it is the only one who does.
+  /// The weight that `value` reads, if it is the only one who does and nothing
+  /// is done to the weight yet.
   WeightOp soleWeight(Value value) {
     auto get = value.getDefiningOp<GetWeightOp>();
     if (!get || !get->hasOneUse())
@@ -49,7 +50,9 @@ private:
     auto weight = SymbolTable::lookupNearestSymbolFrom<WeightOp>(
         get, get.getWeightAttr());
     auto uses = SymbolTable::getSymbolUses(weight, getOperation());
-    return uses && llvm::hasSingleElement(*uses) ? weight : WeightOp();
+    bool isSole = uses && llvm::hasSingleElement(*uses) &&
+                  !weight.getRotations() && !weight.getScaleRows();
+    return isSole ? weight : WeightOp();
   }
 
   /// Whether `linear` is x times w transposed: outputs are dimension 0 of w.
@@ -86,8 +89,7 @@ private:
     if (!broadcast || !isBroadcast(broadcast))
       return false;
     WeightOp bias = soleWeight(broadcast.getDpsInputs()[0]);
-    if (!bias || bias.getRotations() ||
-        cast<ShapedType>(bias.getType()).getRank() != 1)
+    if (!bias || cast<ShapedType>(bias.getType()).getRank() != 1)
       return false;
     targets.push_back({bias, 0});
     return true;
@@ -112,8 +114,7 @@ private:
       return;
     SmallVector<Target> targets;
     WeightOp weight = soleWeight(linear.getDpsInputs()[1]);
-    if (!weight || weight.getRotations() ||
-        !traceInit(linear.getDpsInits()[0], targets))
+    if (!weight || !traceInit(linear.getDpsInits()[0], targets))
       return;
     targets.push_back({weight, 0});
     rotate(targets, cache.getHeadDim());
@@ -133,7 +134,7 @@ private:
         !isLinear(linear))
       return;
     WeightOp weight = soleWeight(linear.getDpsInputs()[1]);
-    if (!weight || weight.getRotations())
+    if (!weight)
       return;
     rotate({{weight, 1}}, cache.getHeadDim());
     attend.setResultRotated(true);

@@ -34,6 +34,17 @@ pmkvq.weight @w : tensor<bf16> from "w" first_row 0
 
 // -----
 
+// weight C4: other rows than exponents, and of a tensor that has none.
+// expected-error @+1 {{(C4) expected an exponent for each of 3 rows, got 2}}
+pmkvq.weight @w : tensor<3x64xbf16> from "w" scale_rows [1, 2]
+
+// -----
+
+// expected-error @+1 {{(C4) expected an exponent for each of 0 rows, got 1}}
+pmkvq.weight @w : tensor<bf16> from "w" scale_rows [1]
+
+// -----
+
 // get_weight C1: no such weight, another symbol, another type.
 func.func @missing_weight() {
   // expected-error @+1 {{(C1) expected a pmkvq.weight named 'w', there is none}}

@@ -14,6 +14,10 @@ pmkvq.weight @plain : tensor<128x64xbf16> from "layers.0.v_proj.weight"
 pmkvq.weight @rotated : tensor<128x64xbf16> from "w"
   rotate [#pmkvq.rotation<dim = 0, block = 64>, #pmkvq.rotation<dim = 1, block = 32>]
 
+// CHECK: pmkvq.weight @scaled : tensor<4x64xbf16> from "w" first_row 8 scale_rows [-3, 0, 13, -13]{{$}}
+pmkvq.weight @scaled : tensor<4x64xbf16> from "w" first_row 8
+  scale_rows [-3, 0, 13, -13]
+
 // CHECK-LABEL: func @weight_as_tensor_and_memory
 func.func @weight_as_tensor_and_memory() -> (tensor<128x64xbf16>, memref<128x64xbf16>) {
   // CHECK: pmkvq.get_weight @plain : tensor<128x64xbf16>

@@ -13,6 +13,8 @@ pmkvq.weight @w0 : tensor<128x32xbf16> from "0"
 pmkvq.weight @w1 : tensor<128x32xbf16> from "1"
 pmkvq.weight @bias : tensor<128xbf16> from "b"
 pmkvq.weight @columns : tensor<64x128xbf16> from "c"
+pmkvq.weight @scaled : tensor<128x32xbf16> from "d"
+  scale_rows [1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]
 
 // CHECK-LABEL: func @weight_with_two_uses
 func.func @weight_with_two_uses(%c: !kv, %x: tensor<?x32xf32>, %e: tensor<?x128xf32>, %n: index, %b: !pmkvq.batch) -> (!kv, tensor<128x32xbf16>) {
@@ -76,4 +78,17 @@ func.func @result_returned(%c: !kv, %q: tensor<?x2x64xf32>, %b: !pmkvq.batch) ->
   // CHECK: pmkvq.attend
   %a = pmkvq.attend %q, %c, %b scale 1.0 : tensor<?x2x64xf32>, !kv
   return %a : tensor<?x2x64xf32>
+}
+
+// Rotations come before scales of rows.
+// CHECK-LABEL: func @scaled_rows
+func.func @scaled_rows(%c: !kv, %k: tensor<?x2x64xf32>, %x: tensor<?x32xf32>, %e: tensor<?x128xf32>, %n: index, %b: !pmkvq.batch) -> !kv {
+  %zero = arith.constant 0.0 : f32
+  %init = linalg.fill ins(%zero : f32) outs(%e : tensor<?x128xf32>) -> tensor<?x128xf32>
+  %w = pmkvq.get_weight @scaled : tensor<128x32xbf16>
+  %y = linalg.matmul indexing_maps = [#x, #w, #y] ins(%x, %w : tensor<?x32xf32>, tensor<128x32xbf16>) outs(%init : tensor<?x128xf32>) -> tensor<?x128xf32>
+  %v = tensor.expand_shape %y [[0], [1, 2]] output_shape [%n, 2, 64] : tensor<?x128xf32> into tensor<?x2x64xf32>
+  // CHECK: pmkvq.append
+  %r = pmkvq.append %c, %k, %v, %b : !kv, tensor<?x2x64xf32>
+  return %r : !kv
 }

@@ -31,7 +31,8 @@ def document(reasoner):
     return {
         "format": "pmkvq-calibration", "version": 1,
         "model": {"hash": Checkpoint(reasoner).fingerprint(), "layers": 6, "kv_heads": 2, "head_dim": 128},
-        "settings": {"measure": "sensitivity"},
+        "settings": {"measure": "sensitivity", "key_format": "<per_channel, hadamard>",
+                     "value_format": "<per_token, hadamard>"},
         "layers": [{part: {"clip": 0.72 + 0.01 * layer + 0.1 * i, "sensitivity": loss.tolist()}
                     for i, (part, loss) in enumerate(zip(calibration_file.PARTS, parts))}
                    for layer, parts in enumerate(losses())],
@@ -140,6 +141,13 @@ def changed(document, *path, to):
     (("model", "head_dim"), 64, ["model.head_dim: expected 128", "got 64"]),
     (("settings", "measure"), "mse", ["settings.measure: expected sensitivity or kl", '"mse"']),
     (("settings", "measure"), "kl", ["layers[0].key.kl: expected three finite numbers", "got none"]),
+    (("settings", "key_format"), None, ["settings.key_format: expected a format like", "got none"]),
+    (("settings", "key_scales"), 1, ["settings.key_scales: expected true or false, got 1"]),
+    (("layers", 0, "key", "kl"), [0, 0, 1], ["layers[0].value.kl: expected three finite numbers", "got none"]),
+    (("layers", 2, "key_scale"), {}, ["layers[2].key_scale.exponents: expected 2 lists of 128 whole", "got none"]),
+    (("layers", 2, "key_scale"), {"exponents": [[14] * 128] * 2}, ["exponents: expected", "from -13 to 13"]),
+    (("layers", 2, "key_scale"), {"exponents": [[1] * 64 + [2] * 64] * 2}, ["the same for i and i + 64"]),
+    (("layers", 2, "key_scale"), {"exponents": [[1.5] * 128] * 2}, ["exponents: expected 2 lists"]),
     (("layers",), [], ["layers: expected 6 layers, got 0"]),
     (("layers", 3), {}, ["layers[3].key: expected an object, got none"]),
     (("layers", 3, "value", "clip"), 0.95, ["layers[3].value.clip: expected a number in (0.7, 0.9), got 0.95"]),
@@ -166,6 +174,14 @@ def test_a_number_that_is_none_is_named(reasoner, document, tmp_path):
     (["--layer-floors=0-3"], ["--layer-floors: expected layers and", "got '0-3'"]),
     (["--layer-floors=5-6:8"], ["--layer-floors: expected layers 0 to 5, got '5-6:8'"]),
     (["--calibration=FILE", "--allocate", "--kv-budget=800KiB"], ["bytes are missing"]),
+    (["--key-scales"], ["expected --calibration with --key-scales"]),
+    (["--max-loss=1"], ["expected --calibration with --max-loss"]),
+    (["--accept-loss"], ["expected --calibration with --accept-loss"]),
+    (["--calibration=FILE", "--max-loss=1", "--accept-loss"], ["expected one of --max-loss and --accept-loss"]),
+    (["--calibration=FILE", "--max-loss=0"], ["--max-loss: expected a number above 0", "got '0'"]),
+    (["--calibration=FILE", "--max-loss=nan"], ["--max-loss: expected a number above 0", "got 'nan'"]),
+    (["--calibration=FILE", "--max-loss=1"], ["--max-loss: ", "has no divergences", "--kl-samples"]),
+    (["--calibration=FILE", "--key-scales"], ["layers[0].key_scale.exponents: expected key scales, got none"]),
 ])
 def test_bad_options_are_named(reasoner, file, options, words):
     fails(reasoner, *RUN, *(option.replace("FILE", str(file)) for option in options), words=words)

@@ -86,6 +86,16 @@ TEST(AllocationLevels, FixedLevelsStay) {
   EXPECT_EQ(*levels, (Levels{{4, 4}, {8, 2}}));
 }
 
+TEST(AllocationLevels, AMeanLossIsThatOfThePages) {
+  Choices choices(2);
+  choices[0][rt::kKey].loss = {0, 1, 4, 9};
+  choices[1][rt::kValue].loss = {0, 2, 20, 200};
+  LevelTable pages(2);
+  pages[0][rt::kKey] = {1, 2, 0, 1};
+  pages[1][rt::kValue] = {0, 0, 3, 0};
+  EXPECT_EQ(meanLosses(choices, pages), (LossTable{{11.0 / 4, 0}, {0, 20}}));
+}
+
 // One layer: keys may save 5 by a block, then 3 by two (1.5 each).
 TEST(AllocationLevels, ThePriceIsThatOfTheNextStep) {
   Choices choices(1);

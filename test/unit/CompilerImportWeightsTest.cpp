@@ -126,6 +126,19 @@ TEST_F(Weights, RotatedOnesAreTheStoresOwn) {
   EXPECT_EQ(read(store.pointers()[1]), read(mapped));
 }
 
+TEST_F(Weights, RowsAreScaledByPowersOfTwoAfterRotations) {
+  // [[1, 2], [3, 4]] with rows times 8 and 1/2; of a vector the elements.
+  WeightStore store =
+      llvm::cantFail(create({{"a", {2, 2}, {}, {}, {3, -1}},
+                             {"b", {4}, {}, {}, {0, 1, -2, 0}},
+                             {"a", {2, 2}, {{0, 2}, {0, 2}}, {}, {3, -1}}}));
+  EXPECT_EQ(read(store.pointers()[0]),
+            std::vector<uint16_t>({0x4100, 0x4180, 0x3fc0, 0x4000}));
+  EXPECT_EQ(read(store.pointers()[1]),
+            std::vector<uint16_t>({0x3f80, 0x4002, 0x3e81, 0xff80}));
+  EXPECT_EQ(read(store.pointers()[2]), read(store.pointers()[0]));
+}
+
 TEST_F(Weights, RowsOfATensorLieWhereTheyAreInIt) {
   WeightStore store = llvm::cantFail(create(
       {{"a", {1, 2}, {}, 1}, {"b", {2}, {}, 1}, {"a", {1, 2}, {{1, 2}}, 1}}));
@@ -156,7 +169,9 @@ TEST_F(Weights, RefusesWhatDoesNotFit) {
                                                  {"a", {4}, {}},
                                                  {"a", {2, 2}, {{2, 2}}},
                                                  {"a", {2, 2}, {{0, 3}}},
-                                                 {"a", {2, 2}, {{1, 4}}}}) {
+                                                 {"a", {2, 2}, {{1, 4}}},
+                                                 {"a", {2, 2}, {}, {}, {1}},
+                                                 {"b", {4}, {}, {}, {1, 2}}}) {
     auto store = create({spec});
     ASSERT_FALSE(store);
     EXPECT_NE(llvm::toString(store.takeError()).find("tensor " + spec.source),

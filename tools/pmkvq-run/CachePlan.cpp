@@ -128,7 +128,9 @@ static Expected<allocation::Levels> givenLevels(const Options &options,
 static allocation::Choices
 makeChoices(const CachePlan &plan, const ModelConfig &config, CacheType cache) {
   allocation::Choices choices;
-  for (auto [layer, found] : llvm::enumerate(config.calibration)) {
+  if (!config.calibration)
+    return choices;
+  for (auto [layer, found] : llvm::enumerate(config.calibration->layers)) {
     bool kept = llvm::is_contained(plan.compiler.keptLayers,
                                    static_cast<int64_t>(layer));
     auto &parts = choices.emplace_back();
@@ -141,6 +143,54 @@ makeChoices(const CachePlan &plan, const ModelConfig &config, CacheType cache) {
     }
   }
   return choices;
+}
+
+/// In what the plan's formats differ from those that were calibrated.
+static Expected<std::string> compareFormats(const ModelConfig &config,
+                                            CacheType cache) {
+  constexpr StringRef fields[] = {"calibration: settings.key_format",
+                                  "calibration: settings.value_format"};
+  constexpr StringRef options[] = {"--key-format", "--value-format"};
+  for (auto part : {mlir::pmkvq::Part::Key, mlir::pmkvq::Part::Value}) {
+    auto i = static_cast<size_t>(part);
+    std::string text = config.calibration->formats[i];
+    auto found = readFormat(fields[i], text, *cache.getContext());
+    if (!found)
+      return found.takeError();
+    FormatAttr planned = cache.getFormat(part);
+    // Clips are the calibration's in either case.
+    if (planned.withClip(found->getClip()) != *found)
+      return ("its " + mlir::pmkvq::stringifyPart(part) + "s are " +
+              config.calibration->formats[i] + ", the plan's are <" +
+              planned.getName().getValue() +
+              (planned.getHadamard() ? ", hadamard" : ", plain") + "> (" +
+              options[i] + ")")
+          .str();
+  }
+  if (config.calibration->scaledDivergences == config.foldKeyScales)
+    return std::string();
+  return std::string(config.foldKeyScales
+                         ? "its keys are not scaled, the plan's are "
+                           "(--key-scales)"
+                         : "its keys are scaled (--key-scales), the plan's "
+                           "are not");
+}
+
+/// Notes the KL that calibration found, if it did, and what it is of.
+static Error addDivergences(CachePlan &plan, const ModelConfig &config,
+                            CacheType cache) {
+  if (!config.calibration || !config.calibration->layers.front().divergence)
+    return Error::success();
+  for (const auto &layer : config.calibration->layers) {
+    auto &parts = plan.divergences.emplace_back();
+    for (int32_t part = 0; part < rt::kParts; ++part)
+      llvm::copy((*layer.divergence)[part], parts[part].loss.begin() + 1);
+  }
+  Expected<std::string> unmeasured = compareFormats(config, cache);
+  if (!unmeasured)
+    return unmeasured.takeError();
+  plan.unmeasured = *unmeasured;
+  return Error::success();
 }
 
 /// Gives layers the floors that lose least, here and in the compiler.
@@ -193,6 +243,8 @@ pmkvq::run::planCaches(const Options &options, const ModelConfig &config,
   rt::SessionOptions &session = plan.workload.session;
   session = planSession(options, prompts);
   plan.choices = makeChoices(plan, config, *cache);
+  if (Error error = addDivergences(plan, config, *cache))
+    return error;
   auto budget = chooseBudget(options, plan.workload);
   if (!budget.ok())
     return toError(budget.status());

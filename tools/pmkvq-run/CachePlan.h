@@ -25,6 +25,10 @@ struct CachePlan {
   allocation::Levels levels;
   /// What each layer may be at, and loses there; empty: it is not known.
   allocation::Choices choices;
+  /// The same losses as KL, nats a token; empty: it was not measured.
+  allocation::Choices divergences;
+  /// In what the plan differs from what divergences are of; empty: in nothing.
+  std::string unmeasured;
 };
 
 /// Plans the caches of a batch.  Without prompts nothing is said of bytes.

@@ -5,6 +5,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Explain.h"
+#include "Guardrail.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/raw_ostream.h"
@@ -194,6 +195,28 @@ static llvm::Error printLayers(raw_ostream &os, const CachePlan &plan) {
   return llvm::Error::success();
 }
 
+/// What the run will lose by calibration, and whether it is refused for that.
+static void printLoss(raw_ostream &os, const CachePlan &plan,
+                      const Options &options) {
+  if (plan.divergences.empty())
+    return;
+  auto loss = predictLoss(plan, options);
+  if (!loss) {
+    os << "\nloss of the run: not known; " << llvm::toString(loss.takeError())
+       << "\n";
+    return;
+  }
+  double limit = options.maxLoss.value_or(kMaxLoss);
+  os << "\nloss of the run at its end by calibration: "
+     << formatLoss((*loss)->sum) << " nats of KL a token, "
+     << (options.acceptLoss     ? "accepted whatever it is"
+         : (*loss)->sum > limit ? "refused: more than " + formatLoss(limit)
+                                : "of " + formatLoss(limit) + " allowed")
+     << "\n";
+  if ((*loss)->sum > 0)
+    os << "most of it: " << (*loss)->worst() << "\n";
+}
+
 //===----------------------------------------------------------------------===//
 // What the budget buys
 //===----------------------------------------------------------------------===//
@@ -243,7 +266,8 @@ static llvm::Error printWorth(raw_ostream &os, const Workload &workload,
   return llvm::Error::success();
 }
 
-Expected<std::string> pmkvq::run::explainPlan(const CachePlan &cachePlan) {
+Expected<std::string> pmkvq::run::explainPlan(const CachePlan &cachePlan,
+                                              const Options &options) {
   const Workload &workload = cachePlan.workload;
   rt::Result<Plan> plan = allocation::makePlan(workload);
   if (!plan.ok())
@@ -268,6 +292,7 @@ Expected<std::string> pmkvq::run::explainPlan(const CachePlan &cachePlan) {
   }
   if (llvm::Error error = printLayers(os, cachePlan))
     return error;
+  printLoss(os, cachePlan, options);
   if (llvm::Error error = printWorth(os, workload, *plan))
     return error;
   return text;

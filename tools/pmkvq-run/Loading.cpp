@@ -33,7 +33,8 @@ struct Loaded {
 };
 } // namespace
 
-Expected<Model> pmkvq::run::openModel(StringRef name, StringRef calibration) {
+Expected<Model> pmkvq::run::openModel(StringRef name, StringRef calibration,
+                                      bool scalesKeys) {
   Expected<std::string> folder = findModelFolder(name);
   if (!folder)
     return folder.takeError();
@@ -51,6 +52,9 @@ Expected<Model> pmkvq::run::openModel(StringRef name, StringRef calibration) {
     if (!found)
       return found.takeError();
     config->calibration = std::move(*found);
+    if (scalesKeys)
+      if (Error error = mlir::pmkvq::foldKeyScales(calibration, *config))
+        return error;
   }
   return Model{*folder, std::move(*config), std::move(*checkpoint)};
 }

@@ -23,9 +23,13 @@ struct Model {
   mlir::pmkvq::Checkpoint checkpoint;
 };
 
+/// Opens a model with the calibration that it is to have, if any. `scalesKeys`:
+/// its weights take the calibration's key scales.
+///
 /// Errors: files that are missing, damaged or do not fit together.
 llvm::Expected<Model> openModel(llvm::StringRef name,
-                                llvm::StringRef calibration = "");
+                                llvm::StringRef calibration = "",
+                                bool scalesKeys = false);
 
 /// What a run needs beside its program.
 struct Equipment {

@@ -164,6 +164,30 @@ static rt::Status readFloors(const CommandLine &line, Options &options) {
   return rt::Status();
 }
 
+/// What a plan may lose by its calibration.
+static rt::Status readLoss(const CommandLine &line, Options &options) {
+  options.acceptLoss = line.acceptLoss;
+  options.keyScales = line.keyScales;
+  if (!line.calibration.given()) {
+    for (const Option *option : {static_cast<const Option *>(&line.keyScales),
+                                 static_cast<const Option *>(&line.maxLoss),
+                                 static_cast<const Option *>(&line.acceptLoss)})
+      if (option->given())
+        return refusal("expected --calibration with --" + option->name);
+    return rt::Status();
+  }
+  if (!line.maxLoss.given())
+    return rt::Status();
+  if (line.acceptLoss)
+    return refusal("expected one of --max-loss and --accept-loss, got both");
+  std::optional<double> loss = parseNumber(line.maxLoss);
+  if (!loss || !(*loss > 0))
+    return optionError(line.maxLoss, "a number above 0, nats a token",
+                       line.maxLoss);
+  options.maxLoss = *loss;
+  return rt::Status();
+}
+
 /// The calibration, and what it or the user says of single layers.
 static rt::Status readLayers(const CommandLine &line, Options &options) {
   if (line.calibration.given() && line.calibration.empty())
@@ -205,6 +229,8 @@ static rt::Status readCache(const CommandLine &line, Options &options) {
   if (rt::Status s = readFloors(line, options); !s.ok())
     return s;
   if (rt::Status s = readLayers(line, options); !s.ok())
+    return s;
+  if (rt::Status s = readLoss(line, options); !s.ok())
     return s;
   rt::Result<std::string> kind = readChoice(line.schedule);
   if (!kind.ok())

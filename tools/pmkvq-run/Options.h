@@ -70,6 +70,12 @@ struct Options : RunOptions {
   bool allocate = false;
   /// Floors of single layers, as they were given.
   std::vector<std::string> layerFloors;
+  /// Whether weights take the calibration's key scales.
+  bool keyScales = false;
+  /// KL that a plan may lose by calibration, nats a token; none: the default.
+  std::optional<double> maxLoss;
+  /// Whether it may lose anything.
+  bool acceptLoss = false;
 
   /// Relative error of attention that --check allows; none: nothing is checked.
   std::optional<double> checkTolerance;

@@ -13,6 +13,7 @@
 #include "Compile.h"
 #include "EmitArtifact.h"
 #include "Explain.h"
+#include "Guardrail.h"
 #include "Loading.h"
 #include "ModelSweep.h"
 #include "Options.h"
@@ -129,7 +130,7 @@ static Error explain(Model &model, const Options &options,
   Expected<Batch> batch = readBatch(model, options, text, context);
   if (!batch)
     return batch.takeError();
-  Expected<std::string> plan = explainPlan(batch->plan);
+  Expected<std::string> plan = explainPlan(batch->plan, options);
   return plan ? print(*plan) : plan.takeError();
 }
 
@@ -140,6 +141,8 @@ static Error generate(Model &model, const Options &options,
   Expected<Batch> batch = readBatch(model, options, text, context);
   if (!batch)
     return batch.takeError();
+  if (Error error = checkLoss(batch->plan, options))
+    return error;
   // Python needs as long to start as the compiler to compile.  If it cannot
   // start, the printer says so.
   if (options.output == Options::Output::Text && text.hasTokenizer())
@@ -200,7 +203,8 @@ static Error runTool(int argc, char **argv) {
       return prepared.takeError();
     writer.emplace(std::move(*prepared));
   }
-  Expected<Model> model = openModel(options->model, options->calibrationFile);
+  Expected<Model> model =
+      openModel(options->model, options->calibrationFile, options->keyScales);
   if (!model)
     return model.takeError();
   mlir::DialectRegistry registry;

@@ -40,6 +40,8 @@ struct PartChoice {
 
 /// [layer][part]
 using Choices = std::vector<std::array<PartChoice, rt::kParts>>;
+/// A number for each layer and part: [layer][part].
+using LossTable = std::vector<std::array<double, rt::kParts>>;
 /// [layer][part], in bits.
 using Levels = std::vector<std::array<int32_t, rt::kParts>>;
 
@@ -60,6 +62,10 @@ int64_t countBlocks(const Levels &levels);
 
 /// Sum of the losses at these levels.
 double sumLosses(const Choices &choices, const Levels &levels);
+
+/// What each part loses when its pages are at these levels: the mean over its
+/// pages; 0 without any.
+LossTable meanLosses(const Choices &choices, const LevelTable &pages);
 
 /// Blocks that one page of every layer may take, one kv head's, if all pages of
 /// the workload at its end are to fit the budget with everything else; without

@@ -28,12 +28,14 @@ def PMKVQ_WeightOp : PMKVQ_Op<"weight", [Symbol]> {
   let description = [{
     Declares the tensor `source` of the checkpoint, or as many of its rows as
     `type` has, from `first_row` on: some checkpoints keep several weights in
-    one tensor.  `rotations` are applied to it, in order, when the program's
-    weight table is made.
+    one tensor.  When the program's weight table is made, `rotations` are applied
+    to it, in order, and then its rows, or the elements of a vector, are
+    multiplied by the powers of two whose exponents are `scale_rows`.
 
     (C1) `type` is a static bf16 tensor.
     (C2) Each rotation's `dim` exists and its `block` divides that dimension.
     (C3) `first_row` is at least 0, and the type has a dimension.
+    (C4) `scale_rows` has as many exponents as the first dimension has indices.
 
     Lowers to: one entry of the weight table.
 
@@ -43,16 +45,19 @@ def PMKVQ_WeightOp : PMKVQ_Op<"weight", [Symbol]> {
       rotate [#pmkvq.rotation<dim = 0, block = 128>]
     pmkvq.weight @v1 : tensor<256x384xbf16> from "layers.0.qkv_proj.weight"
       first_row 1024
+    pmkvq.weight @n0 : tensor<4xbf16> from "layers.0.k_norm.weight"
+      scale_rows [-3, 0, -3, 0]
     ```
   }];
   let arguments = (ins SymbolNameAttr:$sym_name,
                        TypeAttrOf<AnyRankedTensor>:$type, StrAttr:$source,
                        OptionalAttr<I64Attr>:$first_row,
                        OptionalAttr<TypedArrayAttrBase<PMKVQ_RotationAttr,
-                                    "rotations">>:$rotations);
+                                    "rotations">>:$rotations,
+                       OptionalAttr<DenseI8ArrayAttr>:$scale_rows);
   let assemblyFormat = [{
     $sym_name `:` $type `from` $source (`first_row` $first_row^)?
-    (`rotate` $rotations^)? attr-dict
+    (`rotate` $rotations^)? (`scale_rows` $scale_rows^)? attr-dict
   }];
   let hasVerifier = 1;
 }

@@ -13,13 +13,23 @@
 
 namespace mlir::pmkvq {
 
-/// Reads a calibration file: clips, and the losses by the file's measure.
+/// Largest magnitude of an exponent of a key scale.
+inline constexpr int64_t kMostKeyExponent = 13;
+
+/// Reads a calibration file: clips, the losses by the file's measure, and
+/// divergences and key scales where it has them.
 ///
 /// Errors: the file, the field, what was expected and what is; a version that
-/// is not known; sizes or a hash of another model.
-llvm::Expected<std::vector<LayerCalibration>>
-readCalibration(llvm::StringRef path, const ModelConfig &config,
-                const Checkpoint &checkpoint);
+/// is not known; sizes or a hash of another model; key scales that do not
+/// commute with RoPE, or that a norm shared by all heads cannot take.
+llvm::Expected<Calibration> readCalibration(llvm::StringRef path,
+                                            const ModelConfig &config,
+                                            const Checkpoint &checkpoint);
+
+/// Has the weights of a calibrated model take its key scales.
+///
+/// Errors: the file and the layer that has none.
+llvm::Error foldKeyScales(llvm::StringRef path, ModelConfig &config);
 
 } // namespace mlir::pmkvq
 

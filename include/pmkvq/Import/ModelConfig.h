@@ -11,6 +11,7 @@
 
 #include "pmkvq/Import/Safetensors.h"
 #include <array>
+#include <optional>
 
 namespace mlir::pmkvq {
 
@@ -28,6 +29,20 @@ struct LayerCalibration {
   std::array<double, 2> clip = {};
   /// [part], at 8, 4 and 2 bits.
   std::array<std::array<double, 3>, 2> loss = {};
+  /// The same as KL, nats a token; none: it was not measured.
+  std::optional<std::array<std::array<double, 3>, 2>> divergence;
+  /// Key scales as exponents of two: keys are divided, queries multiplied;
+  /// [kvHeads * headDim].  Empty: there are none.
+  std::vector<int8_t> keyExponents;
+};
+
+/// What calibration found, and what of.
+struct Calibration {
+  std::vector<LayerCalibration> layers;
+  /// Format attributes of keys and values as text, "<per_token, hadamard>".
+  std::array<std::string, 2> formats;
+  /// Whether divergences are of keys that were scaled.
+  bool scaledDivergences = false;
 };
 
 /// A decoder of the Llama family: RMS norm, RoPE, grouped queries, SwiGLU.
@@ -55,8 +70,9 @@ struct ModelConfig {
   bool queryKeyNorms;
   /// Tokens that end a text.
   std::vector<int32_t> stopTokens;
-  /// A layer each; empty: the model is not calibrated.
-  std::vector<LayerCalibration> calibration;
+  std::optional<Calibration> calibration;
+  /// Whether weights take the calibration's key scales; all layers have some.
+  bool foldKeyScales = false;
 };
 
 /// Reads config.json and, if there is one, generation_config.json of a folder.

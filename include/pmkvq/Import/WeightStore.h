@@ -4,7 +4,8 @@
 // Safetensors.h (where weights come from), HostProgram.h (what they must be).
 //
 // Most weights are bf16 as they lie in the file and stay there; only rotated
-// ones, and those of other types, are computed into memory of the store.
+// and scaled ones, and those of other types, are computed into memory of the
+// store.
 //
 //===----------------------------------------------------------------------===//
 
@@ -28,10 +29,10 @@ void rotateInPlace(llvm::MutableArrayRef<float> values,
 
 class WeightStore {
 public:
-  /// Finds, converts and rotates the weights of `specs`.
+  /// Finds, converts, rotates and scales the weights of `specs`.
   ///
   /// Errors: a tensor that is missing, of another shape or of a type other than
-  /// bf16, f16, f32; a rotation that does not fit.
+  /// bf16, f16, f32; a rotation or exponents that do not fit.
   static llvm::Expected<WeightStore> create(Checkpoint checkpoint,
                                             llvm::ArrayRef<WeightSpec> specs);
 

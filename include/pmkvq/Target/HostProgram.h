@@ -44,6 +44,10 @@ struct WeightSpec {
   /// The weight's symbol: no other weight of the program has it.
   // NOLINTNEXTLINE(readability-redundant-member-init): lists leave it out.
   std::string name = {};
+  /// Exponents of the powers of two that rows are multiplied by, after all
+  /// rotations; empty: none.
+  // NOLINTNEXTLINE(readability-redundant-member-init): lists leave it out.
+  std::vector<int8_t> scaleRows = {};
 };
 
 /// What code is made for, and where it is kept.

@@ -61,6 +61,14 @@ CommandLine::CommandLine(const std::vector<std::string> &stages, bool compiles)
       layerFloors("layer-floors", "0-3:8,5:4+2",
                   "Floors of single layers, of both parts or of keys and "
                   "values; --allocate leaves them"),
+      keyScales("key-scales",
+                "Divide key channels by the calibration's scales and multiply "
+                "queries; weights take them, so that it costs nothing"),
+      maxLoss("max-loss", "KL",
+              "Refuse a run that is predicted to lose more, in nats a token, "
+              "by a calibration with divergences (default 0.1)"),
+      acceptLoss("accept-loss",
+                 "Run whatever calibration predicts that is lost"),
       temperature("temperature", "F",
                   "Draw tokens with their logits divided by F (default 0: "
                   "always the most probable)"),
@@ -165,11 +173,11 @@ CommandLine::CommandLine(const std::vector<std::string> &stages, bool compiles)
            &valueFormat, &cpu})
     option->use = Option::Use::Decision;
   for (Option *option : std::initializer_list<Option *>{
-           &calibration, &allocate, &layerFloors,    &device,  &cacheDevice,
-           &codeCache,   &ptxas,    &bench,          &kvHeads, &queryHeads,
-           &headDim,     &batch,    &context,        &levels,  &chip,
-           &explain,     &check,    &checkTolerance, &emit,    &outputFile,
-           &dumpStages})
+           &calibration,    &allocate, &layerFloors, &keyScales, &maxLoss,
+           &acceptLoss,     &device,   &cacheDevice, &codeCache, &ptxas,
+           &bench,          &kvHeads,  &queryHeads,  &headDim,   &batch,
+           &context,        &levels,   &chip,        &explain,   &check,
+           &checkTolerance, &emit,     &outputFile,  &dumpStages})
     option->use = Option::Use::Compiler;
   groups = {
       {"What to generate",
@@ -178,7 +186,8 @@ CommandLine::CommandLine(const std::vector<std::string> &stages, bool compiles)
        "pmkvq-run model/ --prompts=batch.jsonl --max-tokens=200"},
       {"The cache: bytes, levels, formats",
        {&kvBudget, &kvBits, &schedule, &floorLevel, &keyFloor, &valueFloor,
-        &keyFormat, &valueFormat, &calibration, &allocate, &layerFloors},
+        &keyFormat, &valueFormat, &calibration, &allocate, &layerFloors,
+        &keyScales, &maxLoss, &acceptLoss},
        "pmkvq-run model.gguf --prompt=Hello --max-tokens=2000 \\\n"
        "        --kv-budget=64MiB --key-floor=4"},
       {"How it runs",

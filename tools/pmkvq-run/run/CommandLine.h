@@ -109,6 +109,9 @@ struct CommandLine {
   StringOption calibration;
   Flag allocate;
   StringOption layerFloors;
+  Flag keyScales;
+  StringOption maxLoss;
+  Flag acceptLoss;
 
   StringOption temperature;
   StringOption topP;
