@@ -7,26 +7,32 @@ include/pmkvq/Allocation/Levels.h). Bytes are counted as the runtime counts them
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from pmkvq import cache_plan
-from pmkvq.cache_plan import LADDER, PAGE_TOKENS
+from pmkvq import cache_plan, quantize
+from pmkvq.cache_plan import LADDER
 
 
 class Infeasible(ValueError):
     """The budget does not hold the lowest levels; says how many bytes are missing."""
 
 
+@dataclass(frozen=True)
 class Geometry(cache_plan.Geometry):
-    """Sizes of caches with keys per channel and values per token."""
+    """Sizes of caches. formats: of keys and values."""
+
+    formats: tuple[quantize.Format, quantize.Format] = (quantize.Format(quantize.PER_CHANNEL),
+                                                        quantize.Format(quantize.PER_TOKEN))
 
     def block_bytes(self) -> int:
         """Codes of a part at 2 bits: what a pool hands out."""
         return self.part_bytes(LADDER[-1])
 
     def slot_bytes(self) -> int:
-        """Parameters of a page of one kv head: fp16 minimum and range of each channel and token."""
-        return 4 * (self.head_dim + PAGE_TOKENS)
+        """Parameters of a page of one kv head: fp16 minimum and range of each group."""
+        return 4 * sum(form.groups(self.head_dim) for form in self.formats)
 
     def other_bytes(self, tokens: list[int]) -> int:
         """What does not depend on levels: fixed areas, page tables, parameters."""
@@ -88,7 +94,12 @@ def allocate(losses: np.ndarray, blocks: int, lowest=2, highest=16) -> np.ndarra
     return bits[result.x.reshape(parts, 4).argmax(1)].reshape(losses.shape[:2])
 
 
+def losses_at(losses: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """[layers, 2]: each part's loss at its level."""
+    index = np.searchsorted(-np.array(LADDER), -np.asarray(levels))
+    return np.take_along_axis(np.asarray(losses), index[..., None], 2)[..., 0]
+
+
 def loss_of(losses: np.ndarray, levels: np.ndarray) -> float:
     """Sum of the losses at these levels."""
-    index = np.searchsorted(-np.array(LADDER), -levels)
-    return float(np.take_along_axis(np.asarray(losses), index[..., None], 2).sum())
+    return float(losses_at(losses, levels).sum())
