@@ -1,19 +1,21 @@
-"""python -m pmkvq COMMAND: what Python does for pmkvq. Each command is a module with main(argv) -> exit code."""
+"""python -m pmkvq COMMAND: what Python does for pmkvq. Each command is a function of argv that returns an exit code."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-# Name to module. The names of the paper's scripts are accepted where they mean the same.
+# Name to module and function. The names of the paper's scripts are accepted where they mean the same.
 _COMMANDS = {
-    "calibrate": "pmkvq.calibrate",
-    "allocate": "pmkvq.allocate",
-    "eval": "pmkvq.evaluate",
-    "get_sensitivity": "pmkvq.calibrate",
-    "get_max_keys": "pmkvq.calibrate",
-    "search_rep_scales": "pmkvq.calibrate",
-    "allocate_memory": "pmkvq.allocate",
+    "calibrate": ("pmkvq.calibrate", "main"),
+    "allocate": ("pmkvq.allocate", "main"),
+    "eval": ("pmkvq.evaluate", "main"),
+    "export-modelopt": ("pmkvq.modelopt", "export_main"),
+    "import-modelopt": ("pmkvq.modelopt", "import_main"),
+    "get_sensitivity": ("pmkvq.calibrate", "main"),
+    "get_max_keys": ("pmkvq.calibrate", "main"),
+    "search_rep_scales": ("pmkvq.calibrate", "main"),
+    "allocate_memory": ("pmkvq.allocate", "main"),
 }
 
 
@@ -21,7 +23,8 @@ def main(arguments: list[str]) -> int:
     if not arguments or arguments[0] not in _COMMANDS:
         print(f"usage: python -m pmkvq {'|'.join(_COMMANDS)} ... (--help says more)", file=sys.stderr)
         return 0 if arguments in (["--help"], ["-h"]) else 2
-    return importlib.import_module(_COMMANDS[arguments[0]]).main(arguments[1:])
+    module, function = _COMMANDS[arguments[0]]
+    return getattr(importlib.import_module(module), function)(arguments[1:])
 
 
 if __name__ == "__main__":
