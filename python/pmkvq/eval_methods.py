@@ -82,6 +82,11 @@ class Method:
         """Of pmkvq-run, for so many sequences."""
         options = [f"--{part}-format={self.options[part].replace('/', '+')}"
                    for part in ("key", "value") if part in self.options]
+        if "calibration" in self.options:
+            # What it loses is what is measured.
+            options += [f"--calibration={self.options['calibration']}", "--accept-loss"]
+        if "scales" in self.options:
+            options.append("--key-scales")
         if self.name == "bf16":
             return []
         key, value = self.widths or self.floor
@@ -133,8 +138,10 @@ def _options(text: str, name: str, words: list[str]) -> tuple[dict, str | None, 
             schedule = word
         elif key == "floor":
             floor = _widths(text, value, LADDER)
-        elif name == "pmkvq" and key in ("key", "value") and value:
+        elif name == "pmkvq" and key in ("key", "value", "calibration") and value:
             options[key] = value
+        elif name == "pmkvq" and word == "scales":
+            options[word] = True
         elif name in BASELINES and word == "prompt":
             options["prompt"] = True
         elif name == "kivi" and key == "group":
@@ -148,9 +155,11 @@ def _options(text: str, name: str, words: list[str]) -> tuple[dict, str | None, 
         elif name == "turboquant" and word == "norm":
             options["correct"] = True
         else:
-            own = {"pmkvq": ", key=FORMAT, value=FORMAT", "kivi": ", prompt, group=N, sink=N",
+            own = {"pmkvq": ", key=FORMAT, value=FORMAT, calibration=FILE, scales", "kivi": ", prompt, group=N, sink=N",
                    "turboquant": ", prompt, norm"}.get(name, ", prompt")
             raise MethodError(f"{text!r}: expected an option of {name} (keys_last, page, layer, floor=N{own}), got {word!r}")
+    if "scales" in options and "calibration" not in options:
+        raise MethodError(f"{text!r}: scales are those of a calibration: expected +calibration=FILE")
     return options, schedule, floor
 
 

@@ -49,6 +49,8 @@ With a budget, pages fall by pmkvq's default schedule, keys_last. Options:
                            another schedule (with a budget)
   +floor=4  +floor=k4v2    lowest bits under a budget
   +key=FORMAT +value=...   pmkvq: formats of pmkvq-run, / for +: pmkvq+key=per_token/plain:2
+  +calibration=FILE        pmkvq: clips of a calibration; the file's name has no + , or :
+  +scales                  pmkvq: its key scales, too
   +group=128               kivi: elements that share a scale (32)
   +sink=1                  kivi: the first token stays at 16 bits, which KIVI does not have
   +prompt                  baselines: a prompt is read in bf16 until its end, as their own code does,
@@ -143,9 +145,11 @@ class Evaluation:
     def settings(self, method: Method, digest: str) -> dict:
         """What a record's figures depend on."""
         uses_tool = method.is_product or self._data.answers is None
+        calibration = method.options.get("calibration")
         return {"eval": 1, "method": method.text, "model": digest, "data": self._data.digest,
                 "batch": self._batch if method.is_product else None,
-                "tool": digest_file(TOOL) if uses_tool else None}
+                "tool": digest_file(TOOL) if uses_tool else None,
+                **({"calibration": digest_file(calibration)} if calibration else {})}
 
     def check(self, method: Method) -> None:
         """Whether all that the method will keep fits. Raises RunError, BudgetError."""

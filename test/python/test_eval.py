@@ -29,6 +29,8 @@ class TestMethods:
          ["--schedule=keys_last", "--key-floor=4", "--value-floor=2", f"--kv-budget={3 * 3 * 2**19}"]),
         ("pmkvq+key=per_token/plain/clip=0.75+value=paper:2bits",
          ["--key-format=per_token+plain+clip=0.75", "--value-format=paper", "--schedule=keys_last", "--kv-bits=2"]),
+        ("pmkvq+calibration=c.json+scales:4", ["--calibration=c.json", "--accept-loss", "--key-scales",
+                                               "--schedule=none", "--key-floor=4", "--value-floor=4"]),
     ])
     def test_options_of_pmkvq_run_for_three_sequences(self, text, options):
         assert parse_method(text).product_options(3) == options
@@ -52,6 +54,8 @@ class TestMethods:
     @pytest.mark.parametrize("text, words", [
         ("fp8:2", "expected a method, one of bf16, torch, pmkvq, paper, kivi, turboquant, rtn, got 'fp8'"),
         ("", "expected a method"),
+        ("pmkvq+scales:2", "scales are those of a calibration"),
+        ("kivi+calibration=c.json:2", "expected an option of kivi"),
         ("pmkvq", "expected a width in bits"),
         ("pmkvq:", "expected a width in bits"),
         ("pmkvq:3", "expected a width of 2, 4, 8, 16 bits, got 3"),
