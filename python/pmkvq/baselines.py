@@ -23,7 +23,7 @@ WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8)
 KEY, VALUE = 0, 1
 
 
-def _library(x):
+def library(x):
     """numpy or torch, whichever x is of."""
     if isinstance(x, np.ndarray):
         return np
@@ -66,7 +66,7 @@ def round_to_grid(x, bits: int, axis: int, group: int):
         axis: -1: a group is neighbours of one token; -2: of one channel.
         group: how many; a divisor of that axis' size.
     """
-    xp = _library(x)
+    xp = library(x)
     if axis == -2:
         x = xp.swapaxes(x, -1, -2)
     groups = x.reshape(*x.shape[:-1], x.shape[-1] // group, group)
@@ -85,15 +85,19 @@ class Scheme:
     """What all baselines say of themselves.
 
     sink: tokens that stay at 16 bits for ever. slides: a value leaves the window as soon
-    as 128 newer ones are there, instead of with its page. shared_bytes: tables that all
-    pages use, once a cache.
+    as 128 newer ones are there, instead of with its page. heads: heads of a layer whose
+    values share parameters. shared_bytes: tables that all pages use, once a cache.
     """
 
     sink: int = 1
     slides: bool = False
+    heads: int = 1
 
-    def decode(self, x, part: int, bits: int):
-        """A page of keys (part 0) or values (1) after a round trip through codes of `bits` bits; 16: bf16."""
+    def decode(self, x, part: int, bits: int, first=None):
+        """A page of keys (part 0) or values (1) after a round trip through codes of `bits` bits; 16: bf16.
+
+        first: the page before it, of every second page.
+        """
         raise NotImplementedError
 
     def parameter_bytes(self, head_dim: int, part: int) -> int:
@@ -113,7 +117,8 @@ class Scheme:
 class RoundToNearest(Scheme):
     """Keys and values per token, one group a head: the paper's base quantizer at a fixed width."""
 
-    def decode(self, x, part, bits):
+    def decode(self, x, part, bits, first=None):
+        del first
         return x if bits == 16 else round_to_grid(x, bits, -1, x.shape[-1])
 
     def parameter_bytes(self, head_dim, part):
@@ -128,7 +133,8 @@ class Kivi(Scheme):
     slides: bool = True
     group: int = 32
 
-    def decode(self, x, part, bits):
+    def decode(self, x, part, bits, first=None):
+        del first
         if bits == 16:
             return x
         axis = -2 if part == KEY else -1
@@ -143,7 +149,8 @@ class Kivi(Scheme):
 class Paper(Scheme):
     """PM-KVQ: per token, 16-bit codes from the start, lowered by right shifts, scales by bf16 products."""
 
-    def decode(self, x, part, bits):
+    def decode(self, x, part, bits, first=None):
+        del first
         codes, scale, low = self.quantize(x)
         at = 16
         while at > bits:
@@ -157,7 +164,7 @@ class Paper(Scheme):
     @staticmethod
     def quantize(x):
         """Codes at 16 bits (whole numbers), scale and minimum; bf16 where that code has bf16."""
-        xp = _library(x)
+        xp = library(x)
         low, high = xp.amin(x, axis=-1, keepdims=True), xp.amax(x, axis=-1, keepdims=True)
         floor = float(to_bf16(np.array([1e-5], np.float32))[0])
         scale = xp.clip(to_bf16(to_bf16(high - low) / 65535), floor, None)
@@ -181,10 +188,11 @@ class TurboQuant(Scheme):
     correct: bool = False
     seed: int = 0
 
-    def decode(self, x, part, bits):
+    def decode(self, x, part, bits, first=None):
+        del first
         if bits == 16:
             return x
-        xp = _library(x)
+        xp = library(x)
         head_dim = x.shape[-1]
         signs = like(random_signs(head_dim, self.seed + part), x)
         norm = xp.sqrt((x * x).sum(-1)[..., None])
@@ -221,7 +229,7 @@ def rotate(x):
     while width < block:
         pairs = result.reshape(*x.shape[:-1], size // (2 * width), 2, width)
         a, b = pairs[..., 0, :], pairs[..., 1, :]
-        result = _library(x).stack((a + b, a - b), -2).reshape(x.shape)
+        result = library(x).stack((a + b, a - b), -2).reshape(x.shape)
         width *= 2
     return result / math.sqrt(block)
 

@@ -5,12 +5,14 @@ Schedule.h), so that baselines have the bytes, the pages and the moments that
 pmkvq has. Neighbours: baselines.py (formats), torch_cache.py (what is at a
 level), evaluate.py.
 
-Levels are arrays [pages, layers, heads] of whole page-heads; a part (keys or
-values) at level b is at max(b, its floor), but for APART: keys at 4, values at 2.
+Levels are arrays [pages, sequences, layers, heads] of whole page-heads; a part (keys
+or values) at level b is at max(b, its floor), but for APART: keys at 4, values at 2.
+Levels below 2 are not the product's: they are there to be measured.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +21,10 @@ PAGE_TOKENS = 128
 LADDER = (16, 8, 4, 2)
 # What keys_last has between 4 and 2 bits.
 APART = 3
+# Three values a code, five codes a byte.
+TERNARY = 1.6
+# A page-head that is not there any more, parameters and all.
+DROPPED = 0
 # Abi.h: what a page-head has in the page table.
 _ENTRY_BYTES = 72
 
@@ -44,9 +50,9 @@ class Geometry:
         """Full windows that have become pages once so many tokens are cached."""
         return max(0, -(-(tokens - self.sink - PAGE_TOKENS) // PAGE_TOKENS))
 
-    def part_bytes(self, bits: int) -> int:
+    def part_bytes(self, bits: float) -> int:
         """Codes of one part of a page-head."""
-        return PAGE_TOKENS * self.head_dim * bits // 8
+        return math.ceil(PAGE_TOKENS * self.head_dim * bits / 8)
 
     def fixed_bytes(self, tokens: int) -> int:
         """Sink, whole window and page table of one sequence of so many tokens."""
@@ -65,22 +71,32 @@ class Limits:
     schedule: "none" (every page is written at its floor), "page", "keys_last" or "layer".
     floor: lowest bits of keys and of values.
     slot_bytes: parameters of a page-head, the same at every level.
-    budget: bytes of all sequences together; None without one.
+    budget: bytes of all sequences together; None without one. drop: pages that are at
+    the floor are dropped where that is not enough (not under "layer").
     """
 
     schedule: str
-    floor: tuple[int, int]
+    floor: tuple[float, float]
     slot_bytes: int
     budget: int | None = None
+    drop: bool = False
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """Levels from the highest to the lowest, of the schedules by pages."""
+        lowest = min(self.floor)
+        ladder = (16, 8, 4, APART, 2) if self.schedule == "keys_last" else LADDER
+        return (*(level for level in ladder if level > lowest), lowest, *((DROPPED,) if self.drop else ()))
 
     def times(self, sequences: int) -> Limits:
         """Of so many sequences that share so many budgets."""
         return replace(self, budget=self.budget * sequences if self.budget else None)
 
 
-def part_levels(levels, part: int, floor: tuple[int, int]):
+def part_levels(levels, part: int, floor: tuple[float, float]):
     """Bits of keys (part 0) or values (1) of page-heads at these levels."""
-    return np.maximum(np.where(levels == APART, (4, 2)[part], levels), floor[part])
+    bits = np.maximum(np.where(levels == APART, (4, 2)[part], levels), floor[part])
+    return np.where(levels == DROPPED, 0, bits)
 
 
 class Plan:
@@ -97,14 +113,14 @@ class Plan:
         self._geometry, self._limits, self._sequences = geometry, limits, sequences
         self._fixed = sequences * geometry.fixed_bytes(tokens)
         self._start = min(limits.floor) if limits.schedule == "none" else LADDER[0]
-        self.levels = np.empty((0, sequences, geometry.layers, geometry.kv_heads), np.int64)
+        self.levels = np.empty((0, sequences, geometry.layers, geometry.kv_heads))
         self._check(tokens)
 
     def _check(self, tokens: int) -> None:
         if self._limits.budget is None:
             return
         page_heads = self._geometry.pages(tokens) * self._sequences * self._geometry.page_heads
-        least = self._fixed + page_heads * self._page_bytes(min(self._limits.floor))
+        least = self._fixed + page_heads * self._page_bytes(DROPPED if self._limits.drop else min(self._limits.floor))
         if least > self._limits.budget:
             key, value = self._limits.floor
             raise BudgetError(
@@ -112,14 +128,16 @@ class Plan:
                 f"least {least} bytes with keys at {key} and values at {value} bits, the budget is "
                 f"{self._limits.budget}")
 
-    def _page_bytes(self, level: int) -> int:
+    def _page_bytes(self, level: float) -> int:
         """Parameters and codes of a page-head."""
+        if level == DROPPED:
+            return 0
         return self._limits.slot_bytes + sum(
-            self._geometry.part_bytes(int(part_levels(level, part, self._limits.floor))) for part in (0, 1))
+            self._geometry.part_bytes(float(part_levels(level, part, self._limits.floor))) for part in (0, 1))
 
     def _sum(self, levels: np.ndarray) -> int:
         found, counts = np.unique(levels, return_counts=True)
-        return sum(int(count) * self._page_bytes(int(level)) for level, count in zip(found, counts))
+        return sum(int(count) * self._page_bytes(float(level)) for level, count in zip(found, counts))
 
     @property
     def bytes(self) -> int:
@@ -136,23 +154,21 @@ class Plan:
         if self._limits.schedule == "layer" and len(self.levels):
             new = np.broadcast_to(self.levels[-1:], shape)
         else:
-            new = np.full(shape, self._start, np.int64)
+            new = np.full(shape, float(self._start))
         self.levels = np.concatenate([self.levels, new])
         if self._limits.budget is None:
             return
-        if self._limits.schedule in ("page", "keys_last"):
-            self._lower_pages()
-        elif self._limits.schedule == "layer":
+        if self._limits.schedule == "layer":
             self._lower_layers()
+        elif self._limits.schedule != "none":
+            self._lower_pages()
 
     def _lower_pages(self) -> None:
         """Highest level first, then the oldest page, then sequence, layer, head."""
-        lowest = min(self._limits.floor)
-        flat = self.levels.reshape(-1)
-        steps = (16, 8, 4, APART, 2) if self._limits.schedule == "keys_last" else LADDER
+        flat, steps = self.levels.reshape(-1), self._limits.steps
         for level, below in zip(steps, steps[1:]):
             excess = self.bytes - self._limits.budget
-            if excess <= 0 or level <= lowest:
+            if excess <= 0:
                 return
             saved = self._page_bytes(level) - self._page_bytes(below)
             falling = np.flatnonzero(flat == level)
@@ -167,6 +183,33 @@ class Plan:
             pages = self.levels[:, :, layer]
             while pages.size and self._sum(pages) > share and pages.max() > min(self._limits.floor):
                 pages[...] = pages.max() // 2
+
+
+def by_importance(before: np.ndarray, planned: np.ndarray, importance: np.ndarray) -> np.ndarray:
+    """As many page-heads at each level below 2 as planned, but the least important in place of the oldest.
+
+    Args:
+        before: [older pages, sequences, layers, heads], what this gave before the newest pages.
+        planned: [pages, 1, layers, heads], a Plan's.
+        importance: [pages, sequences, layers, heads]; the lowest fall first.
+
+    Returns:
+        Levels in the shape of importance, none above what it was before.
+    """
+    planned = np.broadcast_to(planned, importance.shape)
+    if not planned.size or planned.min() >= 2:
+        return planned.copy()
+    # All are at 2 before any is below.
+    levels = np.full(importance.shape, 2.0)
+    levels[:len(before)] = np.minimum(before, 2)
+    for level in sorted({*planned[planned < 2]}, reverse=True):
+        for sequence in range(levels.shape[1]):
+            own = levels[:, sequence].copy()
+            falling = (planned[:, sequence] <= level).sum() - (own <= level).sum()
+            order = np.argsort(np.where(own > level, importance[:, sequence], np.inf), axis=None, kind="stable")
+            own.reshape(-1)[order[:max(0, falling)]] = level
+            levels[:, sequence] = own
+    return levels
 
 
 def over_time(geometry: Geometry, limits: Limits, sequences: int, tokens: int) -> tuple[list[list[int]], float]:

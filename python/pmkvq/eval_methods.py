@@ -10,16 +10,23 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from pmkvq import baselines
+from pmkvq import baselines, trial
 from pmkvq.cache_plan import LADDER, PAGE_TOKENS, Geometry, Limits, budget_for_bits
 
 # Without an amount: the compiled product's bf16 cache, and that of the torch model.
 EXACT = ("bf16", "torch")
-BASELINES = ("paper", "kivi", "turboquant", "rtn")
+BASELINES = ("paper", "kivi", "turboquant", "rtn", "trial")
 NAMES = (*EXACT, "pmkvq", *BASELINES)
 
+_PRODUCT_OPTIONS = ("key=FORMAT", "value=FORMAT", "calibration=FILE", "scales")
 _SCHEDULES = ("keys_last", "page", "layer")
 _UNITS = {"b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+_WIDTH = r"\d+(?:\.\d+)?"
+# What a baseline's options may be, beside those of all baselines.
+_FLAGS = {"turboquant": {"norm": "correct"}, "trial": {"exact": "exact", "mean": "mean"}}
+_CHOICES = {"kivi": {"group": (32, 64, 128), "sink": (0, 1)},
+            "trial": {"parameters": trial.PARAMETERS, "heads": (1, 2, 3, 4), "pages": (1, 2)}}
+ORDERS = ("age", "mass", "recent", "error")
 _AMOUNTS = "a width in bits (2, or k4v2), a budget a sequence (3500KiB), or a budget in bits an element (2.375bits)"
 
 
@@ -33,19 +40,22 @@ class Method:
 
     text: as it was asked for. widths: of keys and values, fixed. budget: bytes a
     sequence. bits: a budget in bits an element of pages. At most one of the three is given.
-    schedule: "none", "page", "keys_last" or "layer". floor: lowest bits under a budget. exact_prompt: a prompt
-    is read in bf16 until its end.
+    schedule: "none", or one of Limits'. floor: lowest bits under a budget. exact_prompt: a prompt is read
+    in bf16 until its end. drop: pages are dropped where the floor is not enough. order: which pages fall
+    below 2 bits first.
     """
 
     text: str
     name: str
-    widths: tuple[int, int] | None = None
+    widths: tuple[float, float] | None = None
     budget: int | None = None
     bits: str | None = None
     schedule: str = "none"
-    floor: tuple[int, int] = (2, 2)
+    floor: tuple[float, float] = (2, 2)
     options: dict = field(default_factory=dict, compare=False)
     exact_prompt: bool = False
+    drop: bool = False
+    order: str = "age"
 
     @property
     def is_product(self) -> bool:
@@ -58,7 +68,7 @@ class Method:
             own = {} if self.schedule == "none" else {"sink": 1, "slides": False}
             return baselines.Kivi(**{**own, **self.options})
         return {"torch": baselines.RoundToNearest, "rtn": baselines.RoundToNearest, "paper": baselines.Paper,
-                "turboquant": baselines.TurboQuant}[self.name](**self.options)
+                "turboquant": baselines.TurboQuant, "trial": trial.Trial}[self.name](**self.options)
 
     def limits(self, geometry: Geometry, slot_bytes: int, tokens: int) -> Limits:
         """What the method's schedule keeps to in one sequence of so many cached tokens."""
@@ -71,7 +81,7 @@ class Method:
             body = pages * (slot_bytes + sum(map(geometry.part_bytes, self.widths)))
             return Limits(self.schedule, self.widths, slot_bytes, geometry.fixed_bytes(tokens) + body)
         budget = self.budget or budget_for_bits(geometry, tokens, float(self.bits))
-        return Limits(self.schedule, self.floor, slot_bytes, budget)
+        return Limits(self.schedule, self.floor, slot_bytes, budget, self.drop)
 
     def product_slot_bytes(self, head_dim: int) -> int:
         """Parameters of a page-head in the product's formats: two halves a group, whatever the level."""
@@ -117,7 +127,7 @@ def parse_method(text: str) -> Method:
         if colon or words:
             raise MethodError(f"{text!r}: {name} has neither options nor an amount")
         return Method(text, name)
-    exact = options.pop("prompt", False)
+    exact, drop, order = options.pop("prompt", False), options.pop("drop", False), options.pop("order", "age")
     widths, budget, bits = _amount(text, name, amount)
     if widths and floor:
         raise MethodError(f"{text!r}: a floor is for a budget, {amount!r} is a fixed width")
@@ -125,42 +135,52 @@ def parse_method(text: str) -> Method:
         if schedule:
             raise MethodError(f"{text!r}: the {schedule} schedule needs a budget, {amount!r} is a fixed width")
         schedule = "none"
-    return Method(text, name, widths, budget, bits, schedule or ("layer" if name == "paper" else "keys_last"),
-                  floor or (2, 2), options, exact)
+    schedule = schedule or ("layer" if name == "paper" else "keys_last")
+    if (drop or order != "age") and schedule not in ("keys_last", "page"):
+        raise MethodError(f"{text!r}: drop and order need a budget and the keys_last or page schedule")
+    return Method(text, name, widths, budget, bits, schedule, floor or (2, 2), options, exact, drop, order)
 
 
 def _options(text: str, name: str, words: list[str]) -> tuple[dict, str | None, tuple[int, int] | None]:
     """A method's own options, its schedule and its floor, as far as they are given."""
     options, schedule, floor = {}, None, None
+    baseline = name in BASELINES
+    flags = {"prompt": "prompt", "drop": "drop", **_FLAGS.get(name, {})} if baseline else {}
+    choices = {"order": ORDERS, **_CHOICES.get(name, {})} if baseline else {}
     for word in words:
         key, _, value = word.partition("=")
         if word in _SCHEDULES:
             schedule = word
         elif key == "floor":
-            floor = _widths(text, value, LADDER)
+            floor = _widths(text, value, _floors(name))
         elif name == "pmkvq" and key in ("key", "value", "calibration") and value:
             options[key] = value
         elif name == "pmkvq" and word == "scales":
             options[word] = True
-        elif name in BASELINES and word == "prompt":
-            options["prompt"] = True
-        elif name == "kivi" and key == "group":
-            if value not in ("32", "64", "128"):
-                raise MethodError(f"{text!r}: group: expected 32, 64 or 128, got {value!r}")
-            options["group"] = int(value)
-        elif name == "kivi" and key == "sink":
-            if value not in ("0", "1"):
-                raise MethodError(f"{text!r}: sink: expected 0 or 1, got {value!r}")
-            options["sink"] = int(value)
-        elif name == "turboquant" and word == "norm":
-            options["correct"] = True
+        elif key in choices:
+            options[key] = _one_of(text, key, value, choices[key])
+        elif word in flags:
+            options[flags[word]] = True
         else:
-            own = {"pmkvq": ", key=FORMAT, value=FORMAT, calibration=FILE, scales", "kivi": ", prompt, group=N, sink=N",
-                   "turboquant": ", prompt, norm"}.get(name, ", prompt")
-            raise MethodError(f"{text!r}: expected an option of {name} (keys_last, page, layer, floor=N{own}), got {word!r}")
+            own = _PRODUCT_OPTIONS if name == "pmkvq" else [*flags, *(f"{key}=..." for key in choices)]
+            raise MethodError(f"{text!r}: expected an option of {name} ({', '.join([*_SCHEDULES, 'floor=N', *own])}), "
+                              f"got {word!r}")
     if "scales" in options and "calibration" not in options:
         raise MethodError(f"{text!r}: scales are those of a calibration: expected +calibration=FILE")
     return options, schedule, floor
+
+
+def _one_of(text: str, key: str, value: str, allowed: tuple):
+    known = {str(one): one for one in allowed}
+    if value not in known:
+        *most, last = known
+        raise MethodError(f"{text!r}: {key}: expected {', '.join(most)} or {last}, got {value!r}")
+    return known[value]
+
+
+def _floors(name: str) -> tuple:
+    """Levels at which a method's pages may end."""
+    return (*LADDER, trial.TERNARY, 1) if name == "trial" else LADDER if name == "pmkvq" else (*LADDER, 1)
 
 
 def _amount(text: str, name: str, amount: str):
@@ -175,17 +195,19 @@ def _amount(text: str, name: str, amount: str):
             if size < 1:
                 raise MethodError(f"{text!r}: expected at least one byte, got {amount}")
             return None, size, None
-    if re.fullmatch(r"\d+|k\d+v\d+", amount):
-        return _widths(text, amount, LADDER if name in ("pmkvq", "paper") else (16, *baselines.WIDTHS)), None, None
+    if re.fullmatch(f"{_WIDTH}|k{_WIDTH}v{_WIDTH}", amount):
+        allowed = {"pmkvq": LADDER, "paper": LADDER, "trial": (16, *trial.WIDTHS)}.get(name, (16, *baselines.WIDTHS))
+        return _widths(text, amount, allowed), None, None
     raise MethodError(f"{text!r}: expected {_AMOUNTS} after ':', got {amount!r}")
 
 
 def _widths(text: str, value: str, allowed) -> tuple[int, int]:
     """"4" or "k4v2" as widths of keys and values."""
-    match = re.fullmatch(r"(\d+)|k(\d+)v(\d+)", value)
+    match = re.fullmatch(f"({_WIDTH})|k({_WIDTH})v({_WIDTH})", value)
     if not match:
         raise MethodError(f"{text!r}: expected a width like 2 or k4v2, got {value!r}")
-    widths = (int(match[1] or match[2]), int(match[1] or match[3]))
+    widths = tuple(float(word) if "." in word else int(word) for word in
+                   (match[1] or match[2], match[1] or match[3]))
     for width in widths:
         if width not in allowed:
             raise MethodError(f"{text!r}: expected a width of {', '.join(map(str, sorted(allowed)))} bits, got {width}")

@@ -2,7 +2,7 @@
 
 pmkvq's side is the compiled product (pmkvq-run); baselines are fake quantization in
 torch (torch_cache.py). Programs are scored by their only right answers, texts by KL
-and equal top tokens against pmkvq-run's bf16 cache. Neighbours: eval_methods.py
+and equal top tokens against a bf16 cache, pmkvq-run's unless asked otherwise. Neighbours: eval_methods.py
 (names), eval_data.py (files), eval_records.py (what is kept and printed).
 """
 
@@ -43,6 +43,7 @@ A method is NAME[+OPTION...][:AMOUNT]:
   kivi:2                   KIVI: keys per channel, values per token, window 128, no sink
   turboquant:2             fp16 norm, random signs, Hadamard, Lloyd-Max code book
   rtn:4                    round to nearest, per token
+  trial:k2v1               pmkvq's formats in torch, at 8, 4, 2, 1.6 and 1 bits
 
 With a budget, pages fall by pmkvq's default schedule, keys_last. Options:
   +page  +layer  +keys_last
@@ -56,6 +57,15 @@ With a budget, pages fall by pmkvq's default schedule, keys_last. Options:
   +prompt                  baselines: a prompt is read in bf16 until its end, as their own code does,
                            and counted so; without it all have their bytes at every moment
   +norm                    turboquant: decoded directions get length 1 again
+  +floor=k2v1              baselines: where values end at 1 bit, after all is at 2
+  +drop  +order=ORDER      baselines: what is at the floor is dropped, page by page; below 2 bits the
+                           oldest fall first (age), or those of the least attention received so far
+                           (mass), lately (recent), or times the length of values (error)
+  +parameters=byte         trial: ranges, and minima of values, in a byte; or values with the largest
+                           magnitude alone, in an fp16 or a byte (scale, scale_byte)
+  +heads=2  +pages=2       trial: values' parameters shared by so many heads, keys' by two pages
+  +exact                   trial: 1 bit from the values, not by a shift
+  +mean                    trial: at 2 bits and less a page's values get their mean back
 
 Examples:
   script/eval test/models/reasoner --data=test/models/reasoner/programs-256.jsonl --limit=16 \\
@@ -134,22 +144,28 @@ class Evaluation:
         batch: programs or texts that run side by side in the product.
         device: of torch. threads: of the product and of torch; None: one a core.
         scratch: folder of this call alone. work: folder for the bf16 cache's logits.
+        reference: whose bf16 cache texts are compared with, "pmkvq" or "torch".
     """
 
     def __init__(self, model: Model, data: Data, batch: int, device: str, threads: int | None,
-                 scratch: Path, work: Path):
+                 scratch: Path, work: Path, reference: str):
         self._model, self._data, self._batch, self._work = model, data, batch, work
-        self._device, self._threads, self._scratch = device, threads, scratch
+        self._device, self._threads, self._scratch, self._reference = device, threads, scratch, reference
         self._torch = None
+        self._exact: dict[int, list] = {}
+
+    def needs_tool(self, method: Method) -> bool:
+        """Whether pmkvq-run takes part in the method's figures."""
+        return method.is_product or (self._data.answers is None and self._reference == "pmkvq")
 
     def settings(self, method: Method, digest: str) -> dict:
         """What a record's figures depend on."""
-        uses_tool = method.is_product or self._data.answers is None
-        calibration = method.options.get("calibration")
+        other = {"reference": "torch"} if self._data.answers is None and self._reference == "torch" else {}
+        if calibration := method.options.get("calibration"):
+            other["calibration"] = digest_file(calibration)
         return {"eval": 1, "method": method.text, "model": digest, "data": self._data.digest,
                 "batch": self._batch if method.is_product else None,
-                "tool": digest_file(TOOL) if uses_tool else None,
-                **({"calibration": digest_file(calibration)} if calibration else {})}
+                "tool": digest_file(TOOL) if self.needs_tool(method) else None, **other}
 
     def check(self, method: Method) -> None:
         """Whether all that the method will keep fits. Raises RunError, BudgetError."""
@@ -253,7 +269,7 @@ class Evaluation:
     def _texts(self, method: Method, label: str) -> dict:
         found, usage = {}, []
         for group in self._groups():
-            references = self._references(group)
+            references = self._references(group) if self._reference == "pmkvq" else self._torch_references(group)
             if method.is_product:
                 parts, used = self._diverge_product(method, group, label, references)
                 found.update(zip(group, parts))
@@ -274,6 +290,15 @@ class Evaluation:
             shutil.move(partial, path)
         return [read_logits(path, at) for at in range(len(group))]
 
+    def _torch_references(self, group: list[int]) -> list[np.ndarray]:
+        """Logits of the torch model's bf16 cache, computed once."""
+        for i in group:
+            if i not in self._exact:
+                rows: list[np.ndarray] = []
+                self._force(Method("torch", "torch"), i, lambda _, logits, rows=rows: rows.append(logits.cpu().numpy()))
+                self._exact[i] = np.concatenate(rows)
+        return [self._exact[i] for i in group]
+
     def _diverge_product(self, method: Method, group: list[int], label: str, references: list[np.ndarray]):
         path = self._scratch / "logits.safetensors"
         output = self._generate(method, group, label, "--max-tokens=1", f"--logits={path}")
@@ -282,21 +307,29 @@ class Evaluation:
         return found, self._product_usage(method, group, output.summary)
 
     def _diverge_baseline(self, method: Method, index: int, label: str, reference: np.ndarray):
+        from pmkvq.torch_cache import divergences_on_device
+
+        tokens = self._data.prompts[index]
+        kl, same = np.empty(len(tokens)), np.empty(len(tokens), bool)
+        progress = Progress(label, len(tokens))
+
+        def compare(begin: int, logits) -> None:
+            here = slice(begin, begin + len(logits))
+            kl[here], same[here] = divergences_on_device(reference[here], logits)
+            progress.update(here.stop)
+
+        cache = self._force(method, index, compare)
+        progress.end()
+        return (kl, same), self._baseline_usage(method, [index], cache)
+
+    def _force(self, method: Method, index: int, on_logits):
+        """Feeds a text to a baseline; its cache at the end."""
         from pmkvq.torch_cache import force
 
         tokens = self._data.prompts[index]
         cache = self._paged_cache(method, 1, len(tokens))
-        kl, same = np.empty(len(tokens)), np.empty(len(tokens), bool)
-        progress = Progress(label, len(tokens))
-
-        def compare(begin: int, logits: np.ndarray) -> None:
-            here = slice(begin, begin + len(logits))
-            kl[here], same[here] = divergences(reference[here], logits)
-            progress.update(here.stop)
-
-        force(self._torch, cache, tokens, compare)
-        progress.end()
-        return (kl, same), self._baseline_usage(method, [index], cache)
+        force(self._torch, cache, tokens, on_logits)
+        return cache
 
     # Bytes
 
@@ -305,7 +338,7 @@ class Evaluation:
         from pmkvq.torch_cache import PagedCache, PagedModel
 
         geometry, limits = self._plan(method, tokens)
-        cache = PagedCache(geometry, method.scheme(), limits, sequences, tokens, self._device)
+        cache = PagedCache(geometry, method.scheme(), limits, sequences, tokens, self._device, method.order)
         cache.read_back(codes=not method.exact_prompt or self._data.answers is None)
         self._torch = self._torch or PagedModel(self._model.folder, self._device, self._threads)
         return cache
@@ -314,6 +347,9 @@ class Evaluation:
         """A baseline's pages in one sequence of so many cached tokens. Raises BudgetError."""
         scheme = method.scheme()
         geometry = replace(self._model.geometry, sink=scheme.sink)
+        if geometry.kv_heads % scheme.heads:
+            raise UsageError(f"{method.text}: heads: expected a divisor of the model's {geometry.kv_heads} kv heads, "
+                             f"got {scheme.heads}")
         slot = sum(scheme.parameter_bytes(geometry.head_dim, part) for part in (0, 1))
         limits = method.limits(geometry, slot, tokens)
         Plan(geometry, limits, 1, tokens)
@@ -362,6 +398,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--batch", type=_positive, default=16, metavar="N",
                         help="programs, or texts of one length, side by side in the product (16)")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where torch runs (cpu)")
+    parser.add_argument("--reference", default="pmkvq", choices=("pmkvq", "torch"), help="whose bf16 cache texts are "
+                        "compared with (pmkvq); torch needs no build, where all methods are baselines")
     parser.add_argument("--threads", type=_positive, metavar="N", help="threads (default: one a core)")
     parser.add_argument("--work", metavar="DIR", help="keep the bf16 cache's logits of texts here for the next call "
                         "(default: a temporary folder)")
@@ -374,8 +412,9 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _need_torch(methods: list[Method]) -> None:
-    wanted = [method.text for method in methods if not method.is_product]
+def _need_torch(methods: list[Method], texts_too: bool) -> None:
+    """texts_too: the reference is torch's."""
+    wanted = [method.text for method in methods if texts_too or not method.is_product]
     if not wanted:
         return
     try:
@@ -392,8 +431,6 @@ def evaluate(options: argparse.Namespace) -> None:
     model = read_model(options.model)
     data = read_data(options.data, model.folder, model.vocab, model.positions, options.limit, options.tokens)
     records = Records(options.output)
-    if not TOOL.exists():
-        raise UsageError(f"{TOOL} is not built: script/build pmkvq-run")
     digest = digest_model(model.folder)
     work = Path(options.work) if options.work else None
     if work:
@@ -401,10 +438,12 @@ def evaluate(options: argparse.Namespace) -> None:
     # Beside what stays, so that it has the room and can be renamed.
     with tempfile.TemporaryDirectory(dir=work) as scratch:
         evaluation = Evaluation(model, data, options.batch, options.device, options.threads, Path(scratch),
-                                work or Path(scratch))
+                                work or Path(scratch), options.reference)
+        if not TOOL.exists() and any(map(evaluation.needs_tool, methods)):
+            raise UsageError(f"{TOOL} is not built: script/build pmkvq-run")
         settings = {method: evaluation.settings(method, digest) for method in methods}
         missing = [method for method in methods if not records.find(settings[method])]
-        _need_torch(missing)
+        _need_torch(missing, data.answers is None and options.reference == "torch")
         for method in missing:
             evaluation.check(method)
         for number, method in enumerate(missing, 1):

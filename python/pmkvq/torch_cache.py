@@ -12,6 +12,7 @@ codes like all that follows, and never more bytes are held than the method may h
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -22,9 +23,12 @@ import torch
 import transformers
 
 from pmkvq.baselines import KEY, VALUE, Scheme
-from pmkvq.cache_plan import PAGE_TOKENS, Geometry, Limits, Plan, part_levels
+from pmkvq.cache_plan import DROPPED, PAGE_TOKENS, Geometry, Limits, Plan, by_importance, part_levels
 
-_ATTENTION = "pmkvq_paged"
+# A name a model: attention is found by its name, and reads its own model's cache.
+_ATTENTION = (f"pmkvq_paged_{number}" for number in itertools.count())
+# Positions whose distributions are in memory at a time, in double precision.
+_ROWS = 128
 
 
 class PagedCache:
@@ -32,15 +36,27 @@ class PagedCache:
 
     Args:
         sequences: how many. tokens: the most that each will hold.
+        order: which pages fall below 2 bits first: the oldest ("age"), or those of the least
+            "mass" (attention that they received so far), "recent" mass (since the page before
+            was made) or "error" (mass times length of values).
     """
 
-    def __init__(self, geometry: Geometry, scheme: Scheme, limits: Limits, sequences: int, tokens: int, device: str):
-        self._geometry, self._scheme, self._limits = geometry, scheme, limits
-        # One sequence's budget: all have the same levels.
+    def __init__(self, geometry: Geometry, scheme: Scheme, limits: Limits, sequences: int, tokens: int, device: str,
+                 order: str = "age"):
+        self._geometry, self._scheme, self._limits, self._order = geometry, scheme, limits, order
+        # One sequence's budget: all have the same levels, but for an order that looks.
         self._plan = Plan(geometry, limits, 1, tokens)
+        self._levels = self._plan.levels
         shape = (2, sequences, geometry.kv_heads, tokens, geometry.head_dim)
         self._given = [torch.empty(shape, dtype=torch.bfloat16, device=device) for _ in range(geometry.layers)]
         self._read = [torch.empty(shape, device=device) for _ in range(geometry.layers)]
+        # Where a key is not there any more, and what each has received, [sequences, kv_heads, tokens] a layer.
+        self._dropped = [torch.zeros(shape[1:4], dtype=torch.bool, device=device) for _ in range(geometry.layers)]
+        self._drops = False
+        self._mass = torch.zeros((geometry.layers, *shape[1:4]), device=device) if order != "age" else None
+        self._mass_before = None
+        # Attention of the newest rows, [sequences, kv_heads, count, tokens] a layer: some may not be kept.
+        self._newest: list[torch.Tensor] = []
         self._slid = 0
         self._codes = True
         self.tokens = 0
@@ -52,7 +68,7 @@ class PagedCache:
             # All at once: the bytes at that moment are those of bf16.
             self.points.append([self.tokens, self._geometry.fixed_bytes(0) + self._geometry.bf16_bytes(self.tokens)])
             self._codes = True
-            self._write(self._plan.levels[:0], self._plan.levels)
+            self._write(self._levels[:0], self._levels)
         self._codes = codes
 
     def bits(self) -> float:
@@ -67,12 +83,39 @@ class PagedCache:
     def prepare(self) -> None:
         """Before new rows, at most room(): makes the page that they push out of the window."""
         self._slide()
+        self._count_attention()
         window = self.tokens - self._geometry.sink
         if window > 0 and window % PAGE_TOKENS == 0:
-            before = self._plan.levels
+            before = self._levels
             self._plan.add_page()
-            self._write(before, self._plan.levels)
+            self._levels = self._choose(before, self._plan.levels)
+            self._write(before, self._levels)
             self.points.append([self.tokens + 1, self._plan.bytes])
+
+    def _count_attention(self) -> None:
+        """Adds what the rows that were kept attended to."""
+        for layer, p in enumerate(self._newest):
+            count, end = p.shape[-2:]
+            kept = self.tokens - (end - count)
+            self._mass[layer, ..., :end] += p[..., :kept, :].sum(-2)
+        self._newest = []
+
+    def _choose(self, before: np.ndarray, planned: np.ndarray) -> np.ndarray:
+        """Levels of pages in this cache's order."""
+        if self._order == "age":
+            return planned
+        begin, count = self._geometry.sink, PAGE_TOKENS * len(planned)
+        mass = self._mass[..., begin:begin + count].clone()
+        if self._order == "recent":
+            recent = mass.clone()
+            if self._mass_before is not None:
+                recent[..., :self._mass_before.shape[-1]] -= self._mass_before
+            mass, self._mass_before = recent, mass
+        elif self._order == "error":
+            for own, given in zip(mass, self._given):
+                own *= given[VALUE, :, :, begin:begin + count].float().norm(dim=-1)
+        pages = mass.unflatten(-1, (-1, PAGE_TOKENS)).sum(-1)
+        return by_importance(before, planned, pages.permute(3, 1, 0, 2).cpu().numpy())
 
     def _write(self, before: np.ndarray, after: np.ndarray) -> None:
         """Decodes the pages that are new or have fallen."""
@@ -82,12 +125,27 @@ class PagedCache:
             if part == VALUE and self._scheme.slides:
                 continue
             old, new = (part_levels(levels, part, self._limits.floor) for levels in (before, after))
-            old = np.concatenate([old, np.full_like(new[len(old):], 0)])
-            for page, _, layer, head in np.argwhere(old != new):
-                begin = self._geometry.sink + PAGE_TOKENS * page
-                rows = slice(begin, begin + PAGE_TOKENS)
-                x = self._given[layer][part, :, head, rows].float()
-                self._read[layer][part, :, head, rows] = self._scheme.decode(x, part, int(new[page, 0, layer, head]))
+            # A new page had no bits, not even those of one that is dropped.
+            old = np.concatenate([np.broadcast_to(old, (len(old), *new.shape[1:])), np.full_like(new[len(old):], -1)])
+            changed = old != new
+            for page, layer in np.argwhere(changed.any((1, 3))):
+                self._write_layer(part, page, layer, new[page, :, layer], changed[page, :, layer])
+
+    def _write_layer(self, part: int, page: int, layer: int, bits: np.ndarray, changed: np.ndarray) -> None:
+        """One part of a page of all heads. bits, changed: [sequences or 1, kv_heads]."""
+        begin = self._geometry.sink + PAGE_TOKENS * page
+        rows = slice(begin, begin + PAGE_TOKENS)
+        x = self._given[layer][part, :, :, rows].float()
+        first = self._given[layer][part, :, :, begin - PAGE_TOKENS:begin].float() if page % 2 else None
+        read = self._read[layer][part, :, :, rows]
+        for width in np.unique(bits[changed]).tolist():
+            here = torch.from_numpy(changed & (bits == width)).to(x.device)[..., None]
+            if width == DROPPED:
+                self._dropped[layer][..., rows] |= here
+                self._drops = True
+                continue
+            decoded = self._scheme.decode(x, part, int(width) if width.is_integer() else width, first)
+            read[...] = torch.where(here[..., None], decoded, read)
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Rows [sequences, kv_heads, count, head_dim] of one layer."""
@@ -114,7 +172,11 @@ class PagedCache:
         if count > 1:
             unseen = torch.full((count, count), -torch.inf, device=p.device).triu(1)
             p.view(sequences, kv_heads, -1, count, end)[..., self.tokens:] += unseen
+        if self._drops:
+            p.masked_fill_(self._dropped[layer][:, :, None, :end], -torch.inf)
         p = p.softmax(-1)
+        if self._mass is not None:
+            self._newest.append(p.view(sequences, kv_heads, -1, count, end).sum(2))
         result = p @ values
         if self._scheme.slides:
             result += self._sliding(layer, p.view(sequences, kv_heads, -1, count, end)).view(result.shape)
@@ -154,9 +216,10 @@ class PagedModel:
             torch.set_num_threads(threads)
         transformers.utils.logging.disable_progress_bar()
         transformers.utils.logging.set_verbosity_error()
-        transformers.AttentionInterface.register(_ATTENTION, self._attend)
+        attention = next(_ATTENTION)
+        transformers.AttentionInterface.register(attention, self._attend)
         self._model = transformers.AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation=_ATTENTION).to(device).eval()
+            folder, dtype=torch.float32, attn_implementation=attention).to(device).eval()
         self.device = device
         self._cache: PagedCache | None = None
 
@@ -179,11 +242,23 @@ class PagedModel:
         return self._model(rows, position_ids=positions, use_cache=False, logits_to_keep=1 if last else 0).logits
 
 
+def divergences_on_device(expected: np.ndarray, logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """What divergence.divergences() gives, computed where the logits are."""
+    kl, same = [], []
+    for begin in range(0, len(logits), _ROWS):
+        here = slice(begin, begin + _ROWS)
+        given = torch.from_numpy(np.array(expected[here])).to(logits.device)
+        p, q = given.double().log_softmax(-1), logits[here].double().log_softmax(-1)
+        kl.append((p.exp() * (p - q)).sum(-1))
+        same.append(given.argmax(-1) == logits[here].argmax(-1))
+    return torch.cat(kl).cpu().numpy(), torch.cat(same).cpu().numpy()
+
+
 def force(model: PagedModel, cache: PagedCache, tokens: list[int], on_logits) -> None:
-    """Feeds one text; on_logits(position, [count, vocab] float32 array) for every chunk."""
+    """Feeds one text; on_logits(position, [count, vocab] float32 on the model's device) for every chunk."""
     while cache.tokens < len(tokens):
         rows = torch.tensor([tokens[cache.tokens:cache.tokens + cache.room()]], device=model.device)
-        logits = model.step(cache, rows, last=False)[0].cpu().numpy()
+        logits = model.step(cache, rows, last=False)[0]
         cache.tokens += len(logits)
         on_logits(cache.tokens - len(logits), logits)
 

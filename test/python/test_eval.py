@@ -51,8 +51,26 @@ class TestMethods:
         assert parse_method("kivi+prompt+sink=1:2").exact_prompt and not parse_method("kivi:2").exact_prompt
         assert parse_method("paper+prompt:2").scheme() == parse_method("paper:2").scheme()
 
+    def test_levels_below_2_bits_are_the_baselines(self):
+        method = parse_method("trial+floor=k2v1+drop+order=mass+parameters=byte+pages=2:2bits")
+        assert (method.floor, method.drop, method.order, method.schedule) == ((2, 1), True, "mass", "keys_last")
+        scheme = method.scheme()
+        assert (scheme.parameters, scheme.pages) == ("byte", 2)
+        assert parse_method("trial:k2v1.6").widths == (2, 1.6)
+        assert parse_method("turboquant+floor=1:2bits").floor == (1, 1)
+
     @pytest.mark.parametrize("text, words", [
-        ("fp8:2", "expected a method, one of bf16, torch, pmkvq, paper, kivi, turboquant, rtn, got 'fp8'"),
+        ("pmkvq+floor=k2v1:10KiB", "expected a width of 2, 4, 8, 16 bits, got 1"),
+        ("pmkvq+drop:10KiB", "expected an option of pmkvq"),
+        ("rtn+drop:2", "drop and order need a budget"),
+        ("trial+order=mass+layer:2bits", "drop and order need a budget and the keys_last or page schedule"),
+        ("trial+order=luck:2bits", "order: expected age, mass, recent or error, got 'luck'"),
+        ("trial+parameters=9:2", "parameters: expected half, byte, scale or scale_byte, got '9'"),
+        ("trial+pages=3:2", "pages: expected 1 or 2, got '3'"),
+        ("trial:3", "expected a width of 1, 1.6, 2, 4, 8, 16 bits, got 3"),
+        ("turboquant+floor=k2v1.6:2bits", "expected a width of 1, 2, 4, 8, 16 bits, got 1.6"),
+        ("turboquant+mean:2", "expected an option of turboquant"),
+        ("fp8:2", "expected a method, one of bf16, torch, pmkvq, paper, kivi, turboquant, rtn, trial, got 'fp8'"),
         ("", "expected a method"),
         ("pmkvq+scales:2", "scales are those of a calibration"),
         ("kivi+calibration=c.json:2", "expected an option of kivi"),

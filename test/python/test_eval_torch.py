@@ -1,12 +1,14 @@
 """A baseline's cache in a torch model; needs torch, which continuous integration does not have."""
 
+import json
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is installed by script/eval only")
 pytest.importorskip("transformers", reason="transformers is installed by script/eval only")
 
-from pmkvq import torch_cache  # noqa: E402
+from pmkvq import evaluate, torch_cache  # noqa: E402
 from pmkvq.baselines import Kivi, RoundToNearest  # noqa: E402
 from pmkvq.cache_plan import Geometry, budget_for_bits  # noqa: E402
 from pmkvq.divergence import read_logits  # noqa: E402
@@ -25,7 +27,8 @@ def paged(name, tokens, sequences=1):
     scheme = method.scheme()
     geometry = Geometry(6, 2, 128, scheme.sink)
     slot = sum(scheme.parameter_bytes(128, part) for part in (0, 1))
-    return torch_cache.PagedCache(geometry, scheme, method.limits(geometry, slot, tokens), sequences, tokens, "cpu")
+    limits = method.limits(geometry, slot, tokens)
+    return torch_cache.PagedCache(geometry, scheme, limits, sequences, tokens, "cpu", method.order)
 
 
 def program(lines=64):
@@ -34,8 +37,8 @@ def program(lines=64):
 
 def forced(model, cache, tokens):
     parts = []
-    torch_cache.force(model, cache, tokens, lambda begin, logits: parts.append(logits.copy()))
-    return np.concatenate(parts)
+    torch_cache.force(model, cache, tokens, lambda begin, logits: parts.append(logits))
+    return torch.cat(parts).numpy()
 
 
 def test_a_bf16_cache_gives_the_products_logits(model, reasoner, tmp_path):
@@ -46,7 +49,8 @@ def test_a_bf16_cache_gives_the_products_logits(model, reasoner, tmp_path):
     assert np.abs(found - expected).mean() < 0.02 and np.array_equal(found.argmax(1), expected.argmax(1))
 
 
-@pytest.mark.parametrize("name", ["rtn:2", "kivi:2", "paper:2", "turboquant+norm:k4v2", "kivi:3.5bits", "rtn+layer:5bits"])
+@pytest.mark.parametrize("name", ["rtn:2", "kivi:2", "paper:2", "turboquant+norm:k4v2", "kivi:3.5bits", "rtn+layer:5bits",
+                                  "trial+heads=2+floor=k2v1+order=mass:2bits", "trial+pages=2+drop+order=error:1.75bits"])
 def test_rows_one_by_one_and_many_at_a_time_are_the_same(model, name):
     tokens = (program()[0] + program()[1])[:430]
     many = forced(model, paged(name, 430), tokens)
@@ -116,3 +120,61 @@ def test_a_prompt_may_be_read_in_bf16_until_its_end(model, name):
     assert (last - expected).abs().mean() < 0.01
     assert (cache._read[5][0, :, :, 1:129] - last[0, :, :, 1:129]).abs().mean() > 0.05
     assert cache.points[-1][1] > cache.points[-2][1]
+
+
+def test_what_is_dropped_is_not_attended_to(model):
+    tokens = (program()[0] + program()[1])[:600]
+    cache = paged("trial+drop+order=recent:1bits", 600)
+    forced(model, cache, tokens)
+    levels = cache._levels[:, 0, 2]
+    assert (levels == 0).any() and not (levels == 0).all()
+    kept = torch.ones(2, 600, dtype=torch.bool)
+    kept[:, 1:1 + 128 * len(levels)] = torch.from_numpy((levels != 0).T).repeat_interleave(128, 1)
+    queries = torch.randn(1, 6, 1, 128, generator=torch.Generator().manual_seed(1))
+    cache.tokens -= 1
+    found = cache.attend(2, queries, 0.1)
+    for head in range(6):
+        keys, values = cache._read[2][:, 0, head // 3, kept[head // 3]]
+        expected = (0.1 * keys @ queries[0, head, 0]).softmax(0) @ values
+        assert torch.allclose(found[0, 0, head], expected, atol=1e-4)
+
+
+def test_attention_of_guesses_that_are_not_kept_does_not_count(model):
+    prompt, answer = program(16)
+    tokens = len(prompt) + len(answer) - 1
+    plain, guessed = (paged("trial+order=mass+drop:2bits", tokens) for _ in range(2))
+    torch_cache.generate(model, plain, [prompt], len(answer), lambda _: None)
+    torch_cache.generate_guessing(model, guessed, prompt, [7] * len(answer), lambda _: None)
+    for cache in (plain, guessed):
+        cache.prepare()
+        # Every query's attention sums to 1, in every head: 3 queries share a kv head.
+        assert torch.allclose(cache._mass.sum(-1), torch.full((6, 1, 2), 3.0 * tokens), rtol=1e-4)
+    # A key whose last bf16 place differs, now and then.
+    assert (plain._mass - guessed._mass).abs().sum() < 0.02 * plain._mass.sum()
+
+
+def test_texts_need_no_build_where_torch_is_the_reference(reasoner, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(evaluate, "TOOL", tmp_path / "nothing")
+    text = tmp_path / "t.jsonl"
+    text.write_text(json.dumps({"tokens": program()[0][:400]}) + "\n")
+    arguments = [str(reasoner), f"--data={text}", "--threads=1", "--methods=torch,trial:2,trial:4"]
+    assert evaluate.main(arguments) == 1 and "not built" in capfd.readouterr().err
+    assert evaluate.main([*arguments, "--reference=torch"]) == 0
+    rows = [row.split() for row in capfd.readouterr().out.splitlines()[1:]]
+    torch_kl, two, four = (float(row[5]) for row in rows)
+    assert torch_kl == 0 < four < two
+
+
+def test_heads_that_do_not_share_are_refused(reasoner, tmp_path, capfd):
+    code = evaluate.main([str(reasoner), f"--data={reasoner / 'programs-16.jsonl'}", "--methods=trial+heads=3:2"])
+    assert code == 1 and "heads: expected a divisor of the model's 2 kv heads, got 3" in capfd.readouterr().err
+
+
+def test_divergences_on_the_device_are_those_in_numpy():
+    from pmkvq.divergence import divergences
+
+    random = np.random.default_rng(1)
+    expected, actual = (random.normal(size=(300, 50)).astype(np.float32) * 3 for _ in range(2))
+    for found, known in zip(torch_cache.divergences_on_device(expected, torch.from_numpy(actual)),
+                            divergences(expected, actual)):
+        assert np.allclose(found, known, rtol=1e-12)
