@@ -27,7 +27,7 @@ class TestFormats:
     def test_down_to_2_bits_they_are_the_products(self, bits, part, axis, head_dim, offset):
         x = page(1, head_dim=head_dim, offset=offset)
         # A rotation in another order of sums: now and then another last place of bf16, and so another code.
-        difference = np.abs(Trial().decode(x, part, bits) - quantize.quantized(x, axis, bits))
+        difference = np.abs(Trial().decode(x, part, bits) - quantize.quantized(x, quantize.Format(axis), bits))
         assert np.median(difference) < 1e-4 * (1 + offset) and difference.mean() < 1e-3 * (1 + offset)
 
     def test_1_bit_is_the_upper_bit_of_2(self):
