@@ -174,8 +174,8 @@ def planted_calibrations(planted, reasoner, tmp_path_factory):
     folder = tmp_path_factory.mktemp("calibrations")
     data = reasoner / "programs-64.jsonl"
     for axis in ("per_token", "per_channel"):
-        assert calibrate.main([str(planted), f"--data={data}", "--samples=1", "--tokens=300", "--alpha-samples=1",
-                               "--kl-samples=1", "--kl-tokens=300", f"--key-format={axis}",
+        assert calibrate.main([str(planted), f"--data={data}", "--samples=1", "--tokens=450", "--alpha-samples=1",
+                               "--kl-samples=1", "--kl-tokens=450", f"--key-format={axis}",
                                "-o", str(folder / f"{axis}.json")]) == 0
     return folder
 
