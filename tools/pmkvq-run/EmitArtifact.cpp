@@ -86,7 +86,7 @@ static rt::ArtifactDescription describe(const Model &model,
   description.plan = {
       plan.compiler.schedule, plainFormat(plan.compiler.keyFormat),
       plainFormat(plan.compiler.valueFormat),
-      options.bitsPerElement.value_or(0), !model.config.calibration.empty()};
+      options.bitsPerElement.value_or(0), model.config.calibration.has_value()};
   description.info = plan.workload.info;
   description.info.budgetBytes = plan.compiler.budgetBytes;
   for (const WeightSpec &weight : code.weights)
