@@ -7,6 +7,8 @@
 
 #include "pmkvq_rt/Artifact.h"
 
+#include <utility>
+
 using namespace pmkvq::rt;
 
 const char *pmkvq::rt::machineArchitecture() {
@@ -26,20 +28,20 @@ std::optional<bool> pmkvq::rt::machineHas(const std::string &feature) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   // The compiler takes names as literals only.
-#define PMKVQ_FEATURE(name)                                                    \
-  if (feature == name)                                                         \
-  return __builtin_cpu_supports(name) != 0
-  PMKVQ_FEATURE("x86-64-v3");
-  PMKVQ_FEATURE("x86-64-v4");
-  PMKVQ_FEATURE("avx2");
-  PMKVQ_FEATURE("fma");
-  PMKVQ_FEATURE("f16c");
-  PMKVQ_FEATURE("avx512f");
-  PMKVQ_FEATURE("avx512bw");
-  PMKVQ_FEATURE("avx512dq");
-  PMKVQ_FEATURE("avx512vl");
-  PMKVQ_FEATURE("avx512vnni");
-#undef PMKVQ_FEATURE
+  const std::pair<const char *, bool> known[] = {
+      {"x86-64-v3", __builtin_cpu_supports("x86-64-v3") != 0},
+      {"x86-64-v4", __builtin_cpu_supports("x86-64-v4") != 0},
+      {"avx2", __builtin_cpu_supports("avx2") != 0},
+      {"fma", __builtin_cpu_supports("fma") != 0},
+      {"f16c", __builtin_cpu_supports("f16c") != 0},
+      {"avx512f", __builtin_cpu_supports("avx512f") != 0},
+      {"avx512bw", __builtin_cpu_supports("avx512bw") != 0},
+      {"avx512dq", __builtin_cpu_supports("avx512dq") != 0},
+      {"avx512vl", __builtin_cpu_supports("avx512vl") != 0},
+      {"avx512vnni", __builtin_cpu_supports("avx512vnni") != 0}};
+  for (auto [name, has] : known)
+    if (feature == name)
+      return has;
 #endif
   return std::nullopt;
 }
