@@ -64,6 +64,13 @@ def test_it_runs_if_more_is_allowed_or_less_is_lost(reasoner, file, options):
     generate(reasoner, *RUN, f"--calibration={file}", "--schedule=none", *floor, *options)
 
 
+def test_no_artifact_is_made_of_it(reasoner, file, tmp_path):
+    artifact = tmp_path / "m.pmkvq"
+    fails(reasoner, *RUN, f"--calibration={file}", "--schedule=none", "--floor=2", "--emit=artifact", "-o", artifact,
+          words=["predicted to lose", "--accept-loss"])
+    assert not artifact.exists()
+
+
 def test_a_lower_limit_refuses_more(reasoner, file):
     fails(reasoner, *RUN, f"--calibration={file}", "--schedule=none", "--floor=4", "--max-loss=0.001",
           words=["more than 0.001"])

@@ -113,6 +113,10 @@ static Error emit(Model &model, const Options &options,
   Expected<Batch> batch = readBatch(model, options, text, context);
   if (!batch)
     return batch.takeError();
+  // Without prompts there are no pages to predict a loss of.
+  if (writer && options.hasPrompts())
+    if (Error error = checkLoss(batch->plan, options))
+      return error;
   if (writer)
     return emitArtifact(std::move(*writer), model, batch->plan, options,
                         context);
