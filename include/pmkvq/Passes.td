@@ -422,8 +422,8 @@ def RepackWeights : PMKVQ_LanePass<"pmkvq-repack-weights"> {
 def LowerMerges : PMKVQ_LanePass<"pmkvq-lower-merges"> {
   let summary = "Lower the merges of warps and thread blocks";
   let description = [{
-    `merge_warps` and `merge_shares` become sums in a fixed order, through
-    shared memory and through partial results.
+    `merge_warps`, `merge_warpgroups` and `merge_shares` become sums in a fixed
+    order, through shared memory and through partial results.
   }];
 }
 
@@ -457,9 +457,18 @@ def SplitRows : Pass<"pmkvq-split-rows", "::mlir::ModuleOp"> {
     Tiles are dequantized before products, not folded into them: a tile is used
     by so many rows that decoding it costs less than rescaling these.
 
-    Precondition: parameters are not folded; queries come rotated.
+    With `rows` workers take segments instead, as `pmkvq-split-units` makes
+    them, for up to so many neighbouring rows of queries: but of pages, and
+    without folding either.
+
+    Precondition: parameters are not folded; queries come rotated, or `rows` is
+    given and they are rotated where they are loaded.
     Postcondition: no `attend_task` is left.
   }];
+  let options = [
+    Option<"rows", "rows", "int64_t", "0",
+           "Rows of queries that a segment may have, 1 to 16; 0: no segments, "
+           "tasks of 128 queries">];
   let dependentDialects = ["::mlir::arith::ArithDialect",
                            "::mlir::pmkvq::PMKVQDialect"];
 }
@@ -470,6 +479,8 @@ def ConvertTileToWarpgroups : Pass<"convert-pmkvq-tile-to-warpgroups",
   let description = [{
     Kernels over 128 rows become functions of a `gpu.module` in which two
     warpgroups dequantize and two multiply, with rings of tiles between them.
+    In kernels over segments of pages one warpgroup copies, and the others take
+    pages in turns and multiply codes where they are loaded.
     What is more than loops, barriers and addresses becomes an op that a later
     step lowers.
 
@@ -482,7 +493,13 @@ def ConvertTileToWarpgroups : Pass<"convert-pmkvq-tile-to-warpgroups",
     ListOption<"values", "values", "int64_t",
                "Levels of values that can occur; the ladder's if empty">,
     Option<"stages", "stages", "int64_t", "2",
-           "Tiles of keys, and of values, that may be under way: 2 or 3">];
+           "Tiles of keys, and of values, that may be under way: 2 or 3">,
+    Option<"warpgroups", "warpgroups", "int64_t", "0",
+           "Of kernels over segments, 1 to 4; 0: as many as queries leave "
+           "registers for">,
+    Option<"dependentLaunch", "dependent-launch", "bool", "false",
+           "Of kernels over segments: start while the launch before may still "
+           "run">];
   // Dependent dialects: lib/Conversion/WarpgroupBuilder.cpp.
 }
 
@@ -491,16 +508,19 @@ def DequantizeTiles : PMKVQ_LanePass<"pmkvq-dequantize-tiles"> {
   let description = [{
     `load_fragments` and `load_groups` become 16-byte loads,
     `dequantize_fragments` an AND and a multiply-add for two elements and a
-    swizzled store for eight.  Masks and exponents come from FragmentLayout,
-    offset and step from the format.
+    swizzled store for eight, `decode_operands` the same without the store.
+    Masks and exponents come from FragmentLayout, offset and step from the
+    format.
   }];
 }
 
 def LowerTileSoftmax : PMKVQ_LanePass<"pmkvq-lower-tile-softmax"> {
   let summary = "Lower the softmax whose maximum seldom rises";
   let description = [{
-    `mask_scores` becomes comparisons with constants, `tile_softmax`
-    multiply-adds, 2^x, a vote and a branch, `pack_weights` conversions.
+    `mask_scores` and `mask_columns` become comparisons with constants,
+    `tile_softmax` multiply-adds, 2^x, a vote and a branch, `weigh_columns` the
+    same without these, `pack_weights` conversions, `largest_of_columns` maxima,
+    `store_weights` transposing stores of matrices.
   }];
 }
 
@@ -508,7 +528,7 @@ def LowerTileProducts : PMKVQ_LanePass<"pmkvq-lower-tile-products"> {
   let summary = "Lower products of tiles to wgmma";
   let description = [{
     `score_product` and `value_product` become a fence, 8 instructions and a
-    commit each, `await_products` a wait.
+    commit each, `multiply_operands` the same with 4, `await_products` a wait.
   }];
 }
 

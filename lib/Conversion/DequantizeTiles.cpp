@@ -1,12 +1,13 @@
 //===- DequantizeTiles.cpp - Codes to f16 tiles ---------------------------===//
 //
-// Lowers load_fragments, load_groups and dequantize_fragments.  Neighbours:
+// Lowers load_fragments, load_groups, dequantize_fragments and decode_operands.
+// Neighbours:
 // FragmentLayout.h (masks and exponents), WarpgroupLayout.h (where elements go,
 // and which codes a warp has), Format.h (offset and step).
 //
 //===----------------------------------------------------------------------===//
 
-#include "AffineForm.h"
+#include "CodeConstants.h"
 #include "LanePass.h"
 #include "WarpgroupBuilder.h"
 #include "pmkvq/Passes.h"
@@ -28,6 +29,7 @@ using ::pmkvq::Fragment;
 using ::pmkvq::FragmentLayout;
 using ::pmkvq::FragmentRegister;
 using ::pmkvq::HalfTile;
+using ::pmkvq::OperandShare;
 using ::pmkvq::ParameterLayout;
 using ::pmkvq::WarpShare;
 
@@ -89,8 +91,17 @@ static SmallVector<Value> loadGroups(LaneBuilder &lanes, LoadGroupsOp op) {
   WarpShare share = shareOf(op.getPart(), op.getLevel());
   constexpr int64_t headDim = HalfTile::kColumns;
   Value t = b.andBits(op.getLane(), 3);
-  Value block =
-      ofWarp(b, op.getWarp(), share.columnBase(1), share.columnBase(2));
+  Value block = op.getBlock() ? b.i32(static_cast<int64_t>(*op.getBlock()))
+                              : ofWarp(b, op.getWarp(), share.columnBase(1),
+                                       share.columnBase(2));
+  const int64_t blocks = op.getBlock() ? 1 : share.columnBlocks();
+  // Of shared memory others write, elsewhere nobody does meanwhile.
+  const bool isShared =
+      cast<LLVM::LLVMPointerType>(op.getParameters().getType())
+          .getAddressSpace() == kSharedSpace;
+  auto load = [&](Value address) {
+    return isShared ? b.loadWords(address, 4) : b.loadConstantWords(address, 4);
+  };
   Values all;
   if (share.isKey()) {
     // Channels of lane t lie together: (e0 e1), (e2 e3) of both halves.
@@ -100,9 +111,9 @@ static SmallVector<Value> loadGroups(LaneBuilder &lanes, LoadGroupsOp op) {
     Value mine = b.mul(t, place(4, 1));
     mine = b.add(mine, b.mul(block, place(32, 1)));
     mine = b.at(op.getParameters(), mine);
-    for (int64_t c = 0; c < share.columnBlocks(); ++c)
+    for (int64_t c = 0; c < blocks; ++c)
       for (int32_t which : {1, 0}) {
-        Values words = b.loadConstantWords(b.at(mine, place(32 * c, which)), 4);
+        Values words = load(b.at(mine, place(32 * c, which)));
         for (size_t h : {0, 2}) {
           auto [even, odd] = pairs(b, words[h], words[h + 1]);
           all.push_back(even);
@@ -118,8 +129,8 @@ static SmallVector<Value> loadGroups(LaneBuilder &lanes, LoadGroupsOp op) {
     Value mine = b.mul(t, place(2, 1));
     mine = b.add(mine, b.mul(block, place(32, 1)));
     mine = b.at(op.getParameters(), mine);
-    Values first = b.loadConstantWords(b.at(mine, place(0, 1)), 4);
-    Values second = b.loadConstantWords(b.at(mine, place(1, 1)), 4);
+    Values first = load(b.at(mine, place(0, 1)));
+    Values second = load(b.at(mine, place(1, 1)));
     for (int32_t which : {1, 0})
       for (int64_t h : {0, 1}) {
         auto word = static_cast<size_t>(place(16 * h, which) / 4);
@@ -157,6 +168,28 @@ static Value timesConstant(LaneBuilder &b, Value word, double constant) {
   return b.fmaHalves(word, b.splatHalf(high), low);
 }
 
+Values mlir::pmkvq::codeConstants(WarpgroupBuilder &b, const AffineForm &form,
+                                  const FragmentLayout &layout,
+                                  ArrayRef<Value> groups) {
+  Values steps, offsets;
+  for (size_t i = 0; i < 4; ++i) {
+    Value range = groups[i], minimum = groups[4 + i];
+    Value offset = timesConstant(b, minimum, form.offset[0] * HalfTile::kUnit);
+    if (form.offset[1] != 0)
+      offset = b.fmaHalves(
+          range,
+          b.splatHalf(nearestHalf(form.offset[1] * HalfTile::kUnit).first),
+          offset);
+    offsets.push_back(offset);
+    steps.push_back(
+        timesConstant(b, range,
+                      std::ldexp(form.step * HalfTile::kCodeUnit,
+                                 -layout.exponent(0, /*upperRows=*/false))));
+  }
+  llvm::append_range(steps, offsets);
+  return steps;
+}
+
 namespace {
 /// offset and step of 8 columns, in pairs, for a field at each exponent.
 struct Constants {
@@ -164,11 +197,87 @@ struct Constants {
   std::map<int32_t, Values> steps;
 };
 
+/// Codes of a part at a level to elements.
+class CodeDecoder {
+public:
+  CodeDecoder(WarpgroupBuilder &b, const FragmentLayout &layout)
+      : b(b), layout(layout) {}
+
+  /// Of codeConstants.
+  Constants constantsOf(ArrayRef<Value> words) {
+    Constants block;
+    block.offsets.assign(words.begin() + 4, words.end());
+    for (size_t i = 0; i < 4; ++i) {
+      block.steps[exponent(false)].push_back(words[i]);
+      if (int32_t upper = exponent(true); upper != exponent(false))
+        block.steps[upper].push_back(b.mulHalves(
+            words[i],
+            b.splatHalf(
+                nearestHalf(std::ldexp(1.0, exponent(false) - upper)).first)));
+    }
+    return block;
+  }
+
+  /// (e0 e2) and (e1 e3) of half h, of the field `r` of `word`: bytes 0 and 2,
+  /// and 1 and 3, under the mask, as denormals.
+  std::pair<Value, Value> pairsOf(Value word, const FragmentRegister &r,
+                                  const Constants &block, bool upper,
+                                  size_t h) {
+    int32_t residual = exponent(upper);
+    int32_t shift = r.exponent - residual;
+    auto mask = static_cast<int64_t>((r.mask >> shift) & 0x00ff00ffu);
+    const Values &steps = block.steps.find(residual)->second;
+    auto element = [&](size_t odd) {
+      int32_t by = shift + (odd ? 8 : 0);
+      Value field = b.andBits(by ? b.shr(word, by) : word, mask);
+      return b.fmaHalves(field, steps[2 * h + odd], block.offsets[2 * h + odd]);
+    };
+    Value even = element(0);
+    return {even, element(1)};
+  }
+
+  /// Which register of row g (0 or 2), and which half of its word, has element
+  /// e of lane t's 4 of 16 columns, at level 16; none if another lane has it.
+  std::optional<std::pair<size_t, int64_t>> rawElement(int64_t e) const {
+    // Lane 1, so that orders that agree for lane 0 alone are told apart.
+    constexpr int64_t lane = 1;
+    for (int64_t k = 0; k < 16; ++k) {
+      HalfTile::Place p = HalfTile::placeOf(layout.part, k);
+      if (p.t != lane || p.e != e)
+        continue;
+      auto at =
+          layout.part == rt::kKey ? layout.place(0, k) : layout.place(k, 0);
+      if (at.byte / 16 != lane)
+        return std::nullopt;
+      return std::pair(static_cast<size_t>(at.byte % 16 / 4), at.byte % 4 / 2);
+    }
+    return std::nullopt;
+  }
+
+  /// f16 of element e of the word that rawElement says, times HalfTile::kUnit,
+  /// as f32.
+  Value rawValue(Value word, bool high) {
+    Value bits = high ? b.andBits(word, static_cast<int32_t>(0xffff0000))
+                      : b.shl(word, 16);
+    return b.mulF(b.bitcast(bits, b.getF32Type()), b.f32(HalfTile::kUnit));
+  }
+
+private:
+  /// The exponent that is left once the even row block's field is in place: the
+  /// other row block of a word is shifted there.
+  int32_t exponent(bool upperRows) const {
+    return layout.exponent(0, upperRows);
+  }
+
+  WarpgroupBuilder &b;
+  FragmentLayout layout;
+};
+
 class Dequantize {
 public:
   Dequantize(WarpgroupBuilder &b, DequantizeFragmentsOp op)
       : b(b), op(op), share(shareOf(op.getPart(), op.getLevel())),
-        words(b.unpack(op.getWords())) {}
+        decoder(b, share.layout), words(b.unpack(op.getWords())) {}
 
   LogicalResult run() {
     computePlace();
@@ -178,39 +287,6 @@ public:
 private:
   int32_t first() { return static_cast<int32_t>(op.getFirst()); }
   int32_t count() { return static_cast<int32_t>(op.getCount()); }
-
-  /// The exponent that is left once the even row block's field is in place: the
-  /// other row block of a word is shifted there.
-  int32_t exponent(bool upperRows) {
-    return share.layout.exponent(0, upperRows);
-  }
-
-  /// Of the warp's block `c` of 32 columns.
-  Constants constantsOf(const AffineForm &form, const Values &groups,
-                        size_t c) {
-    Constants block;
-    for (size_t i = 0; i < 4; ++i) {
-      Value range = groups[8 * c + i], minimum = groups[8 * c + 4 + i];
-      Value offset =
-          timesConstant(b, minimum, form.offset[0] * HalfTile::kUnit);
-      if (form.offset[1] != 0)
-        offset = b.fmaHalves(
-            range,
-            b.splatHalf(nearestHalf(form.offset[1] * HalfTile::kUnit).first),
-            offset);
-      block.offsets.push_back(offset);
-      Value step = timesConstant(
-          b, range,
-          std::ldexp(form.step * HalfTile::kCodeUnit, -exponent(false)));
-      block.steps[exponent(false)].push_back(step);
-      if (int32_t upper = exponent(true); upper != exponent(false))
-        block.steps[upper].push_back(b.mulHalves(
-            step,
-            b.splatHalf(
-                nearestHalf(std::ldexp(1.0, exponent(false) - upper)).first)));
-    }
-    return block;
-  }
 
   /// Where lane 4 g + t's chunk of the warp's first row and column block lies.
   void computePlace() {
@@ -259,7 +335,10 @@ private:
       return failure();
     Values groups = b.unpack(op.getGroups());
     for (int32_t c = 0; c < share.columnBlocks(); ++c) {
-      Constants block = constantsOf(*form, groups, c);
+      Values constants =
+          codeConstants(b, *form, share.layout,
+                        ArrayRef<Value>(groups).slice(size_t(8) * c, 8));
+      Constants block = decoder.constantsOf(constants);
       for (int32_t i = first(); i < first() + count(); ++i)
         for (int32_t f = 0; f < share.layout.fragmentsPerVector(); ++f)
           storeFragment(block, i, share.layout.fragment(share.vector(0, i), f),
@@ -274,58 +353,26 @@ private:
       return;
     for (bool upper : {false, true}) {
       Values chunk;
-      for (size_t h = 0; h < 2; ++h)
-        appendPairs(chunk, block, i, fragment.registers[2 * h + upper], upper,
-                    h);
+      for (size_t h = 0; h < 2; ++h) {
+        const FragmentRegister &r = fragment.registers[2 * h + upper];
+        Value word = words[static_cast<size_t>(i - first()) * 4 + r.word];
+        auto [even, odd] = decoder.pairsOf(word, r, block, upper, h);
+        chunk.push_back(even);
+        chunk.push_back(odd);
+      }
       storeChunk(chunk, fragment.rowBlock, upper, c);
     }
-  }
-
-  /// (e0 e2) and (e1 e3) of a register: bytes 0 and 2, and 1 and 3, under the
-  /// mask, as denormals.
-  void appendPairs(Values &chunk, const Constants &block, int32_t i,
-                   const FragmentRegister &r, bool upper, size_t h) {
-    int32_t residual = exponent(upper);
-    int32_t shift = r.exponent - residual;
-    auto mask = static_cast<int64_t>((r.mask >> shift) & 0x00ff00ffu);
-    const Values &steps = block.steps.find(residual)->second;
-    Value word = words[static_cast<size_t>(i - first()) * 4 + r.word];
-    for (size_t odd = 0; odd < 2; ++odd) {
-      int32_t by = shift + (odd ? 8 : 0);
-      Value field = b.andBits(by ? b.shr(word, by) : word, mask);
-      chunk.push_back(
-          b.fmaHalves(field, steps[2 * h + odd], block.offsets[2 * h + odd]));
-    }
-  }
-
-  /// Where element e of 16 columns is among lane t's registers: (register of
-  /// row g, which half of its word); none if another lane has it.
-  std::optional<std::pair<size_t, int64_t>> rawElement(int64_t e) {
-    const FragmentLayout &layout = share.layout;
-    // Lane 1, so that orders that agree for lane 0 alone are told apart.
-    constexpr int64_t lane = 1;
-    for (int64_t k = 0; k < 16; ++k) {
-      HalfTile::Place p = HalfTile::placeOf(layout.part, k);
-      if (p.t != lane || p.e != e)
-        continue;
-      auto at = share.isKey() ? layout.place(0, k) : layout.place(k, 0);
-      if (at.byte / 16 != lane)
-        return std::nullopt;
-      return std::pair(static_cast<size_t>(at.byte % 16 / 4), at.byte % 4 / 2);
-    }
-    return std::nullopt;
   }
 
   LogicalResult storeRaw() {
     std::optional<std::pair<size_t, int64_t>> elements[4];
     for (int64_t e = 0; e < 4; ++e) {
-      elements[e] = rawElement(e);
+      elements[e] = decoder.rawElement(e);
       if (!elements[e])
         return op.emitOpError("has no form for raw ")
                << (share.isKey() ? "keys" : "values")
                << " whose elements lie in other lanes";
     }
-    Value unit = b.f32(HalfTile::kUnit);
     for (int32_t i = first(); i < first() + count(); i += 2) {
       Fragment fragment = share.layout.fragment(share.vector(0, i), 0);
       for (bool upper : {false, true}) {
@@ -333,9 +380,7 @@ private:
           auto [reg, high] = *elements[e];
           Value word = words[static_cast<size_t>(i + h - first()) * 4 + reg +
                              (upper ? 1 : 0)];
-          Value bits = high ? b.andBits(word, static_cast<int32_t>(0xffff0000))
-                            : b.shl(word, 16);
-          return b.mulF(b.bitcast(bits, b.getF32Type()), unit);
+          return decoder.rawValue(word, high);
         };
         Values chunk;
         for (int32_t h = 0; h < 2; ++h)
@@ -352,10 +397,83 @@ private:
   WarpgroupBuilder &b;
   DequantizeFragmentsOp op;
   WarpShare share;
+  CodeDecoder decoder;
   Values words;
   Value place;
   /// By swizzle.
   std::map<int64_t, Value> starts;
+};
+
+/// Left operands in registers: rows g and g + 8 of (e0 e2), then of (e1 e3).
+class DecodeOperands {
+public:
+  DecodeOperands(WarpgroupBuilder &b, DecodeOperandsOp op)
+      : b(b), op(op), share(op.getPart() == Part::Key ? rt::kKey : rt::kValue,
+                            static_cast<int32_t>(op.getLevel())),
+        decoder(b, share.layout), words(b.unpack(op.getWords())) {}
+
+  /// Errors: a diagnostic on the op if raw elements lie in other lanes.
+  FailureOr<Value> run() {
+    if (share.level() == 16)
+      return raw();
+    Constants block = decoder.constantsOf(b.unpack(op.getGroups()));
+    return forEach([&](int32_t m, int32_t h, bool upper) {
+      FragmentRegister r = field(m, h, upper);
+      return decoder.pairsOf(words[static_cast<size_t>(r.word)], r, block,
+                             upper, static_cast<size_t>(h));
+    });
+  }
+
+private:
+  FragmentRegister field(int32_t m, int32_t h, bool upper) {
+    return share.field(m, static_cast<int32_t>(op.getBlock()), h, upper);
+  }
+
+  /// Four registers for each product and half.
+  Value forEach(
+      function_ref<std::pair<Value, Value>(int32_t m, int32_t h, bool upper)>
+          pairs) {
+    Values all;
+    for (int32_t m = 0; m < OperandShare::kProducts; ++m)
+      for (int32_t h = 0; h < 2; ++h) {
+        auto low = pairs(m, h, /*upper=*/false);
+        auto high = pairs(m, h, /*upper=*/true);
+        llvm::append_range(all, ArrayRef<Value>{low.first, high.first,
+                                                low.second, high.second});
+      }
+    return b.pack(all);
+  }
+
+  FailureOr<Value> raw() {
+    std::pair<size_t, int64_t> elements[4];
+    for (int64_t e = 0; e < 4; ++e) {
+      auto found = decoder.rawElement(e);
+      if (!found)
+        return op.emitOpError("has no form for raw ")
+               << (share.isKey() ? "keys" : "values")
+               << " whose elements lie in other lanes";
+      elements[e] = *found;
+    }
+    return forEach([&](int32_t m, int32_t h, bool upper) {
+      auto start = static_cast<size_t>(field(m, h, upper).word);
+      auto element = [&](int64_t e) {
+        auto [reg, high] = elements[e];
+        return decoder.rawValue(words[start + reg], high != 0);
+      };
+      auto pair = [&](int64_t odd) {
+        Value low = element(odd);
+        return b.packHalves(low, element(odd + 2));
+      };
+      Value even = pair(0);
+      return std::pair(even, pair(1));
+    });
+  }
+
+  WarpgroupBuilder &b;
+  DecodeOperandsOp op;
+  OperandShare share;
+  CodeDecoder decoder;
+  Values words;
 };
 
 class DequantizeTilesPass
@@ -374,6 +492,17 @@ public:
       WarpgroupBuilder b(op.getLoc(), at);
       if (failed(Dequantize(b, op).run()))
         return signalPassFailure();
+      op->erase();
+    }
+    SmallVector<DecodeOperandsOp> operands;
+    getOperation()->walk([&](DecodeOperandsOp op) { operands.push_back(op); });
+    for (DecodeOperandsOp op : operands) {
+      OpBuilder at(op);
+      WarpgroupBuilder b(op.getLoc(), at);
+      FailureOr<Value> made = DecodeOperands(b, op).run();
+      if (failed(made))
+        return signalPassFailure();
+      op.replaceAllUsesWith(*made);
       op->erase();
     }
   }

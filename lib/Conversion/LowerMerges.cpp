@@ -1,7 +1,8 @@
 //===- LowerMerges.cpp - States of warps and thread blocks become one -----===//
 //
-// Lowers merge_warps and merge_shares.  Neighbours: SharedLayout.h (records of
-// warps), DeviceAbi.h (partial results).
+// Lowers merge_warps, merge_warpgroups and merge_shares.  Neighbours:
+// SharedLayout.h and WarpgroupLayout.h (records of warps and of warpgroups),
+// DeviceAbi.h (partial results).
 //
 // This code decides short contexts: it runs once, with nothing beside it to
 // hide its latency.  So sizes are constants, indices 32 bits, and there is no
@@ -10,9 +11,11 @@
 //===----------------------------------------------------------------------===//
 
 #include "LanePass.h"
+#include "WarpgroupBuilder.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "pmkvq/Passes.h"
 #include "pmkvq/Target/SharedLayout.h"
+#include "pmkvq/Target/WarpgroupLayout.h"
 #include "pmkvq_rt/DeviceAbi.h"
 
 namespace mlir::pmkvq {
@@ -24,10 +27,15 @@ using namespace mlir;
 using namespace mlir::pmkvq;
 using Values = LaneBuilder::Values;
 namespace rt = ::pmkvq::rt;
+using ::pmkvq::HalfTile;
 using ::pmkvq::SharedLayout;
+using ::pmkvq::SharedRowsLayout;
 
 namespace {
-constexpr int64_t kThreads = SharedLayout::kWarps * 32;
+/// The queries of a segment, and the threads that merge them.
+struct MergeShape : SharedLayout {
+  int64_t threads = SharedLayout::kWarps * 32;
+};
 
 /// The elements of a pair's results that one thread merges at a time: `width`
 /// neighbours of one query.  Two or four, so that a record is one access; what
@@ -37,19 +45,19 @@ struct Share {
   /// Query, first head dim, and their common index; its number among shares.
   Value query, dim, element, number;
 
-  static int64_t widthOf(const SharedLayout &shared) {
-    return shared.queries() * shared.headDim > 2 * kThreads ? 4 : 2;
+  static int64_t widthOf(const MergeShape &shared) {
+    return shared.queries() * shared.headDim > 2 * shared.threads ? 4 : 2;
   }
-  static int64_t rounds(const SharedLayout &shared) {
+  static int64_t rounds(const MergeShape &shared) {
     int64_t all = shared.queries() * shared.headDim;
-    return llvm::divideCeil(all, kThreads * widthOf(shared));
+    return llvm::divideCeil(all, shared.threads * widthOf(shared));
   }
-  static Share of(LaneBuilder &b, const SharedLayout &shared, Value round) {
+  static Share of(LaneBuilder &b, const MergeShape &shared, Value round) {
     Share share;
     share.width = widthOf(shared);
     share.number = b.threadId();
     if (round)
-      share.number = b.add(b.mul(round, kThreads), share.number);
+      share.number = b.add(b.mul(round, shared.threads), share.number);
     share.element = b.mul(share.number, share.width);
     share.query =
         arith::DivUIOp::create(b, share.element, b.i32(shared.headDim));
@@ -83,8 +91,8 @@ static void storeFloats(LaneBuilder &b, const Values &values, Value address) {
   b.store(vector, address, values.size() * 4);
 }
 
-template <typename OpTy> static SharedLayout queriesOf(OpTy op) {
-  SharedLayout shared;
+template <typename OpTy> static MergeShape queriesOf(OpTy op) {
+  MergeShape shared;
   shared.group = op.getGroup();
   shared.rows = op.getRows().value_or(1);
   shared.headDim = op.getHeadDim();
@@ -94,15 +102,20 @@ template <typename OpTy> static SharedLayout queriesOf(OpTy op) {
 /// Of the first rows of a segment, a thread block may have no token that they
 /// see.
 static Value positiveSum(LaneBuilder &b, const Merged &merged,
-                         const SharedLayout &shared) {
+                         const MergeShape &shared) {
   constexpr double kTiny = 0x1p-100;
   return shared.rows > 1 ? b.maxF(merged.sum, b.f32(kTiny)) : merged.sum;
+}
+
+static uint64_t strideOf(MergeWarpgroupsOp op) { return op.getStride(); }
+template <typename OpTy> static uint64_t strideOf(OpTy op) {
+  return *op.getStride();
 }
 
 /// Stores outputs / sum to the pair's results.
 template <typename OpTy>
 static void storeResults(LaneBuilder &b, const Merged &merged,
-                         const Share &share, const SharedLayout &shared,
+                         const Share &share, const MergeShape &shared,
                          OpTy op) {
   Value inverse = b.reciprocal(positiveSum(b, merged, shared));
   Values scaled;
@@ -113,14 +126,14 @@ static void storeResults(LaneBuilder &b, const Merged &merged,
   if (shared.rows > 1) {
     // From row to row, results of the other kv heads lie between.
     Value row = arith::DivUIOp::create(b, share.query, b.i32(shared.group));
-    auto between = static_cast<int64_t>(*op.getStride()) - shared.group;
+    auto between = static_cast<int64_t>(strideOf(op)) - shared.group;
     index = b.add(index, b.mul(row, between * shared.headDim));
   }
   storeFloats(b, scaled, b.at(op.getOut(), b.mul(index, 4)));
 }
 
 /// Runs `body` for the shares of each round.
-static void forShares(LaneBuilder &b, const SharedLayout &shared,
+static void forShares(LaneBuilder &b, const MergeShape &shared,
                       function_ref<void(const Share &)> body) {
   int64_t rounds = Share::rounds(shared);
   if (rounds == 1)
@@ -133,9 +146,9 @@ static void forShares(LaneBuilder &b, const SharedLayout &shared,
 
 /// Runs `body` in threads whose query exists; `moreRows` is null of one row.
 static void ifQuery(LaneBuilder &b, const Share &share,
-                    const SharedLayout &shared, Value moreRows,
+                    const MergeShape &shared, Value moreRows,
                     function_ref<void()> body) {
-  int64_t threads = kThreads * Share::rounds(shared);
+  int64_t threads = shared.threads * Share::rounds(shared);
   if (!moreRows && shared.group * shared.headDim == threads * share.width)
     return body();
   Value count = b.i32(shared.group);
@@ -161,7 +174,7 @@ static Value sumOverTokens(LaneBuilder &b, Value value) {
 
 /// Each warp leaves outputs, maxima and sums in shared memory.
 static void storeWarpStates(LaneBuilder &b, MergeWarpsOp op,
-                            const SharedLayout &shared) {
+                            const MergeShape &shared) {
   Value thread = b.threadId();
   Value warp = b.shr(thread, 5), lane = b.andBits(thread, 31);
   Value g = b.shr(lane, 2), t = b.andBits(lane, 3);
@@ -200,7 +213,7 @@ static void storeWarpStates(LaneBuilder &b, MergeWarpsOp op,
 }
 
 static Merged mergeWarpStates(LaneBuilder &b, Value base, const Share &share,
-                              const SharedLayout &shared) {
+                              const MergeShape &shared) {
   constexpr int64_t kWarps = SharedLayout::kWarps;
   Value stats = b.at(base, b.mul(share.query, kWarps * 4));
   Values maxima, sums;
@@ -239,7 +252,7 @@ static Merged mergeWarpStates(LaneBuilder &b, Value base, const Share &share,
 /// This thread's first record of a partial result; it has one for each two
 /// outputs.
 static Value recordAt(LaneBuilder &b, Value partials, Value index,
-                      const Share &share, const SharedLayout &shared) {
+                      const Share &share, const MergeShape &shared) {
   Value partial = b.mul(
       index, rt::devicePartialBytes(shared.usedQueries(), shared.headDim));
   Value record =
@@ -248,7 +261,7 @@ static Value recordAt(LaneBuilder &b, Value partials, Value index,
 }
 
 static void storePartial(LaneBuilder &b, const Merged &merged,
-                         const Share &share, const SharedLayout &shared,
+                         const Share &share, const MergeShape &shared,
                          Value record) {
   Value sum = positiveSum(b, merged, shared);
   Value inverse = b.reciprocal(sum);
@@ -263,8 +276,23 @@ static void storePartial(LaneBuilder &b, const Merged &merged,
   }
 }
 
+/// Stores what all workers of this thread block have: the result, if there is
+/// no other share.
+template <typename OpTy>
+static void storeMerged(LaneBuilder &b, const Merged &merged,
+                        const Share &share, const MergeShape &shared, OpTy op) {
+  Value alone = b.compare(arith::CmpIPredicate::eq, op.getShares(), 1);
+  auto branch = scf::IfOp::create(b, alone, /*withElseRegion=*/true);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(branch.thenBlock());
+  storeResults(b, merged, share, shared, op);
+  b.setInsertionPointToStart(branch.elseBlock());
+  storePartial(b, merged, share, shared,
+               recordAt(b, op.getPartials(), op.getPartial(), share, shared));
+}
+
 static SmallVector<Value> mergeWarps(LaneBuilder &b, MergeWarpsOp op) {
-  SharedLayout shared = queriesOf(op);
+  MergeShape shared = queriesOf(op);
   shared.slots = 1;
   shared.slotBytes = op.getRingBytes();
   shared.recordsInRing = static_cast<bool>(op.getRecord());
@@ -272,16 +300,110 @@ static SmallVector<Value> mergeWarps(LaneBuilder &b, MergeWarpsOp op) {
   b.barrier();
   forShares(b, shared, [&](const Share &share) {
     ifQuery(b, share, shared, op.getMoreRows(), [&] {
-      Merged merged = mergeWarpStates(b, op.getShared(), share, shared);
-      Value alone = b.compare(arith::CmpIPredicate::eq, op.getShares(), 1);
-      auto branch = scf::IfOp::create(b, alone, /*withElseRegion=*/true);
-      OpBuilder::InsertionGuard guard(b);
-      b.setInsertionPointToStart(branch.thenBlock());
-      storeResults(b, merged, share, shared, op);
-      b.setInsertionPointToStart(branch.elseBlock());
-      storePartial(
-          b, merged, share, shared,
-          recordAt(b, op.getPartials(), op.getPartial(), share, shared));
+      storeMerged(b, mergeWarpStates(b, op.getShared(), share, shared), share,
+                  shared, op);
+    });
+  });
+  return {};
+}
+
+//===----------------------------------------------------------------------===//
+// Warpgroups
+//===----------------------------------------------------------------------===//
+
+static SharedRowsLayout layoutOf(MergeWarpgroupsOp op) {
+  SharedRowsLayout layout =
+      SharedRowsLayout::of(static_cast<int64_t>(op.getGroup() * op.getRows()));
+  layout.warpgroups = static_cast<int64_t>(op.getWarpgroups());
+  return layout;
+}
+
+/// Each warpgroup leaves outputs, maxima, and sums of its warps.
+static void storeWarpgroupStates(LaneBuilder &b, MergeWarpgroupsOp op,
+                                 const SharedRowsLayout &layout) {
+  Value thread = b.threadId();
+  Value warpgroup = b.shr(thread, 7), lane = b.andBits(thread, 31);
+  Value warp = b.andBits(b.shr(thread, 5), 3);
+  Value g = b.shr(lane, 2), t = b.andBits(lane, 3);
+  Values maxima = b.unpack(op.getMaxima()), sums = b.unpack(op.getSums()),
+         outputs = b.unpack(op.getOutputs());
+  const size_t n = outputs.size();
+  Value records = b.at(op.getShared(), layout.records());
+  records = b.at(records, b.mul(warpgroup, layout.recordBytes()));
+  Value dim = b.add(b.shl(warp, 5), g);
+  Value mine = b.mul(b.shl(t, 1), SharedRowsLayout::kRecordFloats);
+  Value first = b.at(records, b.shl(b.add(mine, dim), 2));
+  for (size_t i = 0; i < n; ++i) {
+    size_t inProduct = i % (n / 2);
+    auto query = static_cast<int64_t>(inProduct / 4 * 8 + inProduct % 2);
+    auto further =
+        static_cast<int64_t>(i / (n / 2) * 16 + inProduct % 4 / 2 * 8);
+    int64_t place = query * SharedRowsLayout::kRecordFloats + further;
+    b.store(b.mulF(outputs[i], b.f32(1.0 / HalfTile::kUnit)),
+            b.at(first, place * 4), 4);
+  }
+  for (Value &sum : sums)
+    sum = sumOverTokens(b, sum);
+  Value isFirst = b.compare(arith::CmpIPredicate::eq, g, 0);
+  auto branch = scf::IfOp::create(b, isFirst, /*withElseRegion=*/false);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(branch.thenBlock());
+  Value inWarp = b.add(b.shl(warpgroup, 2), warp);
+  for (size_t i = 0; i < sums.size(); ++i) {
+    Value query = b.add(b.shl(t, 1), static_cast<int64_t>(i / 2 * 8 + i % 2));
+    Value place = b.shl(b.add(b.mul(inWarp, layout.rows), query), 2);
+    b.store(sums[i], b.at(b.at(op.getShared(), layout.perWarp()), place), 4);
+    // All warps have the same maximum.
+    place = b.shl(b.add(b.mul(warpgroup, layout.rows), query), 2);
+    b.store(maxima[i], b.at(b.at(op.getShared(), layout.maxima()), place), 4);
+  }
+}
+
+static Merged mergeWarpgroupStates(LaneBuilder &b, Value base,
+                                   const Share &share,
+                                   const SharedRowsLayout &layout) {
+  auto of = [&](int64_t start, int64_t number) {
+    Value place = b.shl(b.add(share.query, number * layout.rows), 2);
+    return b.load(b.getF32Type(), b.at(b.at(base, start), place), 4);
+  };
+  Values maxima;
+  Merged merged;
+  for (int64_t i = 0; i < layout.warpgroups; ++i) {
+    maxima.push_back(of(layout.maxima(), i));
+    merged.maximum = i ? b.maxF(merged.maximum, maxima.back()) : maxima.back();
+  }
+  merged.sum = b.f32(0.0);
+  merged.outputs.assign(share.width, b.f32(0.0));
+  Value place = b.mul(share.query, SharedRowsLayout::kRecordFloats);
+  place = b.shl(b.add(place, share.dim), 2);
+  for (int64_t i = 0; i < layout.warpgroups; ++i) {
+    Value weight = b.exp2(b.subF(maxima[i], merged.maximum));
+    for (int64_t warp = 0; warp < 4; ++warp)
+      merged.sum =
+          b.fma(weight, of(layout.perWarp(), 4 * i + warp), merged.sum);
+    Value record = b.at(base, layout.records() + i * layout.recordBytes());
+    Values outputs = loadFloats(b, b.at(record, place), share.width);
+    for (auto [sum, output] : llvm::zip(merged.outputs, outputs))
+      sum = b.fma(weight, output, sum);
+  }
+  return merged;
+}
+
+static SmallVector<Value> mergeWarpgroups(LaneBuilder &b,
+                                          MergeWarpgroupsOp op) {
+  SharedRowsLayout layout = layoutOf(op);
+  MergeShape shared;
+  shared.group = static_cast<int64_t>(op.getGroup());
+  shared.rows = static_cast<int64_t>(op.getRows());
+  shared.headDim = HalfTile::kColumns;
+  shared.threads = layout.threads();
+  storeWarpgroupStates(b, op, layout);
+  // Others, that copy, do not wait here.
+  WarpgroupBuilder(op.getLoc(), b).syncThreads(b.i32(0), layout.threads());
+  forShares(b, shared, [&](const Share &share) {
+    ifQuery(b, share, shared, op.getMoreRows(), [&] {
+      storeMerged(b, mergeWarpgroupStates(b, op.getShared(), share, layout),
+                  share, shared, op);
     });
   });
   return {};
@@ -297,7 +419,7 @@ static SmallVector<Value> mergeWarps(LaneBuilder &b, MergeWarpsOp op) {
 /// again.
 static SmallVector<Values> awaitRecords(LaneBuilder &b, MergeSharesOp op,
                                         const Share &share,
-                                        const SharedLayout &shared, Value first,
+                                        const MergeShape &shared, Value first,
                                         int64_t count) {
   constexpr int64_t kWords = 4, kTagWord = 3;
   int64_t records = share.width / 2;
@@ -342,7 +464,7 @@ static SmallVector<Values> awaitRecords(LaneBuilder &b, MergeSharesOp op,
 
 /// Adds `count` shares from `first` on; those past the last have no weight.
 static Merged addShares(LaneBuilder &b, MergeSharesOp op, const Share &share,
-                        const SharedLayout &shared, Value first,
+                        const MergeShape &shared, Value first,
                         const Merged &before, int64_t count) {
   SmallVector<Values> words = awaitRecords(b, op, share, shared, first, count);
   int64_t records = share.width / 2;
@@ -374,7 +496,7 @@ static Merged addShares(LaneBuilder &b, MergeSharesOp op, const Share &share,
 }
 
 static void mergeShare(LaneBuilder &b, MergeSharesOp op, const Share &share,
-                       const SharedLayout &shared) {
+                       const MergeShape &shared) {
   ifQuery(b, share, shared, op.getMoreRows(), [&] {
     Merged none = {b.f32(-1e30), b.f32(0.0), Values(share.width, b.f32(0.0))};
     SmallVector<Type> types(share.width + 2, b.getF32Type());
@@ -410,7 +532,8 @@ static void mergeShare(LaneBuilder &b, MergeSharesOp op, const Share &share,
 }
 
 static SmallVector<Value> mergeShares(LaneBuilder &b, MergeSharesOp op) {
-  SharedLayout shared = queriesOf(op);
+  MergeShape shared = queriesOf(op);
+  shared.threads = op.getThreads().value_or(shared.threads);
   forShares(b, shared,
             [&](const Share &share) { mergeShare(b, op, share, shared); });
   return {};
@@ -425,6 +548,7 @@ public:
   }
   void runOnOperation() override {
     replaceEach<MergeWarpsOp>(getOperation(), mergeWarps);
+    replaceEach<MergeWarpgroupsOp>(getOperation(), mergeWarpgroups);
     replaceEach<MergeSharesOp>(getOperation(), mergeShares);
   }
 };

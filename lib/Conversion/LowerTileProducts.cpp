@@ -1,7 +1,8 @@
 //===- LowerTileProducts.cpp - Products of tiles as wgmma -----------------===//
 //
-// Lowers score_product, value_product and await_products.  Neighbours:
-// PMKVQWarpgroupOps.td, WarpgroupLayout.h (tiles).
+// Lowers score_product, value_product, multiply_operands and await_products.
+// Neighbours: PMKVQWarpgroupOps.td, PMKVQOperandOps.td, WarpgroupLayout.h
+// (tiles).
 //
 //===----------------------------------------------------------------------===//
 
@@ -61,6 +62,44 @@ static SmallVector<Value> valueProduct(LaneBuilder &lanes, ValueProductOp op) {
   return {b.pack(sums)};
 }
 
+/// Both products of 64 rows with two steps of columns.
+static SmallVector<Value> multiplyOperands(LaneBuilder &lanes,
+                                           MultiplyOperandsOp op) {
+  WarpgroupBuilder b(op.getLoc(), lanes);
+  constexpr int64_t kStepsPerBlock = 2, kRegisters = 4;
+  auto n = cast<VectorType>(op.getNext().getType()).getNumElements();
+  const auto count = static_cast<size_t>(n / 2);
+  // A row of the right operand is as long as one of a tile; there are fewer.
+  Value rows = b.descriptor(op.getRows());
+  const int64_t halfBytes = n * HalfTile::kRowBytes;
+  const auto block = static_cast<int64_t>(op.getBlock());
+  Values operands = b.hold(b.unpack(op.getLeft()));
+  Values before;
+  if (Value accumulators = op.getAccumulators())
+    before = b.unpack(accumulators);
+  Values sums[] = {{}, {}};
+  for (size_t m = 0; m < 2 && !before.empty(); ++m)
+    sums[m] = Values(ArrayRef<Value>(before).slice(m * count, count));
+  b.fenceProducts();
+  for (int64_t step = 0; step < kStepsPerBlock; ++step) {
+    int64_t bytes = block / 2 * halfBytes +
+                    (block % 2 * kStepsPerBlock + step) * kDepth * 2;
+    Value right = b.add(rows, bytes / 16);
+    for (size_t m = 0; m < 2; ++m) {
+      auto left = ArrayRef<Value>(operands).slice(
+          (m * kStepsPerBlock + static_cast<size_t>(step)) * kRegisters,
+          kRegisters);
+      sums[m] = sums[m].empty() ? b.multiplyRegisters(count, left, right)
+                                : b.multiplyRegisters(sums[m], left, right);
+    }
+  }
+  b.commitProducts();
+  // Operands of two blocks have room in registers.
+  b.limitProducts(1);
+  llvm::append_range(sums[0], sums[1]);
+  return {b.pack(sums[0])};
+}
+
 static SmallVector<Value> awaitProducts(LaneBuilder &lanes,
                                         AwaitProductsOp op) {
   WarpgroupBuilder b(op.getLoc(), lanes);
@@ -78,6 +117,7 @@ public:
   void runOnOperation() override {
     replaceEach<ScoreProductOp>(getOperation(), scoreProduct);
     replaceEach<ValueProductOp>(getOperation(), valueProduct);
+    replaceEach<MultiplyOperandsOp>(getOperation(), multiplyOperands);
     replaceEach<AwaitProductsOp>(getOperation(), awaitProducts);
   }
 };

@@ -1,8 +1,9 @@
 //===- LowerTileSoftmax.cpp - Weights of a tile of scores -----------------===//
 //
-// Lowers mask_scores, tile_softmax and pack_weights.  Neighbours:
-// PMKVQWarpgroupOps.td, LowerOnlineSoftmax.cpp (decode's, which looks for a
-// maximum: units are small there, and other work waits for it).
+// Lowers mask_scores, tile_softmax and pack_weights, and the same of columns.
+// Neighbours: PMKVQWarpgroupOps.td, PMKVQOperandOps.td, LowerOnlineSoftmax.cpp
+// (decode's, which looks for a maximum: units are small there, and other work
+// waits for it).
 //
 //===----------------------------------------------------------------------===//
 
@@ -168,6 +169,117 @@ static SmallVector<Value> packWeights(LaneBuilder &b, PackWeightsOp op) {
   return {b.pack(words)};
 }
 
+//===----------------------------------------------------------------------===//
+// Columns
+//===----------------------------------------------------------------------===//
+
+/// Which of a lane's queries accumulator i of n belongs to, and how far its
+/// token is from the lane's first.
+static size_t columnQuery(size_t i, size_t n) {
+  size_t inProduct = i % (n / 2);
+  return inProduct / 4 * 2 + inProduct % 2;
+}
+static int64_t columnToken(size_t i, size_t n) {
+  size_t inProduct = i % (n / 2);
+  return static_cast<int64_t>(i / (n / 2) * 16 + inProduct % 4 / 2 * 8);
+}
+
+static SmallVector<Value> maskColumns(LaneBuilder &b, MaskColumnsOp op) {
+  Values scores = b.unpack(op.getScores());
+  Values visible = b.unpack(op.getVisible());
+  Value hidden = b.f32(-std::numeric_limits<double>::infinity());
+  for (Value &count : visible)
+    count = b.sub(count, op.getToken());
+  for (size_t i = 0; i < scores.size(); ++i) {
+    Value sees = b.compare(arith::CmpIPredicate::sgt,
+                           visible[columnQuery(i, scores.size())],
+                           columnToken(i, scores.size()));
+    scores[i] = b.select(sees, scores[i], hidden);
+  }
+  return {b.pack(scores)};
+}
+
+static SmallVector<Value> largestOfColumns(LaneBuilder &b,
+                                           LargestOfColumnsOp op) {
+  Values scores = b.unpack(op.getScores());
+  Values largest(scores.size() / 4);
+  for (size_t i = 0; i < scores.size(); ++i) {
+    Value &query = largest[columnQuery(i, scores.size())];
+    query = query ? b.maxF(query, scores[i]) : scores[i];
+  }
+  for (Value &query : largest)
+    for (int64_t mask : {4, 8, 16})
+      query = b.maxF(query, b.shuffleXor(query, mask));
+  return {b.pack(largest)};
+}
+
+static SmallVector<Value> weighColumns(LaneBuilder &b, WeighColumnsOp op) {
+  Values scores = b.unpack(op.getScores());
+  Values below = b.unpack(op.getMaxima());
+  for (Value &maximum : below)
+    maximum = b.subF(b.f32(0.0), maximum);
+  const size_t n = scores.size();
+  Value factor = b.f32(1.0 / HalfTile::kUnit), bits;
+  Values weights, sums(n / 4);
+  for (size_t i = 0; i < n; ++i) {
+    size_t query = columnQuery(i, n);
+    Value weight = b.exp2(b.fma(scores[i], factor, below[query]));
+    weights.push_back(weight);
+    sums[query] = sums[query] ? b.addF(sums[query], weight) : weight;
+    Value these = b.bitcast(weight, b.getI32Type());
+    bits = bits ? arith::OrIOp::create(b, bits, these).getResult() : these;
+  }
+  // Rows g of product m, then rows g + 8.
+  Values words;
+  for (size_t m = 0; m < 2; ++m)
+    for (size_t u = 0; u < 2; ++u)
+      for (size_t j = 0; j < n / 8; ++j) {
+        size_t i = m * (n / 2) + 4 * j + 2 * u;
+        words.push_back(b.packHalves(weights[i], weights[i + 1]));
+      }
+  Value above =
+      b.compare(arith::CmpIPredicate::ne, b.andBits(bits, kTwoBit), 0);
+  return {b.pack(words), b.pack(sums), above};
+}
+
+static SmallVector<Value> storeWeights(LaneBuilder &lanes, StoreWeightsOp op) {
+  WarpgroupBuilder b(op.getLoc(), lanes);
+  Values words = b.unpack(op.getWords());
+  const size_t columns = words.size() / 4;
+  // Lane 8 i + r has row r, a query, of matrix i: tokens 8 (i % 2) further,
+  // queries 8 (i / 2) further.
+  Value r = b.andBits(op.getLane(), 7), i = b.shr(op.getLane(), 3);
+  Value query = b.add(b.shl(b.shr(i, 1), 3), r);
+  // Of 16 chunks of 8 tokens the warp's first, in its half, and its half.
+  Value chunk = b.shl(b.andBits(op.getWarp(), 1), 2);
+  chunk = b.add(chunk, b.andBits(i, 1));
+  chunk = arith::XOrIOp::create(b, chunk, r);
+  const auto halfBytes =
+      static_cast<int64_t>(columns) * 8 * HalfTile::kRowBytes;
+  Value place = b.mul(b.shr(op.getWarp(), 1), halfBytes);
+  place = b.add(place, b.mul(query, HalfTile::kRowBytes));
+  place = b.add(place, b.mul(chunk, HalfTile::kChunkBytes));
+  place = b.add(place, b.toInteger(op.getTile()));
+  for (size_t m = 0; m < 2; ++m) {
+    // Two chunks further; the swizzle leaves that bit alone otherwise.
+    Value start = b.toShared(
+        b.xorBits(place, static_cast<int64_t>(m) * 2 * HalfTile::kChunkBytes));
+    for (size_t j = 0; j < columns; j += 2) {
+      auto word = [&](size_t u, size_t column) {
+        return words[(2 * m + u) * columns + column];
+      };
+      SmallVector<Value> matrices = {word(0, j), word(1, j)};
+      if (j + 1 < columns) {
+        matrices.push_back(word(0, j + 1));
+        matrices.push_back(word(1, j + 1));
+      }
+      b.storeTransposed(matrices, b.at(start, static_cast<int64_t>(j) * 8 *
+                                                  HalfTile::kRowBytes));
+    }
+  }
+  return {};
+}
+
 namespace {
 class LowerTileSoftmaxPass
     : public mlir::pmkvq::impl::LowerTileSoftmaxBase<LowerTileSoftmaxPass> {
@@ -179,6 +291,10 @@ public:
     replaceEach<MaskScoresOp>(getOperation(), maskScores);
     replaceEach<TileSoftmaxOp>(getOperation(), softmax);
     replaceEach<PackWeightsOp>(getOperation(), packWeights);
+    replaceEach<MaskColumnsOp>(getOperation(), maskColumns);
+    replaceEach<LargestOfColumnsOp>(getOperation(), largestOfColumns);
+    replaceEach<WeighColumnsOp>(getOperation(), weighColumns);
+    replaceEach<StoreWeightsOp>(getOperation(), storeWeights);
   }
 };
 } // namespace

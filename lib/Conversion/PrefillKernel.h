@@ -1,9 +1,10 @@
 //===- PrefillKernel.h - A prefill kernel under construction ----*- C++ -*-===//
 //
 // What the roles of a prefill kernel's warpgroups share: arguments, the task,
-// rings of tiles.  Neighbours: TileToWarpgroups.cpp (who makes it),
-// ProduceTiles.cpp and ConsumeTiles.cpp (the roles).  Private to
-// lib/Conversion.
+// rings of tiles; and what other kernels on warpgroups have of it, too.
+// Neighbours: TileToWarpgroups.cpp (who makes it), ProduceTiles.cpp and
+// ConsumeTiles.cpp (the roles), SegmentsToWarpgroups.cpp (kernels without).
+// Private to lib/Conversion.
 //
 // Two rings of tiles, of keys and of values, each with a barrier that says full
 // and one that says empty.
@@ -19,6 +20,9 @@
 #include "pmkvq/Target/WarpgroupLayout.h"
 
 namespace mlir::pmkvq {
+
+/// The shared memory of kernels on warpgroups.
+inline constexpr llvm::StringLiteral kWarpgroupMemoryName = "prefill_tiles";
 
 /// A place in a ring: stage, and the parity of its round.
 struct RingTurn {
@@ -81,6 +85,52 @@ struct PrefillKernel {
             b.select(wraps, flipped, turn.parity)};
   }
 };
+
+/// Entries of a list of pages, of which each lane has a word: a shuffle gives
+/// it to the others.
+struct PageEntries {
+  using Part = ::pmkvq::rt::Part;
+
+  WarpgroupBuilder &b;
+  /// The first of them, and who we are.
+  Value entries, lane, warp;
+
+  /// This lane's word of a page's entry.
+  Value load(Value index);
+  /// The word at `offset` of an entry, in all lanes.
+  Value field(Value entry, size_t offset) {
+    return b.shuffle(entry, b.i32(static_cast<int64_t>(offset / 4)));
+  }
+  /// A part's block, of whose number `low` is added in odd warps and `high` in
+  /// the last two.
+  Value block(Value entry, Part part, int64_t first, int64_t low, int64_t high);
+  Value info(Value entry);
+  /// What `body` makes for the level that the part is at, of `levels`.
+  SmallVector<Value> byLevel(Part part, Value info, ArrayRef<int64_t> levels,
+                             TypeRange types,
+                             function_ref<SmallVector<Value>(size_t)> body,
+                             size_t i = 0);
+};
+
+/// What kernels are lowered for.
+struct WarpgroupOptions {
+  SmallVector<int64_t> levels[::pmkvq::rt::kParts];
+  ::pmkvq::PrefillLayout layout;
+  /// Of kernels over segments: 0 is as many as there are registers for.
+  int64_t warpgroups = 0;
+  bool dependentLaunch = false;
+};
+
+/// The levels that a part can be at, `wanted` or all of the ladder, and its
+/// format below 16.
+/// Errors: a diagnostic on the kernel if warpgroups cannot decode it.
+LogicalResult findLevels(KernelOp kernel, ByLevelOp op,
+                         ArrayRef<int64_t> wanted,
+                         SmallVectorImpl<int64_t> &levels, FormatAttr &format);
+
+/// Makes a function at `at` of a kernel over segments of pages.
+LogicalResult lowerSegments(KernelOp kernel, OpBuilder &at,
+                            const WarpgroupOptions &options);
 
 /// Code of a dequantizing warpgroup, of number `warpgroup`.
 void produceTiles(const PrefillKernel &kernel, Value warpgroup);

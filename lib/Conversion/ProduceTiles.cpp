@@ -20,6 +20,56 @@ using Values = LaneBuilder::Values;
 namespace rt = ::pmkvq::rt;
 using ::pmkvq::WarpShare;
 
+//===----------------------------------------------------------------------===//
+// Entries
+//===----------------------------------------------------------------------===//
+
+Value PageEntries::load(Value index) {
+  constexpr int64_t last = sizeof(rt::PrefillPage) / 4 - 1;
+  static_assert(last < 32);
+  Value word = arith::MinUIOp::create(b, lane, b.i32(last));
+  Value entry = b.farAt(entries, index, sizeof(rt::PrefillPage));
+  return b.loadConstantWords(b.at(entry, b.shl(word, 2)), 1)[0];
+}
+
+Value PageEntries::block(Value entry, rt::Part part, int64_t first, int64_t low,
+                         int64_t high) {
+  int64_t start = static_cast<int64_t>(offsetof(rt::PrefillPage, blocks) / 4) +
+                  part * int64_t{rt::kMaxBlocksPerPart} + first;
+  if (!low && !high)
+    return b.shuffle(entry, b.i32(start));
+  Value odd = b.mul(b.andBits(warp, 1), low);
+  Value ofWarp = b.add(odd, b.mul(b.shr(warp, 1), high));
+  return b.shuffle(entry, b.add(ofWarp, start));
+}
+
+Value PageEntries::info(Value entry) {
+  return field(entry, offsetof(rt::PrefillPage, info));
+}
+
+SmallVector<Value>
+PageEntries::byLevel(rt::Part part, Value info, ArrayRef<int64_t> levels,
+                     TypeRange types,
+                     function_ref<SmallVector<Value>(size_t)> body, size_t i) {
+  if (i + 1 == levels.size())
+    return body(i);
+  Value level = b.andBits(part == rt::kKey ? b.shr(info, 2) : info, 3);
+  Value isThis = b.compare(arith::CmpIPredicate::eq, level,
+                           rt::ladderIndex(static_cast<int32_t>(levels[i])));
+  auto branch = scf::IfOp::create(b, types, isThis, /*addThenBlock=*/true,
+                                  /*addElseBlock=*/true);
+  OpBuilder::InsertionGuard guard(b);
+  auto fill = [&](Block *block, function_ref<SmallVector<Value>()> make) {
+    b.setInsertionPointToEnd(block);
+    SmallVector<Value> made = make();
+    scf::YieldOp::create(b, made);
+  };
+  fill(branch.thenBlock(), [&] { return body(i); });
+  fill(branch.elseBlock(),
+       [&] { return byLevel(part, info, levels, types, body, i + 1); });
+  return SmallVector<Value>(branch.getResults());
+}
+
 namespace {
 class TileProducer : PrefillKernel {
 public:
@@ -41,64 +91,21 @@ private:
     return WarpShare(part, static_cast<int32_t>(level));
   }
 
-  /// w / 2 * high + w % 2 * low.
-  Value ofWarp(int64_t low, int64_t high) {
-    Value odd = b.mul(b.andBits(warp, 1), low);
-    return b.add(odd, b.mul(b.shr(warp, 1), high));
-  }
-
-  Value entryAt(Value index) {
-    return b.farAt(entries, index, sizeof(rt::PrefillPage));
-  }
-
-  /// This lane's word of a page's entry.
-  Value loadEntry(Value index) {
-    constexpr int64_t last = sizeof(rt::PrefillPage) / 4 - 1;
-    static_assert(last < 32);
-    Value word = arith::MinUIOp::create(b, lane, b.i32(last));
-    return b.loadConstantWords(b.at(entryAt(index), b.shl(word, 2)), 1)[0];
-  }
+  PageEntries pages() { return {b, entries, lane, warp}; }
 
   /// The word at `offset` of an entry, in all lanes.
   Value fieldOf(Value entry, size_t offset) {
-    return b.shuffle(entry, b.i32(static_cast<int64_t>(offset / 4)));
-  }
-  Value infoOf(Value entry) {
-    return fieldOf(entry, offsetof(rt::PrefillPage, info));
+    return pages().field(entry, offset);
   }
 
   /// The blocks that the warp reads.
   Values blocksOf(Value entry, rt::Part part, int64_t level) {
     WarpShare mine = share(part, level);
-    Value first = ofWarp(mine.block(1, 0), mine.block(2, 0));
-    int64_t start =
-        static_cast<int64_t>(offsetof(rt::PrefillPage, blocks) / 4) +
-        part * int64_t{rt::kMaxBlocksPerPart};
     Values blocks;
     for (int32_t i = 0; i < mine.blocks(); ++i)
-      blocks.push_back(b.shuffle(entry, b.add(first, start + i)));
+      blocks.push_back(
+          pages().block(entry, part, i, mine.block(1, 0), mine.block(2, 0)));
     return blocks;
-  }
-
-  /// Number of a part's level on the ladder, of an entry's info.
-  Value levelOf(rt::Part part, Value info) {
-    return b.andBits(part == rt::kKey ? b.shr(info, 2) : info, 3);
-  }
-
-  /// `body` for the level that the part is at.
-  void byLevel(rt::Part part, Value info, function_ref<void(size_t)> body,
-               size_t i = 0) {
-    if (i + 1 == levels[part].size())
-      return body(i);
-    Value isThis =
-        b.compare(arith::CmpIPredicate::eq, levelOf(part, info),
-                  rt::ladderIndex(static_cast<int32_t>(levels[part][i])));
-    auto branch = scf::IfOp::create(b, isThis, /*withElseRegion=*/true);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(branch.thenBlock());
-    body(i);
-    b.setInsertionPointToStart(branch.elseBlock());
-    byLevel(part, info, body, i + 1);
   }
 
   Values loadCodes(rt::Part part, int64_t level, int64_t first, int64_t count,
@@ -134,8 +141,8 @@ private:
     Value slot = fieldOf(entry, offsetof(rt::PrefillPage, slot));
     Values words = loadCodes(part, level, 0, vectors, blocks);
     Value groups = LoadGroupsOp::create(
-        b, b.words(int64_t{8} * mine.columnBlocks()), irPart(part), level, warp,
-        lane, groupsOf(part, slot));
+        b, b.words(int64_t{8} * mine.columnBlocks()), irPart(part), level,
+        IntegerAttr(), warp, lane, groupsOf(part, slot));
     waitForTile(part, turn);
     Value packed = b.pack(words);
     DequantizeFragmentsOp::create(b, irPart(part), level, formats[part], 0,
@@ -163,7 +170,7 @@ private:
     OpBuilder::InsertionGuard guard(b);
     bool isKey = part == rt::kKey;
     Value last = b.sub(pageCount, b.i32(1));
-    SmallVector<Value> init = {b.i32(0), b.i32(0), loadEntry(b.i32(0))};
+    SmallVector<Value> init = {b.i32(0), b.i32(0), pages().load(b.i32(0))};
     auto loop = scf::ForOp::create(b, b.i32(0), pageCount, b.i32(1), init);
     b.setInsertionPointToStart(loop.getBody());
     // Places that follow from the lane alone are computed page by page: kept,
@@ -175,13 +182,16 @@ private:
     ValueRange carried = loop.getRegionIterArgs();
     Turn turn = {carried[0], carried[1]};
     Value entry = carried[2];
-    Value next = loadEntry(arith::MinUIOp::create(b, b.add(number, 1), last));
-    byLevel(part, infoOf(entry), [&](size_t i) {
-      if (levels[part][i] == 16)
-        convert(part, entry, turn);
-      else
-        dequantize(part, i, entry, turn);
-    });
+    Value next =
+        pages().load(arith::MinUIOp::create(b, b.add(number, 1), last));
+    pages().byLevel(part, pages().info(entry), levels[part], TypeRange(),
+                    [&](size_t i) {
+                      if (levels[part][i] == 16)
+                        convert(part, entry, turn);
+                      else
+                        dequantize(part, i, entry, turn);
+                      return SmallVector<Value>();
+                    });
     if (isKey)
       leaveLimits(turn.stage, entry);
     b.fenceShared();
@@ -196,7 +206,7 @@ private:
   void leaveLimits(Value stage, Value entry) {
     // Not those that the level was found by: they would be kept until here.
     Value first = fieldOf(entry, offsetof(rt::PrefillPage, first));
-    Value info = infoOf(entry);
+    Value info = pages().info(entry);
     Value leads =
         b.compare(arith::CmpIPredicate::eq,
                   b.andBits(b.threadId(), PrefillLayout::kWarpgroup - 1), 0);

@@ -539,7 +539,7 @@ private:
     MergeSharesOp::create(b, results, partials, segment.pair, segment.shares,
                           segment.partial, existing(segment), groupAttr(),
                           rowsAttr(), strideAttr(),
-                          b.getI64IntegerAttr(shared.headDim));
+                          b.getI64IntegerAttr(shared.headDim), IntegerAttr());
   }
 
 public:

@@ -2,7 +2,8 @@
 //
 // Turns kernels in tile form over 128 rows into functions of a gpu.module.
 // Neighbours: SplitRows.cpp (the tile form), PrefillKernel.h (the roles of
-// warpgroups), DeviceAbi.h (arguments and work list).
+// warpgroups), SegmentsToWarpgroups.cpp (kernels over segments), DeviceAbi.h
+// (arguments and work list).
 //
 //===----------------------------------------------------------------------===//
 
@@ -26,14 +27,37 @@ namespace rt = ::pmkvq::rt;
 using ::pmkvq::HalfTile;
 using ::pmkvq::PrefillLayout;
 
-static constexpr llvm::StringLiteral kTilesName = "prefill_tiles";
+static TileType levelTile(ByLevelOp op, int64_t level) {
+  ArrayRef<int64_t> ladder = op.getPage().getType().getCache().getLadder();
+  size_t i = llvm::find(ladder, level) - ladder.begin();
+  return cast<TileType>(op.getLevels()[i].front().getArgument(0).getType());
+}
+
+LogicalResult mlir::pmkvq::findLevels(KernelOp kernel, ByLevelOp op,
+                                      ArrayRef<int64_t> wanted,
+                                      SmallVectorImpl<int64_t> &levels,
+                                      FormatAttr &format) {
+  ArrayRef<int64_t> ladder = op.getPage().getType().getCache().getLadder();
+  for (int64_t level : wanted.empty() ? ladder : wanted) {
+    if (!llvm::is_contained(ladder, level))
+      return kernel.emitOpError("has no pages at level ") << level;
+    levels.push_back(level);
+    TileType tile = levelTile(op, level);
+    format = tile.getFormat();
+    if (!tile.isRaw() && !tile.groupsAlongReduction())
+      return kernel.emitOpError("has ")
+             << (op.getPart() == Part::Key
+                     ? "keys with parameters per token"
+                     : "values with parameters per channel")
+             << "; prefill on a GPU supports the other axis";
+    if (!tile.isRaw() && tile.hasPartialGroups())
+      return kernel.emitOpError("has groups smaller than an axis; prefill on "
+                                "a GPU supports whole axes");
+  }
+  return success();
+}
 
 namespace {
-struct Options {
-  SmallVector<int64_t> levels[rt::kParts];
-  PrefillLayout layout;
-};
-
 /// What a kernel over 128 rows is made of.
 struct PrefillParts {
   LoadRowsOp load;
@@ -45,7 +69,8 @@ struct PrefillParts {
 
 class PrefillLowering {
 public:
-  PrefillLowering(KernelOp kernel, OpBuilder &at, const Options &options)
+  PrefillLowering(KernelOp kernel, OpBuilder &at,
+                  const WarpgroupOptions &options)
       : kernel(kernel), b(kernel.getLoc(), at), options(options), roles(b) {
     roles.shared = options.layout;
   }
@@ -119,32 +144,8 @@ private:
   }
 
   LogicalResult matchLevels(rt::Part part) {
-    ArrayRef<int64_t> ladder =
-        parts.levels[part].getPage().getType().getCache().getLadder();
-    for (int64_t level :
-         options.levels[part].empty() ? ladder : options.levels[part]) {
-      if (!llvm::is_contained(ladder, level))
-        return kernel.emitOpError("has no pages at level ") << level;
-      roles.levels[part].push_back(level);
-      auto tile = tileOf(part, level);
-      roles.formats[part] = tile.getFormat();
-      if (!tile.isRaw() && !tile.groupsAlongReduction())
-        return kernel.emitOpError("has ")
-               << (part == rt::kKey ? "keys with parameters per token"
-                                    : "values with parameters per channel")
-               << "; prefill on a GPU supports the other axis";
-      if (!tile.isRaw() && tile.hasPartialGroups())
-        return kernel.emitOpError("has groups smaller than an axis; prefill on "
-                                  "a GPU supports whole axes");
-    }
-    return success();
-  }
-
-  TileType tileOf(rt::Part part, int64_t level) {
-    ByLevelOp op = parts.levels[part];
-    ArrayRef<int64_t> ladder = op.getPage().getType().getCache().getLadder();
-    size_t i = llvm::find(ladder, level) - ladder.begin();
-    return cast<TileType>(op.getLevels()[i].front().getArgument(0).getType());
+    return findLevels(kernel, parts.levels[part], options.levels[part],
+                      roles.levels[part], roles.formats[part]);
   }
 
   void createFunction() {
@@ -193,8 +194,8 @@ private:
     roles.entries = b.farAt(pages, words[3], sizeof(rt::PrefillPage));
     roles.lane = b.andBits(b.threadId(), 31);
     roles.warp = b.andBits(b.shr(b.threadId(), 5), 3);
-    roles.base =
-        LLVM::AddressOfOp::create(b, b.pointer(kSharedSpace), kTilesName);
+    roles.base = LLVM::AddressOfOp::create(b, b.pointer(kSharedSpace),
+                                           kWarpgroupMemoryName);
   }
 
   void initBarriers() {
@@ -223,7 +224,7 @@ private:
   static constexpr int64_t kSharedBytes = int64_t{227} * 1024;
   KernelOp kernel;
   WarpgroupBuilder b;
-  const Options &options;
+  const WarpgroupOptions &options;
   PrefillParts parts;
   PrefillKernel roles;
   Value arguments;
@@ -241,9 +242,12 @@ public:
 
   void runOnOperation() override {
     SmallVector<KernelOp> kernels;
-    for (KernelOp kernel : getOperation().getOps<KernelOp>())
-      if (!kernel.getBody().front().getOps<PrefillTaskOp>().empty())
+    for (KernelOp kernel : getOperation().getOps<KernelOp>()) {
+      Block &body = kernel.getBody().front();
+      if (!body.getOps<PrefillTaskOp>().empty() ||
+          !body.getOps<ForSegmentOp>().empty())
         kernels.push_back(kernel);
+    }
     if (kernels.empty())
       return;
     OpBuilder builder = OpBuilder::atBlockEnd(getOperation().getBody());
@@ -253,15 +257,21 @@ public:
     auto type = LLVM::LLVMArrayType::get(builder.getI8Type(), 0);
     // Tiles' swizzle counts from a multiple of 1,024 bytes.
     LLVM::GlobalOp::create(builder, module.getLoc(), type, /*isConstant=*/false,
-                           LLVM::Linkage::External, kTilesName, Attribute(),
+                           LLVM::Linkage::External, kWarpgroupMemoryName,
+                           Attribute(),
                            /*alignment=*/1024, kSharedSpace);
-    Options options;
+    WarpgroupOptions options;
     options.levels[rt::kKey].assign(keys.begin(), keys.end());
     options.levels[rt::kValue].assign(values.begin(), values.end());
     options.layout.stages = stages;
+    options.warpgroups = warpgroups;
+    options.dependentLaunch = dependentLaunch;
     for (KernelOp kernel : kernels) {
       builder.setInsertionPointToEnd(module.getBody());
-      if (failed(PrefillLowering(kernel, builder, options).run()))
+      bool isPrefill =
+          !kernel.getBody().front().getOps<PrefillTaskOp>().empty();
+      if (failed(isPrefill ? PrefillLowering(kernel, builder, options).run()
+                           : lowerSegments(kernel, builder, options)))
         return signalPassFailure();
       kernel.erase();
     }

@@ -46,6 +46,15 @@ Value WarpgroupBuilder::any(Value condition) {
                                   NVVM::VoteSyncKind::any);
 }
 
+Value WarpgroupBuilder::syncAny(Value barrier, int64_t threads,
+                                Value condition) {
+  return LLVM::CallIntrinsicOp::create(
+             *this, getI1Type(),
+             getStringAttr("llvm.nvvm.barrier.cta.red.or.aligned.count"),
+             ValueRange{barrier, i32(threads), condition})
+      ->getResult(0);
+}
+
 //===----------------------------------------------------------------------===//
 // Products
 //===----------------------------------------------------------------------===//
@@ -56,10 +65,16 @@ void WarpgroupBuilder::fenceProducts() {
 void WarpgroupBuilder::commitProducts() {
   NVVM::WgmmaGroupSyncAlignedOp::create(*this);
 }
+void WarpgroupBuilder::limitProducts(int64_t pending) {
+  NVVM::WgmmaWaitGroupSyncOp::create(*this, pending);
+}
 
+static Type structOf(LaneBuilder &b, size_t count, Type type) {
+  return LLVM::LLVMStructType::getLiteral(b.getContext(),
+                                          SmallVector<Type>(count, type));
+}
 static Type structOf(LaneBuilder &b, size_t count) {
-  return LLVM::LLVMStructType::getLiteral(
-      b.getContext(), SmallVector<Type>(count, b.getF32Type()));
+  return structOf(b, count, b.getF32Type());
 }
 
 static Values elementsOf(LaneBuilder &b, Value aggregate, size_t count) {
@@ -139,24 +154,56 @@ Values WarpgroupBuilder::multiplyShared(const Values &accumulators,
   return elementsOf(*this, result, accumulators.size());
 }
 
-Values WarpgroupBuilder::multiplyRegisters(const Values &accumulators,
-                                           ArrayRef<Value> a,
-                                           Value descriptorB) {
-  // The op for it takes A from shared memory only.
-  size_t count = accumulators.size();
+/// The op for it takes A from shared memory only.
+static std::string productText(size_t count, bool fresh) {
   auto list = [](size_t first, size_t last) {
     std::string text = "{";
     for (size_t i = first; i < last; ++i)
       text += (i == first ? "$" : ", $") + std::to_string(i);
     return text + "}";
   };
-  std::string text = "{ .reg .pred p; setp.ne.b32 p, 1, 0; "
-                     "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 " +
-                     list(0, count) + ", " + list(count, count + 4) + ", $" +
-                     std::to_string(count + 4) + ", p, 1, 1, 0; }";
+  return std::string("{ .reg .pred p; setp.ne.b32 p, ") + (fresh ? "0" : "1") +
+         ", 0; wgmma.mma_async.sync.aligned.m64n" + std::to_string(2 * count) +
+         "k16.f32.f16.f16 " + list(0, count) + ", " + list(count, count + 4) +
+         ", $" + std::to_string(count + 4) + ", p, 1, 1, 0; }";
+}
+static constexpr llvm::StringLiteral kProductOperands = "r,r,r,r,l";
+
+Values WarpgroupBuilder::multiplyRegisters(const Values &accumulators,
+                                           ArrayRef<Value> a,
+                                           Value descriptorB) {
   Values others(a);
   others.push_back(wholeDescriptor(*this, descriptorB));
-  return changeRegisters(*this, accumulators, others, text, "r,r,r,r,l");
+  return changeRegisters(*this, accumulators, others,
+                         productText(accumulators.size(), /*fresh=*/false),
+                         kProductOperands);
+}
+
+Values WarpgroupBuilder::multiplyRegisters(size_t count, ArrayRef<Value> a,
+                                           Value descriptorB) {
+  Values operands(a);
+  operands.push_back(wholeDescriptor(*this, descriptorB));
+  std::string constraints;
+  for (size_t i = 0; i < count; ++i)
+    constraints += "=f,";
+  Value result = instruction(structOf(*this, count), operands,
+                             productText(count, /*fresh=*/true),
+                             constraints + kProductOperands.str(),
+                             /*sideEffects=*/true)
+                     .getResult(0);
+  return elementsOf(*this, result, count);
+}
+
+Values WarpgroupBuilder::hold(const Values &words) {
+  std::string constraints;
+  for (size_t i = 0; i < words.size(); ++i)
+    constraints += "=r,";
+  for (size_t i = 0; i < words.size(); ++i)
+    constraints += (i ? "," : "") + std::to_string(i);
+  Value result = instruction(structOf(*this, words.size(), getI32Type()), words,
+                             "// operands", constraints, /*sideEffects=*/true)
+                     .getResult(0);
+  return elementsOf(*this, result, words.size());
 }
 
 //===----------------------------------------------------------------------===//
@@ -185,6 +232,12 @@ void WarpgroupBuilder::storeWords(ArrayRef<Value> values, Value address) {
     vector = LLVM::InsertElementOp::create(*this, vector, value,
                                            i32(static_cast<int64_t>(i)));
   store(vector, address, static_cast<unsigned>(count * 4));
+}
+
+void WarpgroupBuilder::storeTransposed(ArrayRef<Value> words, Value address) {
+  NVVM::StMatrixOp::create(*this, address, words, NVVM::MMALayout::col,
+                           NVVM::LdStMatrixShapeAttr::get(getContext(), 8, 8),
+                           NVVM::LdStMatrixEltType::B16);
 }
 
 Value WarpgroupBuilder::farAt(Value base, Value index, int64_t bytes) {

@@ -251,14 +251,15 @@ LogicalResult RingIssueOp::verify() {
 // Merges
 //===----------------------------------------------------------------------===//
 
-template <typename OpTy> static LogicalResult verifyMerge(OpTy op) {
+template <typename OpTy>
+static LogicalResult verifyMerge(OpTy op, int64_t most) {
   if (op.getHeadDim() % 32)
     return op.emitOpError("(C2) expected a head_dim that 32 divides, got ")
            << op.getHeadDim();
   auto queries = static_cast<int64_t>(op.getGroup() * op.getRows().value_or(1));
-  if (queries < 1 || queries > SharedLayout::kMaxQueries)
+  if (queries < 1 || queries > most)
     return op.emitOpError("(C1) expected 1 to ")
-           << SharedLayout::kMaxQueries << " queries, got " << queries;
+           << most << " queries, got " << queries;
   bool hasRows = op.getRows().has_value();
   if (hasRows != static_cast<bool>(op.getMoreRows()) ||
       hasRows != op.getStride().has_value())
@@ -268,7 +269,7 @@ template <typename OpTy> static LogicalResult verifyMerge(OpTy op) {
 }
 
 LogicalResult MergeWarpsOp::verify() {
-  if (failed(verifyMerge(*this)))
+  if (failed(verifyMerge(*this, SharedLayout::kMaxQueries)))
     return failure();
   SharedLayout shared;
   shared.group = getGroup();
@@ -280,4 +281,12 @@ LogicalResult MergeWarpsOp::verify() {
   return success();
 }
 
-LogicalResult MergeSharesOp::verify() { return verifyMerge(*this); }
+LogicalResult MergeSharesOp::verify() {
+  if (failed(verifyMerge(*this, rt::kMaxWarpgroupQueries)))
+    return failure();
+  if (int64_t threads = getThreads().value_or(128);
+      threads < 128 || threads % 128)
+    return emitOpError("(C1) expected a multiple of 128 threads, got ")
+           << threads;
+  return success();
+}

@@ -87,10 +87,12 @@ LogicalResult LoadGroupsOp::verify() {
   if (!rt::isLevel(getLevel()) || getLevel() == 16)
     return emitOpError("(C1) expected a level of 8, 4 or 2, got ")
            << getLevel();
-  if (sizeOf(getWords()) != groupWords(getPart(), getLevel()))
+  if (getBlock().value_or(0) >= 4)
+    return emitOpError("(C1) expected a block below 4, got ") << *getBlock();
+  int64_t expected = getBlock() ? 8 : groupWords(getPart(), getLevel());
+  if (sizeOf(getWords()) != expected)
     return emitOpError("(C2) expected ")
-           << groupWords(getPart(), getLevel()) << " words, got "
-           << sizeOf(getWords());
+           << expected << " words, got " << sizeOf(getWords());
   return success();
 }
 

@@ -76,7 +76,9 @@ void mlir::pmkvq::buildPrefillPipeline(OpPassManager &pm,
   before.allowKernels = true;
   pm.addPass(createCheckLowered(before));
 
-  pm.addPass(createSplitRows());
+  SplitRowsOptions rows;
+  rows.rows = options.rows;
+  pm.addPass(createSplitRows(rows));
   pm.addPass(createCanonicalizerPass());
   pm.addPass(createCSEPass());
 
@@ -84,10 +86,13 @@ void mlir::pmkvq::buildPrefillPipeline(OpPassManager &pm,
   groups.keys.assign(options.keys.begin(), options.keys.end());
   groups.values.assign(options.values.begin(), options.values.end());
   groups.stages = options.stages;
+  groups.warpgroups = options.warpgroups;
+  groups.dependentLaunch = options.dependentLaunch;
   pm.addPass(createConvertTileToWarpgroups(groups));
   pm.addPass(createDequantizeTiles());
   pm.addPass(createLowerTileSoftmax());
   pm.addPass(createLowerTileProducts());
+  pm.addPass(createLowerMerges());
   pm.addPass(createCanonicalizerPass());
   pm.addPass(createCSEPass());
 

@@ -24,6 +24,7 @@
 #include "llvm/MC/TargetRegistry.h"
 #include "llvm/Support/TargetSelect.h"
 #include "llvm/Target/TargetMachine.h"
+#include <set>
 
 using namespace mlir;
 using namespace mlir::pmkvq;
@@ -126,11 +127,72 @@ static llvm::Error checkKinds(llvm::ArrayRef<rt::UnitKind> kinds) {
   return llvm::Error::success();
 }
 
+static CacheType cacheOf(ModuleOp module) {
+  auto kernel = *module.getOps<KernelOp>().begin();
+  return cast<CacheType>(kernel.getFunctionType().getInput(0));
+}
+
 /// Whether the format of keys has groups along tokens.
 static bool hasKeysPerToken(ModuleOp module) {
-  auto kernel = *module.getOps<KernelOp>().begin();
-  auto cache = cast<CacheType>(kernel.getFunctionType().getInput(0));
-  return cache.getKey().getModel().getGroupAxis() == GroupAxis::Token;
+  return cacheOf(module).getKey().getModel().getGroupAxis() == GroupAxis::Token;
+}
+
+/// Queries a kv head, of several rows, from which on warpgroups are faster.
+static constexpr int64_t kFewestWarpgroupQueries = 9;
+
+static int64_t groupOf(const AttentionSpec &spec) {
+  return spec.queryHeads / spec.kvHeads;
+}
+
+/// Whether warpgroups are to attend.
+static bool usesWarpgroups(const Chip &chip, const DecodeSpec &spec,
+                           ModuleOp module) {
+  const FormatAttr values = cacheOf(module).getValue();
+  const int64_t group = groupOf(spec);
+  return spec.warpgroups && chip.name == "sm_90a" &&
+         spec.headDim == ::pmkvq::HalfTile::kColumns && spec.rows > 1 &&
+         group * spec.rows >= kFewestWarpgroupQueries &&
+         group <= rt::kMaxWarpgroupQueries && !hasKeysPerToken(module) &&
+         values.getModel().getGroupAxis() == GroupAxis::Token;
+}
+
+/// Levels of a part's pages, each once, and 16, at which fixed areas are.
+static std::vector<int64_t> levelsOf(llvm::ArrayRef<rt::UnitKind> kinds,
+                                     rt::Part part) {
+  std::set<int64_t> levels = {16};
+  for (rt::UnitKind kind : kinds)
+    levels.insert(kind.level(part));
+  return {levels.begin(), levels.end()};
+}
+
+/// Decode attention of many queries, over pages.
+static llvm::Expected<DeviceKernel>
+compileForWarpgroups(const Chip &chip, const DecodeSpec &spec, ModuleOp module,
+                     FirstError &diagnostics) {
+  const int64_t group = groupOf(spec);
+  PrefillOptions options;
+  options.rows = rt::segmentRows(group, spec.rows, rt::kMaxWarpgroupQueries);
+  options.keys = levelsOf(spec.kinds, rt::kKey);
+  options.values = levelsOf(spec.kinds, rt::kValue);
+  options.dependentLaunch = spec.dependentLaunch;
+  PassManager pm(module.getContext());
+  buildPrefillPipeline(pm, options);
+  if (failed(pm.run(module)))
+    return diagnostics.take("cannot lower the kernel for " + spec.chip);
+  auto ptx = printPTX(module, chip);
+  if (!ptx)
+    return ptx.takeError();
+  auto shared = ::pmkvq::SharedRowsLayout::of(group * options.rows);
+  DeviceKernel kernel;
+  kernel.ptx = std::move(*ptx);
+  kernel.name = "decode";
+  kernel.threads = static_cast<int32_t>(shared.allThreads());
+  kernel.sharedBytes = static_cast<int32_t>(shared.bytes());
+  kernel.slotBytes =
+      ::pmkvq::deviceSlotBytes(spec.headDim, /*keysPerToken=*/false);
+  kernel.rows = options.rows;
+  kernel.takesPages = true;
+  return kernel;
 }
 
 llvm::Expected<DeviceKernel>
@@ -148,8 +210,10 @@ mlir::pmkvq::compileDecode(MLIRContext &context, const DecodeSpec &spec) {
   OwningOpRef<ModuleOp> module = buildDecodeModule(context, spec);
   if (!module)
     return diagnostics.take("cannot build the kernel");
+  if (usesWarpgroups(*chip, spec, *module))
+    return compileForWarpgroups(*chip, spec, *module, diagnostics);
   DeviceOptions options;
-  options.rows = spec.rows;
+  options.rows = rt::segmentRows(groupOf(spec), spec.rows);
   options.dependentLaunch = spec.dependentLaunch;
   options.bulkCopies = chip->isHopper;
   options.absoluteMaximum = chip->absoluteMaximum;
@@ -158,7 +222,7 @@ mlir::pmkvq::compileDecode(MLIRContext &context, const DecodeSpec &spec) {
   ::pmkvq::SharedLayout shared;
   shared.headDim = spec.headDim;
   shared.group = spec.queryHeads / spec.kvHeads;
-  shared.rows = spec.rows;
+  shared.rows = options.rows;
   for (rt::UnitKind kind : spec.kinds) {
     options.kinds.push_back(kind.key);
     options.kinds.push_back(kind.value);
@@ -172,10 +236,12 @@ mlir::pmkvq::compileDecode(MLIRContext &context, const DecodeSpec &spec) {
   auto ptx = printPTX(*module, *chip);
   if (!ptx)
     return ptx.takeError();
-  return DeviceKernel{std::move(*ptx), "decode",
+  return DeviceKernel{std::move(*ptx),
+                      "decode",
                       static_cast<int32_t>(::pmkvq::SharedLayout::kWarps * 32),
                       static_cast<int32_t>(shared.bytes()),
-                      ::pmkvq::deviceSlotBytes(spec.headDim, keysPerToken)};
+                      ::pmkvq::deviceSlotBytes(spec.headDim, keysPerToken),
+                      options.rows};
 }
 
 llvm::Expected<DeviceKernel>

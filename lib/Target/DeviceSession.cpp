@@ -90,6 +90,8 @@ compileKinds(MLIRContext &context, const Assembler &assembler, DecodeSpec spec,
              int64_t rows, const std::vector<rt::UnitKind> &kinds) {
   spec.rows = rows;
   spec.kinds = kinds;
+  // A session does not know the ranges of what it will cache.
+  spec.warpgroups = false;
   auto kernel = compileDecode(context, spec);
   if (!kernel)
     return kernel.takeError();
@@ -97,7 +99,8 @@ compileKinds(MLIRContext &context, const Assembler &assembler, DecodeSpec spec,
   if (!code)
     return code.takeError();
   return cuda::DecodeCode{std::move(*code), std::move(kernel->name),
-                          kernel->threads, kernel->sharedBytes};
+                          kernel->threads,  kernel->sharedBytes,
+                          kernel->rows,     kernel->takesPages};
 }
 
 llvm::Expected<cuda::DeviceCacheCode>

@@ -1,7 +1,8 @@
 //===- SplitRows.cpp - Attention over pages to 128 rows a task ------------===//
 //
 // Rewrites a kernel that attends over pages into one whose workers take many
-// query rows over a list of pages, as prefill on a GPU does.  Neighbours:
+// query rows over a list of pages, as prefill on a GPU does, or as decoding
+// many tokens does, where several workers share the pages of a row. Neighbours:
 // PMKVQWarpgroupOps.td, SplitUnits.cpp (the same for decode),
 // lib/Conversion/TileToWarpgroups.cpp (comes next).
 //
@@ -25,13 +26,22 @@ namespace {
 /// What the attention of a task looks like in a kernel over pages.
 struct PagedAttention {
   LoadRowsOp load;
+  /// Null if queries come in the keys' basis.
+  HadamardOp rotate;
   ScaleOp scale;
   CacheType cache;
 };
 
 class SplitRowsPass : public mlir::pmkvq::impl::SplitRowsBase<SplitRowsPass> {
 public:
+  using SplitRowsBase::SplitRowsBase;
+
   void runOnOperation() override {
+    if (rows < 0 || rows > rt::kMaxSegmentRows) {
+      getOperation().emitError("expected 0 to ")
+          << rt::kMaxSegmentRows << " rows of queries, got " << rows.getValue();
+      return signalPassFailure();
+    }
     for (KernelOp kernel : attentionKernels(getOperation()))
       if (failed(split(kernel)))
         return signalPassFailure();
@@ -44,7 +54,10 @@ private:
       return failure();
     replaceByWorkKernel(kernel, paged.load.getSource().getType(),
                         [&](ImplicitLocOpBuilder &b, Block &entry) {
-                          buildTask(b, &entry, paged);
+                          if (rows > 0)
+                            buildSegments(b, &entry, paged);
+                          else
+                            buildTask(b, &entry, paged);
                         });
     return success();
   }
@@ -53,15 +66,25 @@ private:
     kernel.walk([&](LoadRowsOp load) { paged.load = load; });
     kernel.walk(
         [&](FetchOp fetch) { paged.cache = fetch.getCache().getType(); });
-    if (paged.load && paged.load->hasOneUse())
-      paged.scale = dyn_cast<ScaleOp>(*paged.load->user_begin());
     if (!paged.load || !paged.cache)
       return kernel.emitOpError("does not attend over pages");
+    Value loaded = paged.load.getResult();
+    if (rows > 0 && loaded.hasOneUse())
+      paged.rotate = dyn_cast<HadamardOp>(*loaded.user_begin());
+    if (paged.rotate)
+      loaded = paged.rotate.getResult();
+    if (loaded.hasOneUse())
+      paged.scale = dyn_cast<ScaleOp>(*loaded.user_begin());
     if (!paged.scale || !paged.scale.getBy().getDefiningOp<arith::ConstantOp>())
       return kernel.emitOpError("expected queries in the keys' basis, times a "
                                 "constant: on a GPU they are rotated where "
                                 "they are made");
-    if (rt::prefillRowsPerTask(paged.load.getGroup()) < 1)
+    auto group = static_cast<int64_t>(paged.load.getGroup());
+    if (rows > 0 && group * rows > rt::kMaxWarpgroupQueries)
+      return kernel.emitOpError("has ")
+             << group << " queries a kv head and " << rows.getValue()
+             << " rows; a segment takes " << rt::kMaxWarpgroupQueries;
+    if (rows == 0 && rt::prefillRowsPerTask(paged.load.getGroup()) < 1)
       return kernel.emitOpError("has ")
              << paged.load.getGroup() << " queries a kv head; a task takes 128";
     return success();
@@ -92,6 +115,41 @@ private:
         b, RowsType::get(context, queries, headDim), pages.getResult());
     StoreRowsOp::create(b, out, entry->getArgument(2), task.getRow(),
                         task.getHead(), task.getRows(), group);
+  }
+
+  /// The same for rows of a work list's segments.
+  void buildSegments(ImplicitLocOpBuilder &b, Block *entry,
+                     PagedAttention &paged) {
+    MLIRContext *context = b.getContext();
+    auto segments =
+        ForSegmentOp::create(b, entry->getArgument(0), entry->getArgument(3),
+                             paged.cache.getKvHeads());
+    OpBuilder::InsertionGuard guard(b);
+    Block *body = b.createBlock(&segments.getBody(), {},
+                                {SegmentType::get(context), b.getIndexType(),
+                                 b.getIndexType(), b.getIndexType()},
+                                SmallVector<Location>(4, b.getLoc()));
+    Value segment = body->getArgument(0), row = body->getArgument(1),
+          count = body->getArgument(2), head = body->getArgument(3);
+    auto group = static_cast<int64_t>(paged.load.getGroup());
+    const int64_t queries = group * rows, headDim = paged.cache.getHeadDim();
+    Value q =
+        LoadRowsOp::create(b, RowsType::get(context, queries, headDim),
+                           entry->getArgument(1), row, head, count, group);
+    Value by = b.clone(*paged.scale.getBy().getDefiningOp())->getResult(0);
+    if (paged.rotate)
+      q = HadamardOp::create(b, q);
+    q = ScaleOp::create(b, q, by);
+    auto stateType = SoftmaxType::get(context, queries, headDim);
+    Value init = SoftmaxInitOp::create(b, stateType);
+    auto pages = ForPageOp::create(b, stateType, segment, init);
+    {
+      OpBuilder::InsertionGuard inner(b);
+      buildPage(b, pages, paged, q, group);
+    }
+    StoreMergedOp::create(b, pages.getResult(), segment, entry->getArgument(2),
+                          row, head, count, group);
+    YieldOp::create(b);
   }
 
   void buildPage(ImplicitLocOpBuilder &b, ForPageOp pages,

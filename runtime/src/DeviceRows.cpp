@@ -16,15 +16,16 @@ static UnitKind kindOf(const UnitTask &unit) {
   return UnitKind::fromIndex(static_cast<int32_t>(unit.info & 0xff));
 }
 
-static int64_t sumOfSides(const UnitTask &unit,
+static int64_t sumOfSides(const UnitTask &unit, const UnitCosts &costs,
                           const std::array<int64_t, 4> &token) {
   UnitKind kind = kindOf(unit);
-  return kind.tokens() * (token[static_cast<size_t>(ladderIndex(kind.key))] +
-                          token[static_cast<size_t>(ladderIndex(kind.value))]);
+  int64_t tokens = costs.unitTokens ? costs.unitTokens : kind.tokens();
+  return tokens * (token[static_cast<size_t>(ladderIndex(kind.key))] +
+                   token[static_cast<size_t>(ladderIndex(kind.value))]);
 }
 
 int64_t pmkvq::rt::unitCost(const UnitTask &unit, const UnitCosts &costs) {
-  return sumOfSides(unit, costs.token);
+  return sumOfSides(unit, costs, costs.token);
 }
 
 //===----------------------------------------------------------------------===//
@@ -111,9 +112,9 @@ fillRows(const Prefixes &prefixes, size_t blocks, int64_t limit, Cut cut) {
     for (size_t begin = 0; begin < units;) {
       Run run = prefixes.within(pair, begin, room);
       size_t count = run.end - begin;
-      // A segment of less than a unit a warp costs more than it does.
+      // A segment of less than a unit a worker costs more than it does.
       bool waits = run.end < units && !rows.back().empty() &&
-                   (count < kDecodeWarps ||
+                   (count < static_cast<size_t>(prefixes.costs().workers) ||
                     (begin == 0 && fits && cut != Cut::Anywhere));
       if (!waits && count == 0)
         return std::nullopt;
@@ -220,7 +221,7 @@ std::vector<UnitTask> pmkvq::rt::dealToWarps(const UnitTask *units,
       static_cast<size_t>(std::find_if(units, units + count, isFixed) - units);
   std::vector<int64_t> work(pages);
   std::transform(units, units + pages, work.begin(), [&](const UnitTask &unit) {
-    return sumOfSides(unit, costs.work);
+    return sumOfSides(unit, costs, costs.work);
   });
   std::vector<size_t> order(pages);
   std::iota(order.begin(), order.end(), size_t{0});

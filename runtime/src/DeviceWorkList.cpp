@@ -99,17 +99,102 @@ Status pmkvq::rt::addFixedUnits(int64_t keyOffset, int64_t valueOffset,
   return {};
 }
 
-void pmkvq::rt::spreadKinds(std::vector<UnitTask> &units) {
+//===----------------------------------------------------------------------===//
+// Pages
+//===----------------------------------------------------------------------===//
+
+static Status toEntryGrains(int64_t offset, uint32_t &grains) {
+  if (offset < 0 || offset % kDeviceGrainBytes ||
+      offset / kDeviceGrainBytes > std::numeric_limits<uint32_t>::max())
+    return {StatusCode::InvalidArgument,
+            "expected codes at a multiple of " +
+                std::to_string(kDeviceGrainBytes) +
+                " bytes, below 2 TiB, got offset " + std::to_string(offset)};
+  grains = static_cast<uint32_t>(offset / kDeviceGrainBytes);
+  return {};
+}
+
+Status pmkvq::rt::addPageEntry(const PageEntry &page, int64_t headDim,
+                               int64_t codesOffset,
+                               std::vector<PrefillPage> &pages) {
+  UnitKind kind{page.level[kKey], page.level[kValue]};
+  if (!isLevel(kind.key) || !isLevel(kind.value))
+    return {StatusCode::InvalidArgument,
+            "expected levels of 16, 8, 4 or 2 bits, got " +
+                std::to_string(kind.key) + " and " +
+                std::to_string(kind.value)};
+  PrefillPage entry = {};
+  for (Part part : {kKey, kValue})
+    for (int32_t i = 0; i < blocksAtLevel(kind.level(part)); ++i) {
+      int64_t offset =
+          codesOffset + int64_t{page.blocks[part][i]} * blockBytes(headDim);
+      if (Status status = toEntryGrains(offset, entry.blocks[part][i]);
+          !status.ok())
+        return status;
+    }
+  entry.first = PrefillPage::kSeenByAll;
+  entry.info = PrefillPage::makeInfo(kind, kPageTokens);
+  entry.slot = kind == UnitKind{16, 16} ? 0 : page.slot;
+  pages.push_back(entry);
+  return {};
+}
+
+Status pmkvq::rt::addRawEntries(int64_t keyOffset, int64_t valueOffset,
+                                int64_t tokens, int64_t headDim, int32_t first,
+                                std::vector<PrefillPage> &pages) {
+  constexpr int64_t runTokens = tokensPerBlock(16);
+  const int64_t runBytes = runTokens * headDim * 2;
+  for (int64_t token = 0; token < tokens; token += kPageTokens) {
+    int64_t count = std::min<int64_t>(kPageTokens, tokens - token);
+    PrefillPage entry = {};
+    for (Part part : {kKey, kValue})
+      for (int64_t i = 0; i < kMaxBlocksPerPart; ++i) {
+        // Runs beyond the last are the last again: their tokens count nothing,
+        // but are read.
+        int64_t run = token / runTokens + std::min(i, (count - 1) / runTokens);
+        int64_t start = part == kKey ? keyOffset : valueOffset;
+        if (Status status =
+                toEntryGrains(start + run * runBytes, entry.blocks[part][i]);
+            !status.ok())
+          return status;
+      }
+    entry.first = first == PrefillPage::kSeenByAll
+                      ? first
+                      : first + static_cast<int32_t>(token);
+    entry.info = PrefillPage::makeInfo({16, 16}, static_cast<int32_t>(count));
+    pages.push_back(entry);
+  }
+  return {};
+}
+
+Status pmkvq::rt::addFixedEntries(int64_t keyOffset, int64_t valueOffset,
+                                  int32_t tokens, int64_t headDim,
+                                  std::vector<PrefillPage> &pages,
+                                  int32_t moreRows) {
+  return addRawEntries(keyOffset, valueOffset, tokens + moreRows, headDim,
+                       /*first=*/1 - tokens, pages);
+}
+
+//===----------------------------------------------------------------------===//
+// Order
+//===----------------------------------------------------------------------===//
+
+static bool isFixedArea(const UnitTask &unit) {
+  return (unit.info & UnitTask::kFixedArea) != 0;
+}
+static bool isFixedArea(const PrefillPage &page) {
+  return page.first != PrefillPage::kSeenByAll;
+}
+
+template <typename Entry> static void spread(std::vector<Entry> &units) {
   // Unit r of the n of its kind lies at (2 r + 1) / 2 n of the way.
   struct Placed {
     int64_t numerator, denominator;
     size_t index;
   };
-  auto isFixed = [](const UnitTask &unit) {
-    return (unit.info & UnitTask::kFixedArea) != 0;
-  };
+  auto isFixed = [](const Entry &unit) { return isFixedArea(unit); };
   std::array<int64_t, 256> count = {}, seen = {};
-  for (const UnitTask &unit : units)
+  for (const Entry &unit : units)
     if (!isFixed(unit))
       ++count[unit.info & 0xff];
   std::vector<Placed> placed;
@@ -123,13 +208,17 @@ void pmkvq::rt::spreadKinds(std::vector<UnitTask> &units) {
     int64_t right = b.numerator * a.denominator;
     return left != right ? left < right : a.index < b.index;
   });
-  std::vector<UnitTask> spread;
-  spread.reserve(units.size());
+  std::vector<Entry> ordered;
+  ordered.reserve(units.size());
   for (const Placed &place : placed)
-    spread.push_back(units[place.index]);
-  std::copy_if(units.begin(), units.end(), std::back_inserter(spread), isFixed);
-  units = std::move(spread);
+    ordered.push_back(units[place.index]);
+  std::copy_if(units.begin(), units.end(), std::back_inserter(ordered),
+               isFixed);
+  units = std::move(ordered);
 }
+
+void pmkvq::rt::spreadKinds(std::vector<UnitTask> &units) { spread(units); }
+void pmkvq::rt::spreadKinds(std::vector<PrefillPage> &pages) { spread(pages); }
 
 //===----------------------------------------------------------------------===//
 // Rows
@@ -142,6 +231,17 @@ UnitCosts pmkvq::rt::unitCosts(int64_t headDim,
   for (auto *of : {&costs.token, &costs.work})
     for (int64_t &cost : *of)
       cost = cost * headDim * blocksPerMultiprocessor / kMeasuredDims;
+  return costs;
+}
+
+UnitCosts pmkvq::rt::pageCosts(int64_t queries) {
+  // Of a token's side, picoseconds: decoding, and products with each query.
+  constexpr int64_t kDecode = 1400, kQuery = 28;
+  UnitCosts costs;
+  for (int64_t &cost : costs.token)
+    cost = std::max(cost, kDecode + queries * kQuery);
+  costs.unitTokens = kPageTokens;
+  costs.workers = 2;
   return costs;
 }
 
@@ -168,29 +268,31 @@ static int64_t countUnits(const RowCut &row) {
 }
 
 /// Units of a row before the first of a fixed area.
-static int64_t
-countEarlyUnits(const RowCut &row,
-                const std::vector<std::vector<UnitTask>> &pairs) {
+template <typename Entry>
+static int64_t countEarlyUnits(const RowCut &row,
+                               const std::vector<std::vector<Entry>> &pairs) {
   int64_t early = 0;
   for (const Run &run : row)
     for (size_t i = run.begin; i < run.end; ++i, ++early)
-      if (pairs[run.pair][i].info & UnitTask::kFixedArea)
+      if (isFixedArea(pairs[run.pair][i]))
         return early;
   return early;
 }
 
-/// Sizes of the rows; bytes are allocated, and zero.
-static Status layOut(const std::vector<RowCut> &rows, DeviceWorkList &list) {
+/// Sizes of the rows, whose units take `unitBytes`; bytes are allocated, and
+/// zero.
+static Status layOut(const std::vector<RowCut> &rows, size_t unitBytes,
+                     DeviceWorkList &list) {
   size_t segments = 0;
   int64_t units = 0;
   for (const RowCut &row : rows) {
     segments = std::max(segments, row.size());
     units = std::max(units, countUnits(row));
   }
-  auto bytes =
-      static_cast<int64_t>(sizeof(WorkHeader)) +
-      static_cast<int64_t>(segments * sizeof(WorkSegment)) +
-      (units + kUnitTaskPadding) * static_cast<int64_t>(sizeof(UnitTask));
+  auto bytes = static_cast<int64_t>(sizeof(WorkHeader)) +
+               static_cast<int64_t>(segments * sizeof(WorkSegment)) +
+               units * static_cast<int64_t>(unitBytes) +
+               kUnitTaskPadding * static_cast<int64_t>(sizeof(UnitTask));
   // Rows begin at lines of the cache.
   bytes = (bytes + 127) / 128 * 128;
   if (units > kMaxSegmentUnits)
@@ -220,9 +322,20 @@ static Status checkQueries(const std::vector<PairQueries> &queries,
   return {};
 }
 
+/// Units of a run in the order in which workers take them.
+static std::vector<UnitTask> inTurns(const UnitTask *units, size_t count,
+                                     const UnitCosts &costs) {
+  return dealToWarps(units, count, costs);
+}
+static std::vector<PrefillPage> inTurns(const PrefillPage *pages, size_t count,
+                                        const UnitCosts & /*costs*/) {
+  return {pages, pages + count};
+}
+
 /// Writes a row's segments and units.  `seen` counts the shares of each pair.
+template <typename Entry>
 static void writeRow(const RowCut &row,
-                     const std::vector<std::vector<UnitTask>> &pairs,
+                     const std::vector<std::vector<Entry>> &pairs,
                      const std::vector<PairQueries> &queries,
                      const std::vector<std::pair<uint32_t, uint16_t>> &partials,
                      const UnitCosts &costs, uint32_t segmentsPerRow,
@@ -247,23 +360,31 @@ static void writeRow(const RowCut &row,
     segment.partial = first;
     std::memcpy(segmentAt, &segment, sizeof(segment));
     segmentAt += sizeof(segment);
-    std::vector<UnitTask> units =
-        dealToWarps(pairs[run.pair].data() + run.begin, count, costs);
-    std::memcpy(unitAt, units.data(), count * sizeof(UnitTask));
-    unitAt += count * sizeof(UnitTask);
+    std::vector<Entry> units =
+        inTurns(pairs[run.pair].data() + run.begin, count, costs);
+    std::memcpy(unitAt, units.data(), count * sizeof(Entry));
+    unitAt += count * sizeof(Entry);
   }
 }
 
-Result<DeviceWorkList>
-pmkvq::rt::buildDeviceWorkList(const std::vector<std::vector<UnitTask>> &pairs,
-                               int32_t blocks, const UnitCosts &costs,
-                               const std::vector<PairQueries> &queries) {
+/// Errors: what keeps a list from being made.
+static Status checkList(size_t pairs, int32_t blocks,
+                        const std::vector<PairQueries> &queries) {
   constexpr int32_t maxBlocks = std::numeric_limits<uint16_t>::max();
   if (blocks < 1 || blocks > maxBlocks)
-    return Status(StatusCode::InvalidArgument,
-                  "expected 1 to " + std::to_string(maxBlocks) +
-                      " thread blocks, got " + std::to_string(blocks));
-  if (Status status = checkQueries(queries, pairs.size()); !status.ok())
+    return {StatusCode::InvalidArgument,
+            "expected 1 to " + std::to_string(maxBlocks) +
+                " thread blocks, got " + std::to_string(blocks)};
+  return checkQueries(queries, pairs);
+}
+
+/// A list of entries, cut as `units`, one for each, say.
+template <typename Entry>
+static Result<DeviceWorkList>
+buildList(const std::vector<std::vector<Entry>> &pairs,
+          const std::vector<std::vector<UnitTask>> &units, int32_t blocks,
+          const UnitCosts &costs, const std::vector<PairQueries> &queries) {
+  if (Status status = checkList(pairs.size(), blocks, queries); !status.ok())
     return status;
   for (size_t pair = 0; pair < pairs.size(); ++pair)
     if (pairs[pair].empty())
@@ -273,8 +394,8 @@ pmkvq::rt::buildDeviceWorkList(const std::vector<std::vector<UnitTask>> &pairs,
   DeviceWorkList list;
   if (pairs.empty())
     return list;
-  std::vector<RowCut> rows = cutRows(pairs, static_cast<size_t>(blocks), costs);
-  if (Status status = layOut(rows, list); !status.ok())
+  std::vector<RowCut> rows = cutRows(units, static_cast<size_t>(blocks), costs);
+  if (Status status = layOut(rows, sizeof(Entry), list); !status.ok())
     return status;
   auto partials = numberPartials(rows, pairs.size(), list.partials);
   std::vector<uint16_t> seen(pairs.size());
@@ -282,4 +403,29 @@ pmkvq::rt::buildDeviceWorkList(const std::vector<std::vector<UnitTask>> &pairs,
     writeRow(rows[r], pairs, queries, partials, costs, list.segmentsPerRow,
              seen, list.bytes.data() + r * list.rowBytes);
   return list;
+}
+
+Result<DeviceWorkList>
+pmkvq::rt::buildDeviceWorkList(const std::vector<std::vector<UnitTask>> &pairs,
+                               int32_t blocks, const UnitCosts &costs,
+                               const std::vector<PairQueries> &queries) {
+  return buildList(pairs, pairs, blocks, costs, queries);
+}
+
+Result<DeviceWorkList>
+pmkvq::rt::buildPageWorkList(const std::vector<std::vector<PrefillPage>> &pairs,
+                             int32_t blocks, const UnitCosts &costs,
+                             const std::vector<PairQueries> &queries) {
+  // What cutting asks of a unit is its kind.
+  std::vector<std::vector<UnitTask>> units;
+  for (const std::vector<PrefillPage> &pages : pairs) {
+    std::vector<UnitTask> &made = units.emplace_back(pages.size());
+    std::transform(pages.begin(), pages.end(), made.begin(),
+                   [](const PrefillPage &page) {
+                     UnitTask unit = {};
+                     unit.info = page.info & 0xff;
+                     return unit;
+                   });
+  }
+  return buildList(pairs, units, blocks, costs, queries);
 }

@@ -5,27 +5,13 @@
 //===----------------------------------------------------------------------===//
 
 #include "pmkvq_rt/PrefillList.h"
+#include "pmkvq_rt/DeviceWorkList.h"
 
 #include <algorithm>
-#include <limits>
 #include <string>
 #include <tuple>
 
 using namespace pmkvq::rt;
-
-/// Tokens of a run of raw tokens.
-static constexpr int64_t kRunTokens = 16;
-
-static Status toGrains(int64_t offset, uint32_t &grains) {
-  if (offset < 0 || offset % kDeviceGrainBytes ||
-      offset / kDeviceGrainBytes > std::numeric_limits<uint32_t>::max())
-    return {StatusCode::InvalidArgument,
-            "expected codes at a multiple of " +
-                std::to_string(kDeviceGrainBytes) +
-                " bytes, below 2 TiB, got offset " + std::to_string(offset)};
-  grains = static_cast<uint32_t>(offset / kDeviceGrainBytes);
-  return {};
-}
 
 void PrefillList::startPair(uint32_t head) {
   head_ = head;
@@ -35,64 +21,25 @@ void PrefillList::startPair(uint32_t head) {
 }
 
 Status PrefillList::addPage(const PageEntry &page, int64_t codesOffset) {
-  UnitKind kind{page.level[kKey], page.level[kValue]};
-  if (!isLevel(kind.key) || !isLevel(kind.value))
-    return {StatusCode::InvalidArgument,
-            "expected levels of 16, 8, 4 or 2 bits, got " +
-                std::to_string(kind.key) + " and " +
-                std::to_string(kind.value)};
-  PrefillPage entry = {};
-  for (Part part : {kKey, kValue})
-    for (int32_t i = 0; i < blocksAtLevel(kind.level(part)); ++i) {
-      int64_t offset =
-          codesOffset + int64_t{page.blocks[part][i]} * blockBytes(headDim_);
-      if (Status status = toGrains(offset, entry.blocks[part][i]); !status.ok())
-        return status;
-    }
-  entry.first = PrefillPage::kSeenByAll;
-  entry.info = PrefillPage::makeInfo(kind, kPageTokens);
-  entry.slot = kind == UnitKind{16, 16} ? 0 : page.slot;
-  pages_.push_back(entry);
-  ++seenByAll_;
-  return {};
+  Status status = addPageEntry(page, headDim_, codesOffset, pages_);
+  seenByAll_ += status.ok();
+  return status;
 }
 
 Status PrefillList::addRaw(int64_t keyOffset, int64_t valueOffset,
                            int64_t tokens) {
-  return addTokens(keyOffset, valueOffset, tokens, /*isChunk=*/false);
+  const size_t before = pages_.size();
+  Status status = addRawEntries(keyOffset, valueOffset, tokens, headDim_,
+                                PrefillPage::kSeenByAll, pages_);
+  seenByAll_ += pages_.size() - before;
+  return status;
 }
 
 Status PrefillList::addChunk(int64_t keyOffset, int64_t valueOffset,
                              int64_t tokens) {
   chunkTokens_ = tokens;
-  return addTokens(keyOffset, valueOffset, tokens, /*isChunk=*/true);
-}
-
-Status PrefillList::addTokens(int64_t keyOffset, int64_t valueOffset,
-                              int64_t tokens, bool isChunk) {
-  const int64_t runBytes = kRunTokens * headDim_ * 2;
-  for (int64_t token = 0; token < tokens; token += kPageTokens) {
-    int64_t count = std::min<int64_t>(kPageTokens, tokens - token);
-    PrefillPage entry = {};
-    for (Part part : {kKey, kValue})
-      for (int64_t i = 0; i < kMaxBlocksPerPart; ++i) {
-        // Runs beyond the last are the last again: their tokens count nothing,
-        // but are read.
-        int64_t run =
-            token / kRunTokens + std::min(i, (count - 1) / kRunTokens);
-        int64_t start = part == kKey ? keyOffset : valueOffset;
-        if (Status status =
-                toGrains(start + run * runBytes, entry.blocks[part][i]);
-            !status.ok())
-          return status;
-      }
-    entry.first =
-        isChunk ? static_cast<int32_t>(token) : PrefillPage::kSeenByAll;
-    entry.info = PrefillPage::makeInfo({16, 16}, static_cast<int32_t>(count));
-    pages_.push_back(entry);
-    seenByAll_ += !isChunk;
-  }
-  return {};
+  return addRawEntries(keyOffset, valueOffset, tokens, headDim_, /*first=*/0,
+                       pages_);
 }
 
 Status PrefillList::addTasks(int64_t row, int64_t rows, int64_t group) {

@@ -158,7 +158,7 @@ func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
 
 // merge_shares C1.
 func.func @f(%g: !llvm.ptr<1>, %i: i32) {
-  // expected-error @+1 {{(C1) expected 1 to 16 queries, got 0}}
+  // expected-error @+1 {{(C1) expected 1 to 64 queries, got 0}}
   pmkvq.merge_shares pair %i shares %i partial %i from %g to %g group 0 head_dim 128
     : !llvm.ptr<1>, !llvm.ptr<1>
   return

@@ -359,12 +359,13 @@ inline void deviceLower(const rt::PagesArgs &args, unsigned blocks,
 inline double runArithmetic(const StandInLaunch &launch, const void *argument) {
   if (launch.kernel == rt::kAppendKernel)
     deviceAppend(*static_cast<const rt::AppendArgs *>(argument), launch.blocks);
-  // "decode8": of segments of up to 8 rows.
-  const std::string decode = "decode";
+  // "decode8": of segments of up to 8 rows; "decode8pages": of pages.
+  const std::string decode = "decode", pages = "pages";
   if (launch.kernel.compare(0, decode.size(), decode) == 0 &&
       arithmetic->attends)
     StandInDecode(arithmetic->problem,
-                  std::stoll(launch.kernel.substr(decode.size())))
+                  std::stoll(launch.kernel.substr(decode.size())),
+                  launch.kernel.find(pages) != std::string::npos)
         .run(*static_cast<const rt::DecodeArgs *>(argument), launch.blocks);
   for (rt::Part part : {rt::kKey, rt::kValue})
     for (int32_t level : rt::kLadder) {

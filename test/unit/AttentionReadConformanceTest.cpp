@@ -32,7 +32,7 @@ struct CpuReader {
     // CompilerAttentionTest has the bound a query.
     if (problem.isRaw())
       return {1e-5, 1e-4};
-    return bench::boundsOf(problem);
+    return bench::boundsOf(problem, /*inHalves=*/false);
   }
 };
 } // namespace

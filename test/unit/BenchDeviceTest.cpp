@@ -63,13 +63,18 @@ protected:
     standIn.state().run = runKernel;
     standIn.state().argumentBytes = {{"decode", sizeof(rt::DecodeArgs)},
                                      {"read", sizeof(rt::ReadArgs)}};
-    compiler.decode = [](const bench::Problem &problem, bool,
-                         const std::string &chip) {
+    compiler.decode = [this](const bench::Problem &problem, bool,
+                             const std::string &chip) {
       EXPECT_EQ(chip, "sm_90a");
       return bench::DeviceCode{
-          ".entry decode", "decode", 256, 150000,
+          ".entry decode",
+          "decode",
+          256,
+          150000,
           pmkvq::deviceSlotBytes(problem.shape.headDim,
-                                 problem.image().perToken[rt::kKey])};
+                                 problem.image().perToken[rt::kKey]),
+          rowsOf(problem),
+          takesPages};
     };
     compiler.read = [](const std::string &) {
       return bench::DeviceCode{".entry read", "read", 512, 0, 0};
@@ -96,11 +101,17 @@ protected:
     return shape;
   }
 
+  /// Rows of a segment.
+  int64_t rowsOf(const bench::Problem &problem) const {
+    return rt::segmentRows(problem.group(), problem.rows,
+                           takesPages ? rt::kMaxWarpgroupQueries
+                                      : rt::kMaxSegmentQueries);
+  }
+
   rt::Result<bench::Errors> check(const bench::Shape &shape) {
     auto problem = bench::understand(shape);
     EXPECT_TRUE(problem.ok()) << problem.status().message();
-    StandInDecode decode(*problem,
-                         rt::segmentRows(problem->group(), problem->rows));
+    StandInDecode decode(*problem, rowsOf(*problem), takesPages);
     behave(*problem, decode);
     return bench::checkOnDevice(open(), compiler, *problem, {});
   }
@@ -125,6 +136,8 @@ protected:
 
   StandIn standIn{PMKVQ_STANDIN_CUDA};
   bench::DeviceCompiler compiler;
+  /// Whether the kernels take pages.
+  bool takesPages = false;
 };
 
 /// Partial results and outputs are f32; a few roundings of each.
@@ -151,6 +164,18 @@ TEST_F(BenchDeviceTest, SeveralQueryTokensSeeOneMoreEach) {
   }
 }
 
+TEST_F(BenchDeviceTest, ListsOfPagesAreOfTheSameTokens) {
+  takesPages = true;
+  for (const char *levels : {"4", "mixed:2=3/4=1/k8v4=1/k16v2=1/16=1"})
+    for (const char *context :
+         {"1024+4", "333+5", "105+16", "ragged:1-1500+16", "129+1"}) {
+      auto errors = check(shape(levels, context));
+      ASSERT_TRUE(errors.ok())
+          << levels << " " << context << ": " << errors.status().message();
+      EXPECT_LT(errors->rms, kSingle) << levels << " " << context;
+    }
+}
+
 TEST_F(BenchDeviceTest, KeysPerTokenAndClipsAreHeeded) {
   bench::Shape made = shape("2", "ragged:200-900");
   made.keyFormat = "<per_token, plain, clip = 0.75>";
@@ -166,8 +191,7 @@ TEST_F(BenchDeviceTest, KeysPerTokenAndClipsAreHeeded) {
 TEST_F(BenchDeviceTest, MeasuresBothWaysOfLaunchingBesideReading) {
   auto problem = bench::understand(shape("4"));
   ASSERT_TRUE(problem.ok());
-  StandInDecode decode(*problem,
-                       rt::segmentRows(problem->group(), problem->rows));
+  StandInDecode decode(*problem, rowsOf(*problem));
   behave(*problem, decode);
   auto rows = bench::measureOnDevice(open(), compiler, *problem);
   ASSERT_TRUE(rows.ok()) << rows.status().message();
@@ -193,8 +217,7 @@ TEST_F(BenchDeviceTest, MeasuresBothWaysOfLaunchingBesideReading) {
 TEST_F(BenchDeviceTest, LaunchesThatDisturbEachOtherAreSeen) {
   auto problem = bench::understand(shape("4"));
   ASSERT_TRUE(problem.ok());
-  StandInDecode decode(*problem,
-                       rt::segmentRows(problem->group(), problem->rows));
+  StandInDecode decode(*problem, rowsOf(*problem));
   behave(*problem, decode);
   behaviour.graphsForget = true;
   auto rows = bench::measureOnDevice(open(), compiler, *problem);

@@ -3,7 +3,8 @@
 // Every kind of prefill kernel compiles, its PTX has the instructions that the
 // design promises, and ptxas takes it without spilling and without making
 // products of warpgroups wait for each other.  Neighbours: DeviceProgram.h,
-// PtxText.h, CompilerWarpgroupLayoutTest.cpp (which element is where).
+// PtxText.h, CompilerWarpgroupLayoutTest.cpp (which element is where).  And
+// that many decoded tokens are products of warpgroups.
 //
 //===----------------------------------------------------------------------===//
 
@@ -159,6 +160,63 @@ const PrefillCase kCases[] = {{{16, 4}, {16, 4}},
 
 INSTANTIATE_TEST_SUITE_P(Compiler, PrefillKernels, ::testing::ValuesIn(kCases),
                          [](const auto &info) { return info.param.name(); });
+
+//===----------------------------------------------------------------------===//
+// Decoding many tokens
+//===----------------------------------------------------------------------===//
+
+/// Decode attention of `rows` tokens of 4 heads over pages at `level`.
+mlir::pmkvq::DecodeSpec manyTokens(int64_t rows, int32_t level) {
+  mlir::pmkvq::DecodeSpec spec;
+  spec.kvHeads = 2;
+  spec.queryHeads = 8;
+  spec.kinds = {{16, 16}, {level, level}};
+  spec.rows = rows;
+  return spec;
+}
+
+TEST(ManyTokens, AreProductsOfWarpgroupsWithCodesFromRegisters) {
+  for (int64_t rows : {3, 4, 8, 16})
+    for (int32_t level : {16, 8, 4, 2}) {
+      auto kernel =
+          mlir::pmkvq::compileDecode(prefillContext(), manyTokens(rows, level));
+      ASSERT_TRUE(bool(kernel)) << llvm::toString(kernel.takeError());
+      EXPECT_TRUE(kernel->takesPages);
+      EXPECT_EQ(kernel->rows, rows);
+      EXPECT_LE(kernel->sharedBytes, 227 * 1024);
+      PtxText text(kernel->ptx);
+      // Of keys and values, raw and not: 8 steps of both products.
+      EXPECT_EQ(text.count("wgmma.mma_async"), (level == 16 ? 2 : 4) * 16);
+      EXPECT_EQ(text.count("call"), 0);
+      std::string ptxas = mlir::pmkvq::findPtxas();
+      if (ptxas.empty() || level != 4)
+        continue;
+      PtxasReport report = runPtxas(ptxas, kernel->ptx);
+      ASSERT_TRUE(report.accepted) << report.output;
+      EXPECT_EQ(report.output.find("serialized"), std::string::npos)
+          << report.output;
+    }
+}
+
+TEST(ManyTokens, OthersStayOnWarps) {
+  mlir::pmkvq::DecodeSpec specs[] = {manyTokens(2, 4), manyTokens(4, 4),
+                                     manyTokens(4, 4), manyTokens(4, 4)};
+  specs[1].chip = "sm_90";
+  specs[2].keyFormat = "<per_token>";
+  specs[3].headDim = 64;
+  for (const mlir::pmkvq::DecodeSpec &spec : specs) {
+    auto kernel = mlir::pmkvq::compileDecode(prefillContext(), spec);
+    ASSERT_TRUE(bool(kernel)) << llvm::toString(kernel.takeError());
+    EXPECT_FALSE(kernel->takesPages);
+    EXPECT_EQ(kernel->rows, spec.rows);
+  }
+  // Rows that do not fit a segment are parted.
+  mlir::pmkvq::DecodeSpec many = manyTokens(16, 4);
+  many.queryHeads = 2 * 16;
+  auto kernel = mlir::pmkvq::compileDecode(prefillContext(), many);
+  ASSERT_TRUE(bool(kernel)) << llvm::toString(kernel.takeError());
+  EXPECT_EQ(kernel->rows, 4);
+}
 
 //===----------------------------------------------------------------------===//
 // Errors

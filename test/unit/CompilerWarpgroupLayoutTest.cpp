@@ -9,6 +9,7 @@
 #include "pmkvq/Target/WarpgroupLayout.h"
 
 #include <gtest/gtest.h>
+#include <map>
 #include <set>
 
 using namespace ::pmkvq;
@@ -125,18 +126,96 @@ TEST_P(Shares, StoresMeetOnNoBank) {
       }
 }
 
+class Operands : public Shares {
+protected:
+  OperandShare operands() const {
+    return {GetParam().first, GetParam().second};
+  }
+};
+
+/// Every element of a page is in one field of one lane, and in the row and the
+/// columns that `wgmma` takes it for.
+TEST_P(Operands, HaveEveryElementOnce) {
+  OperandShare s = operands();
+  std::set<std::pair<int64_t, int32_t>> places;
+  for (int32_t w = 0; w < OperandShare::kWarps; ++w)
+    for (int32_t m = 0; m < OperandShare::kProducts; ++m)
+      for (int32_t c = 0; c < OperandShare::kColumnBlocks; ++c)
+        for (int32_t h = 0; h < 2; ++h)
+          for (int32_t row = 0; row < 16; ++row)
+            for (int64_t in = 0; in < 16; ++in) {
+              int64_t r = 16 * (2 * w + m) + row, k = 32 * c + 16 * h + in;
+              int64_t token = s.isKey() ? r : k, dim = s.isKey() ? k : r;
+              FragmentLayout::Place place = s.layout.place(token, dim);
+              EXPECT_EQ(place.byte % FragmentLayout::kVectorBytes / 16 / 4,
+                        row % 8);
+              FragmentRegister field = s.field(m, c, h, row >= 8);
+              int32_t piece = c / s.pieceBlocks();
+              int64_t vector = s.vector(w, piece, field.word / s.loadWords());
+              EXPECT_EQ(place.byte / FragmentLayout::kVectorBytes, vector);
+              if (s.level() < 16) {
+                EXPECT_EQ(place.byte % 16 / 4,
+                          s.firstWord(w) + field.word % s.loadWords());
+                EXPECT_EQ(place.bit, field.exponent);
+              }
+              places.insert({place.byte, place.bit});
+            }
+  EXPECT_EQ(places.size(), static_cast<size_t>(kSize * kSize));
+}
+
+/// A piece that is copied has the vectors that are loaded of it.
+TEST_P(Operands, AreCopiedInPieces) {
+  OperandShare s = operands();
+  for (int32_t p = 0; p < s.pieces(); ++p) {
+    // Number of each vector of the part in its piece.
+    std::map<int32_t, int32_t> copied;
+    for (int32_t i = 0; i < s.copies(); ++i) {
+      EXPECT_EQ(s.copyStart(p, i),
+                p * s.copyStart(1, 0) + i * s.copyStart(0, 1));
+      // Of one block.
+      EXPECT_EQ(s.copyStart(p, i) / OperandShare::kBlockBytes,
+                (s.copyStart(p, i) + s.copyBytes() - 1) /
+                    OperandShare::kBlockBytes);
+      for (int32_t at = 0; at < s.copyBytes();
+           at += FragmentLayout::kVectorBytes)
+        copied[(s.copyStart(p, i) + at) / FragmentLayout::kVectorBytes] =
+            (i * s.copyBytes() + at) / FragmentLayout::kVectorBytes;
+    }
+    for (int32_t w = 0; w < OperandShare::kWarps; ++w)
+      for (int32_t i = 0; i < s.loads(); ++i) {
+        ASSERT_TRUE(copied.count(s.vector(w, p, i)));
+        EXPECT_EQ(copied[s.vector(w, p, i)], s.inPiece(w, i));
+        // Numbers of a warp are linear in both its bits.
+        EXPECT_EQ(s.inPiece(w, i),
+                  s.inPiece(0, i) +
+                      w % 2 * (s.inPiece(1, 0) - s.inPiece(0, 0)) +
+                      w / 2 * (s.inPiece(2, 0) - s.inPiece(0, 0)));
+      }
+  }
+}
+
+TEST(SharedRows, FitIntoAThreadBlocksMemory) {
+  for (int64_t queries = 1; queries <= SharedRowsLayout::kMaxRows; ++queries) {
+    auto layout = SharedRowsLayout::of(queries);
+    EXPECT_GE(layout.rows, queries);
+    EXPECT_EQ(layout.halfBytes() % 1024, 0);
+    EXPECT_EQ(layout.weights(1) % 1024, 0);
+    EXPECT_EQ(layout.barriers(SharedRowsLayout::kFull) % 8, 0);
+    EXPECT_LE(layout.bytes(), int64_t{227} * 1024);
+  }
+}
+
 std::string
 nameOf(const ::testing::TestParamInfo<std::pair<rt::Part, int32_t>> &info) {
   return (info.param.first == rt::kKey ? "Keys" : "Values") +
          std::to_string(info.param.second);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Levels, Shares,
-    ::testing::Values(std::pair(rt::kKey, 16), std::pair(rt::kKey, 8),
-                      std::pair(rt::kKey, 4), std::pair(rt::kKey, 2),
-                      std::pair(rt::kValue, 16), std::pair(rt::kValue, 8),
-                      std::pair(rt::kValue, 4), std::pair(rt::kValue, 2)),
-    nameOf);
+const auto kEveryLevel = ::testing::Values(
+    std::pair(rt::kKey, 16), std::pair(rt::kKey, 8), std::pair(rt::kKey, 4),
+    std::pair(rt::kKey, 2), std::pair(rt::kValue, 16), std::pair(rt::kValue, 8),
+    std::pair(rt::kValue, 4), std::pair(rt::kValue, 2));
+INSTANTIATE_TEST_SUITE_P(Levels, Shares, kEveryLevel, nameOf);
+INSTANTIATE_TEST_SUITE_P(Levels, Operands, kEveryLevel, nameOf);
 
 } // namespace

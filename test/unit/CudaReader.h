@@ -59,7 +59,12 @@ struct CudaReader {
 
   static constexpr int64_t kHeadDims[] = {64, 128, 256};
   static bench::Errors bounds(const bench::Problem &problem) {
-    return bench::boundsOf(problem);
+    // What compileDecode gives to warpgroups.
+    bool inHalves =
+        problem.rows > 1 && problem.group() * problem.rows >= 9 &&
+        problem.shape.headDim == 128 &&
+        problem.shape.keyFormat.find("per_channel") != std::string::npos;
+    return bench::boundsOf(problem, inHalves);
   }
 };
 
@@ -68,6 +73,9 @@ struct CudaReader {
 struct CudaAsyncReader : CudaReader {
   static rt::Result<bench::Errors> check(const bench::Problem &problem) {
     return run(problem, {}, nullptr, "sm_80");
+  }
+  static bench::Errors bounds(const bench::Problem &problem) {
+    return bench::boundsOf(problem, /*inHalves=*/false);
   }
 };
 

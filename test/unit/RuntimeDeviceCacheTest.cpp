@@ -40,9 +40,10 @@ protected:
     state.problem = *problem;
     standIn.state().run = runArithmetic;
     auto &bytes = standIn.state().argumentBytes;
-    bytes = {{kAppendKernel, sizeof(AppendArgs)},
-             {"decode1", sizeof(DecodeArgs)},
-             {"decode8", sizeof(DecodeArgs)}};
+    bytes = {{kAppendKernel, sizeof(AppendArgs)}};
+    for (const char *rows : {"1", "2", "4", "8", "16"})
+      for (const char *kind : {"", "pages"})
+        bytes[std::string("decode") + rows + kind] = sizeof(DecodeArgs);
     for (const std::string &name : pageKernels())
       bytes[name] = sizeof(PagesArgs);
   }
@@ -90,9 +91,14 @@ protected:
         [this](int32_t, int64_t rows,
                const std::vector<UnitKind> &kinds) -> Result<cuda::DecodeCode> {
       compiled.push_back(kinds);
-      std::string name = "decode" + std::to_string(rows);
+      const bool pages = takesPages && rows > 1;
+      const int64_t made =
+          segmentRows(state.problem.group(), rows,
+                      pages ? kMaxWarpgroupQueries : kMaxSegmentQueries);
+      std::string name =
+          "decode" + std::to_string(made) + (pages ? "pages" : "");
       if (refusal.ok())
-        return cuda::DecodeCode{name, name, 256, 150000};
+        return cuda::DecodeCode{name, name, 256, 150000, made, pages};
       return refusal;
     };
     code.orders = pageOrders(state.problem.image());
@@ -190,6 +196,8 @@ protected:
   /// Kinds of each decode kernel that was asked for.
   std::vector<std::vector<UnitKind>> compiled;
   Status refusal;
+  /// Whether kernels of several rows take pages.
+  bool takesPages = false;
   std::unique_ptr<Session> cpu, gpu;
 };
 
@@ -228,7 +236,21 @@ TEST_F(DeviceCacheTest, SequencesSideBySideAndOneAfterTheOther) {
   // All three rows of the one sequence at once, beside the other's.
   EXPECT_TRUE(std::any_of(
       standIn.state().launches.begin(), standIn.state().launches.end(),
-      [](const StandInLaunch &launch) { return launch.kernel == "decode8"; }));
+      [](const StandInLaunch &launch) { return launch.kernel == "decode4"; }));
+}
+
+TEST_F(DeviceCacheTest, KernelsForManyRowsMayTakePages) {
+  takesPages = true;
+  ASSERT_NO_FATAL_FAILURE(open());
+  // Chunks with and without pages before them, the last of 16 rows and of few.
+  for (int32_t count : {40, 130, 16, 140, 3, 1})
+    ASSERT_NO_FATAL_FAILURE(feed(0, count, /*attends=*/true));
+  expectEqual(0);
+  std::set<std::string> names;
+  for (const StandInLaunch &launch : standIn.state().launches)
+    names.insert(launch.kernel);
+  for (const char *name : {"decode1", "decode4pages", "decode16pages"})
+    EXPECT_TRUE(names.count(name)) << name;
 }
 
 TEST_F(DeviceCacheTest, AWarmStepIsTwoKernelsALayerAndAllocatesNothing) {

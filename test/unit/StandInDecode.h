@@ -17,6 +17,7 @@
 #include "pmkvq_rt/Abi.h"
 #include "pmkvq_rt/DeviceAbi.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -26,10 +27,11 @@ namespace pmkvq::test {
 /// A decode kernel for one problem.
 class StandInDecode {
 public:
-  /// `rows`: what a segment may have.
-  StandInDecode(const bench::Problem &problem, int64_t rows)
+  /// `rows`: what a segment may have; `takesPages`: of pages, not of units.
+  StandInDecode(const bench::Problem &problem, int64_t rows,
+                bool takesPages = false)
       : problem(problem), headDim(problem.shape.headDim),
-        group(problem.group()), rows(rows),
+        group(problem.group()), rows(rows), takesPages(takesPages),
         keysPerToken(problem.image().perToken[rt::kKey]) {}
 
   void run(const rt::DecodeArgs &arguments, unsigned blocks) const {
@@ -42,12 +44,16 @@ public:
         auto segment = read<rt::WorkSegment>(row + sizeof(rt::WorkHeader) +
                                              i * sizeof(rt::WorkSegment));
         runSegment(arguments, segment, unit);
-        unit += segment.units * sizeof(rt::UnitTask);
+        unit += segment.units * entryBytes();
       }
     }
   }
 
 private:
+  size_t entryBytes() const {
+    return takesPages ? sizeof(rt::PrefillPage) : sizeof(rt::UnitTask);
+  }
+
   /// Softmax state of one query.
   struct State {
     double max = -INFINITY, sum = 0;
@@ -77,19 +83,43 @@ private:
     if (level == 16)
       return reference::bf16ToFloat(read<uint16_t>(codes + place.byte));
     uint32_t code = codes[place.byte] >> place.bit & ((1u << level) - 1);
+    return dequantize(arguments, unit.slot, part, level, code,
+                      (unit.info >> 16 & 0xff) * rt::kUnitGrain + token, dim);
+  }
+
+  /// The same of a page.
+  double decode(const rt::DecodeArgs &arguments, const rt::PrefillPage &page,
+                rt::Part part, int64_t token, int64_t dim) const {
+    auto kind = rt::UnitKind::fromIndex(static_cast<int32_t>(page.info & 0xff));
+    int32_t level = kind.level(part);
+    FragmentLayout layout{part, level, rt::kPageTokens, headDim};
+    FragmentLayout::Place place = layout.place(token, dim);
+    int64_t blockBytes = rt::blockBytes(headDim);
+    const uint8_t *at = arguments.codes +
+                        int64_t(page.blocks[part][place.byte / blockBytes]) *
+                            rt::kDeviceGrainBytes +
+                        place.byte % blockBytes;
+    if (level == 16)
+      return reference::bf16ToFloat(read<uint16_t>(at));
+    uint32_t code = *at >> place.bit & ((1u << level) - 1);
+    return dequantize(arguments, page.slot, part, level, code, token, dim);
+  }
+
+  /// What a code of a token of a page stands for.
+  double dequantize(const rt::DecodeArgs &arguments, uint32_t number,
+                    rt::Part part, int32_t level, uint32_t code, int64_t token,
+                    int64_t dim) const {
     const uint8_t *slot =
         arguments.parameters +
-        int64_t(unit.slot) * deviceSlotBytes(headDim, keysPerToken);
+        int64_t(number) * deviceSlotBytes(headDim, keysPerToken);
     bool perToken = part == rt::kValue || keysPerToken;
     if (part == rt::kValue)
       slot += deviceValueParameters(headDim, keysPerToken);
     double parameters[2];
     for (int32_t which : {0, 1}) {
-      int64_t index =
-          perToken
-              ? ParameterLayout::perToken(
-                    (unit.info >> 16 & 0xff) * rt::kUnitGrain + token, which)
-              : ParameterLayout::perChannel(dim, which, headDim);
+      int64_t index = perToken
+                          ? ParameterLayout::perToken(token, which)
+                          : ParameterLayout::perChannel(dim, which, headDim);
       parameters[which] =
           reference::halfToFloat(read<uint16_t>(slot + index * 2));
     }
@@ -107,15 +137,35 @@ private:
     auto kind = rt::UnitKind::fromIndex(static_cast<int32_t>(unit.info & 0xff));
     bool isRaw = kind == rt::UnitKind{16, 16};
     auto counted = static_cast<int8_t>(unit.info >> 8 & 0xff);
+    addTokens(
+        arguments, segment, unit, kind.tokens(), states,
+        [&](int64_t row) { return isRaw ? counted + row : kind.tokens(); });
+  }
+
+  void runPage(const rt::DecodeArgs &arguments, const rt::WorkSegment &segment,
+               const rt::PrefillPage &page, std::vector<State> &states) const {
+    auto counted = static_cast<int64_t>(page.info >> 8);
+    addTokens(arguments, segment, page, counted, states, [&](int64_t row) {
+      return std::min(counted, row - page.first + 1);
+    });
+  }
+
+  /// Adds the first `tokens` tokens of a unit or a page, of which a row sees
+  /// `visible`.
+  template <typename Entry, typename Visible>
+  void addTokens(const rt::DecodeArgs &arguments,
+                 const rt::WorkSegment &segment, const Entry &entry,
+                 int64_t tokens, std::vector<State> &states,
+                 Visible visible) const {
     std::vector<double> key(headDim), value(headDim);
-    for (int64_t token = 0; token < kind.tokens(); ++token) {
+    for (int64_t token = 0; token < tokens; ++token) {
       for (int64_t dim = 0; dim < headDim; ++dim) {
-        key[dim] = decode(arguments, unit, rt::kKey, token, dim);
-        value[dim] = decode(arguments, unit, rt::kValue, token, dim);
+        key[dim] = decode(arguments, entry, rt::kKey, token, dim);
+        value[dim] = decode(arguments, entry, rt::kValue, token, dim);
       }
       for (size_t i = 0; i < states.size(); ++i) {
         auto row = static_cast<int64_t>(i) / group;
-        if (isRaw && token >= counted + row)
+        if (token >= visible(row))
           continue;
         const float *query = arguments.queries + rowOffset(segment, row) +
                              static_cast<int64_t>(i) % group * headDim;
@@ -160,9 +210,11 @@ private:
   void runSegment(const rt::DecodeArgs &arguments,
                   const rt::WorkSegment &segment, const uint8_t *unit) const {
     std::vector<State> states = fresh(segment);
-    for (uint32_t i = 0; i < segment.units; ++i)
-      runUnit(arguments, segment,
-              read<rt::UnitTask>(unit + i * sizeof(rt::UnitTask)), states);
+    for (uint32_t i = 0; i < segment.units; ++i, unit += entryBytes())
+      if (takesPages)
+        runPage(arguments, segment, read<rt::PrefillPage>(unit), states);
+      else
+        runUnit(arguments, segment, read<rt::UnitTask>(unit), states);
     if (segment.shares == 1)
       return write(arguments, segment, states);
     // Its own layout, within what a kernel may use.
@@ -198,7 +250,7 @@ private:
 
   const bench::Problem &problem;
   int64_t headDim, group, rows;
-  bool keysPerToken;
+  bool takesPages, keysPerToken;
 };
 
 } // namespace pmkvq::test

@@ -132,9 +132,10 @@ KernelCompiler::toCode(Expected<mlir::pmkvq::DeviceKernel> kernel,
   auto code = assembler.assemble(std::move(kernel->ptx), chip);
   if (!code)
     return toStatus(code.takeError());
-  return bench::DeviceCode{std::move(*code), std::move(kernel->name),
-                           kernel->threads, kernel->sharedBytes,
-                           kernel->slotBytes};
+  return bench::DeviceCode{std::move(*code),  std::move(kernel->name),
+                           kernel->threads,   kernel->sharedBytes,
+                           kernel->slotBytes, kernel->rows,
+                           kernel->takesPages};
 }
 
 static void describe(mlir::pmkvq::CacheSpec &spec,
@@ -160,7 +161,7 @@ bench::DeviceCompiler KernelCompiler::forDevices() {
     mlir::pmkvq::DecodeSpec spec;
     describe(spec, problem, chip);
     spec.kinds = problem.kinds();
-    spec.rows = rt::segmentRows(problem.group(), problem.rows);
+    spec.rows = problem.rows;
     spec.dependentLaunch = dependentLaunch;
     return toCode(mlir::pmkvq::compileDecode(context, spec), chip);
   };

@@ -420,7 +420,9 @@ def PMKVQ_MergeSharesOp : PMKVQ_Op<"merge_shares"> {
     Waits for all `shares` partial results from `partial` on, adds them in their
     order and stores the result.  Run by the thread block of the last share.
 
-    (C1) `group` * `rows` lies in 1 .. 16.
+    `threads` are those of the thread block, 256 if it is not said.
+
+    (C1) `group` * `rows` lies in 1 .. 64, `threads` is a multiple of 128.
     (C2) 32 divides `head_dim`.
     (C3) `rows`, `more_rows` and `stride`, which mean what they do in
          `merge_warps`, come together.
@@ -439,11 +441,12 @@ def PMKVQ_MergeSharesOp : PMKVQ_Op<"merge_shares"> {
   let arguments = (ins AnyType:$out, AnyType:$partials, I32:$pair, I32:$shares,
                        I32:$partial, Optional<I32>:$more_rows, I64Attr:$group,
                        OptionalAttr<I64Attr>:$rows,
-                       OptionalAttr<I64Attr>:$stride, I64Attr:$head_dim);
+                       OptionalAttr<I64Attr>:$stride, I64Attr:$head_dim,
+                       OptionalAttr<I64Attr>:$threads);
   let assemblyFormat = [{
     `pair` $pair `shares` $shares `partial` $partial `from` $partials `to` $out
     `group` $group (`rows` $rows^)? (`more` $more_rows^)? (`stride` $stride^)?
-    `head_dim` $head_dim attr-dict
+    `head_dim` $head_dim (`threads` $threads^)? attr-dict
     `:` type($partials) `,` type($out)
   }];
   let hasVerifier = 1;

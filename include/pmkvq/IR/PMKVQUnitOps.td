@@ -136,5 +136,6 @@ def PMKVQ_StoreMergedOp : PMKVQ_Op<"store_merged"> {
 
 include "pmkvq/IR/PMKVQLaneOps.td"
 include "pmkvq/IR/PMKVQWarpgroupOps.td"
+include "pmkvq/IR/PMKVQOperandOps.td"
 
 #endif // PMKVQ_UNIT_OPS_TD

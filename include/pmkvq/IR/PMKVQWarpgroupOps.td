@@ -151,8 +151,11 @@ def PMKVQ_LoadGroupsOp : PMKVQ_Op<"load_groups"> {
     pairs of columns (e0 e2), (e1 e3) of both halves.  `parameters` is where the
     part's begin in the page's slot.
 
-    (C1) `level` is one with parameters.
-    (C2) There are eight words for each block of columns of the share.
+    With `block` they are those of that one block, whose number does not depend
+    on the warp.
+
+    (C1) `level` is one with parameters, `block` below 4.
+    (C2) There are eight words for each block of columns.
 
     Lowers to: 16-byte loads and byte permutations.
 
@@ -165,11 +168,12 @@ def PMKVQ_LoadGroupsOp : PMKVQ_Op<"load_groups"> {
     }
     ```
   }];
-  let arguments = (ins PMKVQ_PartAttr:$part, I64Attr:$level, I32:$warp,
-                       I32:$lane, AnyType:$parameters);
+  let arguments = (ins PMKVQ_PartAttr:$part, I64Attr:$level,
+                       OptionalAttr<I64Attr>:$block, I32:$warp, I32:$lane,
+                       AnyType:$parameters);
   let results = (outs PMKVQ_LaneVector<I32>:$words);
   let assemblyFormat = [{
-    $part $level `of` $warp `,` $lane `from` $parameters attr-dict
+    $part $level (`block` $block^)? `of` $warp `,` $lane `from` $parameters attr-dict
     `:` type($parameters) `->` type($words)
   }];
   let hasVerifier = 1;

@@ -92,9 +92,15 @@ struct PrefillOptions {
   std::vector<int64_t> keys, values;
   /// As in PrefillLayout.
   int64_t stages = 2;
+  /// Rows of queries that a segment may have, or 0: tasks of 128 queries.
+  int64_t rows = 0;
+  /// Of segments: warpgroups, or 0: as many as there are registers for.
+  int64_t warpgroups = 0;
+  bool dependentLaunch = false;
 };
 
-/// The same for attention of many query rows a task, on warpgroups.
+/// The same for attention of many query rows a task, or of many queries a
+/// segment, on warpgroups.
 /// `pmkvq-opt --pmkvq-lower-prefill-to-gpu` runs it.
 void buildPrefillPipeline(OpPassManager &pm, const PrefillOptions &options);
 

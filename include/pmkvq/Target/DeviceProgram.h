@@ -46,8 +46,12 @@ struct DecodeSpec : AttentionSpec {
   bool queriesRotated = true;
   /// The kinds of units that can occur.
   std::vector<::pmkvq::rt::UnitKind> kinds;
-  /// Rows of queries that a segment may have: tokens decoded at once.
+  /// Rows of queries that a segment is to have: tokens decoded at once.  It may
+  /// have fewer (DeviceKernel::rows).
   int64_t rows = 1;
+  /// Whether warpgroups may attend.  Elements are f16 there: with ranges above
+  /// 255, 63 at 2 bits, results are NaN.
+  bool warpgroups = true;
   /// Whether the launch before may still run when this one starts: copies of
   /// the cache begin at once, queries are read after it has ended.
   bool dependentLaunch = false;
@@ -87,6 +91,10 @@ struct DeviceKernel {
   int32_t sharedBytes = 0;
   /// Bytes of a page's slot in the parameter pool.
   int64_t slotBytes = 0;
+  /// Of decode attention: rows of queries that a segment may have, and whether
+  /// its work lists are of pages, not of units.
+  int64_t rows = 1;
+  bool takesPages = false;
 };
 
 /// The kernel in tile form; the GPU stages have not run yet.
@@ -105,7 +113,9 @@ OwningOpRef<ModuleOp> buildWriterModule(MLIRContext &context,
 /// A kernel that reads memory, as a function of a gpu.module.
 OwningOpRef<ModuleOp> buildReadModule(MLIRContext &context);
 
-/// Decode attention over one layer's cache; its argument is a DecodeArgs.
+/// Decode attention over one layer's cache; its argument is a DecodeArgs.  Of
+/// many queries a kv head it is on warpgroups, where the chip has such products
+/// and the shape goes with them.
 /// Errors: a shape, format or chip that is not supported, with the reason.
 llvm::Expected<DeviceKernel> compileDecode(MLIRContext &context,
                                            const DecodeSpec &spec);

@@ -1,9 +1,10 @@
 //===- WarpgroupLayout.h - f16 tiles that warpgroups multiply ---*- C++ -*-===//
 //
 // Where the elements of a page are in the tiles of a prefill kernel, which of
-// its codes each producer warp turns into them, and what lies where in shared
-// memory.  Neighbours: FragmentLayout.h (the order of codes), DeviceAbi.h (the
-// work list), lib/Conversion/TileToWarpgroups.cpp (who lowers by it).
+// its codes each producer warp turns into them, which ones a warp multiplies as
+// they are, and what lies where in shared memory.  Neighbours: FragmentLayout.h
+// (the order of codes), DeviceAbi.h (the work list),
+// lib/Conversion/TileToWarpgroups.cpp (who lowers by it).
 //
 // Mental model.  A page of 128 tokens becomes two tiles of 128 x 128 f16, keys
 // [token][dim] and values [dim][token]: the summed axis is along columns, as
@@ -32,6 +33,7 @@
 #define PMKVQ_TARGET_WARPGROUPLAYOUT_H
 
 #include "pmkvq/Target/FragmentLayout.h"
+#include "pmkvq_rt/DeviceAbi.h"
 
 #include <cstdint>
 
@@ -151,6 +153,180 @@ struct WarpShare {
   }
   constexpr int32_t inBlock(int32_t w, int32_t i) const {
     return vector(w, i) % kBlockVectors;
+  }
+};
+
+/// The codes of a page's part that a warp of a warpgroup makes left operands of
+/// `wgmma` of, 64 rows and 16 columns each: rows are tokens of keys and dims of
+/// values, columns the other axis.  Warp w has the row blocks (of 16) 2 w and
+/// 2 w + 1, one of each of the two products of 64 rows, at every level.  A lane
+/// loads its codes in *pieces* of some of the 4 blocks of 32 columns, 8 words
+/// at 2 bits and 16 above.
+struct OperandShare {
+  FragmentLayout layout;
+
+  static constexpr int32_t kWarps = 4, kColumnBlocks = 4, kProducts = 2;
+  static constexpr int32_t kBlockBytes =
+      WarpShare::kBlockVectors * FragmentLayout::kVectorBytes;
+
+  constexpr OperandShare(rt::Part part, int32_t level)
+      : layout{part, level, rt::kPageTokens, HalfTile::kColumns} {}
+
+  constexpr bool isKey() const { return layout.part == rt::kKey; }
+  constexpr int32_t level() const { return layout.level; }
+  constexpr int32_t pieceBlocks() const {
+    return level() == 16 ? 1 : level() == 8 ? 2 : kColumnBlocks;
+  }
+  constexpr int32_t pieces() const { return kColumnBlocks / pieceBlocks(); }
+  constexpr int32_t words() const { return level() == 2 ? 8 : 16; }
+  /// Words of one load: of values at 2 bits two warps share a vector.
+  constexpr int32_t loadWords() const {
+    return level() == 2 && !isKey() ? 2 : 4;
+  }
+  constexpr int32_t loads() const { return words() / loadWords(); }
+
+  /// Vector of the part that load `i` of a piece takes words of.
+  constexpr int32_t vector(int32_t w, int32_t piece, int32_t i) const {
+    switch (level()) {
+    case 16:
+      return find(2 * w + i / 2, 2 * piece + i % 2).vector;
+    case 8:
+      return find(2 * w + i / 2, 2 * piece + i % 2).vector;
+    case 4:
+      return isKey() ? find(2 * w + i / 2, i % 2 * 2).vector
+                     : find(2 * w, i).vector;
+    default:
+      return find(2 * w, isKey() ? 2 * i : i).vector;
+    }
+  }
+  /// The first of the words that it takes.
+  constexpr int32_t firstWord(int32_t w) const {
+    return loadWords() == 2 ? w % 2 * 2 : 0;
+  }
+
+  /// A piece of a page is copied in `copies()` runs of vectors: whole blocks,
+  /// or of keys above 4 bits two vectors of each row block.  Its vectors follow
+  /// each other there.
+  constexpr int32_t pieceBytes() const { return words() * 4 * 128; }
+  constexpr bool byRowBlock() const { return isKey() && level() > 4; }
+  constexpr int32_t copies() const {
+    return byRowBlock() ? 8 : pieceBytes() / kBlockBytes;
+  }
+  constexpr int32_t copyBytes() const { return pieceBytes() / copies(); }
+  /// Bytes from the part's begin to those of copy `i`, blocks after each other.
+  constexpr int32_t copyStart(int32_t piece, int32_t i) const {
+    return byRowBlock() ? (i * layout.kBlocks() + 2 * piece) *
+                              FragmentLayout::kVectorBytes
+                        : piece * pieceBytes() + i * kBlockBytes;
+  }
+  /// Number in its piece of the vector of load `i`.
+  constexpr int32_t inPiece(int32_t w, int32_t i) const {
+    return isKey() ? w * loads() + i : vector(w, 0, i);
+  }
+
+  /// Where 4 columns (half h of block c, those of lane t) of row g, or g + 8,
+  /// of product m are: a word of the piece, and the field of it.
+  constexpr FragmentRegister field(int32_t m, int32_t c, int32_t h,
+                                   bool upper) const {
+    Found found = find(m, level() == 16 ? 2 * c + h : c);
+    FragmentRegister r =
+        layout.fragment(found.vector, found.index)
+            .registers[(level() == 16 ? 0 : 2 * h) + (upper ? 1 : 0)];
+    for (int32_t i = 0; i < loads(); ++i)
+      if (vector(0, c / pieceBlocks(), i) == found.vector)
+        r.word += i * loadWords();
+    return r;
+  }
+
+private:
+  struct Found {
+    int32_t vector, index;
+  };
+  constexpr Found find(int32_t rowBlock, int32_t kBlock) const {
+    Found found = {0, 0};
+    layout.locate(rowBlock, kBlock, found.vector, found.index);
+    return found;
+  }
+};
+
+/// Shared memory of a kernel whose warpgroups take pages in turns for the same
+/// query rows.  Queries and weights are right operands of `wgmma`: a row of 128
+/// columns for each query, in two halves, swizzled as in HalfTile.
+struct SharedRowsLayout {
+  static constexpr int64_t kWarpgroup = 128;
+  /// Each warpgroup has a ring of slots for a piece of a page's part, its
+  /// parameters, and the first two words after an entry's blocks.
+  static constexpr int64_t kSlots = 4;
+  static constexpr int64_t kSlotParameters = 8192, kSlotEntry = 8704,
+                           kSlotBytes = 8832;
+  enum Barrier { kFull, kEmpty };
+  /// Right operands have a multiple of 8 rows.
+  static constexpr int64_t kRowStep = 8, kMaxRows = rt::kMaxWarpgroupQueries;
+  static constexpr int64_t kMostWarpgroups = 4;
+
+  int64_t warpgroups = 3;
+  /// Queries, a multiple of kRowStep.
+  int64_t rows = 16;
+
+  /// More queries leave registers and memory for fewer warpgroups.
+  static constexpr SharedRowsLayout of(int64_t queries) {
+    int64_t rows = (queries + kRowStep - 1) / kRowStep * kRowStep;
+    return {rows > 32 ? 2 : 3, rows};
+  }
+
+  /// Threads that attend; behind them is one warpgroup more, a warp of which
+  /// copies for each of the others.
+  constexpr int64_t threads() const { return warpgroups * kWarpgroup; }
+  constexpr int64_t allThreads() const { return threads() + kWarpgroup; }
+  /// Registers of a thread of each, multiples of 8: what all have at first,
+  /// handed over.
+  static constexpr int64_t kCopyRegisters = 32, kMostRegisters = 240;
+  constexpr int64_t registers() const {
+    int64_t first = 65536 / allThreads() / 8 * 8;
+    int64_t all = first * (warpgroups + 1) - kCopyRegisters;
+    int64_t each = all / warpgroups / 8 * 8;
+    return each < kMostRegisters ? each : kMostRegisters;
+  }
+
+  constexpr int64_t halfBytes() const { return rows * HalfTile::kRowBytes; }
+  constexpr int64_t operandBytes() const { return 2 * halfBytes(); }
+  /// Bytes from a query's outputs to the next one's: what a warp's lanes store
+  /// falls on different banks.
+  static constexpr int64_t kRecordFloats = HalfTile::kColumns + 4;
+
+  // Byte offsets, in order.
+  constexpr int64_t queries() const { return 0; }
+  /// Two tiles of weights for each warpgroup, in turns.
+  constexpr int64_t weights(int64_t warpgroup) const {
+    return operandBytes() * (1 + 2 * warpgroup);
+  }
+  constexpr int64_t ring() const { return weights(warpgroups); }
+  /// Outputs, [warpgroup][query][kRecordFloats] f32.
+  constexpr int64_t records() const {
+    return ring() + warpgroups * kSlots * kSlotBytes;
+  }
+  constexpr int64_t recordBytes() const { return rows * kRecordFloats * 4; }
+  /// [warpgroup][warp][query] f32: largest scores where a maximum rises, then
+  /// sums.
+  constexpr int64_t perWarp() const {
+    return records() + warpgroups * recordBytes();
+  }
+  /// [warpgroup][query] f32
+  constexpr int64_t maxima() const {
+    return perWarp() + warpgroups * 4 * rows * 4;
+  }
+  /// What codes of a part are multiplied by and added to, of each warp:
+  /// [block of columns][half][lane t] four words.
+  static constexpr int64_t kConstantBytes = 4 * 2 * 4 * 16;
+  constexpr int64_t constants() const {
+    return maxima() + warpgroups * rows * 4;
+  }
+  /// [warpgroup][slot]
+  constexpr int64_t barriers(Barrier which) const {
+    return constants() + warpgroups * (4 * kConstantBytes + which * kSlots * 8);
+  }
+  constexpr int64_t bytes() const {
+    return barriers(kEmpty) + warpgroups * kSlots * 8;
   }
 };
 

@@ -13,11 +13,15 @@
 //
 //   [WorkHeader][WorkSegment x segmentsPerRow][UnitTask x unitsPerRow]
 //
-// Warps take a segment's units in turns.  Of a pair whose units are shared
-// among `shares` thread blocks each leaves a partial result, and the block of
-// the last share merges them in the order of shares, so the same work list
-// gives the same bits.  It waits for blocks of lower number only, which a
-// device starts before it.
+// Kernels on warpgroups, for many queries of a pair, take whole pages where
+// others take units: rows have PrefillPages in place of UnitTasks, and position
+// 0 is that of a segment's first row.
+//
+// Warps take a segment's units in turns, or warpgroups its pages.  Of a pair
+// whose units are shared among `shares` thread blocks each leaves a partial
+// result, and the block of the last share merges them in the order of shares,
+// so the same work list gives the same bits.  It waits for blocks of lower
+// number only, which a device starts before it.
 //
 //===----------------------------------------------------------------------===//
 
@@ -70,13 +74,16 @@ static_assert(sizeof(UnitTask) == 16);
 /// Query rows of one sequence that a segment may have: tokens that are decoded
 /// at once, each of which sees the ones before it.
 inline constexpr int32_t kMaxSegmentRows = 16;
-/// Queries of all rows of a segment at most: registers of a lane.
+/// Queries of all rows of a segment at most: registers of a lane; of kernels on
+/// warpgroups those of four.
 inline constexpr int64_t kMaxSegmentQueries = 16;
+inline constexpr int64_t kMaxWarpgroupQueries = 64;
 
 /// Rows of a segment that is to have `rows` of `group` queries each: as many as
-/// it can, or all.
-constexpr int64_t segmentRows(int64_t group, int64_t rows) {
-  int64_t most = group < kMaxSegmentQueries ? kMaxSegmentQueries / group : 1;
+/// `queries` allow, or all.
+constexpr int64_t segmentRows(int64_t group, int64_t rows,
+                              int64_t queries = kMaxSegmentQueries) {
+  int64_t most = group < queries ? queries / group : 1;
   return rows < most ? rows : most;
 }
 
@@ -158,8 +165,8 @@ struct DecodeArgs {
 };
 static_assert(sizeof(DecodeArgs) == 56);
 
-/// Pages of a list that a prefill kernel attends over, and raw tokens in the
-/// order of pages at level 16: fixed areas, and the chunk itself.
+/// Pages of a list that a kernel on warpgroups attends over, and raw tokens in
+/// the order of pages at level 16: fixed areas, and the chunk itself.
 struct PrefillPage {
   /// Codes: (address - PrefillArgs::codes) / kDeviceGrainBytes, as many as the
   /// part's level has blocks.

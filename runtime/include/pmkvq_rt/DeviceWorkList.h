@@ -69,11 +69,34 @@ Status addFixedUnits(int64_t keyOffset, int64_t valueOffset, int32_t tokens,
                      int64_t headDim, std::vector<UnitTask> &units,
                      int32_t moreRows = 0);
 
+/// Adds a page as an entry of a list of pages.
+///
+/// Units:  codesOffset as above.
+/// Errors: InvalidArgument for a level that is none, or an offset that is no
+/// multiple of kDeviceGrainBytes or leaves what 32 bits of them reach.
+Status addPageEntry(const PageEntry &page, int64_t headDim, int64_t codesOffset,
+                    std::vector<PrefillPage> &pages);
+
+/// Adds `tokens` raw tokens in runs of 16, the last perhaps not full, whose
+/// first has number `first` (PrefillPage::first).
+///
+/// Errors: as above.
+Status addRawEntries(int64_t keyOffset, int64_t valueOffset, int64_t tokens,
+                     int64_t headDim, int32_t first,
+                     std::vector<PrefillPage> &pages);
+
+/// The same of a fixed area as addFixedUnits adds it, for rows whose first has
+/// position 0.
+Status addFixedEntries(int64_t keyOffset, int64_t valueOffset, int32_t tokens,
+                       int64_t headDim, std::vector<PrefillPage> &pages,
+                       int32_t moreRows = 0);
+
 /// Spreads the kinds of units evenly over a pair's list, each kind in its
 /// order. Units at low levels keep a multiprocessor busy where those at high
 /// levels keep memory busy: together they cost less than one after the other,
 /// and every row should have its part of both.  Fixed areas stay last.
 void spreadKinds(std::vector<UnitTask> &units);
+void spreadKinds(std::vector<PrefillPage> &pages);
 
 /// Time of a row's parts, in picoseconds.  The default is what an H200 takes
 /// with up to 4 queries a kv head and a head_dim of 128; only proportions
@@ -92,11 +115,20 @@ struct UnitCosts {
   int64_t segment = 1'500'000;
   /// Merging the shares of a pair, after the last of them.
   int64_t merge = 1'000'000;
+  /// Tokens of a unit, or 0: as many as its kind has.
+  int32_t unitTokens = 0;
+  /// Units of a segment that is begun where a pair is cut, at least: one a
+  /// worker.
+  int32_t workers = kDecodeWarps;
 };
 
 /// Costs of tokens of another head_dim, in proportion to their bytes, where as
 /// many thread blocks share a multiprocessor's bandwidth.
 UnitCosts unitCosts(int64_t headDim, int32_t blocksPerMultiprocessor);
+
+/// Costs of pages with `queries` queries, of a head_dim of 128: the products'
+/// time where that is more than the bytes'.
+UnitCosts pageCosts(int64_t queries);
 
 /// What a unit costs.
 int64_t unitCost(const UnitTask &unit, const UnitCosts &costs = {});
@@ -120,6 +152,12 @@ Result<DeviceWorkList>
 buildDeviceWorkList(const std::vector<std::vector<UnitTask>> &pairs,
                     int32_t blocks, const UnitCosts &costs = {},
                     const std::vector<PairQueries> &queries = {});
+
+/// The same of whole pages, for kernels on warpgroups.
+Result<DeviceWorkList>
+buildPageWorkList(const std::vector<std::vector<PrefillPage>> &pairs,
+                  int32_t blocks, const UnitCosts &costs,
+                  const std::vector<PairQueries> &queries);
 
 } // namespace pmkvq::rt
 

@@ -71,9 +71,6 @@ public:
   const std::vector<PrefillTask> &tasks() const { return tasks_; }
 
 private:
-  Status addTokens(int64_t keyOffset, int64_t valueOffset, int64_t tokens,
-                   bool isChunk);
-
   int64_t headDim_;
   std::vector<PrefillPage> pages_;
   std::vector<PrefillTask> tasks_;

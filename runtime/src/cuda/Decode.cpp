@@ -68,15 +68,15 @@ void CachePool::fill(DecodeArgs &arguments) const {
 }
 
 Result<DecodeWork> DecodeWork::create(const DeviceRef &device,
-                                      const DeviceWorkList &list, int64_t group,
-                                      int64_t headDim) {
+                                      const DeviceWorkList &list,
+                                      int64_t queries, int64_t headDim) {
   DecodeWork work;
   work.rows_ = list.rows;
   work.rowBytes_ = list.rowBytes;
   work.segmentsPerRow_ = list.segmentsPerRow;
   const std::pair<DeviceMemory *, int64_t> wanted[] = {
       {&work.rowMemory_, static_cast<int64_t>(list.bytes.size())},
-      {&work.partials_, list.partials * devicePartialBytes(group, headDim)}};
+      {&work.partials_, list.partials * devicePartialBytes(queries, headDim)}};
   for (auto [memory, bytes] : wanted) {
     Result<DeviceMemory> made = DeviceMemory::allocate(device, bytes);
     if (!made.ok())

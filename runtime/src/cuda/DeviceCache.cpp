@@ -193,7 +193,7 @@ uint32_t DeviceCache::kindsOf(int32_t layer,
 /// Compiles a variant for all kinds that have occurred and the step's segments,
 /// unless it is.
 Status DeviceCache::provideKernel(int32_t variant, uint32_t kinds) {
-  Kernel &known = kernels_[{variant, segmentRows_}];
+  Kernel &known = kernels_[{variant, stepRows_}];
   if ((known.kinds & kinds) == kinds)
     return {};
   kinds |= known.kinds;
@@ -202,7 +202,7 @@ Status DeviceCache::provideKernel(int32_t variant, uint32_t kinds) {
   for (int32_t index = 0; index < kKinds; ++index)
     if (kinds >> index & 1)
       list.push_back(UnitKind::fromIndex(index));
-  Result<DecodeCode> code = code_.decode(variant, segmentRows_, list);
+  Result<DecodeCode> code = code_.decode(variant, stepRows_, list);
   if (!code.ok())
     return code.status();
   auto module = Module::load(device_, code->code);
@@ -222,6 +222,8 @@ Status DeviceCache::provideKernel(int32_t variant, uint32_t kinds) {
   made.function.emplace(std::move(*function));
   made.resident = std::max(1, *blocks) * device_->multiprocessors();
   made.kinds = kinds;
+  made.rows = code->rows;
+  made.takesPages = code->takesPages;
   known = std::move(made);
   return {};
 }
@@ -265,32 +267,54 @@ void DeviceCache::addAppendTasks(int32_t layer, const StepArgs &args) {
       addToStep(tasks.data(), tasks.size() * sizeof(AppendTask));
 }
 
-/// Units for the rows of each kv head, and whose queries they are for.
-Status DeviceCache::listPairs(int32_t layer, const std::vector<RowRun> &runs) {
+static Status addPage(const PageEntry &page, int64_t headDim,
+                      std::vector<UnitTask> &units) {
+  return addPageUnits(page, headDim, 0, units);
+}
+static Status addPage(const PageEntry &page, int64_t headDim,
+                      std::vector<PrefillPage> &pages) {
+  return addPageEntry(page, headDim, 0, pages);
+}
+
+static Status addFixed(int64_t keys, int64_t values, int32_t tokens,
+                       int64_t headDim, std::vector<UnitTask> &units,
+                       int32_t moreRows) {
+  return addFixedUnits(keys, values, tokens, headDim, units, moreRows);
+}
+static Status addFixed(int64_t keys, int64_t values, int32_t tokens,
+                       int64_t headDim, std::vector<PrefillPage> &pages,
+                       int32_t moreRows) {
+  return addFixedEntries(keys, values, tokens, headDim, pages, moreRows);
+}
+
+/// Units or pages for the rows of each kv head, and whose queries they are for.
+template <typename Entry>
+Status DeviceCache::listPairs(int32_t layer, const std::vector<RowRun> &runs,
+                              std::vector<std::vector<Entry>> &pairs) {
   const PoolLayout &layout = pool_->layout();
   const int32_t heads = geometry().kvHeads;
-  const auto most = static_cast<int32_t>(segmentRows_);
-  pairs_.clear();
+  const auto most = static_cast<int32_t>(kernelOf(layer).rows);
+  pairs.clear();
   owners_.clear();
   for (const RowRun &run : runs)
     for (int32_t head = 0; head < heads; ++head) {
-      std::vector<UnitTask> units;
+      std::vector<Entry> entries;
       const PageEntry *table = pages(layer, run.sequence, head);
       for (int32_t page = 0; page < run.pages; ++page)
-        if (Status status = addPageUnits(table[page], layout.headDim, 0, units);
+        if (Status status = addPage(table[page], layout.headDim, entries);
             !status.ok())
           return status;
-      spreadKinds(units);
+      spreadKinds(entries);
       int64_t area = fixedArea(layer, run.sequence, head);
       for (int32_t i = 0; i < run.rows; i += most) {
         const int32_t more = std::min(most, run.rows - i) - 1;
         owners_.push_back(
             {static_cast<uint32_t>((run.row + i) * heads + head), more});
-        pairs_.push_back(units);
+        pairs.push_back(entries);
         // A row sees fixed tokens up to its own.
-        Status status = addFixedUnits(
+        Status status = addFixed(
             layout.fixedOffset(area, kKey), layout.fixedOffset(area, kValue),
-            run.fixedIndex + i + 1, layout.headDim, pairs_.back(), more);
+            run.fixedIndex + i + 1, layout.headDim, pairs.back(), more);
         if (!status.ok())
           return status;
       }
@@ -298,13 +322,20 @@ Status DeviceCache::listPairs(int32_t layer, const std::vector<RowRun> &runs) {
   return {};
 }
 
-/// The work list of a layer; `partials` becomes what it needs at least.
+/// The work list of a layer; `partials` becomes what it needs at least, bytes.
 Status DeviceCache::listLayer(int32_t layer, const std::vector<RowRun> &runs,
                               int64_t &partials) {
-  if (Status status = listPairs(layer, runs); !status.ok())
-    return status;
+  const Kernel &kernel = kernelOf(layer);
+  const int64_t queries = kernel.rows * group();
+  Status listed = kernel.takesPages ? listPairs(layer, runs, pagePairs_)
+                                    : listPairs(layer, runs, unitPairs_);
+  if (!listed.ok())
+    return listed;
   Result<DeviceWorkList> list =
-      buildDeviceWorkList(pairs_, kernelOf(layer).resident, {}, owners_);
+      kernel.takesPages
+          ? buildPageWorkList(pagePairs_, kernel.resident, pageCosts(queries),
+                              owners_)
+          : buildDeviceWorkList(unitPairs_, kernel.resident, {}, owners_);
   if (!list.ok())
     return list.status();
   LayerWork &work = layers_[static_cast<size_t>(layer)];
@@ -312,18 +343,27 @@ Status DeviceCache::listLayer(int32_t layer, const std::vector<RowRun> &runs,
   work.rows = list->rows;
   work.rowBytes = list->rowBytes;
   work.segmentsPerRow = list->segmentsPerRow;
-  partials = std::max(partials, list->partials);
+  partials =
+      std::max(partials, list->partials *
+                             devicePartialBytes(queries, geometry().headDim));
   return {};
+}
+
+/// Kernels are compiled for powers of two.
+static int64_t powerOfTwo(int64_t rows) {
+  int64_t power = 1;
+  while (power < rows && power < kMaxSegmentRows)
+    power *= 2;
+  return power;
 }
 
 Status DeviceCache::prepareStep(const StepArgs &args,
                                 const std::vector<RowRun> &runs) {
   rows_ = args.rowCount;
-  // Two kernels a variant are enough: of one row, and of as many as there can
-  // be.
-  const bool one = std::all_of(runs.begin(), runs.end(),
-                               [](const RowRun &run) { return run.rows == 1; });
-  segmentRows_ = one ? 1 : segmentRows(group(), kMaxSegmentRows);
+  int32_t most = 1;
+  for (const RowRun &run : runs)
+    most = std::max(most, run.rows);
+  stepRows_ = powerOfTwo(most);
   stepBytes_.clear();
   partRows(args);
   int64_t partials = 0;
@@ -346,8 +386,7 @@ Status DeviceCache::prepareStep(const StepArgs &args,
       {&values_, kvBytes},
       {&queries_, queryBytes},
       {&results_, queryBytes},
-      {&partials_, partials * devicePartialBytes(segmentRows_ * group(),
-                                                 geometry().headDim)}};
+      {&partials_, partials}};
   for (auto [buffer, bytes] : wanted)
     if (Status status = buffer->reserve(device_, bytes, buffer == &partials_);
         !status.ok())

@@ -20,7 +20,7 @@ using rt::Status;
 using rt::StatusCode;
 
 Status bench::checkErrors(const Problem &problem, const Errors &errors) {
-  return checkErrors(boundsOf(problem), errors);
+  return checkErrors(boundsOf(problem, /*inHalves=*/false), errors);
 }
 
 Status bench::checkErrors(const Errors &bounds, const Errors &errors) {
@@ -45,6 +45,9 @@ struct Kernel {
   /// Thread blocks that the device runs at once.
   int32_t resident = 0;
   int64_t slotBytes = 0;
+  /// As in DeviceCode.
+  int64_t rows = 1;
+  bool takesPages = false;
 };
 
 /// One set of inputs, and where its results go.
@@ -84,45 +87,67 @@ static Result<Kernel> loadKernel(const cuda::DeviceRef &device,
   Result<int32_t> blocks = function->blocksPerMultiprocessor(shape);
   if (!blocks.ok())
     return blocks.status();
-  return Kernel{std::move(*function), shape,
-                *blocks * device->multiprocessors(), code->slotBytes};
+  return Kernel{
+      std::move(*function), shape,      *blocks * device->multiprocessors(),
+      code->slotBytes,      code->rows, code->takesPages};
+}
+
+static Status addPage(const rt::PageEntry &page, int64_t headDim,
+                      std::vector<rt::UnitTask> &units) {
+  return rt::addPageUnits(page, headDim, 0, units);
+}
+static Status addPage(const rt::PageEntry &page, int64_t headDim,
+                      std::vector<rt::PrefillPage> &pages) {
+  return rt::addPageEntry(page, headDim, 0, pages);
+}
+
+static Status addFixed(const Case &content, int64_t pair, int64_t tokens,
+                       std::vector<rt::UnitTask> &units, int64_t more) {
+  return rt::addFixedUnits(
+      content.fixedOffset(pair, rt::kKey),
+      content.fixedOffset(pair, rt::kValue), static_cast<int32_t>(tokens),
+      content.problem().shape.headDim, units, static_cast<int32_t>(more));
+}
+static Status addFixed(const Case &content, int64_t pair, int64_t tokens,
+                       std::vector<rt::PrefillPage> &pages, int64_t more) {
+  return rt::addFixedEntries(
+      content.fixedOffset(pair, rt::kKey),
+      content.fixedOffset(pair, rt::kValue), static_cast<int32_t>(tokens),
+      content.problem().shape.headDim, pages, static_cast<int32_t>(more));
 }
 
 namespace {
-/// Units for the query rows of every pair, and whose they are.
-struct Units {
-  std::vector<std::vector<rt::UnitTask>> pairs;
+/// Units or pages for the query rows of every pair, and whose they are.
+template <typename Entry> struct Pairs {
+  std::vector<std::vector<Entry>> entries;
   std::vector<rt::PairQueries> queries;
 };
 } // namespace
 
-/// As a session would list them.
-static Result<Units> listUnits(const Case &content) {
+/// As a session would list them, for segments of at most `most` rows.
+template <typename Entry>
+static Result<Pairs<Entry>> listPairs(const Case &content, int64_t most) {
   const Problem &problem = content.problem();
-  const int64_t headDim = problem.shape.headDim;
-  const int64_t most = rt::segmentRows(problem.group(), problem.rows);
-  Units all;
+  Pairs<Entry> all;
   for (int64_t pair = 0; pair < problem.pairs(); ++pair)
     for (int64_t row = 0; row < problem.rows; row += most) {
       const int64_t more = std::min(most, problem.rows - row) - 1;
-      std::vector<rt::UnitTask> &units = all.pairs.emplace_back();
+      std::vector<Entry> &entries = all.entries.emplace_back();
       all.queries.push_back(
           {static_cast<uint32_t>(problem.queryPair(pair, row)),
            static_cast<int32_t>(more)});
       for (int64_t page = 0; page < content.length(pair).pages; ++page)
-        if (Status status =
-                rt::addPageUnits(content.page(pair, page), headDim, 0, units);
+        if (Status status = addPage(content.page(pair, page),
+                                    problem.shape.headDim, entries);
             !status.ok())
           return status;
       const int64_t later = problem.rows - 1 - row;
-      if (Status status = rt::addFixedUnits(
-              content.fixedOffset(pair, rt::kKey),
-              content.fixedOffset(pair, rt::kValue),
-              static_cast<int32_t>(content.length(pair).fixedTokens - later),
-              headDim, units, static_cast<int32_t>(more));
+      if (Status status =
+              addFixed(content, pair, content.length(pair).fixedTokens - later,
+                       entries, more);
           !status.ok())
         return status;
-      rt::spreadKinds(units);
+      rt::spreadKinds(entries);
     }
   return all;
 }
@@ -153,9 +178,7 @@ static Result<InputSet> makeSet(const cuda::DeviceRef &device,
                       std::to_string(content.slotBytes()));
   const Problem &problem = content.problem();
   Result<cuda::DecodeWork> work = cuda::DecodeWork::create(
-      device, list,
-      problem.group() * rt::segmentRows(problem.group(), problem.rows),
-      problem.shape.headDim);
+      device, list, problem.group() * kernel.rows, problem.shape.headDim);
   if (!work.ok())
     return work.status();
   auto bytes = static_cast<int64_t>(content.queries().size() * sizeof(float));
@@ -229,7 +252,9 @@ static Result<Errors> checkKernel(const Kernel &kernel,
   Result<Errors> errors = content.compare(*first);
   if (!errors.ok())
     return errors;
-  if (Status status = checkErrors(content.problem(), *errors); !status.ok())
+  if (Status status =
+          checkErrors(boundsOf(content.problem(), kernel.takesPages), *errors);
+      !status.ok())
     return status;
   if (std::memcmp(first->data(), second->data(),
                   first->size() * sizeof(float)) != 0)
@@ -310,20 +335,38 @@ std::vector<bool> DeviceCompiler::launchesOn(const cuda::Device &device) const {
                                              : std::vector<bool>{false};
 }
 
-/// Content, and rows for `blocks` thread blocks.
-static Result<Prepared> prepare(const cuda::DeviceRef &device,
-                                const Problem &problem, int32_t blocks) {
-  Result<Case> content = Case::create(problem, Order::Device, /*seed=*/1234);
-  if (!content.ok())
-    return content.status();
-  auto units = listUnits(*content);
+/// The work list of a kernel for `blocks` thread blocks.
+static Result<rt::DeviceWorkList> listWork(const cuda::DeviceRef &device,
+                                           const Kernel &kernel,
+                                           const Case &content,
+                                           int32_t blocks) {
+  const Problem &problem = content.problem();
+  if (kernel.takesPages) {
+    auto pages = listPairs<rt::PrefillPage>(content, kernel.rows);
+    if (!pages.ok())
+      return pages.status();
+    return rt::buildPageWorkList(pages->entries, blocks,
+                                 rt::pageCosts(problem.group() * kernel.rows),
+                                 pages->queries);
+  }
+  auto units = listPairs<rt::UnitTask>(content, kernel.rows);
   if (!units.ok())
     return units.status();
   const int32_t perMultiprocessor =
       std::max(1, blocks / device->multiprocessors());
-  Result<rt::DeviceWorkList> list = rt::buildDeviceWorkList(
-      units->pairs, blocks,
+  return rt::buildDeviceWorkList(
+      units->entries, blocks,
       rt::unitCosts(problem.shape.headDim, perMultiprocessor), units->queries);
+}
+
+/// Content, and rows for `blocks` thread blocks.
+static Result<Prepared> prepare(const cuda::DeviceRef &device,
+                                const Kernel &kernel, const Problem &problem,
+                                int32_t blocks) {
+  Result<Case> content = Case::create(problem, Order::Device, /*seed=*/1234);
+  if (!content.ok())
+    return content.status();
+  Result<rt::DeviceWorkList> list = listWork(device, kernel, *content, blocks);
   if (!list.ok())
     return list.status();
   Result<cuda::Stream> stream = cuda::Stream::create(device);
@@ -341,8 +384,8 @@ Result<Errors> bench::checkOnDevice(const cuda::DeviceRef &device,
       loadDecode(device, compiler, problem, run.dependentLaunch);
   if (!kernel.ok())
     return kernel.status();
-  Result<Prepared> made =
-      prepare(device, problem, run.blocks ? run.blocks : kernel->resident);
+  Result<Prepared> made = prepare(device, *kernel, problem,
+                                  run.blocks ? run.blocks : kernel->resident);
   if (!made.ok())
     return made.status();
   if (run.spoil)
@@ -401,7 +444,7 @@ bench::measureOnDevice(const cuda::DeviceRef &device,
   if (!read.ok())
     return read.status();
   Result<Prepared> made =
-      prepare(device, problem,
+      prepare(device, kernels.front(), problem,
               std::min(kernels.front().resident, kernels.back().resident));
   if (!made.ok())
     return made.status();

@@ -32,6 +32,10 @@ struct DeviceCode {
   int32_t sharedBytes = 0;
   /// Of a page's parameters; 0 of a kernel that reads none.
   int64_t slotBytes = 0;
+  /// Of decode attention: query rows that a segment may have, and whether its
+  /// work lists are of pages.
+  int64_t rows = 1;
+  bool takesPages = false;
 };
 
 /// Where kernels come from.

@@ -29,7 +29,7 @@ inline constexpr int64_t kChunkTokens = 2048;
 /// values by as much, all independently; outputs of long contexts by less.  The
 /// largest of thousands of nearly normal errors is below 5 times their rms; of
 /// rows that see few tokens, whose outputs differ most, up to twice that.
-inline constexpr Errors kPrefillBounds = {6e-4, 6e-3};
+inline constexpr Errors kPrefillBounds = kHalfBounds;
 
 /// Runs a problem twice over poisoned results and compares rows of three pairs
 /// with the reference.

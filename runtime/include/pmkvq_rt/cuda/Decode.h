@@ -79,10 +79,10 @@ class DecodeWork {
 public:
   /// Copies a list.
   ///
-  /// Units:  group is query heads a kv head.
+  /// Units:  queries of all rows that a segment may have.
   /// Errors: those of device memory.
   static Result<DecodeWork> create(const DeviceRef &device,
-                                   const DeviceWorkList &list, int64_t group,
+                                   const DeviceWorkList &list, int64_t queries,
                                    int64_t headDim);
 
   int32_t rows() const { return rows_; }

@@ -16,8 +16,8 @@
 //
 // and everything else runs on the threads.  Work lists of all layers are made
 // and copied before the first launch of a step; a decode kernel is compiled for
-// the kinds of units that have occurred, and again when another one does; a
-// second one when a step first has several rows of a sequence.
+// the kinds of units that have occurred, and again when another one does, and
+// for 1, 2, 4, .. rows of a sequence when a step first has so many.
 // Buffers only grow: once they have, a step allocates nothing.
 //
 // All work is on one stream, in order; copies that snapshots make wait for it.
@@ -44,6 +44,10 @@ struct DecodeCode {
   int32_t threads = 0;
   /// Dynamic shared memory, bytes.
   int32_t sharedBytes = 0;
+  /// Rows of queries that a segment may have, at least 1.
+  int64_t rows = 1;
+  /// Whether its work lists are of pages, not of units.
+  bool takesPages = false;
 };
 
 /// A page in host memory: block i of its entry at i * blockBytes(headDim), its
@@ -78,7 +82,7 @@ struct DeviceCacheCode {
   std::vector<int32_t> variants;
   /// What decode kernels are compiled for at first, beside {16, 16}.
   std::vector<UnitKind> kinds;
-  /// Compiles a variant for kinds, and segments of up to `rows` rows; errors
+  /// Compiles a variant for kinds, and segments of `rows` rows or fewer; errors
   /// say what is not built.
   std::function<Result<DecodeCode>(int32_t variant, int64_t rows,
                                    const std::vector<UnitKind> &kinds)>
@@ -128,6 +132,9 @@ private:
     /// Thread blocks that the device runs at once.
     int32_t resident = 0;
     uint32_t kinds = 0;
+    /// As in DecodeCode.
+    int64_t rows = 1;
+    bool takesPages = false;
   };
 
   /// Attention of one layer in the step under way; offsets in step_, bytes.
@@ -147,9 +154,11 @@ private:
   uint32_t kindsOf(int32_t layer, const std::vector<RowRun> &runs) const;
   Status provideKernel(int32_t variant, uint32_t kinds);
   Kernel &kernelOf(int32_t layer) {
-    return kernels_[{code_.variants[static_cast<size_t>(layer)], segmentRows_}];
+    return kernels_[{code_.variants[static_cast<size_t>(layer)], stepRows_}];
   }
-  Status listPairs(int32_t layer, const std::vector<RowRun> &runs);
+  template <typename Entry>
+  Status listPairs(int32_t layer, const std::vector<RowRun> &runs,
+                   std::vector<std::vector<Entry>> &pairs);
   Status listLayer(int32_t layer, const std::vector<RowRun> &runs,
                    int64_t &partials);
   int64_t group() const { return geometry().queryHeads / geometry().kvHeads; }
@@ -175,18 +184,19 @@ private:
   Stream stream_;
   std::optional<CacheWriters> writers_;
   std::optional<CachePool> pool_;
-  /// By variant and rows of a segment.
+  /// By variant and rows that a segment is to have.
   std::map<std::pair<int32_t, int64_t>, Kernel> kernels_;
   Status failure_;
 
   // The step under way.
   int64_t rows_ = 0;
-  /// Rows that its segments may have.
-  int64_t segmentRows_ = 1;
+  /// Rows that its segments are to have.
+  int64_t stepRows_ = 1;
   /// Where the rows of each append launch begin, and their end.
   std::vector<int64_t> appends_;
   std::vector<LayerWork> layers_;
-  std::vector<std::vector<UnitTask>> pairs_;
+  std::vector<std::vector<UnitTask>> unitPairs_;
+  std::vector<std::vector<PrefillPage>> pagePairs_;
   std::vector<PairQueries> owners_;
   std::vector<uint8_t> stepBytes_;
   Buffer step_, keys_, values_, queries_, results_, partials_;

@@ -1,0 +1,27 @@
+//===- CodeConstants.h - What decodes codes to f16 --------------*- C++ -*-===//
+//
+// Steps and offsets of a block of 32 columns.  Neighbours: DequantizeTiles.cpp
+// (defines and uses it), SegmentsToWarpgroups.cpp (makes them once for all
+// lanes), AffineForm.h.  Private to lib/Conversion.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef PMKVQ_LIB_CONVERSION_CODECONSTANTS_H
+#define PMKVQ_LIB_CONVERSION_CODECONSTANTS_H
+
+#include "AffineForm.h"
+#include "WarpgroupBuilder.h"
+#include "pmkvq/Target/FragmentLayout.h"
+
+namespace mlir::pmkvq {
+
+/// Of the eight words that `load_groups` gives: steps of pairs (e0 e2), (e1 e3)
+/// of both halves, for fields at the lowest exponent, then offsets, all in
+/// units of HalfTile::kUnit.
+LaneBuilder::Values codeConstants(WarpgroupBuilder &b, const AffineForm &form,
+                                  const ::pmkvq::FragmentLayout &layout,
+                                  ArrayRef<Value> groups);
+
+} // namespace mlir::pmkvq
+
+#endif // PMKVQ_LIB_CONVERSION_CODECONSTANTS_H
