@@ -6,4 +6,4 @@
 // FOLDER: {{^}}pmkvq-run: error: {{.*}}config.json: file: No such file or directory{{$}}
 
 // RUN: not pmkvq-run %models/reasoner --emit=code 2>&1 | FileCheck %s --check-prefix=EMIT
-// EMIT: {{^}}pmkvq-run: error: --emit: expected import or mlir or {{.*}}asm, got 'code'{{$}}
+// EMIT: {{^}}pmkvq-run: error: --emit: expected import or mlir or {{.*}}asm or artifact, got 'code'{{$}}
