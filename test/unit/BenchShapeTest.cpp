@@ -186,7 +186,7 @@ TEST(BenchShapeTest, WhatIsNoShapeIsRefusedWithWhatIsOne) {
   EXPECT_EQ(bench::understand(heads).status().code(),
             StatusCode::InvalidArgument);
   bench::Shape narrow = shape("128");
-  narrow.headDim = 80;
+  narrow.headDim = 72;
   EXPECT_EQ(bench::understand(narrow).status().code(),
             StatusCode::Unimplemented);
   bench::Shape paper = shape("128");

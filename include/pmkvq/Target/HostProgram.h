@@ -41,13 +41,13 @@ struct WeightSpec {
   /// None: `shape` is all of the tensor.
   // NOLINTNEXTLINE(readability-redundant-member-init): lists leave it out.
   std::optional<int64_t> firstRow = {};
-  /// The weight's symbol: no other weight of the program has it.
-  // NOLINTNEXTLINE(readability-redundant-member-init): lists leave it out.
-  std::string name = {};
   /// Exponents of the powers of two that rows are multiplied by, after all
   /// rotations; empty: none.
   // NOLINTNEXTLINE(readability-redundant-member-init): lists leave it out.
   std::vector<int8_t> scaleRows = {};
+  /// The weight's symbol: no other weight of the program has it.
+  // NOLINTNEXTLINE(readability-redundant-member-init): lists leave it out.
+  std::string name = {};
 };
 
 /// What code is made for, and where it is kept.
