@@ -582,7 +582,8 @@ private:
     constexpr int64_t vectorBytes = FragmentLayout::kVectorBytes;
     Value place = b.shl(lane, 4);
     if (mine.loadWords() < 4)
-      place = b.add(place, b.mul(b.andBits(warp, 1), mine.firstWord(1) * 4));
+      place = b.add(place,
+                    b.mul(b.andBits(warp, 1), int64_t{4} * mine.firstWord(1)));
     // Numbers of a warp's vectors: w % 2 and w / 2 add to them.
     int64_t low = mine.inPiece(1, 0) - mine.inPiece(0, 0);
     int64_t high = mine.inPiece(2, 0) - mine.inPiece(0, 0);

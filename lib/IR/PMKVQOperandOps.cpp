@@ -69,14 +69,13 @@ LogicalResult DecodeOperandsOp::verify() {
            << sizeOf(getGroups());
   if (sizeOf(getLeft()) != kOperandWords)
     return emitOpError("(C3) expected ")
-           << kOperandWords << " words of operands, got "
-           << sizeOf(getLeft());
+           << kOperandWords << " words of operands, got " << sizeOf(getLeft());
   return success();
 }
 
 LogicalResult MultiplyOperandsOp::verify() {
-  if (failed(verifySize(*this, getLeft(), kOperandWords,
-                        "words of operands")) ||
+  if (failed(
+          verifySize(*this, getLeft(), kOperandWords, "words of operands")) ||
       failed(verifyBlock(*this, getBlock())))
     return failure();
   if (Value added = getAccumulators();

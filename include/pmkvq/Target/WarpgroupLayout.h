@@ -189,7 +189,6 @@ struct OperandShare {
   constexpr int32_t vector(int32_t w, int32_t piece, int32_t i) const {
     switch (level()) {
     case 16:
-      return find(2 * w + i / 2, 2 * piece + i % 2).vector;
     case 8:
       return find(2 * w + i / 2, 2 * piece + i % 2).vector;
     case 4:
@@ -317,7 +316,7 @@ struct SharedRowsLayout {
   }
   /// What codes of a part are multiplied by and added to, of each warp:
   /// [block of columns][half][lane t] four words.
-  static constexpr int64_t kConstantBytes = 4 * 2 * 4 * 16;
+  static constexpr int64_t kConstantBytes = int64_t{4} * 2 * 4 * 16;
   constexpr int64_t constants() const {
     return maxima() + warpgroups * rows * 4;
   }
