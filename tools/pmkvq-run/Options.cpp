@@ -180,11 +180,10 @@ static rt::Status readLoss(const CommandLine &line, Options &options) {
     return rt::Status();
   if (line.acceptLoss)
     return refusal("expected one of --max-loss and --accept-loss, got both");
-  std::optional<double> loss = parseNumber(line.maxLoss);
-  if (!loss || !(*loss > 0))
+  options.maxLoss = parseNumber(line.maxLoss);
+  if (!options.maxLoss || !(*options.maxLoss > 0))
     return optionError(line.maxLoss, "a number above 0, nats a token",
                        line.maxLoss);
-  options.maxLoss = *loss;
   return rt::Status();
 }
 
