@@ -8,8 +8,8 @@
 // All warpgroups do the same, each with every n-th page of a segment and a
 // state of its own.  Of a page keys are multiplied, weights go through shared
 // memory, values are multiplied; while one warpgroup waits, the others work.
-// Codes are loaded to registers when those of the page before have been used,
-// parameters are copied two pages ahead.
+// A last warpgroup has a warp for each of them, which copies pages' codes and
+// parameters to a ring of slots ahead of it.
 //
 //===----------------------------------------------------------------------===//
 

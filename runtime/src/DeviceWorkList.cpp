@@ -36,6 +36,14 @@ static Result<uint32_t> toGrains(int64_t offset) {
   return static_cast<uint32_t>(grains);
 }
 
+static Status checkLevels(UnitKind kind) {
+  if (isLevel(kind.key) && isLevel(kind.value))
+    return {};
+  return {StatusCode::InvalidArgument,
+          "expected levels of 16, 8, 4 or 2 bits, got " +
+              std::to_string(kind.key) + " and " + std::to_string(kind.value)};
+}
+
 /// Adds a unit whose sides begin at these bytes.
 static Status addUnit(int64_t key, int64_t value, UnitTask unit,
                       std::vector<UnitTask> &units) {
@@ -53,11 +61,8 @@ Status pmkvq::rt::addPageUnits(const PageEntry &page, int64_t headDim,
                                int64_t codesOffset,
                                std::vector<UnitTask> &units) {
   UnitKind kind{page.level[kKey], page.level[kValue]};
-  if (!isLevel(kind.key) || !isLevel(kind.value))
-    return {StatusCode::InvalidArgument,
-            "expected levels of 16, 8, 4 or 2 bits, got " +
-                std::to_string(kind.key) + " and " +
-                std::to_string(kind.value)};
+  if (Status status = checkLevels(kind); !status.ok())
+    return status;
   auto offsetOf = [&](Part part, int32_t token) {
     int32_t level = kind.level(part);
     token -= token % kind.copiedTokens(part);
@@ -118,11 +123,8 @@ Status pmkvq::rt::addPageEntry(const PageEntry &page, int64_t headDim,
                                int64_t codesOffset,
                                std::vector<PrefillPage> &pages) {
   UnitKind kind{page.level[kKey], page.level[kValue]};
-  if (!isLevel(kind.key) || !isLevel(kind.value))
-    return {StatusCode::InvalidArgument,
-            "expected levels of 16, 8, 4 or 2 bits, got " +
-                std::to_string(kind.key) + " and " +
-                std::to_string(kind.value)};
+  if (Status status = checkLevels(kind); !status.ok())
+    return status;
   PrefillPage entry = {};
   for (Part part : {kKey, kValue})
     for (int32_t i = 0; i < blocksAtLevel(kind.level(part)); ++i) {
