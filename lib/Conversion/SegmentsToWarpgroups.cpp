@@ -2,8 +2,9 @@
 //
 // Turns kernels in tile form over segments of pages into functions of a
 // gpu.module.  Neighbours: SplitRows.cpp (the tile form), WarpgroupLayout.h
-// (who has which codes, shared memory), TileToWarpgroups.cpp (prefill),
-// TileToLanes.cpp (the same over units, for few queries).
+// (who has which codes, shared memory), SegmentKernel.h (queries, weights
+// and who copies), TileToWarpgroups.cpp (prefill), TileToLanes.cpp (the same
+// over units, for few queries).
 //
 // All warpgroups do the same, each with every n-th page of a segment and a
 // state of its own.  Of a page keys are multiplied, weights go through shared
@@ -14,9 +15,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "CodeConstants.h"
-#include "PrefillKernel.h"
+#include "SegmentKernel.h"
 #include "mlir/IR/Matchers.h"
-#include "pmkvq/Target/SlotLayout.h"
 #include "pmkvq_rt/DeviceAbi.h"
 #include <map>
 
@@ -30,8 +30,6 @@ using ::pmkvq::OperandShare;
 using ::pmkvq::ParameterLayout;
 using ::pmkvq::SharedRowsLayout;
 
-/// How far above the largest score a maximum is set, log2.
-static constexpr double kColumnHeadroom = 4.0;
 /// A maximum that every score exceeds.
 static constexpr double kNoMaximum = -1e30;
 
@@ -44,52 +42,17 @@ namespace {
 struct SegmentParts {
   ForSegmentOp segments;
   LoadRowsOp load;
-  /// Null if queries come in the keys' basis.
-  HadamardOp rotate;
   ScaleOp scale;
   ForPageOp pages;
   StoreMergedOp store;
   ByLevelOp levels[rt::kParts];
 };
 
-/// WorkSegment, in registers.
-struct PageSegment {
-  Value pair, pages, moreRows, share, shares, partial;
-};
-
-/// What a warpgroup carries from page to page.
-struct ColumnState {
-  /// The slot of the next piece to work on, and which of two tiles of weights.
-  RingTurn turn;
-  Value tile;
-  Values maxima, sums, outputs;
-
-  void append(SmallVectorImpl<Value> &to) const {
-    llvm::append_range(to, ArrayRef<Value>{turn.stage, turn.parity, tile});
-    for (const Values *values : {&maxima, &sums, &outputs})
-      llvm::append_range(to, *values);
-  }
-  /// The same from values of a loop, sizes as they are here.
-  ColumnState with(ValueRange from) const {
-    ColumnState state = *this;
-    auto take = [&](Value &value) {
-      value = from.front();
-      from = from.drop_front();
-    };
-    for (Value *value : {&state.turn.stage, &state.turn.parity, &state.tile})
-      take(*value);
-    for (Values *values : {&state.maxima, &state.sums, &state.outputs})
-      for (Value &value : *values)
-        take(value);
-    return state;
-  }
-};
-
-class SegmentLowering {
+class SegmentLowering : SegmentKernel {
 public:
   SegmentLowering(KernelOp kernel, OpBuilder &at,
                   const WarpgroupOptions &options)
-      : kernel(kernel), b(kernel.getLoc(), at), options(options) {}
+      : SegmentKernel(kernel.getLoc(), at), kernel(kernel), options(options) {}
 
   LogicalResult run() {
     if (failed(match()))
@@ -104,7 +67,7 @@ public:
     attend();
     b.setInsertionPointToStart(branch.elseBlock());
     b.setRegisters(SharedRowsLayout::kCopyRegisters, /*increase=*/false);
-    copy();
+    copySegments(*this);
     return success();
   }
 
@@ -119,8 +82,8 @@ private:
         parts.segments = part;
       else if (auto part = dyn_cast<LoadRowsOp>(op))
         parts.load = part;
-      else if (auto part = dyn_cast<HadamardOp>(op))
-        parts.rotate = part;
+      else if (isa<HadamardOp>(op))
+        rotates = true;
       else if (auto part = dyn_cast<ScaleOp>(op))
         parts.scale = part;
       else if (auto part = dyn_cast<ForPageOp>(op))
@@ -241,45 +204,9 @@ private:
     b.waitForDependency();
   }
 
-  /// Slot `number` of the warpgroup that attends, of all warpgroups' slots.
-  Value slotIndex(Value number) {
-    return b.add(b.mul(ring, SharedRowsLayout::kSlots), number);
-  }
-  Value slotBarrier(SharedRowsLayout::Barrier which, Value number) {
-    return b.at(b.at(base, shared.barriers(which)),
-                b.shl(slotIndex(number), 3));
-  }
-  Value slotAt(Value number) {
-    return b.at(b.at(base, shared.ring()),
-                b.mul(slotIndex(number), SharedRowsLayout::kSlotBytes));
-  }
-  RingTurn after(const RingTurn &turn) {
-    Value next = b.add(turn.stage, 1);
-    Value wraps =
-        b.compare(arith::CmpIPredicate::eq, next, SharedRowsLayout::kSlots);
-    return {b.select(wraps, b.i32(0), next),
-            b.select(wraps, b.xorBits(turn.parity, 1), turn.parity)};
-  }
-
   //===--------------------------------------------------------------------===//
   // Segments
   //===--------------------------------------------------------------------===//
-
-  PageSegment loadSegment(Value index) {
-    Value segments = b.at(row, sizeof(rt::WorkHeader));
-    Values words =
-        b.loadWords(b.at(segments, b.mul(index, sizeof(rt::WorkSegment))), 4);
-    static_assert(offsetof(rt::WorkSegment, shares) ==
-                  offsetof(rt::WorkSegment, share) + 2);
-    constexpr int64_t kUnitBits = 24;
-    static_assert(rt::kMaxSegmentUnits == (1 << kUnitBits) - 1);
-    return {words[0],
-            b.andBits(words[1], rt::kMaxSegmentUnits),
-            b.shr(words[1], kUnitBits),
-            b.andBits(words[2], 0xffff),
-            b.shr(words[2], 16),
-            words[3]};
-  }
 
   /// What the warpgroups do that attend.
   void attend() {
@@ -299,7 +226,6 @@ private:
   }
 
   IntegerAttr attr(int64_t value) { return b.getI64IntegerAttr(value); }
-  int64_t stride() { return group * kvHeads; }
 
   /// Merges shared pairs at the end, so that no segment waits for another.
   void mergeShared(Value count) {
@@ -322,12 +248,10 @@ private:
                           attr(HalfTile::kColumns), attr(shared.threads()));
   }
 
-  PageEntries pages() { return {b, entries, lane, warp}; }
-
   /// Attends over a segment's pages; gives the slot after the last.
   RingTurn attendSegment(const PageSegment &segment, const RingTurn &turn) {
     ColumnState state = start(turn);
-    stageQueries(segment);
+    stageQueries(*this, segment);
     b.fenceShared();
     b.syncThreads(b.i32(0), shared.threads());
     SmallVector<Value> init;
@@ -362,206 +286,9 @@ private:
     return state;
   }
 
-  size_t queriesOfLane() { return static_cast<size_t>(shared.rows / 4); }
-  /// Query i of lane t is 2 t and this.
-  static int64_t queryOffset(size_t i) {
-    return static_cast<int64_t>(i / 2 * 8 + i % 2);
-  }
-
-  //===--------------------------------------------------------------------===//
-  // Queries
-  //===--------------------------------------------------------------------===//
-
-  /// A warp stages a query at a time, 4 dims a lane; all loads come first.
-  void stageQueries(const PageSegment &segment) {
-    Value count = b.mul(b.add(segment.moreRows, 1), group);
-    const int64_t warps = OperandShare::kWarps * shared.warpgroups;
-    Values numbers;
-    SmallVector<Values> loaded;
-    for (int64_t first = 0; first < shared.rows; first += warps) {
-      numbers.push_back(b.add(b.shr(thread, 5), first));
-      loaded.push_back(loadQuery(
-          segment.pair, numbers.back(),
-          b.compare(arith::CmpIPredicate::ult, numbers.back(), count)));
-    }
-    for (auto [number, q] : llvm::zip(numbers, loaded)) {
-      if (parts.rotate)
-        q = b.hadamard(q, lane, HalfTile::kColumns, /*run=*/4);
-      auto branch = scf::IfOp::create(
-          b, b.compare(arith::CmpIPredicate::ult, number, shared.rows),
-          /*withElseRegion=*/false);
-      OpBuilder::InsertionGuard guard(b);
-      b.setInsertionPointToStart(branch.thenBlock());
-      storeQuery(number, q);
-    }
-  }
-
-  void storeQuery(Value number, Values q) {
-    for (Value &value : q)
-      value = b.mulF(value, b.f32(scale));
-    // Dims 4 lane .. + 3 are elements e of lane t's in half h of block c: of
-    // the step of 16 columns 2 c + h, columns 2 t (e0 e2) and 8 + 2 t (e1 e3).
-    Value step = b.shr(lane, 2), t = b.andBits(lane, 3);
-    Value place = b.mul(b.shr(step, 2), shared.halfBytes());
-    place = b.add(place, b.mul(number, HalfTile::kRowBytes));
-    place = b.add(place, b.shl(t, 2));
-    Value swizzle = b.andBits(number, HalfTile::kSwizzleRows - 1);
-    Value chunk = b.shl(b.andBits(step, 3), 1);
-    Value tile = b.at(base, shared.queries());
-    for (size_t odd : {0, 1}) {
-      Value at = arith::XOrIOp::create(
-          b, b.add(chunk, static_cast<int64_t>(odd)), swizzle);
-      Value address =
-          b.at(tile, b.add(place, b.mul(at, HalfTile::kChunkBytes)));
-      b.store(b.packHalves(q[odd], q[odd + 2]), address, 4);
-    }
-  }
-
-  /// This lane's dims of a query, or zeros.
-  Values loadQuery(Value pair, Value number, Value isThere) {
-    SmallVector<Type> types(4, b.getF32Type());
-    auto branch = scf::IfOp::create(b, types, isThere, /*addThenBlock=*/true,
-                                    /*addElseBlock=*/true);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(branch.elseBlock());
-    scf::YieldOp::create(b, Values(4, b.f32(0.0)));
-    b.setInsertionPointToStart(branch.thenBlock());
-    // From row to row, queries of the other kv heads lie between.
-    Value query = b.add(b.mul(pair, group), number);
-    Value inRow = arith::DivUIOp::create(b, number, b.i32(group));
-    query = b.add(query, b.mul(inRow, stride() - group));
-    Value place = b.farAt(queries, query, HalfTile::kColumns * 4);
-    Values loaded;
-    for (Value word : b.loadWords(b.at(place, b.shl(lane, 4)), 4))
-      loaded.push_back(b.bitcast(word, b.getF32Type()));
-    scf::YieldOp::create(b, loaded);
-    return Values(branch.getResults());
-  }
-
   //===--------------------------------------------------------------------===//
   // The ring
   //===--------------------------------------------------------------------===//
-
-  static OperandShare operandShare(rt::Part part, int64_t level) {
-    return {part, static_cast<int32_t>(level)};
-  }
-
-  /// What the last warpgroup does: a warp copies for each of the others.
-  void copy() {
-    ring = warp;
-    auto branch = scf::IfOp::create(
-        b, b.compare(arith::CmpIPredicate::ult, warp, shared.warpgroups),
-        /*withElseRegion=*/false);
-    b.setInsertionPointToStart(branch.thenBlock());
-    Value count = b.loadWords(row, 4)[0];
-    // Pages so far, and the next slot.
-    SmallVector<Value> init(3, b.i32(0));
-    auto loop = scf::ForOp::create(b, b.i32(0), count, b.i32(1), init);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    ValueRange carried = loop.getRegionIterArgs();
-    PageSegment segment = loadSegment(loop.getInductionVar());
-    RingTurn turn = copySegment(segment, carried[0], {carried[1], carried[2]});
-    scf::YieldOp::create(b, ValueRange{b.add(carried[0], segment.pages),
-                                       turn.stage, turn.parity});
-  }
-
-  /// A page's entry is loaded while the one before it is copied.
-  RingTurn copySegment(const PageSegment &segment, Value before,
-                       const RingTurn &turn) {
-    entries = b.farAt(rowPages, before, sizeof(rt::PrefillPage));
-    Value last = b.sub(segment.pages, b.i32(1));
-    auto load = [&](Value number) {
-      return pages().load(arith::MinUIOp::create(b, number, last));
-    };
-    SmallVector<Value> init = {turn.stage, turn.parity, load(warp)};
-    auto loop = scf::ForOp::create(b, warp, segment.pages,
-                                   b.i32(shared.warpgroups), init);
-    {
-      OpBuilder::InsertionGuard guard(b);
-      b.setInsertionPointToStart(loop.getBody());
-      ValueRange carried = loop.getRegionIterArgs();
-      Value entry = carried[2];
-      Value next = load(b.add(loop.getInductionVar(), shared.warpgroups));
-      RingTurn now = {carried[0], carried[1]};
-      for (rt::Part part : {rt::kKey, rt::kValue}) {
-        SmallVector<Type> types(2, b.getI32Type());
-        SmallVector<Value> results = pages().byLevel(
-            part, pages().info(entry), levels[part], types, [&](size_t i) {
-              RingTurn mine = now;
-              OperandShare share = operandShare(part, levels[part][i]);
-              for (int32_t piece = 0; piece < share.pieces(); ++piece) {
-                copyPiece(part, share, piece, entry, mine);
-                mine = after(mine);
-              }
-              return SmallVector<Value>{mine.stage, mine.parity};
-            });
-        now = {results[0], results[1]};
-      }
-      scf::YieldOp::create(b, ValueRange{now.stage, now.parity, next});
-    }
-    return {loop.getResult(0), loop.getResult(1)};
-  }
-
-  /// Each lane makes one of the copies.
-  void copyPiece(rt::Part part, const OperandShare &share, int32_t piece,
-                 Value entry, const RingTurn &turn) {
-    constexpr int64_t blockBytes = OperandShare::kBlockBytes;
-    constexpr int64_t parameterBytes =
-        SharedRowsLayout::kSlotEntry - SharedRowsLayout::kSlotParameters;
-    static_assert(parameterBytes == HalfTile::kColumns * ::pmkvq::kGroupBytes);
-    const bool raw = share.level() == 16;
-    // Bytes from the part's begin, and the block that they are in.
-    Value start =
-        b.add(b.mul(lane, share.copyStart(0, 1)), share.copyStart(piece, 0));
-    constexpr int64_t firstBlock = offsetof(rt::PrefillPage, blocks) / 4;
-    Value block = b.add(b.shr(start, llvm::Log2_64(blockBytes)),
-                        firstBlock + part * int64_t{rt::kMaxBlocksPerPart});
-    Value id = b.shuffle(entry, block);
-    Value number = pages().field(entry, offsetof(rt::PrefillPage, slot));
-    Value first = pages().field(entry, offsetof(rt::PrefillPage, first));
-    Value info = pages().info(entry);
-    Value full = slotBarrier(SharedRowsLayout::kFull, turn.stage);
-    Value slot = slotAt(turn.stage);
-    b.waitBarrier(slotBarrier(SharedRowsLayout::kEmpty, turn.stage),
-                  b.xorBits(turn.parity, 1));
-    Value leads = b.compare(arith::CmpIPredicate::eq, lane, 0);
-    auto leading = scf::IfOp::create(b, leads, /*withElseRegion=*/false);
-    {
-      OpBuilder::InsertionGuard guard(b);
-      b.setInsertionPointToStart(leading.thenBlock());
-      // What masks and levels need, beside the codes.
-      static_assert(offsetof(rt::PrefillPage, info) ==
-                    offsetof(rt::PrefillPage, first) + 4);
-      b.storeWords({first, info}, b.at(slot, SharedRowsLayout::kSlotEntry));
-      b.expectBytes(full,
-                    b.i32(share.pieceBytes() + (raw ? 0 : parameterBytes)));
-      if (!raw)
-        copyParameters(part, number, slot, full);
-    }
-    auto copying = scf::IfOp::create(
-        b, b.compare(arith::CmpIPredicate::ult, lane, share.copies()),
-        /*withElseRegion=*/false);
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(copying.thenBlock());
-    Value from = b.farAt(codes, id, rt::kDeviceGrainBytes);
-    from = b.at(from, b.andBits(start, blockBytes - 1));
-    b.bulkCopy(b.at(slot, b.mul(lane, share.copyBytes())), from, full,
-               b.i32(share.copyBytes()), policy);
-  }
-
-  /// Those of a part of a page.
-  void copyParameters(rt::Part part, Value number, Value slot, Value full) {
-    constexpr int64_t headDim = HalfTile::kColumns;
-    Value from =
-        b.farAt(parameters, number,
-                ::pmkvq::deviceSlotBytes(headDim, /*keysPerToken=*/false));
-    if (part == rt::kValue)
-      from = b.at(from, ::pmkvq::deviceValueParameters(headDim,
-                                                       /*keysPerToken=*/false));
-    b.bulkCopy(b.at(slot, SharedRowsLayout::kSlotParameters), from, full,
-               b.i32(headDim * ::pmkvq::kGroupBytes), policy);
-  }
 
   /// The piece has been read.
   void endPiece(ColumnState &state) {
@@ -616,7 +343,7 @@ private:
     Value tile = b.at(base, shared.weights(0));
     Value tiles = b.add(b.shl(warpgroup, 1), state.tile);
     tile = b.at(tile, b.mul(tiles, shared.operandBytes()));
-    weigh(state, scores, tile);
+    weighColumns(*this, state, scores, tile);
     state.outputs = multiply(rt::kValue, entry[1], state, tile, state.outputs);
     state.tile = b.xorBits(state.tile, 1);
   }
@@ -762,131 +489,12 @@ private:
     return Values(branch.getResults());
   }
 
-  /// Weights to `tile`, for all warps to see; sums, and maxima where they rise.
-  void weigh(ColumnState &state, const Values &scores, Value tile) {
-    Values sums;
-    Value above = storeWeights(scores, state.maxima, tile, sums);
-    Value rises = b.syncAny(barrier, SharedRowsLayout::kWarpgroup, above);
-    SmallVector<Value> kept;
-    for (const Values *values :
-         {&state.maxima, &state.sums, &sums, &state.outputs})
-      llvm::append_range(kept, *values);
-    auto branch =
-        scf::IfOp::create(b, ValueRange(kept).getTypes(), rises,
-                          /*addThenBlock=*/true, /*addElseBlock=*/true);
-    {
-      OpBuilder::InsertionGuard guard(b);
-      b.setInsertionPointToStart(branch.elseBlock());
-      scf::YieldOp::create(b, kept);
-      b.setInsertionPointToStart(branch.thenBlock());
-      raise(state, scores, tile, sums);
-    }
-    ValueRange results = branch.getResults();
-    for (Values *values : {&state.maxima, &state.sums, &sums, &state.outputs})
-      for (Value &value : *values) {
-        value = results.front();
-        results = results.drop_front();
-      }
-    for (size_t i = 0; i < sums.size(); ++i)
-      state.sums[i] = b.addF(state.sums[i], sums[i]);
-  }
-
-  /// Gives whether a weight is too large.
-  Value storeWeights(const Values &scores, const Values &maxima, Value tile,
-                     Values &sums) {
-    auto op =
-        WeighColumnsOp::create(b, b.words(shared.rows / 2),
-                               b.floats(static_cast<int64_t>(queriesOfLane())),
-                               b.getI1Type(), b.pack(scores), b.pack(maxima));
-    StoreWeightsOp::create(b, op.getWords(), warp, lane, tile);
-    b.fenceShared();
-    sums = b.unpack(op.getSums());
-    return op.getAbove();
-  }
-
-  /// Maxima rise to kColumnHeadroom above the largest score, and the page is
-  /// weighed again.  Seldom run but for a segment's first pages.
-  void raise(const ColumnState &before, const Values &scores, Value tile,
-             Values sums) {
-    ColumnState state = before;
-    Values largest = largestOfWarps(scores);
-    Values rescale;
-    for (size_t i = 0; i < largest.size(); ++i) {
-      Value score = b.mulF(largest[i], b.f32(1.0 / HalfTile::kUnit));
-      Value old = state.maxima[i];
-      Value isAbove =
-          arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, score, old);
-      state.maxima[i] =
-          b.select(isAbove, b.addF(score, b.f32(kColumnHeadroom)), old);
-      rescale.push_back(b.exp2(b.subF(old, state.maxima[i])));
-      state.sums[i] = b.mulF(state.sums[i], rescale[i]);
-    }
-    const size_t count = state.outputs.size() / 2;
-    for (size_t i = 0; i < state.outputs.size(); ++i)
-      state.outputs[i] =
-          b.mulF(state.outputs[i], rescale[i % count / 4 * 2 + i % 2]);
-    (void)storeWeights(scores, state.maxima, tile, sums);
-    b.syncThreads(barrier, SharedRowsLayout::kWarpgroup);
-    SmallVector<Value> yielded;
-    for (const Values *values :
-         {&state.maxima, &state.sums, &sums, &state.outputs})
-      llvm::append_range(yielded, *values);
-    scf::YieldOp::create(b, yielded);
-  }
-
-  /// Largest score of each of the lane's queries, over all warps.
-  Values largestOfWarps(const Values &scores) {
-    Values mine = b.unpack(LargestOfColumnsOp::create(
-        b, b.floats(static_cast<int64_t>(queriesOfLane())), b.pack(scores)));
-    Value t = b.shl(b.andBits(lane, 3), 1);
-    Value all = b.at(base, shared.perWarp());
-    Value ofWarpgroup = b.mul(b.shl(warpgroup, 2), shared.rows);
-    auto placeOf = [&](Value ofWarp, size_t i) {
-      Value place = b.add(ofWarp, b.add(t, queryOffset(i)));
-      return b.at(all, b.shl(b.add(ofWarpgroup, place), 2));
-    };
-    Value isFirst = b.compare(arith::CmpIPredicate::ult, lane, 4);
-    auto branch = scf::IfOp::create(b, isFirst, /*withElseRegion=*/false);
-    {
-      OpBuilder::InsertionGuard guard(b);
-      b.setInsertionPointToStart(branch.thenBlock());
-      for (size_t i = 0; i < mine.size(); ++i)
-        b.store(mine[i], placeOf(b.mul(warp, shared.rows), i), 4);
-    }
-    b.syncThreads(barrier, SharedRowsLayout::kWarpgroup);
-    Values largest;
-    for (size_t i = 0; i < mine.size(); ++i) {
-      Value most;
-      for (int64_t w = 0; w < OperandShare::kWarps; ++w) {
-        Value one =
-            b.load(b.getF32Type(), placeOf(b.i32(w * shared.rows), i), 4);
-        most = most ? b.maxF(most, one) : one;
-      }
-      largest.push_back(most);
-    }
-    return largest;
-  }
-
   KernelOp kernel;
-  WarpgroupBuilder b;
   const WarpgroupOptions &options;
   SegmentParts parts;
-  SharedRowsLayout shared;
-  SmallVector<int64_t> levels[rt::kParts];
   FormatAttr formats[rt::kParts];
   /// By level, below 16.
   std::map<int64_t, AffineForm> forms[rt::kParts];
-  double scale = 1.0;
-  /// Query heads a kv head, kv heads, rows of queries of a segment.
-  int64_t group = 1, kvHeads = 1, rows = 1;
-
-  // Arguments, the row of the work list, and who we are.
-  Value codes, parameters, queries, results, partials, row, rowPages;
-  Value thread, warpgroup, warp, lane, barrier, base, policy;
-  /// Whose ring it is that we fill or use.
-  Value ring;
-  /// The segment's, for who copies.
-  Value entries;
 };
 } // namespace
 

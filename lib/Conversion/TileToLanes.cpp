@@ -27,7 +27,6 @@ namespace rt = ::pmkvq::rt;
 using ::pmkvq::SharedLayout;
 
 namespace {
-
 /// A UnitTask's words.
 struct Task {
   Value key, value, slot, info;
