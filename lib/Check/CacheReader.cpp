@@ -36,13 +36,15 @@ llvm::Expected<CacheReader::PartFormat> CacheReader::makeFormat(CacheType cache,
   PartFormat made;
   made.axis = name == "per_channel" ? reference::Axis::PerChannel
                                     : reference::Axis::PerToken;
-  if (name == "per_channel" || name == "per_token")
-    made.uniform = reference::UniformFormat{made.axis, format.getHadamard(),
-                                            format.getClip()};
+  bool symmetric = name == "per_token_symmetric";
+  if (name == "per_channel" || name == "per_token" || symmetric)
+    made.uniform =
+        reference::UniformFormat{made.axis, format.getHadamard(),
+                                 format.getClip(), /*group=*/0, symmetric};
   else if (name != "paper")
     return llvm::createStringError(
         "expected a format that the reference knows (per_channel, per_token, "
-        "paper), got " +
+        "per_token_symmetric, paper), got " +
         name);
   made.parameterBytes = cache.getParameterBytes(side);
   for (int32_t level : rt::kLadder)
@@ -104,6 +106,13 @@ void CacheReader::decodePage(const rt::CacheView &view,
       continue;
     }
     int64_t group = perChannel ? element % headDim : element / headDim;
+    if (format.uniform && format.uniform->symmetric) {
+      double range =
+          reference::halfToFloat(reference::rangeFromByte(parameters[group]));
+      values[element] = reference::decodeCode(*format.uniform, -range / 2,
+                                              range, found, level);
+      continue;
+    }
     uint16_t first = load16(parameters + 2 * group);
     uint16_t second = load16(parameters + 2 * (groups + group));
     values[element] =

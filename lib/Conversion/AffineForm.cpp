@@ -81,7 +81,7 @@ FailureOr<AffineForm> mlir::pmkvq::affineForm(Operation *op, FormatAttr format,
   };
   const FormatModel &model = format.getModel();
   if (model.getNumParameters() != 2 || !model.hasLinearGrid(level) ||
-      !model.getParameterType(op->getContext()).isF16())
+      model.getParameterType() != ParameterType::F16)
     return refuse();
   OwningOpRef<ModuleOp> scratch = ModuleOp::create(op->getLoc());
   OpBuilder at = OpBuilder::atBlockBegin(scratch->getBody());

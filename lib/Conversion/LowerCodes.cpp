@@ -124,50 +124,70 @@ public:
   ParameterMemory(TileBuilder &b, TileType type, Value memory)
       : b(b), groups(type.getGroups()),
         count(type.getFormat().getModel().getNumParameters()),
-        isBf16(type.getFormat()
-                   .getModel()
-                   .getParameterType(b.getContext())
-                   .isBF16()),
-        memory(memory ? memory : b.scratch(count * groups * 2)) {}
+        stored(type.getFormat().getModel().getParameterType()),
+        memory(memory ? memory : b.scratch(bytes())) {}
 
   Value address() const { return memory; }
+  int64_t bytes() const { return count * groups * bytesOf(stored); }
 
   void store(ValueRange values) {
-    for (auto [i, value] : llvm::enumerate(values)) {
-      Value stored = value;
-      if (isBf16)
-        stored = arith::BitcastOp::create(b, vector(b.getI16Type()), value);
-      b.store(stored, b.offset(memory, i * groups * 2), 2);
-    }
+    for (auto [i, value] : llvm::enumerate(values))
+      b.store(value, place(i), bytesOf(stored));
   }
 
   /// Each parameter of all groups, in f32.
   SmallVector<Value> load() {
     SmallVector<Value> values;
-    for (int64_t i = 0; i < count; ++i) {
-      Type stored = isBf16 ? Type(b.getI16Type()) : b.getF16Type();
-      Value narrow =
-          b.load(vector(stored), b.offset(memory, i * groups * 2), 2);
+    for (int64_t i = 0; i < count; ++i)
       values.push_back(
-          isBf16 ? widenBf16(narrow)
-                 : arith::ExtFOp::create(b, b.f32Vector(groups), narrow));
-    }
+          widen(b.load(vector(elementType()), place(i), bytesOf(stored))));
     return values;
   }
 
 private:
   VectorType vector(Type element) { return VectorType::get({groups}, element); }
 
-  Value widenBf16(Value bits) {
-    Type i32 = vector(b.getI32Type());
-    Value wide = arith::ExtUIOp::create(b, i32, bits);
-    Value upper = arith::ShLIOp::create(b, wide, b.splatInt(i32, 16));
-    return arith::BitcastOp::create(b, b.f32Vector(groups), upper);
+  Value place(int64_t parameter) {
+    return b.offset(memory, parameter * groups * bytesOf(stored));
+  }
+
+  Type elementType() {
+    switch (stored) {
+    case ParameterType::F16:
+      return b.getF16Type();
+    case ParameterType::BF16:
+      return b.getI16Type();
+    case ParameterType::E5M3:
+      return b.getI8Type();
+    }
+    llvm_unreachable("a type of parameters that has no name");
+  }
+
+  Value widen(Value narrow) {
+    switch (stored) {
+    case ParameterType::F16:
+      return arith::ExtFOp::create(b, b.f32Vector(groups), narrow);
+    case ParameterType::BF16:
+      return arith::BitcastOp::create(b, b.f32Vector(groups),
+                                      upperBits(narrow, b.getI32Type(), 16));
+    case ParameterType::E5M3: {
+      Value half = arith::BitcastOp::create(
+          b, vector(b.getF16Type()), upperBits(narrow, b.getI16Type(), 7));
+      return arith::ExtFOp::create(b, b.f32Vector(groups), half);
+    }
+    }
+    llvm_unreachable("a type of parameters that has no name");
+  }
+
+  Value upperBits(Value narrow, Type element, int64_t zeros) {
+    Type type = vector(element);
+    Value wide = arith::ExtUIOp::create(b, type, narrow);
+    return arith::ShLIOp::create(b, wide, b.splatInt(type, zeros));
   }
 
   TileBuilder &b;
   int64_t groups, count;
-  bool isBf16;
+  ParameterType stored;
   Value memory;
 };
 
@@ -459,11 +479,10 @@ static Lowered lowerLoadParameters(TileBuilder &b, LoadParametersOp op,
                                    LoadParametersOp::Adaptor values) {
   TileFields tile = b.unpackTile(values.getTile());
   if (Value ahead = values.getAhead()) {
-    int64_t bytes = static_cast<int64_t>(op.getNumResults()) *
-                    op.getTile().getType().getGroups() * 2;
-    Value parameters = b.unpackTile(ahead).parameters;
-    for (int64_t line = 0; line < bytes; line += kCacheLineBytes)
-      b.prefetch(b.offset(parameters, line));
+    ParameterMemory next(b, op.getTile().getType(),
+                         b.unpackTile(ahead).parameters);
+    for (int64_t line = 0; line < next.bytes(); line += kCacheLineBytes)
+      b.prefetch(b.offset(next.address(), line));
   }
   return ParameterMemory(b, op.getTile().getType(), tile.parameters).load();
 }

@@ -86,11 +86,12 @@ private:
     if (auto format = target.getFormat()) {
       const FormatModel &model = format.getModel();
       if (model.getFirstLevel() != 8 || model.rewritesParameters() ||
-          target.hasPartialGroups())
+          target.hasPartialGroups() || model.getNumParameters() != 2 ||
+          model.getParameterType() != ParameterType::F16)
         return kernel.emitOpError("writes format ")
                << format << "; a GPU supports formats whose first level is 8, "
-               << "with parameters that are written once and groups of a whole "
-                  "axis";
+               << "with two fp16 parameters that are written once and groups "
+                  "of a whole axis";
       if (!target.isRaw())
         shape.sliceRows = !groupsAlongK();
     }

@@ -171,7 +171,7 @@ private:
     bool isKey = tile.getPart() == Part::Key;
     const FormatModel &model = tile.getFormat().getModel();
     if (model.getNumParameters() == 2 &&
-        model.getParameterType(b.getContext()).isF16() &&
+        model.getParameterType() == ParameterType::F16 &&
         model.hasLinearGrid(tile.getLevel()) &&
         (isKey || model.getGroupAxis() == GroupAxis::Token))
       return success();

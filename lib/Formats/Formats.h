@@ -14,6 +14,7 @@ namespace mlir::pmkvq {
 std::unique_ptr<FormatModel> createPaperFormat();
 std::unique_ptr<FormatModel> createPerChannelFormat();
 std::unique_ptr<FormatModel> createPerTokenFormat();
+std::unique_ptr<FormatModel> createPerTokenSymmetricFormat();
 } // namespace mlir::pmkvq
 
 #endif // PMKVQ_LIB_FORMATS_FORMATS_H

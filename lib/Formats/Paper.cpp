@@ -15,7 +15,7 @@
 using namespace mlir;
 using namespace mlir::pmkvq;
 
-/// bf16 nearest to finite `x`, ties to even, in f32 and as a bf16 vector.
+/// bf16 nearest to finite `x`, ties to even, in f32 and as its 16 bits.
 /// Arithmetic on the bits: conversion instructions flush denormals.
 static std::pair<Value, Value> roundToBf16(ImplicitLocOpBuilder &b, Value x) {
   auto f32 = cast<VectorType>(x.getType());
@@ -30,8 +30,7 @@ static std::pair<Value, Value> roundToBf16(ImplicitLocOpBuilder &b, Value x) {
   Value upper = arith::ShRUIOp::create(b, bits, sixteen);
   Value narrow = arith::TruncIOp::create(b, i16, upper);
   Value wide = arith::ShLIOp::create(b, upper, sixteen);
-  return {arith::BitcastOp::create(b, f32, wide),
-          arith::BitcastOp::create(b, f32.clone(b.getBF16Type()), narrow)};
+  return {arith::BitcastOp::create(b, f32, wide), narrow};
 }
 
 namespace {
@@ -41,8 +40,8 @@ public:
   GroupAxis getGroupAxis() const override { return GroupAxis::Token; }
   /// Scale and zero.
   unsigned getNumParameters() const override { return 2; }
-  FloatType getParameterType(MLIRContext *context) const override {
-    return BFloat16Type::get(context);
+  ParameterType getParameterType() const override {
+    return ParameterType::BF16;
   }
   int64_t getFirstLevel() const override { return 16; }
   bool rotatesByDefault() const override { return false; }

@@ -18,5 +18,6 @@ void mlir::pmkvq::registerFormats(DialectRegistry &registry) {
     dialect->addFormat(createPaperFormat());
     dialect->addFormat(createPerChannelFormat());
     dialect->addFormat(createPerTokenFormat());
+    dialect->addFormat(createPerTokenSymmetricFormat());
   });
 }

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "pmkvq/Formats/UniformFormat.h"
+#include "Rounding.h"
 #include "VectorOps.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -16,10 +17,6 @@ using namespace mlir;
 using namespace mlir::pmkvq;
 
 FormatModel::~FormatModel() = default;
-
-FloatType FormatModel::getParameterType(MLIRContext *context) const {
-  return Float16Type::get(context);
-}
 
 llvm::SmallVector<Value>
 FormatModel::emitShiftedParameters(ImplicitLocOpBuilder &, FormatAttr,
@@ -33,12 +30,9 @@ Value FormatModel::emitGrid(ImplicitLocOpBuilder &b, FormatAttr, Value codes,
   return arith::SIToFPOp::create(b, type, codes);
 }
 
-namespace {
-
-/// fp16 nearest to `x`, moved one step down (or up) where rounding went the
-/// other way.  Arithmetic on the bits: fp16 values of one sign are ordered as
-/// their bits are.
-Value roundToHalf(ImplicitLocOpBuilder &b, Value x, bool up) {
+/// Arithmetic on the bits: fp16 values of one sign are ordered as their bits
+/// are.
+Value mlir::pmkvq::roundToHalf(ImplicitLocOpBuilder &b, Value x, bool up) {
   auto f32 = cast<VectorType>(x.getType());
   auto f16 = f32.clone(b.getF16Type());
   auto i16 = f32.clone(b.getI16Type());
@@ -67,15 +61,13 @@ Value roundToHalf(ImplicitLocOpBuilder &b, Value x, bool up) {
 }
 
 /// i1 vector: |half| is neither infinite nor NaN.
-Value isFiniteHalf(ImplicitLocOpBuilder &b, Value half) {
+static Value isFiniteHalf(ImplicitLocOpBuilder &b, Value half) {
   auto i16 = cast<VectorType>(half.getType()).clone(b.getI16Type());
   Value bits = arith::BitcastOp::create(b, i16, half);
   Value magnitude = arith::AndIOp::create(b, bits, splatInt(b, i16, 0x7fff));
   return arith::CmpIOp::create(b, arith::CmpIPredicate::ult, magnitude,
                                splatInt(b, i16, 0x7c00));
 }
-
-} // namespace
 
 FormatModel::Parameters UniformFormat::emitParameters(ImplicitLocOpBuilder &b,
                                                       FormatAttr, Value min,

@@ -53,8 +53,8 @@ static LogicalResult verifyGroup(function_ref<InFlightDiagnostic()> emitError,
 
 int64_t CacheType::getParameterBytes(Part part) const {
   FormatAttr format = getFormat(part);
-  constexpr int64_t halfBytes = 2;
-  return format.getModel().getNumParameters() * halfBytes *
+  const FormatModel &model = format.getModel();
+  return model.getNumParameters() * bytesOf(model.getParameterType()) *
          countGroups(format, rt::kPageTokens, getHeadDim());
 }
 

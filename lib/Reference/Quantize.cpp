@@ -79,7 +79,7 @@ int64_t groupCount(const UniformFormat &format, int64_t headDim) {
 }
 
 int64_t parameterBytes(const UniformFormat &format, int64_t headDim) {
-  return int64_t{2} * 2 * groupCount(format, headDim);
+  return (format.symmetric ? 1 : 4) * groupCount(format, headDim);
 }
 
 int64_t groupOf(const UniformFormat &format, int64_t headDim, int64_t token,
@@ -96,6 +96,12 @@ uint32_t lowerCode(const UniformFormat &format, uint32_t code,
   if (fromBits == 4 && format.clip != 1.0)
     return clippedShift(code);
   return equivalentShift(code, fromBits);
+}
+
+uint8_t rangeByte(uint16_t range) { return static_cast<uint8_t>(range >> 7); }
+
+uint16_t rangeFromByte(uint8_t byte) {
+  return static_cast<uint16_t>(byte << 7);
 }
 
 double decodeCode(const UniformFormat &format, double minimum, double range,
@@ -131,6 +137,25 @@ bool findExtremes(const UniformFormat &format, int64_t headDim,
       group.minimum = std::fmin(group.minimum, x);
       group.maximum = std::fmax(group.maximum, x);
     }
+  return true;
+}
+
+/// fp16 rounded up to 3 bits of mantissa, if that is finite.
+uint16_t roundUpToE5M3(uint16_t half) {
+  return static_cast<uint16_t>((half + 127) / 128 * 128);
+}
+
+/// False if a parameter does not fit E5M3.
+bool findSymmetricParameters(const std::vector<Extremes> &extremes,
+                             PagePart &part) {
+  for (const Extremes &group : extremes) {
+    float largest = std::fmax(group.maximum, -group.minimum) + 0.0f;
+    uint16_t range = roundUpToE5M3(floatToHalfUp(2.0f * largest));
+    if (!isFiniteHalf(range))
+      return false;
+    part.minimum.push_back(floatToHalfDown(0.0f - 0.5f * halfToFloat(range)));
+    part.range.push_back(range);
+  }
   return true;
 }
 
@@ -170,7 +195,8 @@ Status quantizePart(const UniformFormat &format, int64_t headDim,
     return Status(StatusCode::NotRepresentable, "a value is not finite");
   PagePart result;
   result.level = 8;
-  if (!findParameters(extremes, result))
+  if (!(format.symmetric ? findSymmetricParameters(extremes, result)
+                         : findParameters(extremes, result)))
     return Status(StatusCode::NotRepresentable,
                   "a minimum or range lies outside fp16");
   result.codes.resize(kPageTokens * headDim);

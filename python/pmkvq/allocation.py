@@ -31,8 +31,8 @@ class Geometry(cache_plan.Geometry):
         return self.part_bytes(LADDER[-1])
 
     def slot_bytes(self) -> int:
-        """Parameters of a page of one kv head: fp16 minimum and range of each group."""
-        return 4 * sum(form.groups(self.head_dim) for form in self.formats)
+        """Parameters of a page of one kv head."""
+        return sum(form.parameter_bytes(self.head_dim) for form in self.formats)
 
     def other_bytes(self, tokens: list[int]) -> int:
         """What does not depend on levels: fixed areas, page tables, parameters."""

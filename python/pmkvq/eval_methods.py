@@ -84,9 +84,10 @@ class Method:
         return Limits(self.schedule, self.floor, slot_bytes, budget, self.drop)
 
     def product_slot_bytes(self, head_dim: int) -> int:
-        """Parameters of a page-head in the product's formats: two halves a group, whatever the level."""
+        """Parameters of a page-head in the product's formats, whatever the level."""
         formats = (self.options.get("key", "per_channel"), self.options.get("value", "per_token"))
-        return sum(4 * (head_dim if text.startswith("per_channel") else PAGE_TOKENS) for text in formats)
+        return sum((1 if text.startswith("per_token_symmetric") else 4)
+                   * (head_dim if text.startswith("per_channel") else PAGE_TOKENS) for text in formats)
 
     def product_options(self, sequences: int) -> list[str]:
         """Of pmkvq-run, for so many sequences."""

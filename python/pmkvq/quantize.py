@@ -29,34 +29,45 @@ class NotRepresentable(ValueError):
 
 @dataclass(frozen=True)
 class Format:
-    """How one part of a page is stored. axis: PER_CHANNEL or PER_TOKEN."""
+    """How one part of a page is stored. axis: PER_CHANNEL or PER_TOKEN.
+
+    symmetric: a range in a byte that lies evenly around 0, without a minimum.
+    """
 
     axis: int
     hadamard: bool = True
+    symmetric: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "Format":
         """As pmkvq-run --key-format takes it, "per_token+plain", or as str() gives it. Raises ValueError."""
         name, *rotation = text.strip("<>").replace(", ", "+").split("+")
-        if name not in _AXES or rotation not in ([], ["hadamard"], ["plain"]):
-            raise ValueError("expected per_channel or per_token, +hadamard or +plain (calibration knows no "
-                             f"other format, and finds clips itself), got '{text}'")
-        return cls(_AXES[name], rotation != ["plain"])
+        if name not in _NAMES or rotation not in ([], ["hadamard"], ["plain"]):
+            raise ValueError("expected per_channel, per_token or per_token_symmetric, +hadamard or +plain "
+                             f"(calibration knows no other format, and finds clips itself), got '{text}'")
+        axis, symmetric = _NAMES[name]
+        return cls(axis, rotation != ["plain"], symmetric)
 
     def __str__(self) -> str:
-        name = next(name for name, axis in _AXES.items() if axis == self.axis)
+        name = next(name for name, form in _NAMES.items() if form == (self.axis, self.symmetric))
         return f"<{name}, {'hadamard' if self.hadamard else 'plain'}>"
 
     def rotate(self, x: np.ndarray) -> np.ndarray:
         """Vectors as they are stored, and back. [..., dim]."""
         return rotate(x) if self.hadamard else x
 
-    def groups(self, dim: int) -> int:
-        """Groups of a page of one head; each has a minimum and a range."""
-        return dim if self.axis == PER_CHANNEL else PAGE
+    def parameter_bytes(self, dim: int) -> int:
+        """Bytes of the parameters of a page of one head."""
+        groups = dim if self.axis == PER_CHANNEL else PAGE
+        return groups * (1 if self.symmetric else 4)
+
+    def parameters(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As parameters()."""
+        return symmetric_parameters(x, self.axis) if self.symmetric else parameters(x, self.axis)
 
 
-_AXES = {"per_channel": PER_CHANNEL, "per_token": PER_TOKEN}
+_NAMES = {"per_channel": (PER_CHANNEL, False), "per_token": (PER_TOKEN, False),
+          "per_token_symmetric": (PER_TOKEN, True)}
 
 
 def round_bf16(x: np.ndarray) -> np.ndarray:
@@ -121,6 +132,22 @@ def parameters(x: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
     return minimum, extent
 
 
+def symmetric_parameters(x: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ranges evenly around 0, rounded up to what a byte holds (E5M3), and minus their halves.
+
+    Args:
+        x: [..., 128, dim], float32 that bf16 holds.
+
+    Raises:
+        NotRepresentable
+    """
+    extent = _half(2 * np.abs(x).max(axis, keepdims=True), np.inf).astype(np.float16)
+    extent = ((extent.view(np.uint16) + 127) // 128 * 128).astype(np.uint16).view(np.float16).astype(np.float32)
+    if not np.isfinite(extent).all():
+        raise NotRepresentable("a value is not finite, or a range lies above 61440")
+    return 0 - extent / 2, extent
+
+
 def encode(x: np.ndarray, minimum: np.ndarray, extent: np.ndarray) -> np.ndarray:
     """Codes at 8 bits: every operation in float32, rounded by itself."""
     scaled = (x - minimum) * np.float32(255)
@@ -157,7 +184,7 @@ def quantized(x: np.ndarray, form: Format, bits: int, clip: float = DEFAULT_CLIP
     """
     stored = round_bf16(form.rotate(x))
     if bits < 16:
-        minimum, extent = parameters(stored, form.axis)
+        minimum, extent = form.parameters(stored)
         stored = decode(lower(encode(stored, minimum, extent), bits), minimum, extent, bits, clip)
     return form.rotate(stored)
 

@@ -30,7 +30,7 @@ def measure(x: np.ndarray, gradient: np.ndarray, form: quantize.Format) -> tuple
     """
     pages, weight = quantize.split_pages(x), quantize.split_pages(gradient)
     stored = quantize.round_bf16(form.rotate(pages))
-    minimum, extent = quantize.parameters(stored, form.axis)
+    minimum, extent = form.parameters(stored)
     codes = quantize.encode(stored, minimum, extent)
 
     def mean(error):

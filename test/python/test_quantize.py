@@ -7,16 +7,19 @@ from pmkvq import quantize, sensitivity
 
 # Of test/unit/ReferencePythonTest.cpp, which finds them with lib/Reference.
 HASHES = {
-    (quantize.PER_CHANNEL, 64): 0x2fe85dd1989c5c16,
-    (quantize.PER_TOKEN, 64): 0x23bfe1bdfc2f0f98,
-    (quantize.PER_CHANNEL, 128): 0x66941a6643c27046,
-    (quantize.PER_TOKEN, 128): 0x936d4b28bd36d58f,
+    ("per_channel", 64): 0x2fe85dd1989c5c16,
+    ("per_token", 64): 0x23bfe1bdfc2f0f98,
+    ("per_token_symmetric", 64): 0x4a5221b2c0f22f6b,
+    ("per_channel", 128): 0x66941a6643c27046,
+    ("per_token", 128): 0x936d4b28bd36d58f,
+    ("per_token_symmetric", 128): 0x7ec77e8b88b177dd,
 }
 
 
 KEYS = quantize.Format(quantize.PER_CHANNEL)
 FORMATS = [quantize.Format(axis, hadamard) for axis in (quantize.PER_CHANNEL, quantize.PER_TOKEN)
            for hadamard in (True, False)]
+FORMATS.append(quantize.Format(quantize.PER_TOKEN, symmetric=True))
 
 
 def generated(dim):
@@ -35,15 +38,15 @@ def fnv(data):
     return value
 
 
-@pytest.mark.parametrize("axis, dim", HASHES)
-def test_codes_and_parameters_are_the_references(axis, dim):
+@pytest.mark.parametrize("name, dim", HASHES)
+def test_codes_and_parameters_are_the_references(name, dim):
     x = generated(dim)
     assert (quantize.round_bf16(x) == x).all()
-    minimum, extent = quantize.parameters(x, axis)
+    minimum, extent = quantize.Format.parse(name).parameters(x)
     codes = quantize.encode(x, minimum, extent)
     data = b"".join(quantize.lower(codes, bits).tobytes() for bits in (8, 4, 2))
     data += minimum.astype("<f2").tobytes() + extent.astype("<f2").tobytes()
-    assert fnv(data) == HASHES[axis, dim]
+    assert fnv(data) == HASHES[name, dim]
 
 
 def test_the_worked_example_of_the_specification():
@@ -75,8 +78,9 @@ def test_pages_are_what_the_runtime_makes():
 def test_what_fp16_cannot_hold_is_refused(bad):
     x = np.zeros((128, 64), np.float32)
     x[3, 4] = bad
-    with pytest.raises(quantize.NotRepresentable):
-        quantize.parameters(x, quantize.PER_TOKEN)
+    for form in FORMATS:
+        with pytest.raises(quantize.NotRepresentable):
+            form.parameters(x)
 
 
 def test_sensitivity_is_the_mean_of_gradient_times_error():
@@ -135,7 +139,7 @@ def test_formats_are_read_as_the_tool_takes_and_prints_them():
 
 @pytest.mark.parametrize("text", ["paper", "per_page", "per_token+clip=0.8", "per_token+plain+hadamard", ""])
 def test_formats_that_calibration_does_not_know_are_refused(text):
-    with pytest.raises(ValueError, match="expected per_channel or per_token"):
+    with pytest.raises(ValueError, match="expected per_channel, per_token or per_token_symmetric"):
         quantize.Format.parse(text)
 
 

@@ -152,6 +152,7 @@ def test_cuda_without_a_driver_says_what_to_do():
     ("--levels=3", "mixed:2=192/4=48/8=16"), ("--levels=", "levels"), ("--context=0", "ragged:100-32768"),
     ("--context=ragged:9-5", "ragged:100-32768"), ("--kv-heads=x", "--kv-heads"), ("--batch=0", "--batch"),
     ("--q-heads=30", "multiple of 8"), ("--head-dim=72", "head_dim"), ("--key-format=paper", "per_token"),
+    ("--value-format=per_token_symmetric", "per_channel and per_token"),
     ("--output=jsonl", "csv"), ("--device=tpu", "--device"), ("--max-tokens=2", "--max-tokens"),
     ("model/", "MODEL"), ("--kv-bits=4", "--kv-bits"),
     ("--levels=mixed:2=6/2=3", "once"), ("--levels=mixed:16=1/2=1", "16 before 2"),

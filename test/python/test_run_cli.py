@@ -93,7 +93,8 @@ class TestReasoner:
         tables = output.summary["kv_budget_bytes"] - pages_budget - fixed_bytes(1)
         assert count * MIN_TABLE_BYTES <= tables <= count * MAX_TABLE_BYTES
 
-    @pytest.mark.parametrize("key", ["per_token+hadamard", "per_token+plain", "per_channel+plain+clip=0.85"])
+    @pytest.mark.parametrize("key", ["per_token_symmetric", "per_token+hadamard", "per_token+plain",
+                                     "per_channel+plain+clip=0.85"])
     def test_other_key_formats_run_end_to_end(self, reasoner, key):
         # 4 bits: per-token keys without rotation lose the thread at 2.
         program = programs(64)[0]

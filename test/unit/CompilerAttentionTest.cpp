@@ -193,13 +193,11 @@ private:
                 int64_t dim) {
     if (entry.level[part] == 16)
       return reference::bf16ToFloat(cache.raw(entry, part, token, dim));
-    int64_t groups = reference::groupCount(format[part], shape.headDim);
-    int64_t which = reference::groupOf(format[part], shape.headDim, token, dim);
-    auto parameter = [&](int64_t index) {
-      return reference::halfToFloat(
-          cache.parameter(entry, part, index, which, groups));
-    };
-    return reference::decodeCode(format[part], parameter(0), parameter(1),
+    auto [minimum, range] = cache.parameters(
+        entry, part, format[part],
+        reference::groupOf(format[part], shape.headDim, token, dim));
+    return reference::decodeCode(format[part], reference::halfToFloat(minimum),
+                                 reference::halfToFloat(range),
                                  cache.code(entry, part, token, dim),
                                  entry.level[part]);
   }
@@ -294,6 +292,8 @@ INSTANTIATE_TEST_SUITE_P(
                   "<per_token, hadamard>"),
         makeShape(3, 3, 64, "<per_channel, hadamard>", "<per_token, hadamard>"),
         makeShape(1, 4, 128, "<per_token, hadamard>", "<per_token, hadamard>"),
+        makeShape(2, 2, 128, "<per_token_symmetric, hadamard>",
+                  "<per_token_symmetric, hadamard>"),
         makeShape(1, 1, 64, "<per_token>", "<per_channel, clip = 0.85>", 4),
         makeShape(1, 8, 128, "<per_channel, clip = 0.75>", "<per_channel>", 0),
         makeShape(1, 7, 64, "<per_channel>", "<per_token>"),

@@ -258,6 +258,8 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(defaultShape(),
                     makeCheckShape(1, 2, 128, "<per_token>",
                                    "<per_channel, clip = 0.85>", 4),
+                    makeCheckShape(2, 2, 64, "<per_channel>",
+                                   "<per_token_symmetric, hadamard>"),
                     makeCheckShape(1, 4, 128, "<paper>", "<paper>", 0)));
 
 class WrongKernels : public testing::TestWithParam<Fault> {};

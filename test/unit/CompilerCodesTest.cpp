@@ -74,12 +74,10 @@ public:
             << "part " << part << " level " << expected.level << " token "
             << token << " dim " << dim;
     for (int64_t group = 0; group < groups; ++group) {
-      ASSERT_EQ(cache.parameter(entry, part, 0, group, groups),
-                expected.minimum[group])
+      auto [minimum, range] = cache.parameters(entry, part, format, group);
+      ASSERT_EQ(minimum, expected.minimum[group])
           << "minimum of group " << group;
-      ASSERT_EQ(cache.parameter(entry, part, 1, group, groups),
-                expected.range[group])
-          << "range of group " << group;
+      ASSERT_EQ(range, expected.range[group]) << "range of group " << group;
     }
   }
 
@@ -237,7 +235,8 @@ INSTANTIATE_TEST_SUITE_P(
     Formats, CodesTest,
     testing::Combine(testing::Values<int64_t>(64, 128),
                      testing::Values(std::string("<per_channel>"),
-                                     std::string("<per_token>"))),
+                                     std::string("<per_token>"),
+                                     std::string("<per_token_symmetric>"))),
     [](const auto &info) {
       std::string name = std::get<1>(info.param).substr(1);
       name.pop_back();

@@ -11,6 +11,7 @@
 #include "mlir/Parser/Parser.h"
 #include "mlir/Pass/PassManager.h"
 #include "pmkvq/Pipelines/Pipelines.h"
+#include "pmkvq/Reference/Bits.h"
 #include "llvm/Support/FormatVariadic.h"
 
 #include <algorithm>
@@ -116,7 +117,7 @@ TestCache::TestCache(const KernelShape &shape, int64_t parameterBytesKey,
   int64_t heads = sequences * shape.kvHeads;
   int64_t count = heads * maxPages;
   pages.resize(count);
-  parameters.resize(count * slotBytes);
+  slots.resize(count * slotBytes);
   fixedArea.resize(heads * rt::kParts * (shape.sink + rt::kPageTokens) *
                    shape.headDim);
   int64_t blockCount = count * rt::kParts * rt::kMaxBlocksPerPart;
@@ -124,7 +125,7 @@ TestCache::TestCache(const KernelShape &shape, int64_t parameterBytesKey,
   for (int64_t i = 0; i < blockCount; ++i)
     freeBlocks.push_back(static_cast<uint32_t>(i));
   std::shuffle(freeBlocks.begin(), freeBlocks.end(), std::mt19937(7));
-  cacheView = {blocks.data(), parameters.data(), pages.data(), fixedArea.data(),
+  cacheView = {blocks.data(), slots.data(), pages.data(), fixedArea.data(),
                maxPages};
 }
 
@@ -196,13 +197,30 @@ uint16_t TestCache::raw(const rt::PageEntry &entry, int32_t part, int64_t token,
   return static_cast<uint16_t>(address[0] | address[1] << 8);
 }
 
+const uint8_t *TestCache::slot(const rt::PageEntry &entry, int32_t part) const {
+  return slots.data() + entry.slot * slotBytes +
+         (part == rt::kKey ? 0 : keyBytes);
+}
+
 uint16_t TestCache::parameter(const rt::PageEntry &entry, int32_t part,
                               int64_t index, int64_t group,
                               int64_t groups) const {
-  const uint8_t *address = parameters.data() + entry.slot * slotBytes +
-                           (part == rt::kKey ? 0 : keyBytes) +
-                           (index * groups + group) * 2;
+  const uint8_t *address = slot(entry, part) + (index * groups + group) * 2;
   return static_cast<uint16_t>(address[0] | address[1] << 8);
+}
+
+std::array<uint16_t, 2>
+TestCache::parameters(const rt::PageEntry &entry, int32_t part,
+                      const reference::UniformFormat &format,
+                      int64_t group) const {
+  if (!format.symmetric) {
+    int64_t groups = reference::groupCount(format, shape.headDim);
+    return {parameter(entry, part, 0, group, groups),
+            parameter(entry, part, 1, group, groups)};
+  }
+  uint16_t range = reference::rangeFromByte(slot(entry, part)[group]);
+  float half = reference::halfToFloat(range) / 2;
+  return {reference::floatToHalfDown(0.0f - half), range};
 }
 
 reference::UniformFormat test::referenceFormat(const std::string &text,
@@ -211,6 +229,7 @@ reference::UniformFormat test::referenceFormat(const std::string &text,
   format.axis = text.find("per_channel") != std::string::npos
                     ? reference::Axis::PerChannel
                     : reference::Axis::PerToken;
+  format.symmetric = text.find("symmetric") != std::string::npos;
   format.hadamard = text.find("hadamard") != std::string::npos;
   if (size_t at = text.find("clip = "); at != std::string::npos)
     format.clip = std::stod(text.substr(at + 7));

@@ -79,18 +79,24 @@ public:
   /// bf16 bits of a part at level 16.
   uint16_t raw(const rt::PageEntry &entry, int32_t part, int64_t token,
                int64_t dim) const;
-  /// Stored parameter `index` (0: minimum, 1: range) of a group, fp16 bits.
+  /// Stored parameter `index` of a group, of formats with 16-bit ones.
   uint16_t parameter(const rt::PageEntry &entry, int32_t part, int64_t index,
                      int64_t group, int64_t groups) const;
+  /// Minimum and range of a group, fp16 bits.
+  std::array<uint16_t, 2> parameters(const rt::PageEntry &entry, int32_t part,
+                                     const reference::UniformFormat &format,
+                                     int64_t group) const;
 
   rt::CacheView *view() { return &cacheView; }
   std::vector<uint8_t> blocks;
 
 private:
+  const uint8_t *slot(const rt::PageEntry &entry, int32_t part) const;
+
   KernelShape shape;
   int64_t slotBytes, keyBytes;
   int32_t maxPages;
-  std::vector<uint8_t> parameters;
+  std::vector<uint8_t> slots;
   std::vector<rt::PageEntry> pages;
   std::vector<uint16_t> fixedArea;
   std::vector<uint32_t> freeBlocks;

@@ -40,11 +40,13 @@ struct Expected {
   Axis axis;
   int64_t headDim;
   uint64_t hash;
+  bool symmetric = false;
 };
 
 /// Of 8-bit codes, 4-bit codes, 2-bit codes, minima and ranges.
-uint64_t hashOf(Axis axis, int64_t headDim) {
-  UniformFormat format{axis, false, 0.8};
+uint64_t hashOf(const Expected &expected) {
+  UniformFormat format{expected.axis, false, 0.8, 0, expected.symmetric};
+  int64_t headDim = expected.headDim;
   std::vector<uint16_t> values = generatedValues(headDim);
   PagePart part;
   part.values = values;
@@ -68,10 +70,11 @@ TEST(ReferencePython, CodesAndParametersAreTheSame) {
       {Axis::PerToken, 64, 0x23bfe1bdfc2f0f98ull},
       {Axis::PerChannel, 128, 0x66941a6643c27046ull},
       {Axis::PerToken, 128, 0x936d4b28bd36d58full},
+      {Axis::PerToken, 64, 0x4a5221b2c0f22f6bull, true},
+      {Axis::PerToken, 128, 0x7ec77e8b88b177ddull, true},
   };
   for (const Expected &expected : cases)
-    EXPECT_EQ(hashOf(expected.axis, expected.headDim), expected.hash)
-        << std::hex << hashOf(expected.axis, expected.headDim);
+    EXPECT_EQ(hashOf(expected), expected.hash) << std::hex << hashOf(expected);
 }
 
 } // namespace

@@ -233,6 +233,43 @@ TEST(ReferenceQuantizeExact, MinimumRoundedDownMakesRangeCoverTheGap) {
   EXPECT_EQ(part.codes[0], 32);
 }
 
+TEST(ReferenceQuantizeExact, SymmetricRangesAreBytes) {
+  std::vector<uint16_t> values = constantValues(64, 0.0f);
+  // A range of 4.25 is rounded up to 4.5, one of 2^-30 to the smallest, 2^-17.
+  values[0] = floatToBf16(-2.125f);
+  values[64] = floatToBf16(0x1p-31f);
+  UniformFormat format;
+  format.symmetric = true;
+  PagePart part;
+  ASSERT_TRUE(quantizePart(format, 64, values.data(), part).ok());
+  EXPECT_EQ(parameterBytes(format, 64), kTokens);
+  EXPECT_EQ(halfToFloat(part.range[0]), 4.5f);
+  EXPECT_EQ(halfToFloat(part.minimum[0]), -2.25f);
+  EXPECT_EQ(halfToFloat(part.range[1]), 0x1p-17f);
+  EXPECT_EQ(halfToFloat(part.range[2]), 0.0f);
+  EXPECT_EQ(part.minimum[2], 0);
+  EXPECT_EQ(part.codes[0], 7);   // 0.125 * 255 / 4.5 = 7.08
+  EXPECT_EQ(part.codes[1], 128); // 127.5, to even
+  EXPECT_EQ(part.codes[128], 0);
+  for (uint16_t range : part.range)
+    EXPECT_EQ(rangeFromByte(rangeByte(range)), range);
+}
+
+TEST(ReferenceQuantizeExact, SymmetricRangesEndAt61440) {
+  UniformFormat format;
+  format.symmetric = true;
+  PagePart part;
+  std::vector<uint16_t> values = constantValues(64, -30720.0f);
+  ASSERT_TRUE(quantizePart(format, 64, values.data(), part).ok());
+  EXPECT_EQ(rangeByte(part.range[0]), 0xf7);
+  for (float outside : {30976.0f, INFINITY, -INFINITY, NAN}) {
+    values[77] = floatToBf16(outside);
+    EXPECT_EQ(quantizePart(format, 64, values.data(), part).code(),
+              StatusCode::NotRepresentable)
+        << outside;
+  }
+}
+
 /// Quantizes with one value replaced and expects a refusal without effect.
 void expectRefused(float fill, float outlier) {
   std::vector<uint16_t> values = constantValues(64, fill);

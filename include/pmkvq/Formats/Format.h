@@ -5,7 +5,7 @@
 // lib/Transforms/FoldParameters.cpp and lib/Conversion (who asks).
 //
 // Mental model.  A format is elementwise algebra.  A group of elements shares a
-// few 16-bit parameters; the elements become codes at the format's first level,
+// few small parameters; the elements become codes at the format's first level,
 // lower levels come from higher codes, and an element decodes as
 //
 //   x  ~  offset + step * grid(code)
@@ -38,6 +38,15 @@ class FormatAttr;
 /// share parameters per head dim; with Token, a token's head dims share them.
 enum class GroupAxis { HeadDim, Token };
 
+/// How a parameter is stored.  E5M3 is the upper byte of an fp16 without its
+/// sign: five bits of exponent and three of mantissa, of numbers that are not
+/// negative.
+enum class ParameterType { F16, BF16, E5M3 };
+
+constexpr int64_t bytesOf(ParameterType type) {
+  return type == ParameterType::E5M3 ? 1 : 2;
+}
+
 /// Methods may look at `format`, but only emitAffine and emitGrid may depend on
 /// its clip: codes of layers with clips of their own are made and shifted by
 /// the same kernels.
@@ -50,12 +59,11 @@ public:
 
   virtual GroupAxis getGroupAxis() const = 0;
 
-  /// Number of 16-bit parameters a group.
+  /// Number of parameters a group.
   virtual unsigned getNumParameters() const = 0;
 
-  /// Type that parameters are stored in, 16 bits wide; fp16 unless a format
-  /// says otherwise.
-  virtual FloatType getParameterType(MLIRContext *context) const;
+  /// What parameters are stored as; fp16 unless a format says otherwise.
+  virtual ParameterType getParameterType() const { return ParameterType::F16; }
 
   /// The level that bf16 values are quantized to, from which all lower levels
   /// come: 8, so that pages at level 16 are the values themselves, or 16.
@@ -65,7 +73,8 @@ public:
   virtual bool rotatesByDefault() const { return true; }
 
   struct Parameters {
-    /// One vector of the parameter type a parameter.
+    /// One vector a parameter: f16, i16 with the bits of bf16, or i8 with those
+    /// of E5M3.
     llvm::SmallVector<Value> values;
     /// i1 vector: whether the group can be represented.
     Value representable;

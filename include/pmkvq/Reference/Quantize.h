@@ -60,7 +60,7 @@ enum class Axis {
   PerToken,
 };
 
-/// An asymmetric uniform format.
+/// A uniform format.
 struct UniformFormat {
   Axis axis = Axis::PerToken;
   /// Head vectors are rotated before they are stored.  The functions of this
@@ -73,6 +73,9 @@ struct UniformFormat {
   /// Elements along the axis that share minimum and range; 0: the whole axis,
   /// the tokens of a page per channel, the channels of a token per token.
   int64_t group = 0;
+  /// The range lies evenly around 0 and is stored in a byte (E5M3); the minimum
+  /// is half of it below 0, and not stored.
+  bool symmetric = false;
 };
 
 /// Errors: InvalidArgument unless the clip is 1 or in (0.7, 0.9).
@@ -84,7 +87,7 @@ rt::Status validateGroup(const UniformFormat &format, int64_t headDim);
 /// Groups of a part; of whole axes: headDim per channel, 128 per token.
 int64_t groupCount(const UniformFormat &format, int64_t headDim);
 
-/// Bytes of a part's parameters: an fp16 minimum and range a group.
+/// Bytes of a part's parameters: an fp16 minimum and range a group, or a byte.
 int64_t parameterBytes(const UniformFormat &format, int64_t headDim);
 
 /// Group of the element at (token, channel).  Groups are ordered as their first
@@ -96,6 +99,11 @@ int64_t groupOf(const UniformFormat &format, int64_t headDim, int64_t token,
 /// Units: fromBits is 8 or 4.
 uint32_t lowerCode(const UniformFormat &format, uint32_t code,
                    int32_t fromBits);
+
+/// The byte that a symmetric format's range, one that E5M3 holds, is stored as:
+/// the upper one of its fp16 without the sign.
+uint8_t rangeByte(uint16_t range);
+uint16_t rangeFromByte(uint8_t byte);
 
 /// Decodes one code: minimum + range * code / (2^bits - 1), and at 2 bits
 /// minimum + range * ((1 - clip) / 2 + clip * code / 3).
@@ -124,7 +132,8 @@ struct PagePart {
 /// In IEEE single precision, each operation rounded by itself, ties to even:
 /// minimum = the group's minimum rounded down to fp16 (a zero is +0), range =
 /// (maximum - minimum) rounded up to fp16, code = rint(((x - minimum) * 255) /
-/// range) clamped to 0..255; range 0 gives codes 0.
+/// range) clamped to 0..255; range 0 gives codes 0.  Symmetric: range = twice
+/// the largest magnitude, rounded up to E5M3, minimum = -range / 2.
 ///
 /// Shapes: values [128][headDim], bf16 patterns.
 /// Errors: as validateGroup;

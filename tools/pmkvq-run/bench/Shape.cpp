@@ -292,9 +292,10 @@ readFormat(const std::string &attribute) {
   std::string text = plainFormat(attribute);
   reference::UniformFormat format;
   std::string_view rest = text;
-  if (consume(rest, "per_channel"))
+  std::string_view name = rest.substr(0, rest.find('+'));
+  if (name == "per_channel")
     format.axis = reference::Axis::PerChannel;
-  else if (consume(rest, "per_token"))
+  else if (name == "per_token")
     format.axis = reference::Axis::PerToken;
   else
     return Status(StatusCode::Unimplemented,
