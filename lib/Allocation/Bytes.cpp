@@ -33,6 +33,18 @@ int64_t allocation::countPageHeads(const Workload &workload) {
   return pages * info.layers * info.kvHeads;
 }
 
+/// What minimumBytes counts of pages.
+static int64_t pagesAtFloor(const Workload &workload) {
+  int64_t bytes = 0;
+  for (const rt::SequencePlan &plan : workload.session.plans)
+    if (int64_t pages =
+            rt::pagesForTokens(plan.promptTokens + plan.maxNewTokens - 1,
+                               workload.info.sinkTokens))
+      bytes += pages * rt::floorPagesBytes(workload.info) +
+               rt::newestPageBytes(workload.info);
+  return bytes;
+}
+
 rt::Result<int64_t> allocation::budgetForBits(const Workload &workload,
                                               double bits) {
   rt::Result<int64_t> minimum = minimumBytes(workload);
@@ -42,10 +54,8 @@ rt::Result<int64_t> allocation::budgetForBits(const Workload &workload,
       int64_t(rt::kParts) * rt::kPageTokens * workload.info.headDim;
   int64_t heads = countPageHeads(workload);
   double wanted = static_cast<double>(heads) * elements * bits / 8;
-  int64_t pages =
-      heads / (int64_t(workload.info.layers) * workload.info.kvHeads);
   return *minimum + static_cast<int64_t>(std::floor(wanted)) -
-         pages * rt::floorPagesBytes(workload.info);
+         pagesAtFloor(workload);
 }
 
 /// Whether every sequence can have `count` new tokens.

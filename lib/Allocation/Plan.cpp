@@ -61,7 +61,7 @@ static void noteLevels(Recorder &state) {
   countPages(session, now);
   for (size_t layer = 0; layer < now.size(); ++layer)
     for (int32_t part = 0; part < rt::kParts; ++part)
-      for (size_t level = 0; level < rt::kLadder.size(); ++level) {
+      for (size_t level = 0; level < rt::kValueLadder.size(); ++level) {
         int64_t &first = state.plan->firstAt[layer][part][level];
         if (first < 0 && now[layer][part][level] > 0)
           first = tokens;

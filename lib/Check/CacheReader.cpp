@@ -47,9 +47,9 @@ llvm::Expected<CacheReader::PartFormat> CacheReader::makeFormat(CacheType cache,
         "per_token_symmetric, paper), got " +
         name);
   made.parameterBytes = cache.getParameterBytes(side);
-  for (int32_t level : rt::kLadder)
+  for (int64_t level : cache.getLevels(side))
     if (level != 16)
-      made.bits[rt::ladderIndex(level)] = locateCodes(
+      made.bits[rt::ladderIndex(static_cast<int32_t>(level))] = locateCodes(
           TileType::get(cache.getContext(), side, level, rt::kPageTokens,
                         cache.getHeadDim(), format));
   return made;
@@ -82,7 +82,9 @@ uint32_t CacheReader::code(const rt::CacheView &view,
   int64_t bit = level == 16 ? 16 * element : bits[element];
   int64_t size = rt::blockBytes(headDim);
   int64_t block = entry.blocks[part][bit / 8 / size];
-  const uint8_t *address = view.blocks + block * size + bit / 8 % size;
+  // At level 1 the entry says which half of the block.
+  int64_t half = level == 1 ? entry.blocks[part][1] * size / 2 : 0;
+  const uint8_t *address = view.blocks + block * size + half + bit / 8 % size;
   return level == 16 ? load16(address)
                      : (*address >> bit % 8) & ((1u << level) - 1);
 }

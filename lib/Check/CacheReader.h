@@ -43,7 +43,7 @@ private:
     int64_t parameterBytes;
     /// [ladderIndex][token][headDim]: bit of a code within the part's blocks;
     /// empty at level 16, where elements are rows of 16 bits.
-    std::array<std::vector<uint32_t>, rt::kLadder.size()> bits;
+    std::array<std::vector<uint32_t>, rt::kValueLadder.size()> bits;
   };
 
   static llvm::Expected<PartFormat> makeFormat(mlir::pmkvq::CacheType cache,

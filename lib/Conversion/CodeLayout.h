@@ -17,7 +17,7 @@ struct CodeLayout : ::pmkvq::HostLayout {
   explicit CodeLayout(TileType tile)
       : HostLayout(tile.getPart() == Part::Key ? ::pmkvq::rt::kKey
                                                : ::pmkvq::rt::kValue,
-                   tile.getReduction(), tile.getWidth()) {}
+                   tile.getReduction(), tile.getWidth(), tile.getLevel()) {}
 };
 
 } // namespace mlir::pmkvq

@@ -76,7 +76,7 @@ private:
         group, b.mul(b.remainder(quad, layout.stepQuads()), layout.runGroups));
     Value first = b.mul(run, layout.runStride);
     Value bundle = b.add(first, b.mul(step, layout.stepStride));
-    Value index = b.add(b.mul(bundle, CodeLayout::kBundleGroups), group);
+    Value index = b.add(b.mul(bundle, layout.bundleGroups), group);
     return b.at(codes, index, CodeLayout::kVectorBytes);
   }
 

@@ -178,7 +178,7 @@ private:
   /// and what they are made of fit 16 registers.
   static constexpr int64_t kFields = 2;
   /// How often a bundle is read.
-  static constexpr int64_t kPasses = CodeLayout::kBundleGroups / kFields;
+  int64_t passes() const { return layout.bundleGroups / kFields; }
 
   /// Rows that are taken at a time.
   static int64_t rowsAtATime(int64_t queries) {
@@ -192,8 +192,7 @@ private:
   void contract(Value first, int64_t count) {
     Value in = b.at(rows, b.mul(first, rowStride), kElementBytes);
     b.forEach(layout.runs, [&](Value run) {
-      for (int64_t group = 0; group < CodeLayout::kBundleGroups;
-           group += kFields) {
+      for (int64_t group = 0; group < layout.bundleGroups; group += kFields) {
         SmallVector<Value> sums = sumRun(in, run, group, count);
         storeSums(first, run, group, count, sums);
       }
@@ -206,13 +205,13 @@ private:
                              b.splatInt(b.i32Vector(), 0));
     Value vector =
         b.mul(run, layout.runStride * CodeLayout::vectorsPerBundle(level));
-    Value pass = b.add(b.mul(run, kPasses), group / kFields);
+    Value pass = b.add(b.mul(run, passes()), group / kFields);
     // A block of keys has whole runs of tokens, a block of values whole steps
     // over them.
     if (type.getPart() == Part::Key) {
       Value codes = b.codeVector(tile, vector, type.getHeadDim());
       return sumSteps(codes, layout.steps, in,
-                      aheadOf(pass, layout.runs * kPasses), group, count,
+                      aheadOf(pass, layout.runs * passes()), group, count,
                       zeros);
     }
     int64_t blocks = rt::blocksAtLevel(level), steps = layout.steps / blocks;
@@ -222,7 +221,7 @@ private:
       Value row = b.at(in, block, steps * stepBytes());
       Value part = b.add(b.mul(pass, blocks), block);
       return sumSteps(codes, steps, row,
-                      aheadOf(part, layout.runs * kPasses * blocks), group,
+                      aheadOf(part, layout.runs * passes() * blocks), group,
                       count, sums);
     };
     return b.loop(blocks, 1, zeros, sumBlock);
@@ -238,7 +237,11 @@ private:
     Value start =
         b.blockAt(*ahead, b.divide(index, perBlock), type.getHeadDim());
     return b.at(start, b.remainder(index, perBlock),
-                rt::blockBytes(type.getHeadDim()) / perBlock);
+                codeBytesOfBlock() / perBlock);
+  }
+
+  int64_t codeBytesOfBlock() const {
+    return rt::codeBytes(type.getHeadDim(), level) / rt::blocksAtLevel(level);
   }
 
   static constexpr int64_t kQuadBytes = CodeLayout::kQuad * kElementBytes;
@@ -250,7 +253,7 @@ private:
     int64_t bundleBytes = CodeLayout::vectorsPerBundle(level) * kVectorBytes;
     return b.loop(steps, 1, init, [&](Value step, ValueRange sums) {
       if (next)
-        b.prefetch(b.at(next, step, bundleBytes / kPasses));
+        b.prefetch(b.at(next, step, bundleBytes / passes()));
       Value bundle = b.at(codes, step, layout.stepStride * bundleBytes);
       Value quad = b.offset(b.at(row, step, stepBytes()),
                             layout.quadOf(group) * kQuadBytes);

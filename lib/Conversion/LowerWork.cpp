@@ -137,9 +137,19 @@ static Value takePart(TileBuilder &b, CacheType type, Part part, Value page) {
                      b.constI64(rt::kPageTokens)});
 }
 
+/// Values at level 1: the half of their block that the entry says.
+static Value sharedHalf(TileBuilder &b, CacheType type, Value part) {
+  TileFields tile = b.unpackTile(part);
+  Value half = b.loadI64Field(tile.ids, sizeof(uint32_t), 32);
+  tile.base = b.at(tile.base, half, rt::blockBytes(type.getHeadDim()) / 2);
+  return b.packTile(tile);
+}
+
 static Lowered lowerTake(TileBuilder &b, TakeOp op, TakeOp::Adaptor values) {
-  return {takePart(b, op.getPage().getType().getCache(),
-                   op.getTile().getType().getPart(), values.getPage())};
+  CacheType type = op.getPage().getType().getCache();
+  TileType tile = op.getTile().getType();
+  Value part = takePart(b, type, tile.getPart(), values.getPage());
+  return {tile.getLevel() == 1 ? sharedHalf(b, type, part) : part};
 }
 
 static Lowered lowerFetchFixed(TileBuilder &b, FetchFixedOp op,
@@ -248,7 +258,7 @@ public:
     Value level = b.toIndex(b.loadI64Field(
         entry,
         offsetof(rt::PageEntry, level) + static_cast<size_t>(op.getPart()), 8));
-    ArrayRef<int64_t> ladder = cache.getLadder();
+    ArrayRef<int64_t> ladder = cache.getLevels(op.getPart());
     auto branch = scf::IndexSwitchOp::create(
         b, types, level, ladder.drop_back(), ladder.size() - 1);
     for (auto [i, region] : llvm::enumerate(op.getLevels())) {
@@ -256,7 +266,9 @@ public:
                                           : branch.getCaseRegions()[i];
       Block *source = &region.front();
       Block *block = rewriter.createBlock(&to);
-      rewriter.inlineBlockBefore(source, block, block->end(), {tile});
+      b.setInsertionPointToStart(block);
+      Value mine = ladder[i] == 1 ? sharedHalf(b, cache, tile) : tile;
+      rewriter.inlineBlockBefore(source, block, block->end(), {mine});
       auto yield = cast<YieldOp>(block->getTerminator());
       rewriter.setInsertionPoint(yield);
       rewriter.replaceOpWithNewOp<scf::YieldOp>(yield, yield.getOperands());

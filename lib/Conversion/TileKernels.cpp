@@ -148,7 +148,7 @@ private:
   /// `%r = by_level part %page`, each region filled by `body` from its tile.
   Value byLevel(Part part, Value page, Type result,
                 function_ref<Value(Value)> body) {
-    ArrayRef<int64_t> ladder = shape.cache.getLadder();
+    ArrayRef<int64_t> ladder = shape.cache.getLevels(part);
     auto op = ByLevelOp::create(b, result, part, page, ladder.size());
     for (auto [level, region] : llvm::zip(ladder, op.getLevels())) {
       OpBuilder::InsertionGuard guard(b);

@@ -113,8 +113,9 @@ Value UniformFormat::emitCode(ImplicitLocOpBuilder &b, FormatAttr, Value x,
 
 Value UniformFormat::emitShift(ImplicitLocOpBuilder &b, FormatAttr, Value codes,
                                int64_t from) const {
-  if (from == 4)
-    return arith::ShRUIOp::create(b, codes, splatInt(b, codes.getType(), 2));
+  if (from <= 4)
+    return arith::ShRUIOp::create(b, codes,
+                                  splatInt(b, codes.getType(), from / 2));
   // The largest intermediate, 241 * 263 = 63,383, fits unsigned 16 bits.
   return equivalentShift(b, codes, from);
 }
@@ -125,7 +126,9 @@ FormatModel::Affine UniformFormat::emitAffine(ImplicitLocOpBuilder &b,
                                               int64_t level) const {
   Value min = parameters[0], range = parameters[1];
   Type type = range.getType();
-  double clip = level == 2 ? format.getClip() : 1.0;
+  double clip = level == 2   ? format.getClip()
+                : level == 1 ? kSpreadAtLevel1
+                             : 1.0;
   double codes = static_cast<double>((1 << level) - 1);
   Value step = arith::MulFOp::create(b, range, splat(b, type, clip / codes));
   if (clip == 1.0)

@@ -173,14 +173,21 @@ const ScheduleModel &ScheduleAttr::getModel() const {
 LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                    StringAttr name, int64_t keyFloor,
                                    int64_t valueFloor) {
-  for (int64_t floor : {keyFloor, valueFloor})
-    if (!rt::isLevel(floor))
-      return emitError() << "(C1) expected a floor of 16, 8, 4 or 2, got "
-                         << floor;
+  if (!rt::isLevel(keyFloor))
+    return emitError() << "(C1) expected a floor of 16, 8, 4 or 2, got "
+                       << keyFloor;
+  if (!rt::isLevelOf(rt::kValue, valueFloor))
+    return emitError() << "(C1) expected a floor of 16, 8, 4, 2 or 1 for "
+                          "values, got "
+                       << valueFloor;
   auto *dialect = name.getContext()->getLoadedDialect<PMKVQDialect>();
   if (!dialect->lookupSchedule(name))
     return unknown(emitError, "(C2) unknown schedule", name,
                    dialect->scheduleNames());
+  if (valueFloor == 1 && !dialect->lookupSchedule(name)->pairsValues)
+    return emitError() << "(C3) expected a schedule that lowers values to 1 "
+                          "bit in pairs, page or keys_last, got "
+                       << name.getValue();
   return success();
 }
 

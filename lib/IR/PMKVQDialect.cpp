@@ -21,9 +21,11 @@ void PMKVQDialect::initialize() {
   registerTypes();
   registerOps();
   addSchedule({"none", rt::kScheduleNone, /*lowers=*/false});
-  addSchedule({"page", rt::kSchedulePage});
+  addSchedule(
+      {"page", rt::kSchedulePage, /*lowers=*/true, /*pairsValues=*/true});
   addSchedule({"layer", rt::kScheduleLayer});
-  addSchedule({"keys_last", rt::kScheduleKeysLast});
+  addSchedule({"keys_last", rt::kScheduleKeysLast, /*lowers=*/true,
+               /*pairsValues=*/true});
 }
 
 void PMKVQDialect::addFormat(std::unique_ptr<FormatModel> format) {

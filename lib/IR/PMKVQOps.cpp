@@ -85,7 +85,7 @@ static rt::ProgramInfo describe(CreateOp create) {
   for (Part part : {Part::Key, Part::Value}) {
     auto i = static_cast<int32_t>(part);
     // Floors of other layers are not known here; the ladder's end is below all.
-    info.floor[i] = cut(type.getLadder().back());
+    info.floor[i] = cut(type.getLevels(part).back());
     if (schedule)
       info.layerFloor[info.layers - 1][i] =
           static_cast<uint8_t>(schedule->getFloor(part));
@@ -119,7 +119,7 @@ LogicalResult CreateOp::verify() {
            << static_cast<int64_t>(*getBudget());
   if (auto schedule = getSchedule())
     for (Part part : {Part::Key, Part::Value})
-      if (!getCache().getType().hasLevel(schedule->getFloor(part)))
+      if (!getCache().getType().hasLevel(part, schedule->getFloor(part)))
         return emitOpError("(C3) the ladder does not hold the ")
                << stringifyPart(part) << " floor " << schedule->getFloor(part);
   if (getCache().getType().isPlanned() && !getSchedule())
@@ -169,7 +169,7 @@ LogicalResult AttendOp::verify() {
 
 LogicalResult FlushOp::verify() {
   CacheType cache = getCaches().getType();
-  if (!cache.hasLevel(getTo()))
+  if (!cache.hasLevel(getPart(), getTo()))
     return emitOpError("(C1) the ladder does not hold level ")
            << static_cast<int64_t>(getTo());
   if (!cache.isPlanned())
@@ -184,7 +184,7 @@ LogicalResult RequantizeOp::verify() {
     return emitOpError("(C1) expected a level of half of ")
            << from << ", got " << to;
   for (int64_t level : {from, to})
-    if (!cache.hasLevel(level))
+    if (!cache.hasLevel(getPart(), level))
       return emitOpError("(C2) the ladder does not hold level ") << level;
   if (!cache.isPlanned())
     return emitOpError("(C3) expected a cache with formats");

@@ -167,7 +167,7 @@ LogicalResult TakeOp::verify() {
   CacheType cache = getPage().getType().getCache();
   if (failed(verifyWholePart(*this, tile, getPage().getType())))
     return failure();
-  if (!cache.hasLevel(tile.getLevel()))
+  if (!cache.hasLevel(tile.getPart(), tile.getLevel()))
     return emitOpError("(C2) the ladder does not hold level ")
            << tile.getLevel();
   return success();
@@ -177,11 +177,12 @@ LogicalResult ByLevelOp::verify() {
   CacheType cache = getPage().getType().getCache();
   if (!cache.isPlanned())
     return emitOpError("(C2) expected a page of a cache with formats");
-  if (getLevels().size() != cache.getLadder().size())
+  ArrayRef<int64_t> levels = cache.getLevels(getPart());
+  if (getLevels().size() != levels.size())
     return emitOpError("(C1) expected ")
-           << cache.getLadder().size() << " regions, one a level, got "
+           << levels.size() << " regions, one a level, got "
            << getLevels().size();
-  for (auto [level, region] : llvm::zip(cache.getLadder(), getLevels())) {
+  for (auto [level, region] : llvm::zip(levels, getLevels())) {
     TileType tile = wholePart(cache, getPart(), level);
     Block &block = region.front();
     if (block.getNumArguments() != 1 || block.getArgument(0).getType() != tile)

@@ -149,14 +149,17 @@ static LogicalResult verifyLadder(function_ref<InFlightDiagnostic()> emitError,
   if (ladder.empty())
     return emitError() << "(C3) expected at least one level";
   for (auto [i, level] : llvm::enumerate(ladder)) {
-    if (!rt::isLevel(level))
-      return emitError() << "(C3) expected levels of 16, 8, 4 or 2, got "
+    if (!rt::isLevelOf(rt::kValue, level))
+      return emitError() << "(C3) expected levels of 16, 8, 4, 2 or 1, got "
                          << level;
     if (i > 0 && level * 2 != ladder[i - 1])
       return emitError() << "(C3) expected each level to be half of the one "
                             "before, got "
                          << level << " after " << ladder[i - 1];
   }
+  // Keys need one, too.
+  if (ladder.front() == 1)
+    return emitError() << "(C3) expected a level above 1";
   return success();
 }
 
@@ -173,6 +176,10 @@ LogicalResult CacheType::verify(function_ref<InFlightDiagnostic()> emitError,
                        << ", got " << headDim;
   if (failed(verifyLadder(emitError, ladder)))
     return failure();
+  if (ladder.back() == 1 && !hasLevel1(headDim))
+    return emitError() << "(C7) expected a head_dim that is a multiple of "
+                       << kLevel1HeadDim << " for values at level 1, got "
+                       << headDim;
   if (sink < 0 || sink > kMaxSink)
     return emitError() << "(C4) expected a sink of 0 to " << kMaxSink
                        << " tokens, got " << sink;
@@ -210,11 +217,15 @@ bool TileType::isRaw() const {
 }
 
 LogicalResult TileType::verify(function_ref<InFlightDiagnostic()> emitError,
-                               Part, int64_t level, int64_t tokens,
+                               Part part, int64_t level, int64_t tokens,
                                int64_t headDim, FormatAttr format) {
-  if (!rt::isLevel(level))
-    return emitError() << "(C1) expected a level of 16, 8, 4 or 2, got "
+  if (!rt::isLevelOf(static_cast<rt::Part>(part), level))
+    return emitError() << "(C1) expected a level of 16, 8, 4 or 2, or of 1 for "
+                          "values, got "
                        << level;
+  if (level == 1 && !hasLevel1(headDim))
+    return emitError() << "(C6) expected a head_dim that is a multiple of "
+                       << kLevel1HeadDim << " at level 1, got " << headDim;
   if (format && !llvm::is_contained({16, 32, 64, rt::kPageTokens}, tokens))
     return emitError() << "(C2) expected 128, 64, 32 or 16 tokens in a tile "
                           "with a format, got "

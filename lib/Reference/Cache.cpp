@@ -34,8 +34,9 @@ Status checkOptions(const CacheOptions &options) {
       shape.headDim < 1 || shape.sinkTokens < 0 || shape.maxTokens < 0)
     return invalid("a dimension of the cache is not positive");
   for (int32_t part = 0; part < kParts; ++part) {
-    if (!rt::isLevel(options.schedule.floor[part]))
-      return invalid("a floor is not 16, 8, 4 or 2");
+    if (!rt::isLevelOf(static_cast<rt::Part>(part),
+                       options.schedule.floor[part]))
+      return invalid("a floor is not 16, 8, 4 or 2, or 1 for values");
     Status status = validateFormat(options.formats[part]);
     if (!status.ok())
       return status;
@@ -43,6 +44,12 @@ Status checkOptions(const CacheOptions &options) {
     if (!status.ok())
       return status;
   }
+  if (options.schedule.floor[rt::kValue] == 1 &&
+      (shape.layers * shape.kvHeads % 2 ||
+       (options.schedule.kind != ScheduleKind::Page &&
+        options.schedule.kind != ScheduleKind::KeysLast)))
+    return invalid("values fall to 1 bit in pairs, under the schedules page "
+                   "and keys-last");
   if (options.schedule.budgetBytes < 0)
     return invalid("the budget is negative");
   return {};

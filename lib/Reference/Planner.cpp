@@ -47,8 +47,7 @@ int64_t pageHeadBytes(const CacheShape &shape, const Schedule &schedule,
   int64_t bytes = 0;
   for (int32_t part = 0; part < rt::kParts; ++part)
     bytes += shape.parameterBytes[part] +
-             rt::blockBytes(shape.headDim) *
-                 rt::blocksAtLevel(partLevel(schedule, level, part));
+             rt::codeBytes(shape.headDim, partLevel(schedule, level, part));
   return bytes;
 }
 
@@ -73,12 +72,13 @@ int64_t totalBytes(const CacheShape &shape, const Schedule &schedule,
 
 int64_t bytesAtFloor(const CacheShape &shape, const Schedule &schedule,
                      const std::vector<int64_t> &tokens) {
-  int64_t pages = 0;
+  int32_t lowest = lowestLevel(schedule);
+  int64_t least = pageHeadBytes(shape, schedule, lowest), bytes = 0;
   for (int64_t count : tokens)
-    pages += pagesForTokens(shape.sinkTokens, count);
-  return fixedBytes(shape) +
-         pages * shape.layers * shape.kvHeads *
-             pageHeadBytes(shape, schedule, lowestLevel(schedule));
+    if (int64_t pages = pagesForTokens(shape.sinkTokens, count))
+      bytes += (pages - 1) * least +
+               (lowest == 1 ? pageHeadBytes(shape, schedule, 2) : least);
+  return fixedBytes(shape) + bytes * shape.layers * shape.kvHeads;
 }
 
 //===----------------------------------------------------------------------===//
@@ -120,28 +120,31 @@ void PageLevels::addPage(int32_t sequence, int32_t level) {
 namespace {
 
 /// Lowers page-heads at `from`, oldest page first, then sequence, layer, head,
-/// until `bytes` is within the budget or none is left.
+/// until `bytes` is within the budget or none is left.  To level 1, where two
+/// share a block, they fall in pairs, and none of a sequence's newest page.
 void lowerFrom(int32_t from, const CacheShape &shape, const Schedule &schedule,
                PageLevels &levels, int64_t &bytes) {
   int32_t below = levelBelow(schedule, from);
   int64_t saved = pageHeadBytes(shape, schedule, from) -
                   pageHeadBytes(shape, schedule, below);
+  bool single = false;
   int64_t lastPage = 0;
   for (int32_t sequence = 0; sequence < levels.sequences(); ++sequence)
     lastPage = std::max(lastPage, levels.pages(sequence));
   for (int64_t page = 0; page < lastPage; ++page)
     for (int32_t sequence = 0; sequence < levels.sequences(); ++sequence) {
-      if (page >= levels.pages(sequence))
+      if (page >= levels.pages(sequence) - (below == 1))
         continue;
       for (int32_t layer = 0; layer < levels.layers(); ++layer)
         for (int32_t head = 0; head < levels.kvHeads(); ++head) {
-          if (bytes <= schedule.budgetBytes)
+          if (bytes <= schedule.budgetBytes && !single)
             return;
           int32_t &level = levels.at(sequence, page, layer, head);
           if (level != from)
             continue;
           level = below;
           bytes -= saved;
+          single = below == 1 && !single;
         }
     }
 }

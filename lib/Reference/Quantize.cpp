@@ -92,7 +92,9 @@ int64_t groupOf(const UniformFormat &format, int64_t headDim, int64_t token,
 
 uint32_t lowerCode(const UniformFormat &format, uint32_t code,
                    int32_t fromBits) {
-  assert((fromBits == 8 || fromBits == 4) && "no such step");
+  assert((fromBits == 8 || fromBits == 4 || fromBits == 2) && "no such step");
+  if (fromBits == 2)
+    return code >> 1;
   if (fromBits == 4 && format.clip != 1.0)
     return clippedShift(code);
   return equivalentShift(code, fromBits);
@@ -104,9 +106,15 @@ uint16_t rangeFromByte(uint8_t byte) {
   return static_cast<uint16_t>(byte << 7);
 }
 
+/// How far the two values at 1 bit lie apart, as a part of the range.
+static constexpr double kSpreadAtLevel1 = 0.32;
+
 double decodeCode(const UniformFormat &format, double minimum, double range,
                   uint32_t code, int32_t bits) {
-  assert((bits == 8 || bits == 4 || bits == 2) && "no codes at this level");
+  assert((bits == 8 || bits == 4 || bits == 2 || bits == 1) &&
+         "no codes at this level");
+  if (bits == 1)
+    return minimum + range * (0.5 + kSpreadAtLevel1 * (code - 0.5));
   if (bits == 2)
     return minimum +
            range * ((1.0 - format.clip) / 2.0 + format.clip * code / 3.0);
@@ -214,7 +222,7 @@ Status quantizePart(const UniformFormat &format, int64_t headDim,
 
 Status lowerPart(const UniformFormat &format, int64_t headDim, int32_t level,
                  PagePart &part) {
-  if (!rt::isLevel(level) || level > part.level)
+  if (!rt::isLevelOf(rt::kValue, level) || level > part.level)
     return Status(StatusCode::InvalidArgument,
                   "cannot lower a part from level " +
                       std::to_string(part.level) + " to " +

@@ -74,7 +74,7 @@ static Field fieldOf(const rt::PageEntry &page, rt::Part part, int64_t headDim,
   if (level == 16)
     return {inPool(page, part, headDim, (token * headDim + dim) * 2), 0};
   HostLayout::Place place =
-      HostLayout::ofPart(part, headDim).place(level, token, dim);
+      HostLayout::ofPart(part, headDim, level).place(level, token, dim);
   return {inPool(page, part, headDim, place.byte), place.bit};
 }
 

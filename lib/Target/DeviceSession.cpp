@@ -6,6 +6,7 @@
 
 #include "pmkvq/Target/DeviceSession.h"
 #include "mlir/IR/BuiltinOps.h"
+#include "pmkvq/Formats/Format.h"
 #include "pmkvq/IR/PMKVQ.h"
 #include "pmkvq/Target/HostProgram.h"
 #include "llvm/Support/raw_ostream.h"
@@ -36,6 +37,14 @@ llvm::Expected<DeviceSession> DeviceSession::collect(ModuleOp planned) {
   if (attends.empty() || appends.empty())
     return llvm::createStringError("expected a program with attention");
   CacheType cache = attends.front().getCache().getType();
+  if (cache.getLadder().back() == 1)
+    return llvm::createStringError(
+        "expected values of 2 bits or more on a GPU; use --value-floor=2");
+  for (FormatAttr format : {cache.getKey(), cache.getValue()})
+    if (format.getModel().getParameterType() != ParameterType::F16)
+      return llvm::createStringError(
+          "expected formats with fp16 parameters on a GPU, got " +
+          format.getName().getValue());
   DeviceSession session;
   session.writers.kvHeads = cache.getKvHeads();
   session.writers.headDim = cache.getHeadDim();

@@ -10,6 +10,7 @@
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 #include "pmkvq/IR/PMKVQ.h"
 #include "pmkvq/Passes.h"
+#include "pmkvq_rt/Geometry.h"
 
 namespace mlir::pmkvq {
 #define GEN_PASS_DEF_ADDPAGEFUNCTIONS
@@ -18,6 +19,7 @@ namespace mlir::pmkvq {
 
 using namespace mlir;
 using namespace mlir::pmkvq;
+namespace rt = ::pmkvq::rt;
 
 namespace {
 class AddPageFunctionsPass
@@ -63,8 +65,10 @@ private:
           return op.getScheduleAttr().getFloor(part);
         });
     int64_t floor = *llvm::min_element(floors);
-    for (int64_t level : cache.getLadder()) {
-      if (level < floor || (!lowers && !llvm::is_contained(floors, level)))
+    for (int64_t level : cache.getLevels(part)) {
+      // Nothing is flushed to level 1: values fall there from 2, in pairs.
+      if (level < floor || level < rt::kLadder.back() ||
+          (!lowers && !llvm::is_contained(floors, level)))
         continue;
       std::string name = stringifyPart(part).str();
       addFunction(cache, ("flush_" + Twine(name) + "_" + Twine(level)).str(),

@@ -37,7 +37,7 @@ inline SmallVector<int64_t> ladderUnder(ArrayRef<ScheduleAttr> schedules) {
       high = std::max(high, schedule.getModel().lowers ? top : floor);
     }
   SmallVector<int64_t> ladder;
-  for (int64_t level : ::pmkvq::rt::kLadder)
+  for (int64_t level : ::pmkvq::rt::kValueLadder)
     if (level <= high && level >= low)
       ladder.push_back(level);
   return ladder;

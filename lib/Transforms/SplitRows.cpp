@@ -180,9 +180,10 @@ private:
       return TileType::get(b.getContext(), part, level, rt::kPageTokens,
                            cache.getHeadDim(), cache.getFormat(part));
     };
-    TileType raw = tileAt(cache.getLadder().front()).raw();
-    auto op = ByLevelOp::create(b, raw, part, page, cache.getLadder().size());
-    for (auto [level, region] : llvm::zip(cache.getLadder(), op.getLevels())) {
+    ArrayRef<int64_t> levels = cache.getLevels(part);
+    TileType raw = tileAt(levels.front()).raw();
+    auto op = ByLevelOp::create(b, raw, part, page, levels.size());
+    for (auto [level, region] : llvm::zip(levels, op.getLevels())) {
       OpBuilder::InsertionGuard guard(b);
       Block *block = b.createBlock(&region, {}, {tileAt(level)}, {b.getLoc()});
       Value elements = DequantizeOp::create(b, raw, block->getArgument(0));

@@ -116,11 +116,18 @@ class Plan:
         self.levels = np.empty((0, sequences, geometry.layers, geometry.kv_heads))
         self._check(tokens)
 
+    @property
+    def _shares(self) -> bool:
+        """Whether values fall to 1 bit as pmkvq's do, two page-heads in a block."""
+        return self._limits.floor == (2, 1) and not self._limits.drop and self._geometry.page_heads % 2 == 0
+
     def _check(self, tokens: int) -> None:
         if self._limits.budget is None:
             return
         page_heads = self._geometry.pages(tokens) * self._sequences * self._geometry.page_heads
         least = self._fixed + page_heads * self._page_bytes(DROPPED if self._limits.drop else min(self._limits.floor))
+        if self._shares and page_heads:
+            least += self._sequences * self._geometry.page_heads * (self._page_bytes(2) - self._page_bytes(1))
         if least > self._limits.budget:
             key, value = self._limits.floor
             raise BudgetError(
@@ -172,8 +179,13 @@ class Plan:
                 return
             saved = self._page_bytes(level) - self._page_bytes(below)
             falling = np.flatnonzero(flat == level)
+            count = -(-excess // saved) if saved else len(falling)
+            if below == 1 and self._shares:
+                # Two share a block, and the newest page is not yet among them.
+                falling = falling[falling < flat.size - self.levels[0].size]
+                count += count % 2
             # A step of a part that is at its floor saves nothing, and hides nothing.
-            flat[falling[:-(-excess // saved)] if saved else falling] = below
+            flat[falling[:count]] = below
 
     def _lower_layers(self) -> None:
         """All pages of a layer fall together while the layer exceeds its equal share."""

@@ -154,6 +154,8 @@ def _options(text: str, name: str, words: list[str]) -> tuple[dict, str | None, 
             schedule = word
         elif key == "floor":
             floor = _widths(text, value, _floors(name))
+            if name == "pmkvq" and floor[0] < LADDER[-1]:
+                raise MethodError(f"{text!r}: pmkvq's keys end at {LADDER[-1]} bits")
         elif name == "pmkvq" and key in ("key", "value", "calibration") and value:
             options[key] = value
         elif name == "pmkvq" and word == "scales":
@@ -181,7 +183,7 @@ def _one_of(text: str, key: str, value: str, allowed: tuple):
 
 def _floors(name: str) -> tuple:
     """Levels at which a method's pages may end."""
-    return (*LADDER, trial.TERNARY, 1) if name == "trial" else LADDER if name == "pmkvq" else (*LADDER, 1)
+    return (*LADDER, trial.TERNARY, 1) if name == "trial" else (*LADDER, 1)
 
 
 def _amount(text: str, name: str, amount: str):

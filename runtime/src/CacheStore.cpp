@@ -80,10 +80,28 @@ Status CacheStore::readPage(const PageEntry &page, uint8_t *parameters,
   if (slotBytes)
     std::memcpy(parameters, view.parameters + page.slot * slotBytes, slotBytes);
   auto bytes = static_cast<size_t>(blockBytes(geometry_.headDim));
-  for (int32_t part = 0; part < kParts; ++part)
+  for (int32_t part = 0; part < kParts; ++part) {
+    if (page.level[part] < kLadder.back()) {
+      std::memcpy(codes[part], sharedHalf(page), bytes / 2);
+      std::memset(codes[part] + bytes / 2, 0, bytes / 2);
+      continue;
+    }
     for (int32_t b = 0; b < blocksAtLevel(page.level[part]); ++b)
       std::memcpy(codes[part] + b * bytes,
                   view.blocks + page.blocks[part][b] * bytes, bytes);
+  }
+  return {};
+}
+
+uint8_t *CacheStore::sharedHalf(const PageEntry &page) const {
+  int64_t bytes = blockBytes(geometry_.headDim);
+  return caches_[0].blocks + page.blocks[kValue][0] * bytes +
+         page.blocks[kValue][1] * bytes / 2;
+}
+
+Status CacheStore::moveValues(const PageEntry &from, const PageEntry &to) {
+  std::memcpy(sharedHalf(to), sharedHalf(from),
+              static_cast<size_t>(blockBytes(geometry_.headDim) / 2));
   return {};
 }
 
@@ -94,10 +112,15 @@ Status CacheStore::writePage(const PageEntry &page, const uint8_t *parameters,
   if (slotBytes)
     std::memcpy(view.parameters + page.slot * slotBytes, parameters, slotBytes);
   auto bytes = static_cast<size_t>(blockBytes(geometry_.headDim));
-  for (int32_t part = 0; part < kParts; ++part)
+  for (int32_t part = 0; part < kParts; ++part) {
+    if (page.level[part] < kLadder.back()) {
+      std::memcpy(sharedHalf(page), codes[part], bytes / 2);
+      continue;
+    }
     for (int32_t b = 0; b < blocksAtLevel(page.level[part]); ++b)
       std::memcpy(view.blocks + page.blocks[part][b] * bytes,
                   codes[part] + b * bytes, bytes);
+  }
   return {};
 }
 

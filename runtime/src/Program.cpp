@@ -44,7 +44,7 @@ pmkvq::rt::findEntries(const std::function<void *(const char *)> &lookUp) {
       int32_t index = ladderIndex(level);
       entries.flush[part][index] =
           find<KernelFn>(lookUp, flushName(part, level));
-      if (level > kLadder.back())
+      if (isLevelOf(static_cast<Part>(part), level / 2))
         entries.requantize[part][index] =
             find<KernelFn>(lookUp, requantizeName(part, level));
     }
@@ -65,6 +65,15 @@ struct Bound {
 static Status damaged(const std::string &what) {
   return Status(StatusCode::DataLoss,
                 "the program describes " + what + "; compile it again");
+}
+
+/// Whether values of partners fall to level 1 together.
+static bool hasPairs(const ProgramInfo &info) {
+  for (int32_t layer = 0; layer < info.layers; ++layer)
+    if (floorOf(info, layer, kValue) != info.floor[kValue])
+      return false;
+  return info.layers * info.kvHeads % 2 == 0 &&
+         (info.schedule == kSchedulePage || info.schedule == kScheduleKeysLast);
 }
 
 static Status checkInfo(const ProgramInfo &info) {
@@ -94,18 +103,22 @@ static Status checkInfo(const ProgramInfo &info) {
     return damaged(std::to_string(info.queryHeads) + " query heads over " +
                    std::to_string(info.kvHeads) + " kv heads");
   for (int32_t part = 0; part < kParts; ++part)
-    if (!isLevel(info.floor[part]))
+    if (!isLevelOf(static_cast<Part>(part), info.floor[part]))
       return damaged(std::string("a floor of ") +
                      std::to_string(info.floor[part]) + " bits for the " +
                      kPartNames[part]);
   for (int32_t layer = 0; layer < info.layers; ++layer)
     for (Part part : {kKey, kValue})
       if (int32_t floor = floorOf(info, layer, part);
-          !isLevel(floor) || floor < info.floor[part])
+          !isLevelOf(part, floor) || floor < info.floor[part])
         return damaged("a floor of " + std::to_string(floor) +
                        " bits for the " + kPartNames[part] + " of layer " +
                        std::to_string(layer) + ", and of " +
                        std::to_string(info.floor[part]) + " for all");
+  if (info.floor[kValue] < kLadder.back() && !hasPairs(info))
+    return damaged("values at 1 bit, which all layers of an even number of "
+                   "layers times kv heads need, and a schedule `page` or "
+                   "`keys_last`");
   if (info.schedule < kScheduleNone ||
       (info.schedule > kScheduleKeysLast && info.schedule < kScheduleExternal))
     return damaged("schedule " + std::to_string(info.schedule));
@@ -156,8 +169,7 @@ Status pmkvq::rt::checkKernels(const Program &program, LevelUse use) {
         continue;
       if (!program.entries.flush[part][ladderIndex(level)])
         return missing(flushName(part, level));
-      // Nothing falls from the last level, whatever the floor: the array ends.
-      if (use != LevelUse::Floor && level > std::max(lowest, kLadder.back()) &&
+      if (use != LevelUse::Floor && level > lowest &&
           !program.entries.requantize[part][ladderIndex(level)])
         return missing(requantizeName(part, level));
     }

@@ -124,6 +124,7 @@ pmkvq_status pmkvq_session_levels(const pmkvq_session *session, int32_t layer,
       return s;
     LevelCounts levels =
         session->session->levels(layer, static_cast<Part>(part));
+    static_assert(std::tuple_size_v<LevelCounts> == PMKVQ_LEVELS);
     std::copy(levels.begin(), levels.end(), counts);
     return Status();
   });

@@ -15,17 +15,58 @@ using namespace pmkvq::rt;
 
 using Levels = std::array<uint8_t, kParts>;
 
+/// The lowest level that both parts may have.
+static constexpr uint8_t kLowestOfBoth = kLadder.back();
+
 static Levels atMost(const Levels &a, const Levels &b) {
   return {std::min(a[kKey], b[kKey]), std::min(a[kValue], b[kValue])};
 }
 
-/// Errors: OutOfMemory unless existing pages, lowered to `floor` where
-/// `mayLower`, and new pages at `floor` fit.
+namespace {
+/// Floors of single pages: values of a sequence's newest do not fall to level
+/// 1, since pages are written above it.
+class Floors {
+public:
+  /// The pages stay where they are.
+  Status read(const std::vector<PageState> &pages,
+              const ScheduleLimits &limits) {
+    limits_ = &limits;
+    newest_.clear();
+    for (const PageState &page : pages) {
+      auto sequence = static_cast<size_t>(page.sequence);
+      try {
+        if (newest_.size() <= sequence)
+          newest_.resize(sequence + 1, -1);
+      } catch (const std::bad_alloc &) {
+        return Status(StatusCode::OutOfMemory, "no memory to plan levels");
+      }
+      newest_[sequence] = std::max(newest_[sequence], page.page);
+    }
+    return Status();
+  }
+
+  Levels of(const PageState &page) const {
+    Levels floor = limits_->floorOf(page.layer);
+    if (page.page == newest_[static_cast<size_t>(page.sequence)])
+      floor[kValue] = std::max(floor[kValue], kLowestOfBoth);
+    return floor;
+  }
+
+private:
+  const ScheduleLimits *limits_ = nullptr;
+  /// [sequence]
+  std::vector<int32_t> newest_;
+};
+} // namespace
+
+/// Errors: OutOfMemory unless existing pages, lowered to their floor where
+/// `mayLower`, and new pages at their floor fit.
 static Status checkFits(const std::vector<PageState> &pages, size_t existing,
-                        const ScheduleLimits &limits, bool mayLower) {
+                        const ScheduleLimits &limits, const Floors &floors,
+                        bool mayLower) {
   int64_t bytes = 0;
   for (size_t i = 0; i < pages.size(); ++i) {
-    Levels level = limits.floorOf(pages[i].layer);
+    Levels level = floors.of(pages[i]);
     if (i < existing)
       level = mayLower ? atMost(pages[i].level, level) : pages[i].level;
     bytes += pageBlockBytes(level, limits.blockBytes);
@@ -47,9 +88,13 @@ class NoneSchedule final : public SchedulePolicy {
 public:
   Status plan(std::vector<PageState> &pages, size_t existing,
               const ScheduleLimits &limits) const override {
-    Status fits = checkFits(pages, existing, limits, /*mayLower=*/false);
-    if (!fits.ok())
-      return fits;
+    static thread_local Floors floors;
+    if (Status s = floors.read(pages, limits); !s.ok())
+      return s;
+    if (Status s =
+            checkFits(pages, existing, limits, floors, /*mayLower=*/false);
+        !s.ok())
+      return s;
     for (size_t i = existing; i < pages.size(); ++i)
       pages[i].level = limits.floorOf(pages[i].layer);
     return Status();
@@ -67,6 +112,9 @@ private:
   void lower(Levels &level, const Levels &floor) const;
   size_t turnOf(const Levels &level, const Levels &floor) const;
 
+  /// Turns after those of levels 16, 8 and 4.
+  static constexpr size_t kKeysTurn = 3, kPairTurn = 4, kTurns = 5;
+
   bool keysLast_;
 };
 
@@ -77,11 +125,15 @@ public:
 };
 } // namespace
 
-/// Halves the parts that are above their floor.
+/// Halves the parts that are above their floor; a value's step to level 1
+/// waits until it is the only one left.
 static void lowerOnce(Levels &level, const Levels &floor) {
+  const Levels before = level;
   for (int32_t part = 0; part < kParts; ++part)
-    if (level[part] > floor[part])
+    if (before[part] > std::max(floor[part], kLowestOfBoth))
       level[part] /= 2;
+  if (level == before && level[kValue] > floor[kValue])
+    level[kValue] /= 2;
 }
 
 static bool isAtFloor(const Levels &level, const Levels &floor) {
@@ -99,9 +151,9 @@ static int32_t rank(const Levels &level, const Levels &floor) {
   return highest;
 }
 
-/// Whether the next halving of a part is its last, to the bottom of the ladder.
+/// Whether the next halving of a part leads to the lowest level of both.
 static bool isLastStep(const Levels &level, const Levels &floor, Part part) {
-  return level[part] / 2 == kLadder.back() && level[part] > floor[part];
+  return level[part] / 2 == kLowestOfBoth && level[part] > floor[part];
 }
 
 void PageSchedule::lower(Levels &level, const Levels &floor) const {
@@ -112,27 +164,31 @@ void PageSchedule::lower(Levels &level, const Levels &floor) const {
     lowerOnce(level, floor);
 }
 
-/// When a page's turn comes: the first are those of the highest rank.  What no
-/// page ranks at, the bottom of the ladder, is the turn of keys' last steps.
+/// When a page's turn comes: the first are those of the highest rank.  After
+/// those at 4 it is the turn of keys' last steps, then of values' to level 1.
 size_t PageSchedule::turnOf(const Levels &level, const Levels &floor) const {
+  if (rank(level, floor) == kLowestOfBoth)
+    return kPairTurn;
   if (keysLast_ && isLastStep(level, floor, kKey) &&
-      level[kValue] <= floor[kValue])
-    return kLadder.size() - 1;
+      level[kValue] <= std::max(floor[kValue], kLowestOfBoth))
+    return kKeysTurn;
   return static_cast<size_t>(ladderIndex(rank(level, floor)));
 }
 
 Status PageSchedule::plan(std::vector<PageState> &pages, size_t existing,
                           const ScheduleLimits &limits) const {
-  Status fits = checkFits(pages, existing, limits, /*mayLower=*/true);
-  if (!fits.ok())
-    return fits;
+  static thread_local Floors floors;
+  if (Status s = floors.read(pages, limits); !s.ok())
+    return s;
+  if (Status s = checkFits(pages, existing, limits, floors, /*mayLower=*/true);
+      !s.ok())
+    return s;
 
   // One bucket a level, so that a halving does not look at all pages; a bucket
   // becomes a heap when its turn comes, and only as many pages are taken from
   // it as must fall.  Buckets are kept: a step that plans allocates nothing
   // once its caller's list has grown.
-  static thread_local std::array<std::vector<PageState *>, kLadder.size()>
-      buckets;
+  static thread_local std::array<std::vector<PageState *>, kTurns> buckets;
   int64_t bytes = 0;
   try {
     for (auto &bucket : buckets) {
@@ -146,7 +202,7 @@ Status PageSchedule::plan(std::vector<PageState> &pages, size_t existing,
     if (i >= existing)
       pages[i].level = {16, 16};
     bytes += pageBlockBytes(pages[i].level, limits.blockBytes);
-    Levels floor = limits.floorOf(pages[i].layer);
+    Levels floor = floors.of(pages[i]);
     if (!isAtFloor(pages[i].level, floor))
       buckets[turnOf(pages[i].level, floor)].push_back(&pages[i]);
   }
@@ -159,10 +215,13 @@ Status PageSchedule::plan(std::vector<PageState> &pages, size_t existing,
        index < buckets.size() && bytes > limits.bytesAvailable; ++index) {
     std::vector<PageState *> &bucket = buckets[index];
     std::make_heap(bucket.begin(), bucket.end(), later);
-    while (!bucket.empty() && bytes > limits.bytesAvailable) {
+    // Partners follow each other, and one is never left alone.
+    for (bool paired = true;
+         !bucket.empty() && (bytes > limits.bytesAvailable || !paired);
+         paired = index != kPairTurn || !paired) {
       std::pop_heap(bucket.begin(), bucket.end(), later);
       Levels &level = bucket.back()->level;
-      Levels floor = limits.floorOf(bucket.back()->layer);
+      Levels floor = floors.of(*bucket.back());
       bytes -= pageBlockBytes(level, limits.blockBytes);
       lower(level, floor);
       bytes += pageBlockBytes(level, limits.blockBytes);

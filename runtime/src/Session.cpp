@@ -84,10 +84,10 @@ pmkvq::rt::minimumBytes(const Program &program, const SessionOptions &options,
               std::to_string(plan.promptTokens) + " prompt tokens and " +
               std::to_string(plan.maxNewTokens) + " new ones; " +
               std::to_string(sizes->maxTokens) + " tokens can be cached");
+    int64_t pages = pagesForTokens(tokens, program.info.sinkTokens);
     bytes = saturatingSum(
-        {bytes,
-         saturatingProduct({pagesForTokens(tokens, program.info.sinkTokens),
-                            floorPagesBytes(program.info)})});
+        {bytes, saturatingProduct({pages, floorPagesBytes(program.info)}),
+         pages ? newestPageBytes(program.info) : 0});
   }
   return bytes;
 }
@@ -203,9 +203,9 @@ Status Session::reserveMemory(int64_t heads) {
     blocks = std::min(blocks, pageBytes / bytes);
   if (Status s = keep(BlockPool::create(bytes, blocks), blocks_); !s.ok())
     return s;
-  // Every page holds two blocks at least.
+  // Every page holds two blocks at least, or one and half of another.
   if (Status s = keep(BlockPool::create(program_.slotBytes(),
-                                        std::min(pageHeads, blocks / 2)),
+                                        std::min(pageHeads, blocks * 2 / 3)),
                       slots_);
       !s.ok())
     return s;

@@ -161,9 +161,7 @@ void Session::exchangeLevels(size_t existing) {
 /// Lowers the pages that exist to their planned levels, one launch a part and
 /// step of the ladder.
 Status Session::lowerPages(size_t existing) {
-  for (int32_t from : kLadder) {
-    if (from == kLadder.back())
-      break;
+  for (int32_t from : kLadder)
     for (int32_t part = 0; part < kParts; ++part) {
       pageTasks_.clear();
       for (size_t i = 0; i < existing; ++i) {
@@ -174,7 +172,6 @@ Status Session::lowerPages(size_t existing) {
       if (Status s = lowerPart(part, from); !s.ok())
         return s;
     }
-  }
   return Status();
 }
 
@@ -188,14 +185,49 @@ Status Session::lowerPart(int32_t part, int32_t from) {
   int32_t kept = blocksAtLevel(from / 2);
   for (const PageTask &place : pageTasks_) {
     // The first half stays, so the others' block ids are right as they are.
-    for (int32_t holder : *sequences_[place.sequence].pages[place.page])
-      entry({place.layer, holder, place.head, place.page}).level[part] =
-          static_cast<uint8_t>(from / 2);
-    if (Status s = blocks_.free(entry(place).blocks[part] + kept, kept);
+    for (int32_t holder : *sequences_[place.sequence].pages[place.page]) {
+      PageEntry &page = entry({place.layer, holder, place.head, place.page});
+      page.level[part] = static_cast<uint8_t>(from / 2);
+      if (from == kLadder.back())
+        page.blocks[part][1] = 0;
+    }
+    if (Status s = from == kLadder.back()
+                       ? joinPartner(place)
+                       : blocks_.free(entry(place).blocks[part] + kept, kept);
         !s.ok())
       return s;
   }
   return Status();
+}
+
+/// The entry of the first of two partners, `place` being the second.
+PageEntry &Session::partnerOf(const PageTask &place) {
+  const int32_t kvHeads = program_.info.kvHeads;
+  int32_t first = headOfAll(place.layer, place.head, kvHeads) - 1;
+  return entry({first / kvHeads, place.sequence, first % kvHeads, place.page});
+}
+
+/// Moves values at level 1 to the block of the partner, if they are the second
+/// of a pair, and frees their own.
+Status Session::joinPartner(const PageTask &place) {
+  PageEntry old = entry(place);
+  if (!ownsNoBlock(old.level[kValue], place))
+    return Status();
+  if (partnerOf(place).level[kValue] != old.level[kValue])
+    return Status(StatusCode::Internal,
+                  "the policy lowers values of one of two partners to 1 bit");
+  for (int32_t holder : *sequences_[place.sequence].pages[place.page])
+    shareBlock({place.layer, holder, place.head, place.page});
+  if (Status s = store_->moveValues(old, entry(place)); !s.ok())
+    return s;
+  return blocks_.free(old.blocks[kValue], 1);
+}
+
+/// Gives values at level 1, the second of a pair, their half of its block.
+void Session::shareBlock(const PageTask &place) {
+  PageEntry &page = entry(place);
+  page.blocks[kValue][0] = partnerOf(place).blocks[kValue][0];
+  page.blocks[kValue][1] = 1;
 }
 
 /// Takes slot and blocks of a new page; key and value side by side if it can.
@@ -206,13 +238,23 @@ Status Session::makePage(const PageState &state) {
     return Status(StatusCode::Internal, "after planning: " + s.message());
   uint32_t ids[kParts * kMaxBlocksPerPart];
   int32_t keyBlocks = blocksAtLevel(state.level[kKey]);
-  int32_t valueBlocks = blocksAtLevel(state.level[kValue]);
+  bool shares = ownsNoBlock(state.level[kValue], placeOf(state));
+  int32_t valueBlocks = shares ? 0 : blocksAtLevel(state.level[kValue]);
   if (Status s = blocks_.allocate(keyBlocks + valueBlocks, ids); !s.ok())
     return Status(StatusCode::Internal, "after planning: " + s.message());
   std::copy(ids, ids + keyBlocks, page.blocks[kKey]);
   std::copy(ids + keyBlocks, ids + keyBlocks + valueBlocks,
             page.blocks[kValue]);
+  if (shares)
+    shareBlock(placeOf(state));
   return Status();
+}
+
+/// Whether values at `level` lie in the block of their partner.
+bool Session::ownsNoBlock(int32_t level, const PageTask &place) const {
+  return level < kLadder.back() &&
+         isSecondOfPair(
+             headOfAll(place.layer, place.head, program_.info.kvHeads));
 }
 
 /// Writes the new pages from their windows, one launch a part and level.

@@ -60,12 +60,16 @@ void Session::promisedTokens(std::vector<int64_t> &tokens) const {
 Status Session::checkReach(const std::vector<int64_t> &tokens) const {
   // A shared page is one of the pages that exist; all new ones are apart.
   int64_t pages = slots_.inUse() / pageHeads();
-  for (int32_t i = 0; i < maxSequences_; ++i)
-    pages += pagesForTokens(tokens[i], program_.info.sinkTokens) -
-             sequences_[i].pageCount();
+  int64_t newest = 0;
+  for (int32_t i = 0; i < maxSequences_; ++i) {
+    int64_t own = pagesForTokens(tokens[i], program_.info.sinkTokens);
+    pages += own - sequences_[i].pageCount();
+    newest += own > 0;
+  }
   int64_t needed = saturatingSum(
       {fixedBytes_, tableBytes_,
-       saturatingProduct({floorPagesBytes(program_.info), pages})});
+       saturatingProduct({floorPagesBytes(program_.info), pages}),
+       saturatingProduct({newestPageBytes(program_.info), newest})});
   if (needed > budget_)
     return missingBytes(needed, budget_, "the sequences to their end");
   return Status();
@@ -138,7 +142,9 @@ Status Session::releasePage(int32_t sequence, int32_t page) {
   for (int32_t layer = 0; layer < program_.info.layers; ++layer)
     for (int32_t head = 0; head < program_.info.kvHeads; ++head) {
       const PageEntry &old = entry({layer, sequence, head, page});
-      for (int32_t part = 0; part < kParts; ++part)
+      bool shares =
+          ownsNoBlock(old.level[kValue], {layer, sequence, head, page});
+      for (int32_t part = 0; part < (shares ? kValue : kParts); ++part)
         if (Status s =
                 blocks_.free(old.blocks[part], blocksAtLevel(old.level[part]));
             !s.ok())

@@ -217,7 +217,7 @@ Status Session::lowerStagedPart(size_t first, int32_t part, int32_t from,
 
 Status Session::lowerStaged(size_t first, SnapshotStage &stage) {
   for (int32_t from : kLadder)
-    for (int32_t part = 0; part < kParts && from > kLadder.back(); ++part)
+    for (int32_t part = 0; part < kParts; ++part)
       if (Status s = lowerStagedPart(first, part, from, stage); !s.ok())
         return s;
   return Status();

@@ -132,9 +132,18 @@ static Status checkContents(const SnapshotView &view, size_t size) {
   for (int64_t i = 0; i < s.pageHeads; ++i)
     for (int32_t part = 0; part < kParts; ++part) {
       int32_t level = view.level(i, part);
-      if (!isLevel(level) || level < header.geometry.floor[part])
+      if (!isLevelOf(static_cast<Part>(part), level) ||
+          level < header.geometry.floor[part])
         return damaged("a level of " + std::to_string(level) + " bits");
       blocks += blocksAtLevel(level);
+      // Partners are at level 1 together: they share a block.
+      int64_t heads = i / s.pages;
+      int64_t partner = isSecondOfPair(static_cast<int32_t>(heads))
+                            ? i - s.pages
+                            : i + s.pages;
+      if (level == 1 &&
+          (partner >= s.pageHeads || view.level(partner, part) != 1))
+        return damaged("values of one of two partners at 1 bit");
     }
   if (s.end(blocks, header.geometry.headDim) != bytes)
     return damaged("its pages do not fit " + std::to_string(size) + " bytes");

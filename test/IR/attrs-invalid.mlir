@@ -58,7 +58,19 @@ func.func private @f() attributes {a = #pmkvq.schedule<page, key_floor = 3, valu
 
 // -----
 
-// expected-error @+1 {{(C1) expected a floor of 16, 8, 4 or 2, got 0}}
+// Values alone may have 1 bit, under some schedules.
+// expected-error @+1 {{(C1) expected a floor of 16, 8, 4 or 2, got 1}}
+func.func private @f() attributes {a = #pmkvq.schedule<page, key_floor = 1, value_floor = 2>}
+
+// -----
+
+// ScheduleAttr C3.
+// expected-error @+1 {{(C3) expected a schedule that lowers values to 1 bit in pairs, page or keys_last, got none}}
+func.func private @f() attributes {a = #pmkvq.schedule<none, key_floor = 2, value_floor = 1>}
+
+// -----
+
+// expected-error @+1 {{(C1) expected a floor of 16, 8, 4, 2 or 1 for values, got 0}}
 func.func private @f() attributes {a = #pmkvq.schedule<none, key_floor = 2, value_floor = 0>}
 
 // -----

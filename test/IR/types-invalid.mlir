@@ -34,13 +34,25 @@ func.func private @f(!pmkvq.cache<kv_heads = 2, head_dim = 64, ladder = []>)
 
 // -----
 
-// expected-error @+1 {{(C3) expected levels of 16, 8, 4 or 2, got 1}}
-func.func private @f(!pmkvq.cache<kv_heads = 2, head_dim = 64, ladder = [2, 1]>)
+// expected-error @+1 {{(C3) expected levels of 16, 8, 4, 2 or 1, got 0}}
+func.func private @f(!pmkvq.cache<kv_heads = 2, head_dim = 64, ladder = [1, 0]>)
+
+// -----
+
+// Keys have none below 2.
+// expected-error @+1 {{(C3) expected a level above 1}}
+func.func private @f(!pmkvq.cache<kv_heads = 2, head_dim = 64, ladder = [1]>)
+
+// -----
+
+// CacheType C7.
+// expected-error @+1 {{(C7) expected a head_dim that is a multiple of 64 for values at level 1, got 96}}
+func.func private @f(!pmkvq.cache<kv_heads = 2, head_dim = 96, ladder = [2, 1]>)
 
 // -----
 
 // A level that would be 8 in 32 bits.
-// expected-error @+1 {{(C3) expected levels of 16, 8, 4 or 2, got 4294967304}}
+// expected-error @+1 {{(C3) expected levels of 16, 8, 4, 2 or 1, got 4294967304}}
 func.func private @f(!pmkvq.cache<kv_heads = 2, head_dim = 64, ladder = [4294967304]>)
 
 // -----
@@ -85,13 +97,24 @@ func.func private @f(!pmkvq.cache<kv_heads = 2, head_dim = 64, key = <per_channe
 // -----
 
 // TileType C1.
-// expected-error @+1 {{(C1) expected a level of 16, 8, 4 or 2, got 32}}
+// expected-error @+1 {{(C1) expected a level of 16, 8, 4 or 2, or of 1 for values, got 32}}
 func.func private @f(!pmkvq.tile<key, 32, 128, 64, <per_channel>>)
 
 // -----
 
+// expected-error @+1 {{(C1) expected a level of 16, 8, 4 or 2, or of 1 for values, got 1}}
+func.func private @f(!pmkvq.tile<key, 1, 128, 64, <per_channel>>)
+
+// -----
+
+// TileType C6.
+// expected-error @+1 {{(C6) expected a head_dim that is a multiple of 64 at level 1, got 80}}
+func.func private @f(!pmkvq.tile<value, 1, 128, 80, <per_token>>)
+
+// -----
+
 // A level that would be 8 in 32 bits.
-// expected-error @+1 {{(C1) expected a level of 16, 8, 4 or 2, got 4294967304}}
+// expected-error @+1 {{(C1) expected a level of 16, 8, 4 or 2, or of 1 for values, got 4294967304}}
 func.func private @f(!pmkvq.tile<key, 4294967304, 128, 64, <per_channel>>)
 
 // -----

@@ -29,3 +29,19 @@ func.func @page() {
   %1 = pmkvq.create layer 1 max_tokens 128 schedule <page, key_floor = 4, value_floor = 8> : !kv
   return
 }
+
+// -----
+
+// Values fall to level 1, and are never written at it; keys end at 2.
+!kv = !pmkvq.cache<kv_heads = 2, head_dim = 64, key = <per_channel>, value = <per_token>, ladder = [16, 8, 4, 2, 1]>
+
+// CHECK-LABEL: func @one_bit
+// CHECK-DAG: func @requantize_key_4_2
+// CHECK-DAG: func @flush_value_2
+// CHECK-DAG: func @requantize_value_2_1
+// CHECK-NOT: func @flush_value_1(
+// CHECK-NOT: func @requantize_key_2_1
+func.func @one_bit() {
+  %0 = pmkvq.create layer 0 max_tokens 128 schedule <keys_last, key_floor = 2, value_floor = 1> : !kv
+  return
+}

@@ -51,7 +51,8 @@ class TestMethods:
         assert parse_method("kivi+prompt+sink=1:2").exact_prompt and not parse_method("kivi:2").exact_prompt
         assert parse_method("paper+prompt:2").scheme() == parse_method("paper:2").scheme()
 
-    def test_levels_below_2_bits_are_the_baselines(self):
+    def test_levels_below_2_bits(self):
+        assert parse_method("pmkvq+floor=k2v1:2bits").floor == (2, 1)
         method = parse_method("trial+floor=k2v1+drop+order=mass+parameters=byte+pages=2:2bits")
         assert (method.floor, method.drop, method.order, method.schedule) == ((2, 1), True, "mass", "keys_last")
         scheme = method.scheme()
@@ -60,7 +61,7 @@ class TestMethods:
         assert parse_method("turboquant+floor=1:2bits").floor == (1, 1)
 
     @pytest.mark.parametrize("text, words", [
-        ("pmkvq+floor=k2v1:10KiB", "expected a width of 2, 4, 8, 16 bits, got 1"),
+        ("pmkvq+floor=k1v2:10KiB", "pmkvq's keys end at 2 bits"),
         ("pmkvq+drop:10KiB", "expected an option of pmkvq"),
         ("rtn+drop:2", "drop and order need a budget"),
         ("trial+order=mass+layer:2bits", "drop and order need a budget and the keys_last or page schedule"),
@@ -90,7 +91,7 @@ class TestMethods:
         ("pmkvq+prompt:2", "expected an option of pmkvq"),
         ("kivi+sink=2:2", "expected 0 or 1, got '2'"),
         ("rtn+norm:2", "expected an option of rtn"),
-        ("pmkvq+floor=3:10KiB", "expected a width of 2, 4, 8, 16 bits, got 3"),
+        ("pmkvq+floor=3:10KiB", "expected a width of 1, 2, 4, 8, 16 bits, got 3"),
         ("pmkvq+floor=4:2", "a floor is for a budget"),
         ("rtn+layer:2", "needs a budget"),
         ("rtn:2,rtn:2", "given twice"),

@@ -89,7 +89,9 @@ def test_a_budget_below_the_floor_names_the_bytes():
 
 
 @pytest.mark.parametrize("name, tight", [("pmkvq:2.75bits", True), ("pmkvq:k4v2", False), ("pmkvq+layer:3bits", False),
-                                         ("pmkvq+keys_last:2.6bits", True), ("pmkvq+floor=k4v2:1500KiB", True)])
+                                         ("pmkvq+keys_last:2.6bits", True), ("pmkvq+floor=k4v2:1500KiB", True),
+                                         ("pmkvq+floor=k2v1:2bits", True), ("pmkvq+page+floor=k2v1:1.95bits", True),
+                                         ("pmkvq+floor=k2v1+value=per_token_symmetric:1.85bits", True)])
 def test_the_plan_is_that_of_pmkvq_run(reasoner, tmp_path, name, tight):
     """Peak bytes and levels at the end, of a run of two equally long programs."""
     chosen = programs(64)[:2]

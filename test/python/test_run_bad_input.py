@@ -380,6 +380,18 @@ class TestOptions:
                 options=(PROMPT, "--max-tokens=2", "--kv-budget=1GB", "--kv-bits=4"))
         refuses(reasoner, "prompt", options=(PROMPT, "--prompt=run", "--max-tokens=2"))
 
+    @pytest.mark.parametrize("options, words", [
+        (["--schedule=none"], ["keys_last", "none"]), (["--schedule=layer"], ["page", "layer"]),
+        (["--layer-floors=0-1:2"], ["--layer-floors"]), (["--calibration=c.json"], ["--calibration", "1 bit"])])
+    def test_values_at_one_bit_go_with_some_options_alone(self, reasoner, options, words):
+        refuses(reasoner, "--value-floor=1", *words,
+                options=(PROMPT, "--max-tokens=2", "--value-floor=1", *options))
+
+    @pytest.mark.parametrize("option", ["--floor=1", "--key-floor=1"])
+    def test_keys_end_at_two_bits(self, reasoner, option):
+        refuses(reasoner, option.partition("=")[0], "2 or 4 or 8 or 16",
+                options=(PROMPT, "--max-tokens=2", option))
+
     @pytest.mark.parametrize("options", [("--kv-bits",), ("--kv-bits=3", "--kv-bits=4"), ("--help=1",), ("-o",)])
     def test_values_missing_or_too_many(self, reasoner, options):
         refuses(reasoner, options[0].partition("=")[0], options=(PROMPT, "--max-tokens=2", *options))

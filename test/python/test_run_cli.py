@@ -103,6 +103,20 @@ class TestReasoner:
         assert output.tokens == [program["answer"]]
         assert {bits for bits in LEVELS if output.summary["levels"]["key"][bits]} == {"4"}
 
+    def test_values_at_one_bit(self, reasoner):
+        program = programs(64)[0]
+        output = generate(reasoner, f"--prompt-tokens={ids(program['prompt'])}", "--value-format=per_token_symmetric",
+                          f"--max-tokens={len(program['answer'])}", "--value-floor=1", "--kv-bits=1.9", "--check")
+        assert output.tokens == [program["answer"]]
+        budget = output.summary["kv_budget_bytes"]
+        assert 0.98 * budget < output.summary["kv_bytes_peak"] <= budget
+        levels = output.summary["levels"]
+        count = pages(len(program["prompt"]) + len(program["answer"]) - 1) * PAGE_HEADS
+        assert levels["key"] == {"16": 0, "8": 0, "4": 0, "2": count}
+        # In pairs, and never the newest page.
+        assert levels["value"]["1"] % 2 == 0 and 0 < levels["value"]["1"] <= count - PAGE_HEADS
+        assert levels["value"]["2"] + levels["value"]["1"] == count
+
     def test_the_papers_scheme_runs_end_to_end(self, reasoner, batch):
         prompts, answers = batch(64, 2)
         output = generate(reasoner, f"--prompts={prompts}", f"--max-tokens={len(answers[0])}",

@@ -146,11 +146,25 @@ private:
   }
 
   void writePage(int32_t sequence, int32_t head, int32_t page, int32_t part) {
-    int32_t level = rt::kLadder[random() % rt::kLadder.size()];
+    size_t levels = rt::kLadder.size();
+    if (part == rt::kValue && shape.valueFloor == 1)
+      levels = rt::kValueLadder.size();
+    int32_t level = rt::kValueLadder[random() % levels];
     rt::PageTask task = {0, sequence, head, page};
     void *operands[] = {cache.view(), &task};
-    cache.entry(sequence, head, page).level[part] = static_cast<uint8_t>(level);
-    ASSERT_EQ(kernels->flush(part, level)(operands, 0), rt::kKernelOk);
+    rt::PageEntry &entry = cache.entry(sequence, head, page);
+    // Nothing is flushed to level 1.
+    entry.level[part] = static_cast<uint8_t>(std::max(level, 2));
+    ASSERT_EQ(kernels->flush(part, entry.level[part])(operands, 0),
+              rt::kKernelOk);
+    if (level > 1)
+      return;
+    ASSERT_EQ(kernels->requantize(part, 2)(operands, 0), rt::kKernelOk);
+    entry.level[part] = 1;
+    entry.blocks[part][1] = random() % 2;
+    int64_t size = rt::blockBytes(shape.headDim);
+    uint8_t *block = cache.blocks.data() + entry.blocks[part][0] * size;
+    std::copy_n(block, size / 2, block + entry.blocks[part][1] * size / 2);
   }
 
   void run(int32_t sequence, int32_t rows, int32_t fixedIndex,
@@ -257,6 +271,12 @@ KernelShape makeShape(int64_t kvHeads, int64_t group, int64_t headDim,
   return shape;
 }
 
+/// Values may be at one bit.
+KernelShape withOneBit(KernelShape shape) {
+  shape.valueFloor = 1;
+  return shape;
+}
+
 /// A layer whose clips come from calibration.
 KernelShape calibratedShape() {
   KernelShape shape =
@@ -292,8 +312,10 @@ INSTANTIATE_TEST_SUITE_P(
                   "<per_token, hadamard>"),
         makeShape(3, 3, 64, "<per_channel, hadamard>", "<per_token, hadamard>"),
         makeShape(1, 4, 128, "<per_token, hadamard>", "<per_token, hadamard>"),
-        makeShape(2, 2, 128, "<per_token_symmetric, hadamard>",
-                  "<per_token_symmetric, hadamard>"),
+        withOneBit(makeShape(2, 2, 128, "<per_token_symmetric, hadamard>",
+                             "<per_token_symmetric, hadamard>")),
+        withOneBit(makeShape(1, 3, 64, "<per_channel>", "<per_token>")),
+        withOneBit(makeShape(1, 5, 256, "<per_channel>", "<per_channel>")),
         makeShape(1, 1, 64, "<per_token>", "<per_channel, clip = 0.85>", 4),
         makeShape(1, 8, 128, "<per_channel, clip = 0.75>", "<per_channel>", 0),
         makeShape(1, 7, 64, "<per_channel>", "<per_token>"),

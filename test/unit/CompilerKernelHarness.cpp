@@ -69,6 +69,7 @@ Kernels::compile(const KernelShape &shape,
   mlir::pmkvq::PlanOptions options;
   options.keyFormat = shape.key;
   options.valueFormat = shape.value;
+  options.valueFloor = shape.valueFloor;
   for (const mlir::pmkvq::Stage &stage : mlir::pmkvq::getStages()) {
     PassManager pm(&context);
     stage.build(pm, options);
@@ -176,6 +177,9 @@ static std::pair<int64_t, int64_t> locate(int32_t part, int32_t level,
   int64_t bit = level == 8   ? 0
                 : level == 4 ? vector % 2 * 4
                              : 2 * order[vector % 4];
+  // Two neighbours of level 2 share the bits of its fields.
+  if (level == 1)
+    bit += vector / 4 % 2;
   return {vector / fields * 32 + lane * 4 + byte, bit};
 }
 
@@ -185,7 +189,8 @@ uint32_t TestCache::code(const rt::PageEntry &entry, int32_t part,
   auto [byte, bit] = locate(part, level, shape.headDim, token, dim);
   int64_t blockBytes = rt::blockBytes(shape.headDim);
   int64_t id = entry.blocks[part][byte / blockBytes];
-  uint8_t packed = blocks[id * blockBytes + byte % blockBytes];
+  int64_t half = level == 1 ? entry.blocks[part][1] * blockBytes / 2 : 0;
+  uint8_t packed = blocks[id * blockBytes + half + byte % blockBytes];
   return (packed >> bit) & ((1u << level) - 1);
 }
 

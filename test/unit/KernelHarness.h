@@ -36,6 +36,8 @@ struct KernelShape {
   int64_t sink = 1;
   /// Clips of a calibration that replace those of the formats; 0: none.
   double keyClip = 0, valueClip = 0;
+  /// 1 lets values fall to one bit.
+  int64_t valueFloor = 2;
 };
 
 /// Kernels of one shape, compiled for this machine.

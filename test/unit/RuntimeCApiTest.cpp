@@ -84,7 +84,7 @@ TEST_F(CApiTest, PrefillsDecodesAndCounts) {
   ASSERT_EQ(pmkvq_session_bytes(session, &bytes), PMKVQ_OK);
   EXPECT_EQ(bytes.bf16_equivalent, 10 * 2 * 2 * 16 * 2 * 2);
   EXPECT_EQ(bytes.in_use, bytes.fixed_areas);
-  int64_t levels[4] = {9, 9, 9, 9};
+  int64_t levels[PMKVQ_LEVELS] = {9, 9, 9, 9};
   ASSERT_EQ(pmkvq_session_levels(session, 0, 1, levels), PMKVQ_OK);
   EXPECT_EQ(levels[3], 0);
 }
@@ -146,7 +146,7 @@ TEST_F(CApiTest, ForcesForksSnapshotsAndReleases) {
   ASSERT_EQ(pmkvq_session_fork(session, 0, 1), PMKVQ_OK);
   EXPECT_EQ(pmkvq_session_free_sequence(session), -1);
   EXPECT_EQ(pmkvq_session_fork(session, 0, 1), PMKVQ_FAILED_PRECONDITION);
-  int64_t pages = 9, shared = 9, cached = 0, counts[4];
+  int64_t pages = 9, shared = 9, cached = 0, counts[PMKVQ_LEVELS];
   ASSERT_EQ(pmkvq_session_pages(session, 1, &pages, &shared), PMKVQ_OK);
   EXPECT_EQ(pages + shared, 0);
   ASSERT_EQ(pmkvq_session_sequence_levels(session, 1, 1, 1, counts), PMKVQ_OK);
@@ -195,7 +195,7 @@ TEST_F(CApiTest, NullAndNonsenseAreRefused) {
   EXPECT_EQ(pmkvq_session_decode(session, &request, 1, nullptr), bad);
   EXPECT_EQ(pmkvq_session_step(session, nullptr, 1, nullptr, 0), bad);
   EXPECT_EQ(pmkvq_session_bytes(session, nullptr), bad);
-  int64_t counts[4];
+  int64_t counts[PMKVQ_LEVELS];
   EXPECT_EQ(pmkvq_session_levels(session, 9, 0, counts), bad);
   EXPECT_EQ(pmkvq_session_levels(session, 0, 2, counts), bad);
   EXPECT_EQ(pmkvq_session_tokens(session, 2, counts), bad);

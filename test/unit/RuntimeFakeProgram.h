@@ -135,6 +135,15 @@ inline Mark *markOf(const CacheView &cache, uint32_t block) {
                                   block * blockBytes(fake->info.headDim));
 }
 
+/// The mark of a block of a part; at level 1 in its half of a block.
+inline Mark *markOf(const CacheView &cache, const PageEntry &page, int32_t part,
+                    int32_t block) {
+  Mark *mark = markOf(cache, page.blocks[part][block]);
+  int64_t half = page.level[part] == 1 ? page.blocks[part][1] : 0;
+  return mark + half * blockBytes(fake->info.headDim) / 2 /
+                    static_cast<int64_t>(sizeof(Mark));
+}
+
 inline Mark expectedMark(const PageTask &task, int32_t part, int32_t level,
                          int32_t block) {
   const std::vector<int32_t> &tokens = fake->history[task.sequence];
@@ -201,7 +210,8 @@ inline int32_t requantizeKernel(void *const *operands, int64_t index) {
 
 /// Every page of every sequence: marks, levels, ownership of blocks and slots.
 inline void checkPages(const CacheView *caches) {
-  std::set<uint32_t> blocks;
+  /// Ids, and whether no page before has the same slot; second halves apart.
+  std::vector<std::pair<uint32_t, bool>> owned, seconds;
   std::map<uint32_t, std::tuple<int32_t, int32_t, int32_t, int32_t>> slots;
   for (int32_t layer = 0; layer < fake->info.layers; ++layer)
     for (int32_t seq = 0; seq < fake->session->maxSequences(); ++seq)
@@ -220,11 +230,16 @@ inline void checkPages(const CacheView *caches) {
                                                  fake->info.parameterBytes[1]);
           for (int32_t part = 0; part < kParts; ++part) {
             int32_t level = page.level[part];
-            CHECK_THAT(isLevel(level) && level >= fake->info.floor[part]);
+            CHECK_THAT(isLevelOf(static_cast<Part>(part), level) &&
+                       level >= fake->info.floor[part]);
+            bool isSecond =
+                level == 1 &&
+                isSecondOfPair(headOfAll(layer, head, fake->info.kvHeads));
+            CHECK_THAT(level > 1 || page.blocks[part][1] == isSecond);
             for (int32_t block = 0; block < blocksAtLevel(level); ++block) {
               uint32_t id = page.blocks[part][block];
-              CHECK_THAT(blocks.insert(id).second == first);
-              CHECK_THAT(*markOf(cache, id) ==
+              (isSecond ? seconds : owned).push_back({id, first});
+              CHECK_THAT(*markOf(cache, page, part, block) ==
                          expectedMark(task, part, level, block));
             }
             if (fake->info.parameterBytes[part])
@@ -232,6 +247,12 @@ inline void checkPages(const CacheView *caches) {
             offset += fake->info.parameterBytes[part];
           }
         }
+  std::set<uint32_t> blocks, halves;
+  for (auto [id, first] : owned)
+    CHECK_THAT(blocks.insert(id).second == first);
+  // A second half is in a block of somebody's, once.
+  for (auto [id, first] : seconds)
+    CHECK_THAT(blocks.count(id) && halves.insert(id).second == first);
   CacheBytes bytes = fake->session->bytes();
   CHECK_THAT(bytes.blocks == static_cast<int64_t>(blocks.size()) *
                                  blockBytes(fake->info.headDim));
@@ -358,10 +379,10 @@ inline ProgramEntries fakeEntries() {
                                 flushKernel<0, 4>, flushKernel<0, 2>},
                                {flushKernel<1, 16>, flushKernel<1, 8>,
                                 flushKernel<1, 4>, flushKernel<1, 2>}};
-  KernelFn requantize[kParts][3] = {
+  KernelFn requantize[kParts][4] = {
       {requantizeKernel<0, 16>, requantizeKernel<0, 8>, requantizeKernel<0, 4>},
-      {requantizeKernel<1, 16>, requantizeKernel<1, 8>,
-       requantizeKernel<1, 4>}};
+      {requantizeKernel<1, 16>, requantizeKernel<1, 8>, requantizeKernel<1, 4>,
+       requantizeKernel<1, 2>}};
   std::memcpy(entries.flush, flush, sizeof(flush));
   std::memcpy(entries.requantize, requantize, sizeof(requantize));
   return entries;

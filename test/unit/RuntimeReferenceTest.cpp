@@ -25,6 +25,7 @@ protected:
     state.info.parameterBytes[kKey] = 16 * (random() % 5);
     state.info.floor[kKey] = kLadder[random() % 4];
     state.info.floor[kValue] = kLadder[random() % 4];
+    maybeLowerValuesToOneBit();
   }
 
   reference::CacheShape shape() const {
@@ -119,4 +120,5 @@ TEST_F(ReferenceTest, LevelsAndBytesAreThoseOfTheReference) {
     ASSERT_FALSE(HasFailure()) << "round " << round;
   }
   EXPECT_GT(refused, 20);
+  EXPECT_GT(paired, 20);
 }

@@ -66,6 +66,42 @@ TEST(PageSchedule, NamesMissingBytesAndChangesNothing) {
   EXPECT_TRUE(sameLevels(pages, before));
 }
 
+// Two heads, three pages: when all are at 2 bits, values of the oldest page
+// fall to 1, those of both heads; the newest stays.
+TEST(PageSchedule, ValuesFallToOneBitInPairs) {
+  std::vector<PageState> all;
+  for (int32_t head : {0, 1})
+    for (int32_t page : {0, 1, 2})
+      all.push_back({0, 0, head, page, {2, 2}});
+  for (ScheduleKind kind : {kSchedulePage, kScheduleKeysLast})
+    for (auto [blocks, lowered] : {std::pair(12, 0), {11, 1}, {10, 2}}) {
+      std::vector<PageState> pages = all;
+      ASSERT_TRUE(
+          makePolicy(kind)->plan(pages, 6, {{2, 1}, 512, blocks * 512}).ok());
+      for (const PageState &page : pages) {
+        EXPECT_EQ(page.level[kKey], 2);
+        EXPECT_EQ(page.level[kValue], page.page < lowered ? 1 : 2);
+      }
+    }
+  Status status =
+      makePolicy(kSchedulePage)->plan(all, 6, {{2, 1}, 512, 9 * 512});
+  EXPECT_EQ(status.code(), StatusCode::OutOfMemory);
+  EXPECT_EQ(status.message().rfind("512 bytes are missing", 0), 0u)
+      << status.message();
+}
+
+// A page at (4, 4) loses bits of both parts before values of any fall to 1.
+TEST(PageSchedule, OneBitIsTheLastStep) {
+  std::vector<PageState> pages;
+  for (int32_t head : {0, 1})
+    for (int32_t page : {0, 1})
+      pages.push_back({0, 0, head, page, {4, 4}});
+  ASSERT_TRUE(
+      makePolicy(kSchedulePage)->plan(pages, 4, {{2, 1}, 512, 8 * 512}).ok());
+  for (const PageState &page : pages)
+    EXPECT_EQ(page.level, (std::array<uint8_t, kParts>{2, 2}));
+}
+
 /// A cache as a run of plans leaves it, and new pages.
 static std::vector<PageState> randomPages(std::mt19937 &random,
                                           size_t &existing,

@@ -368,15 +368,17 @@ protected:
 } // namespace
 
 TEST_F(HistoryTest, RandomHistoriesKeepAllAccounts) {
-  const ScheduleKind kinds[] = {kSchedulePage, kScheduleLayer, kScheduleNone};
-  for (int round = 0; round < 60; ++round) {
-    state.info.schedule = kinds[round % 3];
+  const ScheduleKind kinds[] = {kSchedulePage, kScheduleLayer, kScheduleNone,
+                                kScheduleKeysLast};
+  for (int round = 0; round < 80; ++round) {
+    state.info.schedule = kinds[round % 4];
     state.info.layers = 1 + random() % 3;
     state.info.kvHeads = 1 + random() % 2;
     state.info.queryHeads = 2;
     state.info.sinkTokens = random() % 3;
     state.info.floor[kKey] = kLadder[random() % 4];
     state.info.floor[kValue] = kLadder[random() % 4];
+    maybeLowerValuesToOneBit();
     SessionOptions options;
     options.maxSequences = 1 + random() % 5;
     options.maxTokens = 900;
@@ -404,6 +406,7 @@ TEST_F(HistoryTest, RandomHistoriesKeepAllAccounts) {
     ASSERT_FALSE(HasFailure()) << "round " << round;
   }
   EXPECT_GT(refusals, 100);
+  EXPECT_GT(paired, 5);
 }
 
 //===----------------------------------------------------------------------===//

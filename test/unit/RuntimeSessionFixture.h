@@ -33,6 +33,16 @@ protected:
     return result.ok() ? *result : Program();
   }
 
+  /// Now and then a floor of 1 bit for values, where they have partners.
+  void maybeLowerValuesToOneBit() {
+    bool byPage = state.info.schedule == kSchedulePage ||
+                  state.info.schedule == kScheduleKeysLast;
+    if (!byPage || state.info.layers * state.info.kvHeads % 2 || random() % 2)
+      return;
+    state.info.floor[kValue] = kValueLadder.back();
+    ++paired;
+  }
+
   void open(const SessionOptions &options) {
     Result<std::unique_ptr<Session>> result = Session::open(program(), options);
     ASSERT_TRUE(result.ok()) << result.status().message();
@@ -114,6 +124,8 @@ protected:
   /// The CPU's fake; a test of another back end puts its own here.
   ProgramEntries entries = fakeEntries();
   Fake state;
+  /// How often maybeLowerValuesToOneBit did.
+  int paired = 0;
   std::mt19937 random{3};
   std::unique_ptr<Session> session;
 };

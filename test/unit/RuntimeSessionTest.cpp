@@ -28,6 +28,7 @@ TEST_F(SessionTest, RandomRunsKeepAllInvariants) {
     state.info.floor[kKey] = kLadder[random() % 4];
     state.info.floor[kValue] = kLadder[random() % 4];
     state.info.schedule = random() % 4 ? kSchedulePage : kScheduleNone;
+    maybeLowerValuesToOneBit();
     SessionOptions options;
     options.maxSequences = 1 + random() % 4;
     options.maxTokens = 3000;
@@ -59,6 +60,7 @@ TEST_F(SessionTest, RandomRunsKeepAllInvariants) {
     requantized += state.requantized.exchange(0);
   }
   EXPECT_GT(requantized, 1000);
+  EXPECT_GT(paired, 5);
 }
 
 // A reasoner of 12 (layer, kv head) pairs at head dim 128 with 3,074 cached
@@ -394,9 +396,10 @@ TEST_F(SessionTest, EntriesAreFoundByName) {
   ASSERT_TRUE(entries.ok());
   EXPECT_EQ(entries->step, fakeStep);
   EXPECT_EQ(entries->flush[kKey][0], nullptr);
-  EXPECT_EQ(asked.size(), 3u + 8u + 6u);
+  EXPECT_EQ(asked.size(), 3u + 8u + 7u);
   EXPECT_TRUE(asked.count("pmkvq_scratch"));
   EXPECT_TRUE(asked.count("pmkvq_requantize_value_4_2"));
+  EXPECT_TRUE(asked.count("pmkvq_requantize_value_2_1"));
   EXPECT_EQ(findEntries([](const char *) -> void * { return nullptr; })
                 .status()
                 .code(),

@@ -255,6 +255,41 @@ TEST_F(SnapshotTest, LiesWithARightHashAreFound) {
             StatusCode::DataLoss);
 }
 
+// Values at one bit come and go in pairs; half a pair is none.
+TEST_F(SnapshotTest, PartnersComeTogether) {
+  state.info.floor[kValue] = 1;
+  SessionOptions options;
+  options.maxSequences = 2;
+  options.maxTokens = 700;
+  options.budgetBytes = *minimumBytes(program(), options, {{0, 600, 1}});
+  open(options);
+  feed(0, 600);
+  // All of four pages but the newest; two kv heads a layer.
+  EXPECT_EQ(session->levels(1, kValue), (LevelCounts{0, 0, 0, 2, 6}));
+  Saved saved = save(0);
+  release(0);
+  Status status = restore(1, saved);
+  ASSERT_TRUE(status.ok()) << status.message();
+  EXPECT_EQ(session->levels(1, 1, kValue), (LevelCounts{0, 0, 0, 2, 6}));
+  checkAll();
+  EXPECT_TRUE(save(1).bytes == saved.bytes);
+  release(1);
+
+  SnapshotHeader header;
+  std::memcpy(&header, saved.bytes.data(), sizeof(header));
+  SnapshotSections sections = snapshotSections(header);
+  // Page 0 of kv head 1 is the partner of that of kv head 0.
+  for (int64_t pageHead : {int64_t(0), sections.pages}) {
+    ASSERT_EQ(saved.bytes[sections.levels + 2 * pageHead + 1], 1);
+    EXPECT_EQ(
+        restoreCode(changed(saved.bytes,
+                            [=](SnapshotHeader &, std::vector<uint8_t> &all) {
+                              all[sections.levels + 2 * pageHead + 1] = 2;
+                            })),
+        StatusCode::DataLoss);
+  }
+}
+
 TEST_F(SnapshotTest, AnEmptySequenceIsLegal) {
   SessionOptions options;
   options.maxSequences = 2;

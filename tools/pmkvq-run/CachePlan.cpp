@@ -7,6 +7,7 @@
 #include "CachePlan.h"
 #include "mlir/AsmParser/AsmParser.h"
 #include "mlir/IR/Diagnostics.h"
+#include "pmkvq/IR/HeadDims.h"
 #include "pmkvq/IR/PMKVQ.h"
 #include "pmkvq/Import/ImportModel.h"
 
@@ -214,10 +215,29 @@ static Error allocateFloors(CachePlan &plan) {
   return Error::success();
 }
 
+/// Values at 1 bit lie in vectors of 64 head dims, and two heads in a block.
+static Error checkOneBit(const Options &options, const ModelConfig &config) {
+  if (options.valueFloor != 1)
+    return Error::success();
+  if (!mlir::pmkvq::hasLevel1(config.headDim))
+    return llvm::createStringError(
+        "--value-floor=1: expected a head_dim that is a multiple of " +
+        llvm::Twine(mlir::pmkvq::kLevel1HeadDim) + ", the model has " +
+        llvm::Twine(config.headDim));
+  if (config.layers * config.kvHeads % 2)
+    return llvm::createStringError(
+        "--value-floor=1: expected an even number of layers times kv heads, "
+        "the model has " +
+        llvm::Twine(config.layers) + " x " + llvm::Twine(config.kvHeads));
+  return Error::success();
+}
+
 Expected<CachePlan>
 pmkvq::run::planCaches(const Options &options, const ModelConfig &config,
                        const std::vector<std::vector<int32_t>> &prompts,
                        mlir::MLIRContext &context) {
+  if (Error error = checkOneBit(options, config))
+    return error;
   CachePlan plan;
   if (!options.keyFormat.empty())
     plan.compiler.keyFormat = options.keyFormat;

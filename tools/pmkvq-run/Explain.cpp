@@ -113,25 +113,35 @@ static void printBytes(raw_ostream &os, const Plan &plan) {
     os << formatv("{0,-48}{1,18:N}\n", "budget", end.budget);
 }
 
-static void printLevelHeader(raw_ostream &os, StringRef title) {
+/// Levels that a part of the program may have at all, 1 only if its floor is.
+static llvm::ArrayRef<int32_t> levelsOf(const rt::ProgramInfo &info,
+                                        int32_t part) {
+  llvm::ArrayRef<int32_t> levels = rt::kValueLadder;
+  return info.floor[part] == levels.back() ? levels : levels.drop_back();
+}
+
+static void printLevelHeader(raw_ostream &os, StringRef title,
+                             const rt::ProgramInfo &info) {
   os << "\n" << title << "\n" << formatv("{0,-7}", "layer");
-  for (StringRef part : kPartNames) {
-    os << formatv("{0,10}", part);
-    for (int32_t bits : rt::kLadder)
+  for (int32_t part = 0; part < rt::kParts; ++part) {
+    os << formatv("{0,10}", kPartNames[part]);
+    for (int32_t bits : levelsOf(info, part))
       os << formatv("{0,8}", bits);
   }
   os << "\n";
 }
 
 static void printLevels(raw_ostream &os, StringRef title,
-                        const LevelTable &table) {
-  printLevelHeader(os, title);
+                        const rt::ProgramInfo &info, const LevelTable &table) {
+  printLevelHeader(os, title, info);
   for (size_t layer = 0; layer < table.size(); ++layer) {
     os << formatv("{0,-7}", layer);
-    for (const rt::LevelCounts &part : table[layer]) {
+    for (int32_t part = 0; part < rt::kParts; ++part) {
       os << std::string(10, ' ');
-      for (int64_t value : part)
+      for (int32_t bits : levelsOf(info, part)) {
+        int64_t value = table[layer][part][rt::ladderIndex(bits)];
         os << formatv("{0,8}", value < 0 ? "-" : number(value));
+      }
     }
     os << "\n";
   }
@@ -221,13 +231,14 @@ static void printLoss(raw_ostream &os, const CachePlan &plan,
 // What the budget buys
 //===----------------------------------------------------------------------===//
 
-static std::string levelsText(const LevelTable &table, int32_t part) {
+static std::string levelsText(const rt::ProgramInfo &info,
+                              const LevelTable &table, int32_t part) {
   rt::LevelCounts total = {};
   for (const auto &layer : table)
     for (size_t i = 0; i < total.size(); ++i)
       total[i] += layer[part][i];
   std::string text;
-  for (int32_t bits : rt::kLadder)
+  for (int32_t bits : levelsOf(info, part))
     text += (text.empty() ? "" : ", ") + number(total[rt::ladderIndex(bits)]) +
             " at " + std::to_string(bits);
   return text;
@@ -241,7 +252,7 @@ static void printPower(raw_ostream &os, const Workload &workload,
                 plan.bitsPerElement);
   for (int32_t part = 0; part < rt::kParts; ++part)
     os << "  pages of " << formatv("{0,-7}", kPartNames[part])
-       << levelsText(plan.pages, part) << " bits\n";
+       << levelsText(workload.info, plan.pages, part) << " bits\n";
   int64_t most = allocation::mostNewTokens(workload);
   os << "  up to " << number(most) << " new tokens for each sequence"
      << (plan.bytes.budget ? " with all pages at the floor" : "") << "\n";
@@ -285,8 +296,9 @@ Expected<std::string> pmkvq::run::explainPlan(const CachePlan &cachePlan,
     printLevels(os,
                 "tokens of the longest sequence when the first page is at a "
                 "level (bits)",
-                plan->firstAt);
-    printLevels(os, "pages at the end, by level (bits)", plan->pages);
+                workload.info, plan->firstAt);
+    printLevels(os, "pages at the end, by level (bits)", workload.info,
+                plan->pages);
   } else {
     os << "\nThe windows hold all tokens: there are no pages.\n";
   }

@@ -222,6 +222,23 @@ static bool mayLower(const CommandLine &line) {
              [](const StringOption *option) { return option->given(); });
 }
 
+/// What a floor of 1 bit for values goes with.
+static rt::Status checkOneBit(const CommandLine &line, const Options &options) {
+  auto refuse = [](const std::string &reason) {
+    return refusal("--value-floor=1: " + reason);
+  };
+  if (options.schedule != "page" && options.schedule != "keys_last")
+    return refuse("values fall to 1 bit under the schedules keys_last and "
+                  "page, got " +
+                  options.schedule);
+  if (line.layerFloors.given())
+    return refuse("it is the floor of all layers; leave out --layer-floors");
+  if (line.calibration.given())
+    return refuse("a calibration says nothing of 1 bit; leave out "
+                  "--calibration");
+  return rt::Status();
+}
+
 static rt::Status readCache(const CommandLine &line, Options &options) {
   if (rt::Status s = readBudget(line, options); !s.ok())
     return s;
@@ -235,6 +252,9 @@ static rt::Status readCache(const CommandLine &line, Options &options) {
   if (!kind.ok())
     return kind.status();
   options.schedule = *kind;
+  if (options.valueFloor == 1)
+    if (rt::Status s = checkOneBit(line, options); !s.ok())
+      return s;
   // Without a budget nothing has to fall; unless asked for, nothing does.
   if (!mayLower(line)) {
     options.schedule = "none";

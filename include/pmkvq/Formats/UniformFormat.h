@@ -17,9 +17,14 @@ namespace mlir::pmkvq {
 /// Parameters: min, rounded down to fp16; range = max - min, rounded up.
 /// Shifts: 8 -> 4 is round(code / 17) as (241 * (code + 8)) >> 12 (PM-KVQ,
 /// arXiv 2505.18610, equation 3); 4 -> 2 is code >> 2, the nearest level of the
-/// clipped grid min + range * ((1 - clip) / 2 + clip * code / 3).
+/// clipped grid min + range * ((1 - clip) / 2 + clip * code / 3).  2 -> 1 is
+/// code >> 1; its two values lie kSpreadAtLevel1 of the range apart, around the
+/// middle: best for a normal distribution (Max 1960) whose range is that of 64
+/// to 128 samples.
 class UniformFormat : public FormatModel {
 public:
+  static constexpr double kSpreadAtLevel1 = 0.32;
+
   unsigned getNumParameters() const override { return 2; }
   Parameters emitParameters(ImplicitLocOpBuilder &b, FormatAttr format,
                             Value min, Value max) const override;

@@ -21,6 +21,11 @@ inline bool isHeadDim(int64_t headDim) {
   return llvm::is_contained(kHeadDims, headDim);
 }
 
+/// Values at level 1 lie in vectors of so many outputs.
+inline constexpr int64_t kLevel1HeadDim = 64;
+
+inline bool hasLevel1(int64_t headDim) { return headDim % kLevel1HeadDim == 0; }
+
 } // namespace mlir::pmkvq
 
 #endif // PMKVQ_IR_HEADDIMS_H

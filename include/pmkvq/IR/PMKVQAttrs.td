@@ -96,8 +96,9 @@ def PMKVQ_ScheduleAttr : PMKVQ_Attr<"Schedule", "schedule"> {
     before keys of any do.
     Others may be added (docs/new-schedule.md).
 
-    (C1) Floors are 16, 8, 4 or 2.
+    (C1) Floors are 16, 8, 4 or 2, that of values may be 1.
     (C2) `name` is a known schedule.
+    (C3) At a floor of 1 it is `page` or `keys_last`.
 
     Example: `#pmkvq.schedule<page, key_floor = 2, value_floor = 2>`
   }];

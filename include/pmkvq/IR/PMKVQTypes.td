@@ -24,10 +24,12 @@ def PMKVQ_CacheType : PMKVQ_Type<"Cache", "cache"> {
 
     (C1) `kv_heads` lies in 1 .. 1024.
     (C2) `head_dim` is 64, 80, 96, 128 or 256.
-    (C3) `ladder` is a strictly falling run of 16, 8, 4, 2, without a gap.
+    (C3) `ladder` is a strictly falling run of 16, 8, 4, 2, 1, without a gap;
+         keys have none below 2, values may have 1.
     (C4) `sink` lies in 0 .. 16.
     (C5) `key` and `value` are both there or both missing.
     (C6) A format's group divides its axis: 128 tokens, or `head_dim`.
+    (C7) A ladder to 1 has a `head_dim` that is a multiple of 64.
 
     Example:
     ```mlir
@@ -49,8 +51,14 @@ def PMKVQ_CacheType : PMKVQ_Type<"Cache", "cache"> {
     FormatAttr getFormat(Part part) const {
       return part == Part::Key ? getKey() : getValue();
     }
-    bool hasLevel(int64_t bits) const {
-      return ::llvm::is_contained(getLadder(), bits);
+    /// The levels that a part may have: keys have none below 2.
+    ::llvm::ArrayRef<int64_t> getLevels(Part part) const {
+      return part == Part::Key && getLadder().back() == 1
+                 ? getLadder().drop_back()
+                 : getLadder();
+    }
+    bool hasLevel(Part part, int64_t bits) const {
+      return ::llvm::is_contained(getLevels(part), bits);
     }
     /// This type with other formats.
     CacheType withFormats(FormatAttr key, FormatAttr value) const {
@@ -94,12 +102,13 @@ def PMKVQ_TileType : PMKVQ_Type<"Tile", "tile"> {
     run-time number of tokens, at most `tokens`.  So is a whole part at level 16
     of a format whose first level is below 16.
 
-    (C1) `level` is 16, 8, 4 or 2.
+    (C1) `level` is 16, 8, 4 or 2, or 1 for values.
     (C2) A tile with a format is a page, 128 tokens, or a unit of 64, 32 or 16;
          one without has 1 to 144.
     (C3) `head_dim` is 64, 80, 96, 128 or 256.
     (C4) A tile without a format is at level 16.
     (C5) The format's group divides its axis.
+    (C6) At level 1 `head_dim` is a multiple of 64.
 
     Example: `!pmkvq.tile<key, 4, 128, 128, <per_channel, hadamard, clip = 0.8>>`
   }];

@@ -28,6 +28,8 @@ struct ScheduleModel {
   /// Whether pages come in above their floor and fall later; otherwise each is
   /// written at its floor, and no other kernel is made.
   bool lowers = true;
+  /// Whether it lowers values of partners to level 1 together (Geometry.h).
+  bool pairsValues = false;
 };
 
 } // namespace mlir::pmkvq

@@ -20,6 +20,10 @@
 // 2, `kApart`: keys at 4, values at 2.  So values of all pages fall to 2 before
 // keys of any.
 //
+// With a floor of 1 for values, page-heads fall from 2 to 1 at last: keys stay
+// at 2, values have half a block of 1 bit, which two page-heads share, so they
+// fall in pairs.  A sequence's newest page stays at 2.
+//
 // Under the layer schedule, the paper's, all page-heads of a layer have one
 // level, and every layer has an equal share of the budget.  A new page comes in
 // at level 16 and first joins the level of its layer's older pages (so it stays

@@ -95,8 +95,9 @@ int64_t parameterBytes(const UniformFormat &format, int64_t headDim);
 int64_t groupOf(const UniformFormat &format, int64_t headDim, int64_t token,
                 int64_t channel);
 
-/// Lowers one code of this format from `fromBits` to `fromBits / 2`.
-/// Units: fromBits is 8 or 4.
+/// Lowers one code of this format from `fromBits` to `fromBits / 2`; from 2 it
+/// is the upper bit.
+/// Units: fromBits is 8, 4 or 2.
 uint32_t lowerCode(const UniformFormat &format, uint32_t code,
                    int32_t fromBits);
 
@@ -105,9 +106,10 @@ uint32_t lowerCode(const UniformFormat &format, uint32_t code,
 uint8_t rangeByte(uint16_t range);
 uint16_t rangeFromByte(uint8_t byte);
 
-/// Decodes one code: minimum + range * code / (2^bits - 1), and at 2 bits
-/// minimum + range * ((1 - clip) / 2 + clip * code / 3).
-/// Units: bits is 8, 4 or 2.
+/// Decodes one code: minimum + range * code / (2^bits - 1), at 2 bits minimum +
+/// range * ((1 - clip) / 2 + clip * code / 3), and at 1 bit minimum + range *
+/// (0.5 - 0.16 + 0.32 * code).
+/// Units: bits is 8, 4, 2 or 1.
 double decodeCode(const UniformFormat &format, double minimum, double range,
                   uint32_t code, int32_t bits);
 

@@ -19,6 +19,10 @@
 //   level 4: vector 0: g = 0 in bits 0-3, 1 in bits 4-7; vector 1: g = 2, 3
 //   level 2: g = 0 in bits 0-1, 1 in 4-5, 2 in 2-3, 3 in 6-7
 //
+// Values at level 1 have bundles twice as large, two neighbours of above, of 64
+// outputs: g = 0 to 3 are in the lower bit of a field of level 2, 4 to 7 in the
+// upper one.
+//
 // A part is a row of bundles, each 32 outputs x one quad.  Keys: for each 32
 // tokens, all quads of head dims; values: for each quad of tokens, all runs of
 // 32 head dims.  Where outputs are no multiple of 32, as with values of 80 head
@@ -40,27 +44,31 @@ struct HostLayout {
   static constexpr int64_t kLanes = 8;
   static constexpr int64_t kVectorBytes = 32;
   static constexpr int64_t kQuad = 4;
-  static constexpr int64_t kBundleGroups = 4;
   /// Byte of a lane that element i of a quad is in; its own inverse.
   static constexpr int64_t kByteOf[kQuad] = {0, 2, 1, 3};
 
   /// Shapes: `reduction` elements are summed, `width` are outputs.
-  constexpr HostLayout(rt::Part part, int64_t reduction, int64_t width)
-      : part(part),
-        runGroups(width % (kLanes * kBundleGroups) ? kBundleGroups / 2
-                                                   : kBundleGroups),
+  /// The order differs at level 1 alone.
+  constexpr HostLayout(rt::Part part, int64_t reduction, int64_t width,
+                       int64_t level)
+      : part(part), bundleGroups(level == 1 ? 8 : 4),
+        runGroups(width % (kLanes * bundleGroups) ? bundleGroups / 2
+                                                  : bundleGroups),
         steps(reduction / (kQuad * stepQuads())), runs(width / runOutputs()),
         runStride(part == rt::kKey ? steps : 1),
         stepStride(part == rt::kKey ? 1 : runs) {}
 
   /// The layout of a whole part.
-  static constexpr HostLayout ofPart(rt::Part part, int64_t headDim) {
-    return part == rt::kKey ? HostLayout(part, headDim, rt::kPageTokens)
-                            : HostLayout(part, rt::kPageTokens, headDim);
+  static constexpr HostLayout ofPart(rt::Part part, int64_t headDim,
+                                     int64_t level) {
+    return part == rt::kKey ? HostLayout(part, headDim, rt::kPageTokens, level)
+                            : HostLayout(part, rt::kPageTokens, headDim, level);
   }
 
   rt::Part part;
-  /// Groups of 8 outputs of a bundle: 4, or 2 with two quads.
+  /// Groups of 8 lanes in a bundle: 4, or 8 at level 1.
+  int64_t bundleGroups;
+  /// Groups of 8 outputs of a bundle: all, or half of them with two quads.
   int64_t runGroups;
   /// Bundles along the summed axis, and along the outputs.
   int64_t steps;
@@ -71,7 +79,7 @@ struct HostLayout {
 
   /// Outputs of a bundle, and its quads.
   constexpr int64_t runOutputs() const { return runGroups * kLanes; }
-  constexpr int64_t stepQuads() const { return kBundleGroups / runGroups; }
+  constexpr int64_t stepQuads() const { return bundleGroups / runGroups; }
   /// Of a group of a bundle: which of the outputs, and which quad.
   constexpr int64_t outputOf(int64_t group) const {
     return group % runGroups * kLanes;
@@ -79,7 +87,9 @@ struct HostLayout {
   constexpr int64_t quadOf(int64_t group) const { return group / runGroups; }
 
   /// Vectors of a bundle at a level.
-  static constexpr int64_t vectorsPerBundle(int64_t level) { return level / 2; }
+  static constexpr int64_t vectorsPerBundle(int64_t level) {
+    return level == 1 ? 1 : level / 2;
+  }
 
   /// Fields of a byte at a level, and the group and first bit of each.
   static constexpr int64_t fields(int64_t level) { return 8 / level; }
@@ -88,9 +98,10 @@ struct HostLayout {
     return vector * fields(level) + field;
   }
   static constexpr int64_t bitOf(int64_t level, int64_t field) {
-    // At level 2 the second half of a bundle fills the gaps of the first.
+    // At level 2 the second half of a bundle fills the gaps of the first, at
+    // level 1 that of a larger bundle does.
     constexpr int64_t level2[] = {0, 4, 2, 6};
-    return level == 2 ? level2[field] : field * 4;
+    return level > 2 ? field * 4 : level2[field % 4] + field / 4;
   }
 
   /// Where the codes of `field` of source vector `half` (0 or 1) go when two

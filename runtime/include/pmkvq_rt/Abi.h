@@ -27,7 +27,7 @@
 namespace pmkvq::rt {
 
 /// Changes whenever a struct or signature below does.
-inline constexpr int32_t kAbiVersion = 3;
+inline constexpr int32_t kAbiVersion = 4;
 
 //===----------------------------------------------------------------------===//
 // The cache as kernels see it
@@ -36,6 +36,7 @@ inline constexpr int32_t kAbiVersion = 3;
 /// One page of one layer, sequence and kv head.
 struct PageEntry {
   /// Block ids, [part][block]; the first blocksAtLevel(level[part]) are valid.
+  /// At level 1 the second says which half of the block it is, 0 or 1.
   uint32_t blocks[kParts][kMaxBlocksPerPart];
   /// Slot in the parameter pool, taken when the page is made.
   uint32_t slot;
@@ -259,6 +260,16 @@ constexpr int64_t floorPagesBytes(const ProgramInfo &info) {
   return bytes;
 }
 
+/// By how much a sequence's newest page is above floorPagesBytes: its values
+/// fall to level 1 only once there is a newer one.
+constexpr int64_t newestPageBytes(const ProgramInfo &info) {
+  return info.floor[kValue] >= kLadder.back()
+             ? 0
+             : int64_t(info.layers) * info.kvHeads *
+                   (codeBytes(info.headDim, kLadder.back()) -
+                    codeBytes(info.headDim, info.floor[kValue]));
+}
+
 /// Bytes of one sequence that has just made its first page, at the floor, or
 /// is too short for one: what a budget must at least be.  Session.h's
 /// minimumBytes says the same of any plans.
@@ -267,7 +278,7 @@ constexpr int64_t firstPageBytes(const ProgramInfo &info) {
   return int64_t(info.layers) * info.kvHeads *
              (fixedAreaBytes(info.headDim, info.sinkTokens) +
               page * int64_t(sizeof(PageEntry))) +
-         page * floorPagesBytes(info);
+         page * (floorPagesBytes(info) + newestPageBytes(info));
 }
 
 /// Names of the entry points that a program exports:
@@ -276,6 +287,9 @@ constexpr int64_t firstPageBytes(const ProgramInfo &info) {
 ///   int64_t pmkvq_scratch(int64_t rows, int64_t outputs)    (bytes)
 ///   KernelFn pmkvq_flush_{key,value}_{16,8,4,2}             (by target level)
 ///   KernelFn pmkvq_requantize_{key,value}_{16_8,8_4,4_2}
+///   KernelFn pmkvq_requantize_value_2_1
+/// A part falls in its own blocks, to level 1 as well: the runtime moves the
+/// second of two partners to the first's block afterwards.
 /// Operands of the page kernels: {CacheView *caches, const PageTask *tasks}.
 struct ProgramEntries {
   void (*describe)(ProgramInfo *);
@@ -283,7 +297,7 @@ struct ProgramEntries {
   /// [part][ladderIndex(to)]; null for levels that the program never writes.
   KernelFn flush[kParts][4];
   /// [part][ladderIndex(from)]: from -> from / 2; null where never used.
-  KernelFn requantize[kParts][3];
+  KernelFn requantize[kParts][4];
   /// Bytes of StepArgs::scratch; null: a step needs none.  Grows with both.
   int64_t (*scratchBytes)(int64_t rows, int64_t outputs);
 };

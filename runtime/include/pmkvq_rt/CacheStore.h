@@ -120,7 +120,13 @@ public:
   /// Errors: those of a device; the child's are undefined then.
   virtual Status copyFixed(int32_t parent, int32_t child);
 
-  /// Copies a page out and in.
+  /// Moves values at level 1 from where one entry says to where another does.
+  ///
+  /// Errors: those of a device.
+  virtual Status moveValues(const PageEntry &from, const PageEntry &to);
+
+  /// Copies a page out and in.  Level 1 is the first half of a block here, and
+  /// the second is 0.
   ///
   /// Shapes: parameters of both parts; codes [part][level / 2][32 headDim],
   /// each part apart. Errors: those of a device.
@@ -143,6 +149,8 @@ protected:
 
 private:
   uint8_t *fixedPart(const FixedPart &place) const;
+  /// Values at level 1.
+  uint8_t *sharedHalf(const PageEntry &page) const;
 
   CacheGeometry geometry_ = {};
   CacheView *caches_ = nullptr;

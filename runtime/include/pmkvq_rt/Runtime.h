@@ -322,10 +322,13 @@ typedef struct pmkvq_cache_bytes {
 pmkvq_status pmkvq_session_bytes(const pmkvq_session *session,
                                  pmkvq_cache_bytes *bytes);
 
-/* Pages of one layer, all sequences and kv heads, at 16, 8, 4 and 2 bits; a
- * shared page counts once.  Part 0 is key, 1 is value.
+/* Levels that pages may be at: 16, 8, 4, 2 and 1 bits. */
+enum { PMKVQ_LEVELS = 5 };
+
+/* Pages of one layer, all sequences and kv heads, at each level; a shared page
+ * counts once.  Part 0 is key, 1 is value.
  *
- * Shapes: counts [4].
+ * Shapes: counts [PMKVQ_LEVELS].
  * Units:  pages of one kv head.
  * Errors: INVALID_ARGUMENT for a layer or part that does not exist. */
 pmkvq_status pmkvq_session_levels(const pmkvq_session *session, int32_t layer,

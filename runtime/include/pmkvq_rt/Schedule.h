@@ -93,6 +93,8 @@ public:
 ///       its floor.  Order: highest level first (of the higher part that is
 ///       above its floor), then smallest page index, then sequence, layer,
 ///       head.
+///       Values fall to 1 once no page can lose more than that, those of
+///       partners together.
 /// keys_last: the same, but a page at (4, 4) whose parts may both fall to 2
 ///       loses the bits of its values first; its keys wait until no page is
 ///       left at (4, 4).  Keys at 2 bits cost more than values do.
@@ -108,11 +110,11 @@ public:
 /// Errors: Unimplemented for any other kind.
 Result<std::unique_ptr<SchedulePolicy>> makeSchedulePolicy(int32_t kind);
 
-/// Bytes of the blocks of one page.
+/// Bytes of the blocks of one page; of values at level 1, which come in pairs,
+/// half a block.
 inline int64_t pageBlockBytes(const std::array<uint8_t, kParts> &level,
                               int64_t blockBytes) {
-  return blockBytes *
-         (blocksAtLevel(level[kKey]) + blocksAtLevel(level[kValue]));
+  return blockBytes * (level[kKey] + level[kValue]) / 2;
 }
 
 } // namespace pmkvq::rt

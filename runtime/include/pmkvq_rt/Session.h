@@ -174,8 +174,8 @@ struct CacheBytes {
   int64_t bf16Equivalent = 0;
 };
 
-/// Pages at each level, by ladderIndex: 16, 8, 4, 2.
-using LevelCounts = std::array<int64_t, kLadder.size()>;
+/// Pages at each level, by ladderIndex: 16, 8, 4, 2, 1.
+using LevelCounts = std::array<int64_t, kValueLadder.size()>;
 
 /// Pages of a sequence with `tokens` tokens cached.
 int64_t pagesForTokens(int64_t tokens, int64_t sinkTokens);
@@ -418,6 +418,10 @@ private:
   Status lowerPages(size_t existing);
   Status lowerPart(int32_t part, int32_t from);
   Status makePage(const PageState &state);
+  PageEntry &partnerOf(const PageTask &place);
+  bool ownsNoBlock(int32_t level, const PageTask &place) const;
+  void shareBlock(const PageTask &place);
+  Status joinPartner(const PageTask &place);
   Status writePages(size_t existing);
   std::shared_ptr<Holders> takeHolders(int32_t sequence);
   PageLaunch pageLaunch(int32_t part, int32_t from, int32_t to);

@@ -45,11 +45,12 @@ CommandLine::CommandLine(const std::vector<std::string> &stages, bool compiles)
       floorLevel("floor", "2|4|8|16", "Lowest bits a code (default 2)"),
       keyFloor("key-floor", "2|4|8|16",
                "The same for keys alone (default: --floor)"),
-      valueFloor("value-floor", "2|4|8|16",
-                 "The same for values alone (default: --floor)"),
+      valueFloor("value-floor", "1|2|4|8|16",
+                 "The same for values alone (default: --floor); 1 under "
+                 "keys_last and page"),
       keyFormat("key-format", "FORMAT",
-                "per_channel|per_token[+hadamard|+plain][+clip=F], or paper "
-                "(default per_channel+hadamard)"),
+                "per_channel|per_token|per_token_symmetric[+hadamard|+plain]"
+                "[+clip=F], or paper (default per_channel+hadamard)"),
       valueFormat("value-format", "FORMAT",
                   "The same for values (default per_token+hadamard)"),
       calibration("calibration", "FILE.json",

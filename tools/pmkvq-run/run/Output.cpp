@@ -62,10 +62,16 @@ double Timing::tokensPerSecond() const {
 // Summary
 //===----------------------------------------------------------------------===//
 
+/// Levels that a part may have at all, or does have.
+static bool isListed(const rt::LevelCounts &counts, int32_t bits) {
+  return bits >= rt::kLadder.back() || counts[rt::ladderIndex(bits)];
+}
+
 static ordered_json toJson(const rt::LevelCounts &counts) {
   ordered_json object;
-  for (int32_t bits : rt::kLadder)
-    object[std::to_string(bits)] = counts[rt::ladderIndex(bits)];
+  for (int32_t bits : rt::kValueLadder)
+    if (isListed(counts, bits))
+      object[std::to_string(bits)] = counts[rt::ladderIndex(bits)];
   return object;
 }
 
@@ -105,9 +111,10 @@ static ordered_json summaryJson(const rt::Session &session,
 /// "16: 0  8: 3  4: 9  2: 0".
 static std::string levelsText(const rt::LevelCounts &counts) {
   std::string text;
-  for (int32_t bits : rt::kLadder)
-    text += (text.empty() ? "" : "  ") + std::to_string(bits) + ": " +
-            std::to_string(counts[rt::ladderIndex(bits)]);
+  for (int32_t bits : rt::kValueLadder)
+    if (isListed(counts, bits))
+      text += (text.empty() ? "" : "  ") + std::to_string(bits) + ": " +
+              std::to_string(counts[rt::ladderIndex(bits)]);
   return text;
 }
 
