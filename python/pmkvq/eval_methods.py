@@ -18,7 +18,7 @@ EXACT = ("bf16", "torch")
 BASELINES = ("paper", "kivi", "turboquant", "rtn", "trial")
 NAMES = (*EXACT, "pmkvq", *BASELINES)
 
-_PRODUCT_OPTIONS = ("key=FORMAT", "value=FORMAT", "calibration=FILE", "scales")
+_PRODUCT_OPTIONS = ("key=FORMAT", "value=FORMAT", "calibration=FILE", "scales", "allocate", "none")
 _SCHEDULES = ("keys_last", "page", "layer")
 _UNITS = {"b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _WIDTH = r"\d+(?:\.\d+)?"
@@ -61,6 +61,11 @@ class Method:
     def is_product(self) -> bool:
         return self.name in ("bf16", "pmkvq")
 
+    @property
+    def allocates(self) -> bool:
+        """Whether a calibration chooses each layer's floors."""
+        return self.options.get("allocate", False)
+
     def scheme(self) -> baselines.Scheme:
         """A baseline's formats."""
         if self.name == "kivi":
@@ -98,6 +103,8 @@ class Method:
             options += [f"--calibration={self.options['calibration']}", "--accept-loss"]
         if "scales" in self.options:
             options.append("--key-scales")
+        if self.allocates:
+            options.append("--allocate")
         if self.name == "bf16":
             return []
         key, value = self.widths or self.floor
@@ -132,6 +139,8 @@ def parse_method(text: str) -> Method:
     widths, budget, bits = _amount(text, name, amount)
     if widths and floor:
         raise MethodError(f"{text!r}: a floor is for a budget, {amount!r} is a fixed width")
+    if widths and "allocate" in options:
+        raise MethodError(f"{text!r}: allocate chooses widths for a budget, {amount!r} is a fixed width")
     if widths and name != "paper":
         if schedule:
             raise MethodError(f"{text!r}: the {schedule} schedule needs a budget, {amount!r} is a fixed width")
@@ -150,7 +159,7 @@ def _options(text: str, name: str, words: list[str]) -> tuple[dict, str | None, 
     choices = {"order": ORDERS, **_CHOICES.get(name, {})} if baseline else {}
     for word in words:
         key, _, value = word.partition("=")
-        if word in _SCHEDULES:
+        if word in _SCHEDULES or (name == "pmkvq" and word == "none"):
             schedule = word
         elif key == "floor":
             floor = _widths(text, value, _floors(name))
@@ -158,7 +167,7 @@ def _options(text: str, name: str, words: list[str]) -> tuple[dict, str | None, 
                 raise MethodError(f"{text!r}: pmkvq's keys end at {LADDER[-1]} bits")
         elif name == "pmkvq" and key in ("key", "value", "calibration") and value:
             options[key] = value
-        elif name == "pmkvq" and word == "scales":
+        elif name == "pmkvq" and word in ("scales", "allocate"):
             options[word] = True
         elif key in choices:
             options[key] = _one_of(text, key, value, choices[key])
@@ -168,8 +177,11 @@ def _options(text: str, name: str, words: list[str]) -> tuple[dict, str | None, 
             own = _PRODUCT_OPTIONS if name == "pmkvq" else [*flags, *(f"{key}=..." for key in choices)]
             raise MethodError(f"{text!r}: expected an option of {name} ({', '.join([*_SCHEDULES, 'floor=N', *own])}), "
                               f"got {word!r}")
-    if "scales" in options and "calibration" not in options:
-        raise MethodError(f"{text!r}: scales are those of a calibration: expected +calibration=FILE")
+    for word in ("scales", "allocate"):
+        if word in options and "calibration" not in options:
+            raise MethodError(f"{text!r}: {word} goes by a calibration: expected +calibration=FILE")
+    if schedule == "none" and "allocate" not in options:
+        raise MethodError(f"{text!r}: without a schedule a budget needs allocate; a fixed width is pmkvq:2")
     return options, schedule, floor
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from pmkvq import smollm2
-from pmkvq.cache_plan import BudgetError, Geometry, Limits, Plan, over_time
+from pmkvq.cache_plan import PAGE_TOKENS, BudgetError, Geometry, Limits, Plan, over_time
 from pmkvq.divergence import divergences, read_logits
 from pmkvq.errors import FileError
 from pmkvq.eval_data import Data, read_data
@@ -52,6 +52,8 @@ With a budget, pages fall by pmkvq's default schedule, keys_last. Options:
   +key=FORMAT +value=...   pmkvq: formats of pmkvq-run, / for +: pmkvq+key=per_token/plain:2
   +calibration=FILE        pmkvq: clips of a calibration; the file's name has no + , or :
   +scales                  pmkvq: its key scales, too
+  +allocate                pmkvq: by the calibration, each layer's keys and values have floors of their own; with
+                           +none every page is at these from the start
   +group=128               kivi: elements that share a scale (32)
   +sink=1                  kivi: the first token stays at 16 bits, which KIVI does not have
   +prompt                  baselines: a prompt is read in bf16 until its end, as their own code does,
@@ -362,17 +364,35 @@ class Evaluation:
                 "bits": cache.bits(), "bf16": self._bf16(group), "over_time": points}
 
     def _product_usage(self, method: Method, group: list[int], summary: dict) -> dict:
-        """As pmkvq-run counts; over time as the same plan has it, a sequence's share."""
-        geometry, tokens = self._model.geometry, self._data.cached(group[0])
+        """As pmkvq-run counts; over time as the same plan has it, a sequence's share; of layers that differ in
+        floors the end alone."""
+        geometry, tokens, peak = self._model.geometry, self._data.cached(group[0]), summary["kv_bytes_peak"]
         slot = method.product_slot_bytes(geometry.head_dim)
-        limits = method.limits(geometry, slot, tokens).times(len(group))
-        points, bits = over_time(geometry, limits, len(group), tokens)
-        return {"sequences": len(group), "peak": summary["kv_bytes_peak"], "bits": bits, "bf16": self._bf16(group),
+        if method.allocates:
+            points, bits = [[tokens, peak]], bits_of_levels(summary["levels"], geometry.head_dim, slot)
+        else:
+            limits = method.limits(geometry, slot, tokens).times(len(group))
+            points, bits = over_time(geometry, limits, len(group), tokens)
+        return {"sequences": len(group), "peak": peak, "bits": bits, "bf16": self._bf16(group),
                 "levels": summary["levels"],
                 "over_time": [[at, used // len(group)] for at, used in points]}
 
     def _bf16(self, group: list[int]) -> int:
         return sum(self._model.geometry.bf16_bytes(self._data.cached(i)) for i in group)
+
+
+def bits_of_levels(levels: dict, head_dim: int, slot_bytes: int) -> float:
+    """Bits an element of pages, parameters included; 16 without pages.
+
+    Args:
+        levels: as pmkvq-run's summary has them: of "key" and "value", page-heads at each level.
+        slot_bytes: parameters of a page-head.
+    """
+    pages = sum(levels["key"].values())
+    if not pages:
+        return 16.0
+    codes = sum(int(bits) * count for part in ("key", "value") for bits, count in levels[part].items())
+    return codes / (2 * pages) + 8 * slot_bytes / (2 * PAGE_TOKENS * head_dim)
 
 
 def _joined(usage: list[dict]) -> dict:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
-from pmkvq import eval_records, evaluate
+from pmkvq import calibration_file, eval_records, evaluate
+from pmkvq.checkpoint import Checkpoint
 from pmkvq.errors import FileError
 from pmkvq.eval_data import read_data
 from pmkvq.eval_methods import MethodError, parse_method, parse_methods
@@ -31,6 +32,11 @@ class TestMethods:
          ["--key-format=per_token+plain+clip=0.75", "--value-format=paper", "--schedule=keys_last", "--kv-bits=2"]),
         ("pmkvq+calibration=c.json+scales:4", ["--calibration=c.json", "--accept-loss", "--key-scales",
                                                "--schedule=none", "--key-floor=4", "--value-floor=4"]),
+        ("pmkvq+calibration=c.json+allocate:3bits", ["--calibration=c.json", "--accept-loss", "--allocate",
+                                                     "--schedule=keys_last", "--kv-bits=3"]),
+        ("pmkvq+calibration=c.json+allocate+none+floor=k4v2:3bits",
+         ["--calibration=c.json", "--accept-loss", "--allocate", "--schedule=none", "--key-floor=4", "--value-floor=2",
+          "--kv-bits=3"]),
     ])
     def test_options_of_pmkvq_run_for_three_sequences(self, text, options):
         assert parse_method(text).product_options(3) == options
@@ -73,7 +79,11 @@ class TestMethods:
         ("turboquant+mean:2", "expected an option of turboquant"),
         ("fp8:2", "expected a method, one of bf16, torch, pmkvq, paper, kivi, turboquant, rtn, trial, got 'fp8'"),
         ("", "expected a method"),
-        ("pmkvq+scales:2", "scales are those of a calibration"),
+        ("pmkvq+scales:2", "scales goes by a calibration: expected +calibration=FILE"),
+        ("pmkvq+allocate:3bits", "allocate goes by a calibration: expected +calibration=FILE"),
+        ("pmkvq+calibration=c.json+allocate:2", "allocate chooses widths for a budget, '2' is a fixed width"),
+        ("pmkvq+none:3bits", "without a schedule a budget needs allocate"),
+        ("rtn+none:3bits", "expected an option of rtn"),
         ("kivi+calibration=c.json:2", "expected an option of kivi"),
         ("pmkvq", "expected a width in bits"),
         ("pmkvq:", "expected a width in bits"),
@@ -207,6 +217,18 @@ def built(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tool().parents[1] / "test-cache"))
 
 
+def calibration_of(reasoner) -> dict:
+    """Keys at 2 bits lose a hundred times what all else does."""
+    part = {"clip": 0.8, "sensitivity": [0.01, 0.1, 1]}
+    return {
+        "format": "pmkvq-calibration", "version": 1,
+        "model": {"hash": Checkpoint(reasoner).fingerprint(), "layers": 6, "kv_heads": 2, "head_dim": 128},
+        "settings": {"measure": "sensitivity", "key_format": "<per_channel, hadamard>",
+                     "value_format": "<per_token, hadamard>"},
+        "layers": [{"key": {"clip": 0.8, "sensitivity": [1, 2, 100]}, "value": part}] * 6,
+    }
+
+
 class TestProduct:
     def test_programs_end_to_end_and_not_twice(self, reasoner, tmp_path, capfd):
         output = tmp_path / "r.jsonl"
@@ -243,6 +265,21 @@ class TestProduct:
         assert bf16 == 0 < four < two
         # The reference stays, nothing else.
         assert [path.name.split("-")[0] for path in work.iterdir()] == ["reference"]
+
+    @pytest.mark.parametrize("schedule", ["none", "keys_last"])
+    def test_layers_have_floors_by_a_calibration(self, reasoner, tmp_path, capfd, schedule):
+        calibration, output = tmp_path / "c.json", tmp_path / "r.jsonl"
+        calibration_file.write(calibration, calibration_of(reasoner))
+        method = f"pmkvq+calibration={calibration}+allocate+{schedule}:3.25bits"
+        code, out, err = call(capfd, reasoner, f"--data={PROGRAMS}", "--limit=2", "--threads=1", f"--methods={method}",
+                              f"--output={output}")
+        assert code == 0, err
+        cache = json.loads(output.read_text())["cache"]
+        # 3.25 bits are 18 blocks of a page of every layer, for keys at 4 and values at 2 bits.
+        assert cache["bits"] == 3.25 and cache["over_time"] == [[cache["over_time"][0][0], cache["peak"] // 2]]
+        if schedule == "none":
+            assert {bits for bits, count in cache["levels"]["key"].items() if count} == {"4"}
+            assert {bits for bits, count in cache["levels"]["value"].items() if count} == {"2"}
 
     def test_a_budget_that_is_too_small_is_refused_before_any_run(self, reasoner, tmp_path, capfd):
         output = tmp_path / "r.jsonl"
