@@ -18,6 +18,7 @@ import os
 import sys
 import tempfile
 import time
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ import numpy as np
 from pmkvq import calibration_file, gguf_import, quantize, samples, sensitivity
 from pmkvq.checkpoint import Checkpoint
 from pmkvq.errors import FileError
-from pmkvq.runner import RunError
+from pmkvq.runner import TOOL, RunError
 
 # The last queries of a sample, of which the search for alpha compares attention.
 _ALPHA_QUERIES = 64
@@ -82,7 +83,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _count(text: str) -> int:
-    value = int(text) if text.isdigit() else 0
+    value = int(text) if text.isdecimal() else 0
     if not 1 <= value < 1 << 31:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got '{text}'")
     return value
@@ -151,7 +152,7 @@ class Sums:
                 if str(file["settings"]) != settings:
                     return None
                 return cls(settings, *(file[name] for name in list(cls.__dataclass_fields__)[1:]))
-        except (OSError, ValueError, KeyError):
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             return None
 
 
@@ -345,11 +346,26 @@ def calibrate(options, folder: Path) -> None:
     partial.unlink(missing_ok=True)
 
 
+def _check_before(options) -> None:
+    """What would else be found after hours. Raises FileError, RunError."""
+    output = Path(options.output)
+    if not output.absolute().parent.is_dir():
+        raise FileError(output, "file", problem="its folder does not exist")
+    if output.exists() and not output.is_file():
+        raise FileError(output, "file", problem="is no regular file, and would be replaced by one")
+    if options.own and not TOOL.exists():
+        raise RunError(f"{TOOL} is not built: script/build pmkvq-run")
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise RunError(f"calibration needs torch ({error}); script/calibrate installs it, or: "
+                       "pip install -r python/requirements-calibrate.txt") from None
+
+
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
     try:
-        if not os.path.isdir(os.path.dirname(os.path.abspath(options.output))):
-            raise FileError(options.output, "file", problem="its folder does not exist")
+        _check_before(options)
         if os.path.isdir(options.model):
             calibrate(options, Path(options.model))
         else:
@@ -361,7 +377,7 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)

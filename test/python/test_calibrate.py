@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -147,7 +148,7 @@ def test_the_papers_options_mean_the_same():
 
 @pytest.mark.parametrize("arguments", [
     ["m", "-o", "f"], ["m", "--data=d", "--self=3", "-o", "f"], ["--data=d", "-o", "f"],
-    ["m", "--data=d", "--samples=0", "-o", "f"], ["m", "--data=d", "--interpolation=0", "-o", "f"],
+    ["m", "--data=d", "--samples=0", "-o", "f"], ["m", "--data=d", "--samples=\u00b2", "-o", "f"], ["m", "--data=d", "--interpolation=0", "-o", "f"],
 ])
 def test_bad_command_lines_are_refused(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -200,6 +201,21 @@ def test_sums_of_other_settings_are_not_gone_on_with(model, data, tmp_path):
     assert calibrate.Sums.load(tmp_path / "c.json.partial", "other") is not None
     assert run(model, data, out) == 0
     assert calibration_file.read(out).document["loss"] > 0
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"PK\x03\x04 and no more of it", b"sums"])
+def test_sums_that_are_damaged_are_not_gone_on_with(content, tmp_path):
+    path = tmp_path / "c.json.partial"
+    path.write_bytes(content)
+    assert calibrate.Sums.load(path, "settings") is None
+
+
+def test_sums_that_are_cut_off_are_not_gone_on_with(tmp_path):
+    path = tmp_path / "c.json.partial"
+    calibrate.Sums.empty("settings", 2, 2, 64).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:len(whole) // 2])
+    assert calibrate.Sums.load(path, "settings") is None
 
 
 @needs_torch
@@ -275,6 +291,24 @@ def test_nothing_is_written_when_the_model_is_not_supported(model, data, tmp_pat
     assert run(model, data, tmp_path / "c.json") == 1
     assert "model_type: expected llama or mistral or qwen2 or qwen3, got mamba" in capsys.readouterr().err
     assert not (tmp_path / "c.json").exists()
+
+
+def test_an_output_that_is_no_file_is_refused_first(model, data, tmp_path, capsys):
+    assert run(model, data, tmp_path) == 1
+    assert "is no regular file" in capsys.readouterr().err
+
+
+def test_without_torch_it_says_how_to_get_it(model, data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert run(model, data, tmp_path / "c.json") == 1
+    err = capsys.readouterr().err
+    assert "needs torch" in err and "requirements-calibrate.txt" in err and err.count("\n") == 1
+
+
+def test_its_own_text_needs_the_tool(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(calibrate, "TOOL", tmp_path / "pmkvq-run")
+    assert calibrate.main([str(model), "--self=1", "-o", str(tmp_path / "c.json")]) == 1
+    assert "is not built: script/build pmkvq-run" in capsys.readouterr().err
 
 
 def test_an_output_in_no_folder_is_refused_first(model, data, tmp_path, capsys):
