@@ -5,7 +5,7 @@ import pytest
 
 from pmkvq import quantize
 from pmkvq.baselines import KEY, VALUE, rotate, to_bf16
-from pmkvq.cache_plan import TERNARY, Geometry, Limits, Plan, by_importance
+from pmkvq.cache_plan import BudgetError, TERNARY, Geometry, Limits, Plan, by_importance
 from pmkvq.trial import PARAMETERS, Trial
 
 
@@ -123,9 +123,14 @@ class TestOrder:
         return history
 
     def test_values_fall_to_1_bit_when_all_is_at_2(self):
-        # A page-head's values take 1 KiB less at 1 bit.
+        # A page-head's values take 1 KiB less at 1 bit, and two share a block.
         levels = self.plan(4, 5 * 1024, schedule="keys_last", floor=(2, 1))[-1]
-        assert levels.reshape(-1).tolist() == [1] * 5 + [2] * 11
+        assert levels.reshape(-1).tolist() == [1] * 6 + [2] * 10
+        # The newest page stays, whatever is missing.
+        levels = self.plan(4, 12 * 1024, schedule="keys_last", floor=(2, 1))[-1]
+        assert levels.reshape(-1).tolist() == [1] * 12 + [2] * 4
+        with pytest.raises(BudgetError, match="^1024 bytes are missing"):
+            self.plan(4, 13 * 1024, schedule="keys_last", floor=(2, 1))
 
     def test_pages_are_dropped_whole(self):
         levels = self.plan(4, 5 * (768 + 4096), schedule="page", floor=(2, 2), drop=True)[-1]
