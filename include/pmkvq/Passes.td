@@ -265,11 +265,14 @@ def ConvertTileToVector : Pass<"convert-pmkvq-tile-to-vector",
   let description = [{
     Rows and softmax states become memory that fits the first-level cache, tiles
     become addresses of blocks and parameters; work is done on vectors of 8
-    lanes, in the order of CodeLayout.h.
+    lanes, in the order of CodeLayout.h.  With registers of 64 bytes products and
+    softmax take 16 lanes, two vectors of codes, at a time.
 
     Precondition: `pmkvq-fold-parameters` ran.
     Postcondition: no kernel is left; each is a function KernelFn.
   }];
+  let options = [Option<"registerBytes", "register-bytes", "int64_t", "32",
+                        "Bytes of a vector register: 32 or 64">];
   let dependentDialects = [
     "::mlir::LLVM::LLVMDialect", "::mlir::arith::ArithDialect",
     "::mlir::func::FuncDialect", "::mlir::math::MathDialect",

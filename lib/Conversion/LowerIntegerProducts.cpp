@@ -34,7 +34,8 @@ VectorType i16Vector(TileBuilder &b, int64_t size) {
   return VectorType::get({size}, b.getI16Type());
 }
 
-/// Rounds rows to integers.
+/// Rounds rows to integers, a block of rows at a time: what is one number a row
+/// is one vector a block, so that a row does not wait for another's.
 class Rounding {
 public:
   Rounding(TileBuilder &b, RowsType type, Value rows, Value by)
@@ -44,20 +45,21 @@ public:
   /// Integers in memory, units, and what is lost.
   Lowered run() {
     integers = b.scratch(type.getQueries() * stride * kElementBytes);
-    Value units = b.scratchFloats(type.getQueries());
-    Value lost = b.scratchFloats(type.getQueries());
-    b.forEach(type.getQueries(), [&](Value query) {
-      Value largest = largestMagnitude(query);
-      Value unit =
-          arith::MulFOp::create(b, largest, b.constF32(1.0 / kLargestInteger));
-      b.store(unit, b.at(units, query));
+    // A block's vector may be longer than the block.
+    int64_t padded = type.getQueries() + TileBuilder::kRowBlock;
+    Value units = b.scratchFloats(padded), lost = b.scratchFloats(padded);
+    b.forEachRowBlock(type.getQueries(), [&](Value first, int64_t count) {
+      Value largest = largestMagnitudes(first, count);
+      Type f32 = largest.getType();
+      Value unit = arith::MulFOp::create(b, largest,
+                                         b.splat(f32, 1.0 / kLargestInteger));
       Value inverse =
-          arith::DivFOp::create(b, b.constF32(kLargestInteger), largest);
-      auto [exact, rounded] =
-          writeIntegers(query, b.broadcast(inverse, b.f32Vector()));
+          arith::DivFOp::create(b, b.splat(f32, kLargestInteger), largest);
+      b.store(unit, b.at(units, first), 4);
+      auto [exact, rounded] = writeIntegers(first, count, inverse);
       Value represented = arith::MulFOp::create(b, rounded, unit);
       Value difference = arith::SubFOp::create(b, exact, represented);
-      b.store(difference, b.at(lost, query));
+      b.store(difference, b.at(lost, first), 4);
     });
     auto vector = VectorType::get({type.getQueries()}, b.getF32Type());
     Value unit = b.load(vector, units, 4);
@@ -69,67 +71,90 @@ private:
     return b.add(b.mul(query, stride), column);
   }
 
-  /// 8 elements, times `by`.
-  Value loadScaled(Value query, Value column) {
-    Value x = b.loadLanes(b.at(rows, element(query, column)));
-    if (!by)
-      return x;
-    Value factor = b.loadLanes(b.at(by, column));
-    return arith::MulFOp::create(b, x, factor);
+  /// Elements of a register of each of `count` rows, times `by`.
+  SmallVector<Value> loadScaled(Value first, int64_t count, Value column,
+                                int64_t lanes) {
+    Value factor = by ? b.loadLanes(b.at(by, column), lanes) : Value();
+    SmallVector<Value> elements;
+    for (int64_t q = 0; q < count; ++q) {
+      Value x =
+          b.loadLanes(b.at(rows, element(b.add(first, q), column)), lanes);
+      elements.push_back(
+          factor ? arith::MulFOp::create(b, x, factor).getResult() : x);
+    }
+    return elements;
   }
 
   /// At least 1e-30.  Magnitudes are compared as integers, which order floats
   /// of one sign, infinity above all numbers and NaN above infinity.
-  Value largestMagnitude(Value query) {
+  Value largestMagnitudes(Value first, int64_t count) {
     constexpr float least = 1e-30f;
-    auto i32 = b.i32Vector();
+    const int64_t lanes = b.lanes(stride);
+    auto i32 = b.i32Vector(lanes);
     Value magnitude = b.splatInt(i32, 0x7fffffff);
-    auto largest = b.loop(
-        stride, kLanes, {b.splatInt(i32, llvm::bit_cast<int32_t>(least))},
-        [&](Value column, ValueRange running) -> SmallVector<Value> {
-          Value x = loadScaled(query, column);
-          Value bits = arith::BitcastOp::create(b, i32, x);
-          bits = arith::AndIOp::create(b, bits, magnitude);
-          return {arith::MaxSIOp::create(b, running[0], bits)};
-        });
-    Value bits = vector::ReductionOp::create(b, vector::CombiningKind::MAXSI,
-                                             largest[0]);
-    return arith::BitcastOp::create(b, b.getF32Type(), bits);
+    SmallVector<Value> lowest(static_cast<size_t>(count),
+                              b.splatInt(i32, llvm::bit_cast<int32_t>(least)));
+    auto largest =
+        b.loop(stride, lanes, lowest,
+               [&](Value column, ValueRange running) -> SmallVector<Value> {
+                 SmallVector<Value> next;
+                 for (auto [x, sofar] : llvm::zip(
+                          loadScaled(first, count, column, lanes), running)) {
+                   Value bits = arith::BitcastOp::create(b, i32, x);
+                   bits = arith::AndIOp::create(b, bits, magnitude);
+                   next.push_back(arith::MaxSIOp::create(b, sofar, bits));
+                 }
+                 return next;
+               });
+    Value bits = b.reduceLanes(largest, [&](Value x, Value y) -> Value {
+      return arith::MaxSIOp::create(b, x, y);
+    });
+    auto results = cast<VectorType>(bits.getType());
+    return arith::BitcastOp::create(b, results.clone(b.getF32Type()), bits);
   }
 
   /// Gives the sums of the exact elements and of the integers, in f32.
-  std::pair<Value, Value> writeIntegers(Value query, Value inverse) {
+  std::pair<Value, Value> writeIntegers(Value first, int64_t count,
+                                        Value inverse) {
+    // So many are stored at a time, whatever registers hold.
+    constexpr int64_t stored = 2 * kLanes;
+    const int64_t lanes = b.lanes(stored);
+    auto f32 = b.f32Vector(lanes);
+    auto i32 = b.i32Vector(lanes);
+    const auto size = static_cast<size_t>(count);
+    SmallVector<Value> factors, zeros(size, b.splat(f32, 0.0));
+    for (int64_t q = 0; q < count; ++q)
+      factors.push_back(b.broadcast(
+          vector::ExtractOp::create(b, inverse, ArrayRef<int64_t>{q}), f32));
+    zeros.append(size, b.splatInt(i32, 0));
     auto sums = b.loop(
-        type.getWidth(), 2 * kLanes,
-        {b.splat(b.f32Vector(), 0.0), b.splatInt(b.i32Vector(), 0)},
+        type.getWidth(), stored, zeros,
         [&](Value column, ValueRange running) -> SmallVector<Value> {
-          SmallVector<Value> next(running), halves;
-          for (int64_t half : {0, 1}) {
-            Value x = loadScaled(query, b.add(column, half * kLanes));
-            next[0] = arith::AddFOp::create(b, next[0], x);
-            x = arith::MulFOp::create(b, x, inverse);
-            halves.push_back(LLVM::LrintOp::create(b, b.i32Vector(), x));
-            next[1] = arith::AddIOp::create(b, next[1], halves.back());
+          SmallVector<Value> next(running), whole(size);
+          for (int64_t part = 0; part < stored; part += lanes) {
+            SmallVector<Value> elements =
+                loadScaled(first, count, b.add(column, part), lanes);
+            for (size_t q = 0; q < size; ++q) {
+              next[q] = arith::AddFOp::create(b, next[q], elements[q]);
+              Value x = arith::MulFOp::create(b, elements[q], factors[q]);
+              Value integer = LLVM::LrintOp::create(b, i32, x);
+              next[size + q] =
+                  arith::AddIOp::create(b, next[size + q], integer);
+              whole[q] = part ? b.join(whole[q], integer) : integer;
+            }
           }
-          Value pair =
-              vector::ShuffleOp::create(b, halves[0], halves[1], iota());
-          Value saturated = saturate(pair);
-          b.store(saturated,
-                  b.at(integers, element(query, column), kElementBytes), 2);
+          for (size_t q = 0; q < size; ++q) {
+            Value query = b.add(first, static_cast<int64_t>(q));
+            Value saturated = saturate(whole[q]);
+            b.store(saturated,
+                    b.at(integers, element(query, column), kElementBytes), 2);
+          }
           return next;
         });
-    Value exact = vector::ReductionOp::create(
-        b, vector::CombiningKind::ADD, sums[0], arith::FastMathFlags::reassoc);
-    Value rounded =
-        vector::ReductionOp::create(b, vector::CombiningKind::ADD, sums[1]);
-    return {exact, arith::SIToFPOp::create(b, b.getF32Type(), rounded)};
-  }
-
-  static SmallVector<int64_t> iota() {
-    SmallVector<int64_t> lanes(2 * kLanes);
-    for (auto [i, lane] : llvm::enumerate(lanes))
-      lane = static_cast<int64_t>(i);
-    return lanes;
+    auto all = ArrayRef<Value>(sums);
+    Value exact = b.sumLanes(all.take_front(size));
+    Value rounded = b.sumLanes(all.drop_front(size));
+    return {exact, arith::SIToFPOp::create(b, exact.getType(), rounded)};
   }
 
   /// To 16 bits; saturation is what instructions for it have.
@@ -149,12 +174,17 @@ private:
 };
 
 /// integer rows x codes.
+///
+/// A register of codes has one vector of HostLayout.h or two neighbours: of a
+/// bundle at levels 8 and 4, of two runs at level 2, where a bundle is one. The
+/// halves of a sum, one for each, have outputs of their own.
 class IntegerContraction {
 public:
   IntegerContraction(TileBuilder &b, ContractIntegersOp op,
                      ContractIntegersOp::Adaptor values)
       : b(b), type(op.getTile().getType()), level(type.getLevel()),
-        layout(type), rows(values.getIntegers()),
+        layout(type), halves(halvesOf(b, layout, level)),
+        lanes(halves * kLanes), sums(listSums()), rows(values.getIntegers()),
         tile(b.unpackTile(values.getTile())), units(b.spill(values.getUnit())),
         biases(b.spill(values.getBias())),
         queries(op.getIntegers().getType().getQueries()),
@@ -166,7 +196,7 @@ public:
 
   Value run() {
     result = b.scratchFloats(queries * outStride);
-    int64_t block = rowsAtATime(queries), whole = queries / block * block;
+    int64_t block = rowsAtATime(), whole = queries / block * block;
     b.forEach(whole, [&](Value first) { contract(first, block); }, block);
     if (whole < queries)
       contract(b.constI64(whole), queries - whole);
@@ -174,55 +204,98 @@ public:
   }
 
 private:
-  /// Fields whose accumulators are held at a time: with four rows, eight sums
-  /// and what they are made of fit 16 registers.
-  static constexpr int64_t kFields = 2;
+  /// A field of a register of codes, and which group of outputs it is of in the
+  /// register's lower half.
+  struct Sum {
+    int64_t reg;
+    int64_t field;
+    int64_t group;
+  };
+
+  /// Halves of a register.  Neighbours must be of the same quad.
+  static int64_t halvesOf(const TileBuilder &b, const CodeLayout &layout,
+                          int64_t level) {
+    bool pairs =
+        layout.stepQuads() == 1 &&
+        (CodeLayout::vectorsPerBundle(level) > 1 || layout.runs % 2 == 0);
+    return b.isWide() && pairs ? 2 : 1;
+  }
+
+  /// Bundles of neighbouring runs that are read together.
+  int64_t runsAtATime() const {
+    return CodeLayout::vectorsPerBundle(level) < halves ? 2 : 1;
+  }
+
+  SmallVector<Sum> listSums() const {
+    SmallVector<Sum> list;
+    int64_t vectors = CodeLayout::vectorsPerBundle(level);
+    for (int64_t v = 0; v < vectors; v += halves)
+      for (int64_t field = 0; field < CodeLayout::fields(level); ++field)
+        list.push_back(
+            {v / halves, field, CodeLayout::groupOf(level, v, field)});
+    return list;
+  }
+
+  /// Sums that are taken at a time.  In 16 registers two, with four rows eight
+  /// accumulators and what they are made of; the wide ones are 32, and codes
+  /// are read once.
+  int64_t sumsAtATime() const {
+    return halves > 1 ? static_cast<int64_t>(sums.size()) : 2;
+  }
   /// How often a bundle is read.
-  int64_t passes() const { return layout.bundleGroups / kFields; }
+  int64_t passes() const {
+    return static_cast<int64_t>(sums.size()) / sumsAtATime();
+  }
 
   /// Rows that are taken at a time.
-  static int64_t rowsAtATime(int64_t queries) {
-    for (int64_t block : {4, 3})
+  int64_t rowsAtATime() const {
+    int64_t most = (halves > 1 ? 16 : 8) / sumsAtATime();
+    for (int64_t block = most; block > 2; --block)
       if (queries % block == 0)
         return block;
-    return std::min<int64_t>(queries, 4);
+    return std::min(queries, most);
   }
 
   /// One run of outputs after the other, `count` rows from `first` on.
   void contract(Value first, int64_t count) {
     Value in = b.at(rows, b.mul(first, rowStride), kElementBytes);
-    b.forEach(layout.runs, [&](Value run) {
-      for (int64_t group = 0; group < layout.bundleGroups; group += kFields) {
-        SmallVector<Value> sums = sumRun(in, run, group, count);
-        storeSums(first, run, group, count, sums);
-      }
-    });
+    b.forEach(
+        layout.runs,
+        [&](Value run) {
+          for (int64_t pass = 0; pass < passes(); ++pass) {
+            auto taken = ArrayRef<Sum>(sums).slice(
+                static_cast<size_t>(pass * sumsAtATime()),
+                static_cast<size_t>(sumsAtATime()));
+            storeSums(first, run, taken, count,
+                      sumRun(in, run, pass, taken, count));
+          }
+        },
+        runsAtATime());
   }
 
-  /// Sums [field][row] of groups `group` to `group` + kFields - 1.
-  SmallVector<Value> sumRun(Value in, Value run, int64_t group, int64_t count) {
-    SmallVector<Value> zeros(static_cast<size_t>(kFields * count),
-                             b.splatInt(b.i32Vector(), 0));
+  /// Accumulators [sum][row].
+  SmallVector<Value> sumRun(Value in, Value run, int64_t pass,
+                            ArrayRef<Sum> taken, int64_t count) {
+    SmallVector<Value> zeros(taken.size() * static_cast<size_t>(count),
+                             b.splatInt(b.i32Vector(lanes), 0));
     Value vector =
         b.mul(run, layout.runStride * CodeLayout::vectorsPerBundle(level));
-    Value pass = b.add(b.mul(run, passes()), group / kFields);
+    Value part = b.add(b.mul(b.divide(run, runsAtATime()), passes()), pass);
+    int64_t parts = layout.runs / runsAtATime() * passes();
     // A block of keys has whole runs of tokens, a block of values whole steps
     // over them.
     if (type.getPart() == Part::Key) {
       Value codes = b.codeVector(tile, vector, type.getHeadDim());
-      return sumSteps(codes, layout.steps, in,
-                      aheadOf(pass, layout.runs * passes()), group, count,
-                      zeros);
+      return sumSteps(codes, layout.steps, in, aheadOf(part, parts), taken,
+                      count, zeros);
     }
     int64_t blocks = rt::blocksAtLevel(level), steps = layout.steps / blocks;
     Value offset = b.mul(vector, kVectorBytes);
-    auto sumBlock = [&](Value block, ValueRange sums) {
+    auto sumBlock = [&](Value block, ValueRange running) {
       Value codes = b.offset(b.blockAt(tile, block, type.getHeadDim()), offset);
       Value row = b.at(in, block, steps * stepBytes());
-      Value part = b.add(b.mul(pass, blocks), block);
-      return sumSteps(codes, steps, row,
-                      aheadOf(part, layout.runs * passes() * blocks), group,
-                      count, sums);
+      Value next = aheadOf(b.add(b.mul(part, blocks), block), parts * blocks);
+      return sumSteps(codes, steps, row, next, taken, count, running);
     };
     return b.loop(blocks, 1, zeros, sumBlock);
   }
@@ -249,68 +322,82 @@ private:
 
   /// Adds the products of `steps` bundles from `codes` and `row` on.
   SmallVector<Value> sumSteps(Value codes, int64_t steps, Value row, Value next,
-                              int64_t group, int64_t count, ValueRange init) {
+                              ArrayRef<Sum> taken, int64_t count,
+                              ValueRange init) {
     int64_t bundleBytes = CodeLayout::vectorsPerBundle(level) * kVectorBytes;
-    return b.loop(steps, 1, init, [&](Value step, ValueRange sums) {
-      if (next)
-        b.prefetch(b.at(next, step, bundleBytes / passes()));
+    int64_t aheadBytes = bundleBytes * runsAtATime() / passes();
+    return b.loop(steps, 1, init, [&](Value step, ValueRange running) {
+      for (int64_t line = 0; next && line < aheadBytes; line += kCacheLineBytes)
+        b.prefetch(b.offset(b.at(next, step, aheadBytes), line));
       Value bundle = b.at(codes, step, layout.stepStride * bundleBytes);
       Value quad = b.offset(b.at(row, step, stepBytes()),
-                            layout.quadOf(group) * kQuadBytes);
-      return addBundle(bundle, quad, group, count, sums);
+                            layout.quadOf(taken.front().group) * kQuadBytes);
+      return addBundle(bundle, quad, taken, count, running);
     });
   }
 
-  SmallVector<Value> addBundle(Value bundle, Value row, int64_t group,
+  SmallVector<Value> addBundle(Value bundle, Value row, ArrayRef<Sum> taken,
                                int64_t count, ValueRange running) {
-    SmallVector<Value> sums(running);
+    SmallVector<Value> next(running);
     for (int64_t pair : {0, 1}) {
       SmallVector<Value> codes;
-      for (int64_t field = 0; field < kFields; ++field)
-        codes.push_back(codePair(bundle, group + field, pair));
+      for (const Sum &sum : taken)
+        codes.push_back(codePair(bundle, sum, pair));
       for (int64_t q = 0; q < count; ++q) {
         Value elements = rowPair(row, q, pair);
-        for (int64_t field = 0; field < kFields; ++field) {
-          Value &sum = sums[field * count + q];
-          sum = addProducts(sum, codes[field], elements);
+        for (auto [i, code] : llvm::enumerate(codes)) {
+          Value &sum =
+              next[i * static_cast<size_t>(count) + static_cast<size_t>(q)];
+          sum = addProducts(sum, code, elements);
         }
       }
     }
-    return sums;
+    return next;
   }
 
-  /// Field of an output group in its byte.
-  int64_t bitOf(int64_t group) const {
-    return CodeLayout::bitOf(level, group % CodeLayout::fields(level));
+  /// First bit of a sum's field in its byte.
+  int64_t bitOf(const Sum &sum) const {
+    return CodeLayout::bitOf(level, sum.field);
   }
 
-  /// Codes 2 `pair` and 2 `pair` + 1 of the quad, 2^bitOf(group) times.
-  Value codePair(Value bundle, int64_t group, int64_t pair) {
-    int64_t vector = group / CodeLayout::fields(level);
-    auto i16 = i16Vector(b, 2 * kLanes);
-    Value words = b.load(i16, b.offset(bundle, vector * kVectorBytes), 4);
+  /// A register of codes as 16-bit words.
+  Value loadWords(Value bundle, int64_t reg) {
+    Value first = b.offset(bundle, reg * halves * kVectorBytes);
+    const int64_t apart = runsAtATime() > 1 ? layout.runStride : 1;
+    if (halves == 1 || apart == 1)
+      return b.load(i16Vector(b, 2 * lanes), first, 4);
+    auto half = i16Vector(b, 2 * kLanes);
+    Value lower = b.load(half, first, 4);
+    return b.join(lower,
+                  b.load(half, b.offset(first, apart * kVectorBytes), 4));
+  }
+
+  /// Codes 2 `pair` and 2 `pair` + 1 of the quad, 2^bitOf(sum) times.
+  Value codePair(Value bundle, const Sum &sum, int64_t pair) {
+    Value words = loadWords(bundle, sum.reg);
     constexpr int64_t byteBits = 8;
     if (pair == 1)
-      words = arith::ShRUIOp::create(b, words, b.splatInt(i16, byteBits));
+      words = arith::ShRUIOp::create(b, words,
+                                     b.splatInt(words.getType(), byteBits));
     if (pair == 1 && level == byteBits)
       return words;
-    int64_t mask = ((1 << level) - 1) << bitOf(group);
-    return arith::AndIOp::create(b, words, b.splatInt(i16, mask));
+    int64_t mask = ((1 << level) - 1) << bitOf(sum);
+    return arith::AndIOp::create(b, words, b.splatInt(words.getType(), mask));
   }
 
   /// Elements 2 `pair` and 2 `pair` + 1 of the quad of row `q`, in all lanes.
   Value rowPair(Value row, int64_t q, int64_t pair) {
     Value address =
         b.offset(row, q * rowStride * kElementBytes + pair * kPairBytes);
-    Value lanes =
-        b.broadcast(b.load(b.getI32Type(), address, 2), b.i32Vector());
-    return vector::BitCastOp::create(b, i16Vector(b, 2 * kLanes), lanes);
+    Value pairs =
+        b.broadcast(b.load(b.getI32Type(), address, 2), b.i32Vector(lanes));
+    return vector::BitCastOp::create(b, i16Vector(b, 2 * lanes), pairs);
   }
 
   /// sum + a[2 i] * b[2 i] + a[2 i + 1] * b[2 i + 1], in the form that LLVM
   /// knows as one instruction (vpmaddwd and an addition, or vpdpwssd).
   Value addProducts(Value sum, Value codes, Value elements) {
-    auto wide = b.i32Vector(2 * kLanes);
+    auto wide = b.i32Vector(2 * lanes);
     Value left = arith::ExtUIOp::create(b, wide, codes);
     Value right = arith::ExtSIOp::create(b, wide, elements);
     Value products = arith::MulIOp::create(b, left, right);
@@ -319,41 +406,63 @@ private:
   }
 
   Value everyOther(Value products, int64_t first) {
-    SmallVector<int64_t> lanes(kLanes);
-    for (auto [i, lane] : llvm::enumerate(lanes))
-      lane = first + 2 * static_cast<int64_t>(i);
-    return vector::ShuffleOp::create(b, products, products, lanes);
+    SmallVector<int64_t> elements(static_cast<size_t>(lanes));
+    for (auto [i, element] : llvm::enumerate(elements))
+      element = first + 2 * static_cast<int64_t>(i);
+    return vector::ShuffleOp::create(b, products, products, elements);
   }
 
-  void storeSums(Value first, Value run, int64_t group, int64_t count,
-                 ArrayRef<Value> sums) {
+  /// First output of a half of `sum`, from the run's on.
+  int64_t outputOf(const Sum &sum, int64_t half) const {
+    if (runsAtATime() > 1)
+      return layout.outputOf(sum.group) + half * layout.runOutputs();
+    return layout.outputOf(sum.group + half * CodeLayout::fields(level));
+  }
+
+  void storeSums(Value first, Value run, ArrayRef<Sum> taken, int64_t count,
+                 ArrayRef<Value> accumulators) {
     Value column = b.mul(run, layout.runOutputs());
+    auto f32 = b.f32Vector(lanes);
     for (int64_t q = 0; q < count; ++q) {
       Value query = b.add(first, q);
       Value unit = b.load(b.getF32Type(), b.at(units, query));
       Value bias = b.load(b.getF32Type(), b.at(biases, query));
-      bias = b.broadcast(bias, b.f32Vector());
-      for (int64_t field = 0; field < kFields; ++field) {
-        Value exponent = b.constF32(
-            std::ldexp(1.0, -static_cast<int>(bitOf(group + field))));
-        Value factor = b.broadcast(arith::MulFOp::create(b, unit, exponent),
-                                   b.f32Vector());
-        Value sum =
-            arith::SIToFPOp::create(b, b.f32Vector(), sums[field * count + q]);
-        Value place = b.add(b.add(b.mul(query, outStride), column),
-                            layout.outputOf(group + field));
+      bias = b.broadcast(bias, f32);
+      Value out = b.at(result, b.add(b.mul(query, outStride), column));
+      for (auto [i, sum] : llvm::enumerate(taken)) {
+        Value exponent =
+            b.constF32(std::ldexp(1.0, -static_cast<int>(bitOf(sum))));
+        Value factor =
+            b.broadcast(arith::MulFOp::create(b, unit, exponent), f32);
+        Value number = arith::SIToFPOp::create(
+            b, f32,
+            accumulators[i * static_cast<size_t>(count) +
+                         static_cast<size_t>(q)]);
         // What a bundle's first quad gave is in place already.
-        Value before =
-            layout.quadOf(group) ? b.loadLanes(b.at(result, place)) : bias;
-        b.store(b.fma(sum, factor, before), b.at(result, place), 4);
+        Value before = layout.quadOf(sum.group)
+                           ? b.loadLanes(b.offset(out, outputOf(sum, 0) * 4))
+                           : bias;
+        storeHalves(b.fma(number, factor, before), out, sum);
       }
     }
+  }
+
+  void storeHalves(Value outputs, Value out, const Sum &sum) {
+    if (halves == 1 || outputOf(sum, 1) == outputOf(sum, 0) + kLanes) {
+      b.store(outputs, b.offset(out, outputOf(sum, 0) * 4), 4);
+      return;
+    }
+    for (int64_t half = 0; half < halves; ++half)
+      b.store(b.slice(outputs, half * kLanes, kLanes),
+              b.offset(out, outputOf(sum, half) * 4), 4);
   }
 
   TileBuilder &b;
   TileType type;
   int64_t level;
   CodeLayout layout;
+  int64_t halves, lanes;
+  SmallVector<Sum> sums;
   Value rows;
   TileFields tile;
   std::optional<TileFields> ahead;
@@ -375,8 +484,9 @@ static Lowered lowerContractIntegers(TileBuilder &b, ContractIntegersOp op,
 }
 
 void mlir::pmkvq::populateIntegerLowerings(RewritePatternSet &patterns,
-                                           const TypeConverter &converter) {
+                                           const TypeConverter &converter,
+                                           int64_t registerBytes) {
   patterns.add<TilePattern<RoundRowsOp, lowerRoundRows>,
                TilePattern<ContractIntegersOp, lowerContractIntegers>>(
-      converter, patterns.getContext());
+      converter, patterns.getContext(), registerBytes);
 }

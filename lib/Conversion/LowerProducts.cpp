@@ -19,6 +19,10 @@ namespace {
 
 /// rows x codes.  Queries are taken in blocks so that accumulators fit the
 /// registers; a block's codes are unpacked once.
+///
+/// Rows of elements at level 16 go block by block, which stays in the first
+/// level's cache.  Accumulators, `tokens` or runs of dims times queries, are as
+/// many as additions are under way.
 class Contraction {
 public:
   Contraction(TileBuilder &b, ContractOp op, ContractOp::Adaptor values)
@@ -60,12 +64,13 @@ private:
   }
 
   /// Element `i` of each of the block's rows, in all lanes.
-  SmallVector<Value> broadcastRows(Value in, Value element) {
+  SmallVector<Value> broadcastRows(Value in, Value element,
+                                   int64_t lanes = kLanes) {
     SmallVector<Value> values;
     for (int64_t q = 0; q < block; ++q) {
       Value address = b.offset(b.at(in, element), q * rowStride * 4);
       values.push_back(
-          b.broadcast(b.load(b.getF32Type(), address), b.f32Vector()));
+          b.broadcast(b.load(b.getF32Type(), address), b.f32Vector(lanes)));
     }
     return values;
   }
@@ -147,96 +152,224 @@ private:
   // Level 16: rows of bf16 values or of codes
   //===--------------------------------------------------------------------===//
 
-  /// 8 elements of a row, in f32.
-  Value loadElements(Value address) {
-    if (type.isRaw())
-      return b.loadBf16Lanes(address);
+  /// Elements of a row in f32, those at even places and those at odd ones: a
+  /// 32-bit word has one of each, which takes no shuffle to part.
+  std::pair<Value, Value> loadElements(Value address) {
+    auto i32 = b.i32Vector(lanes());
+    constexpr int64_t bits = 16, low = 0xffff;
+    Value words = b.load(i32, address, kElementBytes);
+    Value half = b.splatInt(i32, bits);
+    if (type.isRaw()) {
+      // bf16 is the upper half of f32.
+      Value even = arith::ShLIOp::create(b, words, half);
+      Value odd =
+          arith::AndIOp::create(b, words, b.splatInt(i32, ~low & 0xffffffff));
+      even = arith::BitcastOp::create(b, b.f32Vector(lanes()), even);
+      return {even, arith::BitcastOp::create(b, b.f32Vector(lanes()), odd)};
+    }
     FormatAttr format = type.getFormat();
-    return format.getModel().emitGrid(b, format, b.loadU16Lanes(address), 16);
+    auto grid = [&](Value codes) {
+      return format.getModel().emitGrid(b, format, codes, bits);
+    };
+    Value even = arith::AndIOp::create(b, words, b.splatInt(i32, low));
+    Value odd = arith::ShRUIOp::create(b, words, half);
+    even = grid(even);
+    return {even, grid(odd)};
   }
 
-  int64_t rowBytes() const { return type.getHeadDim() * 2; }
+  static constexpr int64_t kElementBytes = 2;
+  int64_t rowBytes() const { return type.getHeadDim() * kElementBytes; }
+  /// Elements of a word's half that a register has.
+  int64_t lanes() const { return b.lanes(type.getHeadDim() / 2); }
+  /// Half of the registers.
+  int64_t accumulators() const { return b.isWide() ? 16 : 8; }
 
-  using RowsBody = function_ref<SmallVector<Value>(
-      Value token, Value row, Value next, ValueRange running)>;
-  /// Calls `body` with each token, its row, and what lies ahead there, if
-  /// anything does; carries values.
-  SmallVector<Value> forEachRow(ValueRange init, RowsBody body) {
-    auto walk = [&](Value first, Value count, Value rows, Value next,
-                    ValueRange init) {
-      return b.loop(count, 1, init, [&](Value i, ValueRange running) {
-        Value token = b.add(first, i);
-        Value row = b.at(rows, i, rowBytes());
-        return body(token, row, next ? b.at(next, i, rowBytes()) : Value(),
-                    running);
-      });
-    };
-    // A fixed area is contiguous, a page has blocks.
+  /// Neighbouring rows in memory, and what lies ahead there, if anything does.
+  struct RowRun {
+    Value first, count, rows, next;
+  };
+
+  /// Calls `body` with each run of rows.  A fixed area is one, a page has one a
+  /// block.
+  void forEachRun(function_ref<void(const RowRun &)> body) {
     if (!type.getFormat())
-      return walk(b.constI64(0), tile.count, tile.base, Value(), init);
+      return body({b.constI64(0), tile.count, tile.base, Value()});
     constexpr int64_t perBlock = rt::tokensPerBlock(16);
-    auto walkBlock = [&](Value index, ValueRange running) {
+    b.forEach(rt::blocksAtLevel(16), [&](Value index) {
       int64_t headDim = type.getHeadDim();
       Value rows = b.blockAt(tile, index, headDim);
       Value next = ahead ? b.blockAt(*ahead, index, headDim) : Value();
-      return walk(b.mul(index, perBlock), b.constI64(perBlock), rows, next,
-                  running);
-    };
-    return b.loop(rt::blocksAtLevel(16), 1, init, walkBlock);
-  }
-
-  void contractKeyRows(Value in, Value out) {
-    forEachRow({}, [&](Value token, Value row, Value next, ValueRange) {
-      SmallVector<Value> sums = zeros(block);
-      for (int64_t dim = 0; dim < type.getHeadDim(); dim += kLanes) {
-        if (next && dim * 2 % kCacheLineBytes == 0)
-          b.prefetch(b.offset(next, dim * 2));
-        Value key = loadElements(b.offset(row, dim * 2));
-        for (int64_t q = 0; q < block; ++q)
-          sums[q] =
-              b.fma(key, b.loadLanes(b.offset(in, (q * rowStride + dim) * 4)),
-                    sums[q]);
-      }
-      for (int64_t q = 0; q < block; ++q) {
-        Value total = sum(sums[q]);
-        b.store(total, b.offset(b.at(out, token), q * outStride * 4));
-      }
-      return SmallVector<Value>();
+      body({b.mul(index, perBlock), b.constI64(perBlock), rows, next});
     });
   }
 
-  /// A sum over lanes in any order: rounding only.
-  Value sum(Value lanes) {
-    return vector::ReductionOp::create(b, vector::CombiningKind::ADD, lanes,
-                                       arith::FastMathFlags::reassoc);
+  /// Asks for the lines of `bytes` bytes that lie ahead.
+  void prefetch(Value next, int64_t bytes) {
+    for (int64_t line = 0; line < bytes; line += kCacheLineBytes)
+      b.prefetch(b.offset(next, line));
+  }
+
+  /// The block's rows in the order of loadElements.
+  Value partRows(Value in) {
+    Value parted = b.scratchFloats(block * rowStride);
+    SmallVector<int64_t> even, odd;
+    for (int64_t i = 0; i < lanes(); ++i) {
+      even.push_back(2 * i);
+      odd.push_back(2 * i + 1);
+    }
+    forEachPair(rowStride, [&](Value first, Value second) {
+      Value x = b.loadLanes(b.at(in, first), lanes());
+      Value y = b.loadLanes(b.at(in, second), lanes());
+      b.store(vector::ShuffleOp::create(b, x, y, even), b.at(parted, first), 4);
+      b.store(vector::ShuffleOp::create(b, x, y, odd), b.at(parted, second), 4);
+    });
+    return parted;
+  }
+
+  /// The reverse, in place, of rows of outputs.
+  void joinRows(Value out) {
+    SmallVector<int64_t> lower, upper;
+    for (int64_t i = 0; i < lanes(); ++i) {
+      int64_t element = i / 2 + i % 2 * lanes();
+      lower.push_back(element);
+      upper.push_back(element + lanes() / 2);
+    }
+    forEachPair(outStride, [&](Value first, Value second) {
+      Value even = b.loadLanes(b.at(out, first), lanes());
+      Value odd = b.loadLanes(b.at(out, second), lanes());
+      b.store(vector::ShuffleOp::create(b, even, odd, lower), b.at(out, first),
+              4);
+      b.store(vector::ShuffleOp::create(b, even, odd, upper), b.at(out, second),
+              4);
+    });
+  }
+
+  /// Calls `body` with the places of each two neighbouring registers of the
+  /// block's rows.
+  void forEachPair(int64_t stride, function_ref<void(Value, Value)> body) {
+    b.forEach(
+        block * stride,
+        [&](Value first) { body(first, b.add(first, lanes())); }, 2 * lanes());
+  }
+
+  void contractKeyRows(Value in, Value out) {
+    in = partRows(in);
+    int64_t tokens = 1;
+    while (tokens < 4 && 2 * tokens * block <= accumulators())
+      tokens *= 2;
+    forEachRun([&](const RowRun &run) {
+      Value whole = run.count;
+      if (!type.getFormat())
+        whole = b.mul(b.divide(run.count, tokens), tokens);
+      multiplyRows(in, out, run, b.constI64(0), whole, tokens);
+      if (!type.getFormat())
+        multiplyRows(in, out, run, whole, run.count, 1);
+    });
+  }
+
+  /// Scores of rows `begin` to `end` of a run, `tokens` at a time.
+  void multiplyRows(Value in, Value out, const RowRun &run, Value begin,
+                    Value end, int64_t tokens) {
+    b.forEach(
+        arith::SubIOp::create(b, end, begin),
+        [&](Value i) {
+          Value token = b.add(begin, i);
+          Value row = b.at(run.rows, token, rowBytes());
+          Value next = run.next ? b.at(run.next, token, rowBytes()) : Value();
+          SmallVector<Value> sums = multiplyTokens(in, row, next, tokens);
+          Value scores = b.at(out, b.add(run.first, token));
+          for (int64_t q = 0; q < block; ++q) {
+            auto ofQuery = ArrayRef<Value>(sums).slice(
+                static_cast<size_t>(q * tokens), static_cast<size_t>(tokens));
+            b.store(b.sumLanes(ofQuery), b.offset(scores, q * outStride * 4),
+                    4);
+          }
+        },
+        tokens);
+  }
+
+  /// Sums [query][token] of `tokens` rows, over lanes yet to be added up. Lines
+  /// ahead are asked for between products: there are few buffers for them.
+  SmallVector<Value> multiplyTokens(Value in, Value row, Value next,
+                                    int64_t tokens) {
+    SmallVector<Value> sums(static_cast<size_t>(block * tokens),
+                            b.splat(b.f32Vector(lanes()), 0.0));
+    for (int64_t dim = 0; dim < type.getHeadDim(); dim += 2 * lanes()) {
+      SmallVector<std::pair<Value, Value>> keys;
+      for (int64_t t = 0; t < tokens; ++t) {
+        int64_t place = t * rowBytes() + dim * kElementBytes;
+        keys.push_back(loadElements(b.offset(row, place)));
+        if (next && place % kCacheLineBytes == 0)
+          b.prefetch(b.offset(next, place));
+      }
+      for (int64_t q = 0; q < block; ++q) {
+        Value query = b.offset(in, (q * rowStride + dim) * 4);
+        Value even = b.loadLanes(query, lanes());
+        Value odd = b.loadLanes(b.offset(query, lanes() * 4), lanes());
+        for (auto [t, key] : llvm::enumerate(keys)) {
+          Value &sum = sums[static_cast<size_t>(q * tokens) + t];
+          sum = b.fma(key.first, even, sum);
+          sum = b.fma(key.second, odd, sum);
+        }
+      }
+    }
+    return sums;
   }
 
   void contractValueRows(Value in, Value out) {
+    int64_t registers = type.getHeadDim() / lanes();
+    int64_t atATime = accumulators() / block;
+    while (registers % atATime || atATime % 2)
+      --atATime;
+    Value zero = b.splat(b.f32Vector(lanes()), 0.0);
     b.forEach(
-        type.getHeadDim(),
-        [&](Value dim) {
-          auto sums = forEachRow(
-              zeros(layout.runGroups * block),
-              [&](Value token, Value row, Value next, ValueRange running) {
-                if (next)
-                  b.prefetch(b.at(next, dim, 2));
-                return addRow(in, token, b.at(row, dim, 2), running);
-              });
-          storeRun(out, dim, sums);
-        },
-        layout.runOutputs());
+        block * outStride, [&](Value i) { b.store(zero, b.at(out, i), 4); },
+        lanes());
+    forEachRun([&](const RowRun &run) {
+      for (int64_t first = 0; first < registers; first += atATime)
+        weighRows(in, out, run, first * lanes(), atATime);
+    });
+    joinRows(out);
   }
 
-  /// Adds a run of elements of a row, weighted.
+  /// Adds the rows of a run, weighted, to `count` registers of outputs from
+  /// `dim` on, which are in the order of loadElements.
+  void weighRows(Value in, Value out, const RowRun &run, int64_t dim,
+                 int64_t count) {
+    auto place = [&](int64_t group, int64_t q) {
+      return b.offset(out, (q * outStride + dim + group * lanes()) * 4);
+    };
+    SmallVector<Value> sums;
+    for (int64_t group = 0; group < count; ++group)
+      for (int64_t q = 0; q < block; ++q)
+        sums.push_back(b.loadLanes(place(group, q), lanes()));
+    sums = b.loop(run.count, 1, sums, [&](Value token, ValueRange running) {
+      Value bytes = b.add(b.mul(token, rowBytes()), dim * kElementBytes);
+      if (run.next && dim * kElementBytes % kCacheLineBytes == 0)
+        prefetch(b.offset(run.next, bytes), count * lanes() * kElementBytes);
+      return addRow(in, b.add(run.first, token), b.offset(run.rows, bytes),
+                    count, running);
+    });
+    for (int64_t group = 0; group < count; ++group)
+      for (int64_t q = 0; q < block; ++q)
+        b.store(sums[static_cast<size_t>(group * block + q)], place(group, q),
+                4);
+  }
+
+  /// Adds `count` registers of elements of a row, weighted.
   SmallVector<Value> addRow(Value in, Value token, Value elements,
-                            ValueRange running) {
+                            int64_t count, ValueRange running) {
     SmallVector<Value> sums(running);
-    SmallVector<Value> weights = broadcastRows(in, token);
-    for (int64_t group = 0; group < layout.runGroups; ++group) {
-      Value value = loadElements(b.offset(elements, group * kLanes * 2));
+    SmallVector<Value> weights = broadcastRows(in, token, lanes());
+    for (int64_t pair = 0; pair < count; pair += 2) {
+      auto [even, odd] =
+          loadElements(b.offset(elements, pair * lanes() * kElementBytes));
       for (int64_t q = 0; q < block; ++q) {
-        Value &sum = sums[group * block + q];
-        sum = b.fma(value, weights[q], sum);
+        Value weight = weights[static_cast<size_t>(q)];
+        Value &first = sums[static_cast<size_t>(pair * block + q)];
+        first = b.fma(even, weight, first);
+        Value &second = sums[static_cast<size_t>((pair + 1) * block + q)];
+        second = b.fma(odd, weight, second);
       }
     }
     return sums;
@@ -292,18 +425,26 @@ static Lowered lowerReduce(TileBuilder &b, ReduceOp op,
                            ReduceOp::Adaptor values) {
   RowsType type = op.getRows().getType();
   Value by = b.spill(values.getBy());
-  Value sums = b.scratchFloats(type.getQueries());
-  b.forEach(type.getQueries(), [&](Value query) {
-    auto sum =
-        b.loop(type.getWidth(), kLanes, {b.splat(b.f32Vector(), 0.0)},
-               [&](Value column, ValueRange running) -> SmallVector<Value> {
-                 Value x = b.loadLanes(
-                     lanesAddress(b, type, values.getRows(), query, column));
-                 return {b.fma(x, b.loadLanes(b.at(by, column)), running[0])};
-               });
-    Value total = vector::ReductionOp::create(
-        b, vector::CombiningKind::ADD, sum[0], arith::FastMathFlags::reassoc);
-    b.store(total, b.at(sums, query));
+  // A block's vector may be longer than the block.
+  Value sums = b.scratchFloats(type.getQueries() + TileBuilder::kRowBlock);
+  const int64_t lanes = b.lanes(type.getWidth());
+  b.forEachRowBlock(type.getQueries(), [&](Value first, int64_t count) {
+    SmallVector<Value> zeros(static_cast<size_t>(count),
+                             b.splat(b.f32Vector(lanes), 0.0));
+    auto ofRows = b.loop(
+        type.getWidth(), lanes, zeros,
+        [&](Value column, ValueRange running) -> SmallVector<Value> {
+          Value factor = b.loadLanes(b.at(by, column), lanes);
+          SmallVector<Value> next;
+          for (auto [q, sum] : llvm::enumerate(running)) {
+            Value query = b.add(first, static_cast<int64_t>(q));
+            Value x = b.loadLanes(
+                lanesAddress(b, type, values.getRows(), query, column), lanes);
+            next.push_back(b.fma(x, factor, sum));
+          }
+          return next;
+        });
+    b.store(b.sumLanes(ofRows), b.at(sums, first), 4);
   });
   return {b.load(op.getResult().getType(), sums, 4)};
 }
@@ -397,12 +538,13 @@ static Lowered lowerRotary(TileBuilder &b, RotaryOp op,
 }
 
 void mlir::pmkvq::populateProductLowerings(RewritePatternSet &patterns,
-                                           const TypeConverter &converter) {
+                                           const TypeConverter &converter,
+                                           int64_t registerBytes) {
   patterns
       .add<TilePattern<ContractOp, lowerContract>,
            TilePattern<ScaleOp, lowerScale>, TilePattern<ReduceOp, lowerReduce>,
            TilePattern<AddOuterOp, lowerAddOuter>,
            TilePattern<HadamardOp, lowerHadamard>,
-           TilePattern<RotaryOp, lowerRotary>>(converter,
-                                               patterns.getContext());
+           TilePattern<RotaryOp, lowerRotary>>(converter, patterns.getContext(),
+                                               registerBytes);
 }

@@ -93,15 +93,16 @@ static Lowered lowerSoftmaxInit(TileBuilder &b, SoftmaxInitOp op,
 static void rescale(TileBuilder &b, const StateMemory &state, SoftmaxType type,
                     Value query, Value factor) {
   Value outputs = outputRow(b, state, type, query);
-  Value lanes = b.broadcast(factor, b.f32Vector());
+  const int64_t lanes = b.lanes(type.getHeadDim());
+  Value factors = b.broadcast(factor, b.f32Vector(lanes));
   b.forEach(
       type.getHeadDim(),
       [&](Value dim) {
         Value address = b.at(outputs, dim);
-        Value scaled = arith::MulFOp::create(b, b.loadLanes(address), lanes);
-        b.store(scaled, address, 4);
+        Value x = b.loadLanes(address, lanes);
+        b.store(arith::MulFOp::create(b, x, factors), address, 4);
       },
-      kLanes);
+      lanes);
   Value sum = b.at(state.sums, query);
   b.store(arith::MulFOp::create(b, b.load(b.getF32Type(), sum), factor), sum);
 }
@@ -118,39 +119,94 @@ static Value raiseMaximum(TileBuilder &b, const StateMemory &state,
   return next;
 }
 
+/// The largest scores of `count` queries from `first` on.
+static Value highestScores(TileBuilder &b, RowsType type, Value scores,
+                           Value first, int64_t count) {
+  int64_t stride = TileBuilder::rowStride(type.getWidth());
+  const int64_t lanes = b.lanes(stride);
+  SmallVector<Value> lowest(static_cast<size_t>(count),
+                            b.splat(b.f32Vector(lanes), kLowest));
+  auto highest =
+      b.loop(stride, lanes, lowest,
+             [&](Value column, ValueRange running) -> SmallVector<Value> {
+               SmallVector<Value> next;
+               for (auto [q, sofar] : llvm::enumerate(running)) {
+                 Value query = b.add(first, static_cast<int64_t>(q));
+                 Value x = b.loadLanes(
+                     scoreLanes(b, type, scores, query, column), lanes);
+                 next.push_back(b.larger(sofar, x));
+               }
+               return next;
+             });
+  return b.reduceLanes(highest,
+                       [&](Value x, Value y) { return b.larger(x, y); });
+}
+
+/// Weights of `query` relative to its maximum; gives their sum over all lanes
+/// yet to be added up.
+static Value weighScores(TileBuilder &b, RowsType type, Value scores,
+                         Value weights, Value query, Value maximum) {
+  int64_t stride = TileBuilder::rowStride(type.getWidth());
+  const int64_t lanes = b.lanes(stride);
+  maximum = b.broadcast(maximum, b.f32Vector(lanes));
+  auto sums =
+      b.loop(stride, lanes, {b.splat(b.f32Vector(lanes), 0.0)},
+             [&](Value column, ValueRange running) -> SmallVector<Value> {
+               Value x = b.loadLanes(scoreLanes(b, type, scores, query, column),
+                                     lanes);
+               Value p = b.exp2(arith::SubFOp::create(b, x, maximum));
+               b.store(p, scoreLanes(b, type, weights, query, column), 4);
+               return {arith::AddFOp::create(b, running[0], p)};
+             });
+  return sums[0];
+}
+
+/// Elements of `memory` of a block of `count` queries from `first` on; those of
+/// no query are the first's.
+static Value loadBlock(TileBuilder &b, Value memory, Value first, int64_t count,
+                       VectorType type) {
+  Value block = b.broadcast(loadFloat(b, memory, first), type);
+  for (int64_t q = 1; q < count; ++q)
+    block = vector::InsertOp::create(b, loadFloat(b, memory, b.add(first, q)),
+                                     block, ArrayRef<int64_t>{q});
+  return block;
+}
+
 static Lowered lowerSoftmaxUpdate(TileBuilder &b, SoftmaxUpdateOp op,
                                   SoftmaxUpdateOp::Adaptor values) {
   SoftmaxType type = op.getState().getType();
-  RowsType scores = op.getScores().getType();
-  int64_t stride = TileBuilder::rowStride(scores.getWidth());
+  RowsType rows = op.getScores().getType();
   StateMemory state = b.state(values.getState(), type);
-  Value weights = b.scratchFloats(scores.getQueries() * stride);
-  b.forEach(type.getQueries(), [&](Value query) {
-    auto address = [&](Value rows, Value column) {
-      return scoreLanes(b, scores, rows, query, column);
-    };
-    auto highest =
-        b.loop(stride, kLanes, {b.splat(b.f32Vector(), kLowest)},
-               [&](Value column, ValueRange running) -> SmallVector<Value> {
-                 Value x = b.loadLanes(address(values.getScores(), column));
-                 return {b.larger(running[0], x)};
-               });
-    Value candidate = b.largestLane(highest[0]);
-    Value maximum = b.broadcast(raiseMaximum(b, state, type, query, candidate),
-                                b.f32Vector());
-    auto sums =
-        b.loop(stride, kLanes, {b.splat(b.f32Vector(), 0.0)},
-               [&](Value column, ValueRange running) -> SmallVector<Value> {
-                 Value x = b.loadLanes(address(values.getScores(), column));
-                 Value p = b.exp2(arith::SubFOp::create(b, x, maximum));
-                 b.store(p, address(weights, column), 4);
-                 return {arith::AddFOp::create(b, running[0], p)};
-               });
-    Value sum = vector::ReductionOp::create(
-        b, vector::CombiningKind::ADD, sums[0], arith::FastMathFlags::reassoc);
-    Value memory = b.at(state.sums, query);
-    b.store(arith::AddFOp::create(b, b.load(b.getF32Type(), memory), sum),
-            memory);
+  Value weights = b.scratchFloats(rows.getQueries() *
+                                  TileBuilder::rowStride(rows.getWidth()));
+  b.forEachRowBlock(type.getQueries(), [&](Value first, int64_t count) {
+    Value highest = highestScores(b, rows, values.getScores(), first, count);
+    auto block = cast<VectorType>(highest.getType());
+    Value old = loadBlock(b, state.maxima, first, count, block);
+    Value next = b.larger(highest, old);
+    Value factors = b.exp2(arith::SubFOp::create(b, old, next));
+    SmallVector<Value> sums;
+    for (int64_t q = 0; q < count; ++q) {
+      Value query = b.add(first, q);
+      auto ofQuery = [&](Value vector) -> Value {
+        return vector::ExtractOp::create(b, vector, ArrayRef<int64_t>{q});
+      };
+      Value maximum = ofQuery(next), factor = ofQuery(factors);
+      b.store(maximum, b.at(state.maxima, query));
+      Value raised = arith::CmpFOp::create(b, arith::CmpFPredicate::UNE, factor,
+                                           b.constF32(1.0));
+      // Seldom: most pages hold no larger score than all before.
+      b.when(raised, [&] { rescale(b, state, type, query, factor); });
+      sums.push_back(
+          weighScores(b, rows, values.getScores(), weights, query, maximum));
+    }
+    Value sum = b.sumLanes(sums);
+    for (int64_t q = 0; q < count; ++q) {
+      Value memory = b.at(state.sums, b.add(first, q));
+      Value ofQuery = vector::ExtractOp::create(b, sum, ArrayRef<int64_t>{q});
+      b.store(arith::AddFOp::create(b, b.load(b.getF32Type(), memory), ofQuery),
+              memory);
+    }
   });
   return {values.getState(), weights};
 }
@@ -158,14 +214,16 @@ static Lowered lowerSoftmaxUpdate(TileBuilder &b, SoftmaxUpdateOp op,
 /// outputs[i] += factor * rows[i], for one query.
 static void addRow(TileBuilder &b, Value outputs, Value rows, int64_t headDim,
                    Value factor) {
+  const int64_t lanes = b.lanes(headDim);
+  Value factors = b.broadcast(factor, b.f32Vector(lanes));
   b.forEach(
       headDim,
       [&](Value dim) {
         Value address = b.at(outputs, dim);
-        Value x = b.loadLanes(b.at(rows, dim));
-        b.store(b.fma(x, factor, b.loadLanes(address)), address, 4);
+        Value x = b.loadLanes(b.at(rows, dim), lanes);
+        b.store(b.fma(x, factors, b.loadLanes(address, lanes)), address, 4);
       },
-      kLanes);
+      lanes);
 }
 
 static Lowered lowerSoftmaxAdd(TileBuilder &b, SoftmaxAddOp op,
@@ -173,7 +231,7 @@ static Lowered lowerSoftmaxAdd(TileBuilder &b, SoftmaxAddOp op,
   SoftmaxType type = op.getState().getType();
   StateMemory state = b.state(values.getState(), type);
   addRow(b, state.outputs, values.getRows(),
-         type.getQueries() * type.getHeadDim(), b.splat(b.f32Vector(), 1.0));
+         type.getQueries() * type.getHeadDim(), b.constF32(1.0));
   return {values.getState()};
 }
 
@@ -206,8 +264,7 @@ static Lowered lowerMergePartial(TileBuilder &b, MergePartialOp op,
     Value factor = exp2Scalar(b, arith::SubFOp::create(b, theirs, maximum));
     Value outputs = outputRow(b, state, type, query);
     Value added = outputRow(b, other, type, query);
-    addRow(b, outputs, added, type.getHeadDim(),
-           b.broadcast(factor, b.f32Vector()));
+    addRow(b, outputs, added, type.getHeadDim(), factor);
     Value memory = b.at(state.sums, query);
     Value sum =
         arith::MulFOp::create(b, loadFloat(b, other.sums, query), factor);
@@ -241,7 +298,8 @@ static Lowered lowerSoftmaxFinish(TileBuilder &b, SoftmaxFinishOp op,
 }
 
 void mlir::pmkvq::populateSoftmaxLowerings(RewritePatternSet &patterns,
-                                           const TypeConverter &converter) {
+                                           const TypeConverter &converter,
+                                           int64_t registerBytes) {
   patterns.add<TilePattern<CausalMaskOp, lowerCausalMask>,
                TilePattern<SoftmaxInitOp, lowerSoftmaxInit>,
                TilePattern<SoftmaxUpdateOp, lowerSoftmaxUpdate>,
@@ -249,5 +307,5 @@ void mlir::pmkvq::populateSoftmaxLowerings(RewritePatternSet &patterns,
                TilePattern<StorePartialOp, lowerStorePartial>,
                TilePattern<MergePartialOp, lowerMergePartial>,
                TilePattern<SoftmaxFinishOp, lowerSoftmaxFinish>>(
-      converter, patterns.getContext());
+      converter, patterns.getContext(), registerBytes);
 }

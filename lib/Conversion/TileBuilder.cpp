@@ -115,18 +115,18 @@ void TileBuilder::store(Value value, Value address, unsigned alignment) {
   LLVM::StoreOp::create(*this, value, address, alignment);
 }
 
-Value TileBuilder::loadBf16Lanes(Value address) {
+Value TileBuilder::loadBf16Lanes(Value address, int64_t count) {
   // bf16 is the upper half of f32.  Named: compilers differ in which argument
   // of a call they evaluate, and so emit, first.
-  Value lanes = loadU16Lanes(address);
+  Value lanes = loadU16Lanes(address, count);
   Value shifted =
-      arith::ShLIOp::create(*this, lanes, splatInt(i32Vector(), 16));
-  return arith::BitcastOp::create(*this, f32Vector(), shifted);
+      arith::ShLIOp::create(*this, lanes, splatInt(i32Vector(count), 16));
+  return arith::BitcastOp::create(*this, f32Vector(count), shifted);
 }
 
-Value TileBuilder::loadU16Lanes(Value address) {
-  auto i16 = VectorType::get({CodeLayout::kLanes}, getI16Type());
-  return arith::ExtUIOp::create(*this, i32Vector(), load(i16, address, 2));
+Value TileBuilder::loadU16Lanes(Value address, int64_t count) {
+  auto i16 = VectorType::get({count}, getI16Type());
+  return arith::ExtUIOp::create(*this, i32Vector(count), load(i16, address, 2));
 }
 
 void TileBuilder::copy(Value to, Value from, int64_t bytes) {
@@ -205,6 +205,22 @@ void TileBuilder::forEach(Value end, llvm::function_ref<void(Value)> body,
   });
 }
 
+void TileBuilder::forEachRowBlock(
+    int64_t count, llvm::function_ref<void(Value, int64_t)> body) {
+  int64_t whole = count / kRowBlock * kRowBlock;
+  if (whole)
+    forEach(whole, [&](Value first) { body(first, kRowBlock); }, kRowBlock);
+  if (whole < count)
+    body(constI64(whole), count - whole);
+}
+
+void TileBuilder::when(Value condition, llvm::function_ref<void()> body) {
+  auto op = scf::IfOp::create(*this, condition, /*withElseRegion=*/false);
+  InsertionGuard guard(*this);
+  setInsertionPointToStart(op.thenBlock());
+  body();
+}
+
 Value TileBuilder::broadcast(Value scalar, VectorType type) {
   return vector::BroadcastOp::create(*this, type, scalar);
 }
@@ -218,16 +234,66 @@ Value TileBuilder::larger(Value a, Value b) {
   return arith::SelectOp::create(*this, first, a, b);
 }
 
-Value TileBuilder::largestLane(Value lanes) {
-  auto type = cast<VectorType>(lanes.getType());
-  for (int64_t half = type.getNumElements() / 2; half; half /= 2) {
-    SmallVector<int64_t> partner;
-    for (int64_t i = 0; i < type.getNumElements(); ++i)
-      partner.push_back(i ^ half);
-    Value other = vector::ShuffleOp::create(*this, lanes, lanes, partner);
-    lanes = larger(lanes, other);
+Value TileBuilder::join(Value first, Value second) {
+  auto type = cast<VectorType>(first.getType());
+  auto lanes = llvm::to_vector(llvm::seq(2 * type.getNumElements()));
+  return vector::ShuffleOp::create(*this, first, second, lanes);
+}
+
+Value TileBuilder::slice(Value vector, int64_t first, int64_t count) {
+  return vector::ExtractStridedSliceOp::create(
+      *this, vector, ArrayRef<int64_t>{first}, ArrayRef<int64_t>{count},
+      ArrayRef<int64_t>{1});
+}
+
+/// From each four lanes, the lower or upper ones of `a` and `b` in turns, in
+/// runs of `run`.
+static Value interleave(TileBuilder &b, Value left, Value right, int64_t run,
+                        bool upper) {
+  auto type = cast<VectorType>(left.getType());
+  constexpr int64_t lanesInTurn = 4;
+  SmallVector<int64_t> lanes;
+  for (int64_t four = 0; four < type.getNumElements(); four += lanesInTurn)
+    for (int64_t i = 0; i < lanesInTurn; ++i) {
+      int64_t source = i / run % 2, element = i / (2 * run) * run + i % run;
+      lanes.push_back(source * type.getNumElements() + four +
+                      (upper ? lanesInTurn / 2 : 0) + element);
+    }
+  return vector::ShuffleOp::create(b, left, right, lanes);
+}
+
+Value TileBuilder::reduceLanes(ArrayRef<Value> vectors, Combine combine) {
+  // Vectors are joined in pairs, which combines half of each, until the lanes
+  // of one hold a part of every result; these parts are apart by as many lanes
+  // as there are results.  All shuffles but the last stay within 128 bits.
+  SmallVector<Value> parts(vectors);
+  if (parts.size() == 3)
+    parts.push_back(parts.back());
+  const auto count = static_cast<int64_t>(parts.size());
+  for (int64_t run = 1; parts.size() > 1; run *= 2) {
+    SmallVector<Value> joined;
+    for (size_t i = 0; i < parts.size(); i += 2) {
+      Value lower = interleave(*this, parts[i], parts[i + 1], run, false);
+      Value upper = interleave(*this, parts[i], parts[i + 1], run, true);
+      joined.push_back(combine(lower, upper));
+    }
+    parts = std::move(joined);
   }
-  return vector::ExtractOp::create(*this, lanes, ArrayRef<int64_t>{0});
+  Value results = parts.front();
+  for (int64_t half = cast<VectorType>(results.getType()).getNumElements() / 2;
+       half >= count; half /= 2) {
+    Value lower = slice(results, 0, half);
+    results = combine(lower, slice(results, half, half));
+  }
+  return results;
+}
+
+Value TileBuilder::sumLanes(ArrayRef<Value> vectors) {
+  return reduceLanes(vectors, [&](Value a, Value b) -> Value {
+    if (isa<FloatType>(getElementTypeOrSelf(a)))
+      return arith::AddFOp::create(*this, a, b);
+    return arith::AddIOp::create(*this, a, b);
+  });
 }
 
 Value TileBuilder::exp2(Value x) {

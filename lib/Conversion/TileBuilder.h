@@ -25,7 +25,7 @@
 
 namespace mlir::pmkvq {
 
-/// Elements of a vector.
+/// Elements of a vector of codes, and of the narrowest register.
 inline constexpr int64_t kLanes = CodeLayout::kLanes;
 
 /// The fields of a lowered tile.
@@ -43,8 +43,19 @@ constexpr int64_t kCacheLineBytes = 64;
 
 class TileBuilder : public ImplicitLocOpBuilder {
 public:
-  TileBuilder(Location loc, OpBuilder &builder)
-      : ImplicitLocOpBuilder(loc, builder) {}
+  /// Registers have `registerBytes` bytes: 32 or 64.
+  TileBuilder(Location loc, OpBuilder &builder,
+              int64_t registerBytes = CodeLayout::kVectorBytes)
+      : ImplicitLocOpBuilder(loc, builder), registerBytes(registerBytes) {}
+
+  /// Whether registers hold two vectors of codes.
+  bool isWide() const { return registerBytes > CodeLayout::kVectorBytes; }
+  /// 32-bit elements at a time of rows of `width`: a register's, or kLanes
+  /// where rows are no multiple of it.
+  int64_t lanes(int64_t width) const {
+    int64_t most = registerBytes / 4;
+    return width % most ? kLanes : most;
+  }
 
   static LLVM::LLVMStructType tileStruct(MLIRContext *context);
   static LLVM::LLVMStructType pageStruct(MLIRContext *context);
@@ -102,12 +113,13 @@ public:
 
   Value load(Type type, Value address, unsigned alignment = 0);
   void store(Value value, Value address, unsigned alignment = 0);
-  /// 8 floats.
-  Value loadLanes(Value address) { return load(f32Vector(), address, 4); }
-  /// 8 bf16 values, as f32.
-  Value loadBf16Lanes(Value address);
-  /// 8 unsigned 16-bit values, as i32.
-  Value loadU16Lanes(Value address);
+  Value loadLanes(Value address, int64_t lanes = kLanes) {
+    return load(f32Vector(lanes), address, 4);
+  }
+  /// bf16 values, as f32.
+  Value loadBf16Lanes(Value address, int64_t lanes = kLanes);
+  /// Unsigned 16-bit values, as i32.
+  Value loadU16Lanes(Value address, int64_t lanes = kLanes);
   void copy(Value to, Value from, int64_t bytes);
   /// Asks for the cache line of `address`, into the second level: the first has
   /// too few buffers for lines on their way.
@@ -116,6 +128,12 @@ public:
   /// The field of an Abi struct, widened to i64 where it is a narrower integer.
   Value loadPtrField(Value base, int64_t byteOffset);
   Value loadI64Field(Value base, int64_t byteOffset, unsigned width);
+
+  /// Calls `body` with each block of at most kRowBlock of `count` rows, and
+  /// its size, 1 to kRowBlock.
+  static constexpr int64_t kRowBlock = 4;
+  void forEachRowBlock(int64_t count,
+                       llvm::function_ref<void(Value, int64_t)> body);
 
   /// Memory that holds the elements of `vector`.
   Value spill(Value vector);
@@ -143,14 +161,25 @@ public:
     forEach(constI64(end), body, step);
   }
 
+  /// if (condition) body().
+  void when(Value condition, llvm::function_ref<void()> body);
+
   Value broadcast(Value scalar, VectorType type);
   /// a * b + c, rounded once where the CPU has an instruction for it.
   Value fma(Value a, Value b, Value c);
   /// The larger element of each pair; b's if one is a NaN.  One instruction
   /// where x86 has it, unlike IEEE 754's maximum.
   Value larger(Value a, Value b);
-  /// The largest element of a vector, by `larger`.
-  Value largestLane(Value lanes);
+  using Combine = llvm::function_ref<Value(Value, Value)>;
+  /// Element i of the result is all of `vectors[i]`, combined in any order;
+  /// there are 1, 2 or 4 elements, as many as vectors or one more.
+  Value reduceLanes(ArrayRef<Value> vectors, Combine combine);
+  /// The same for sums: rounding only.
+  Value sumLanes(ArrayRef<Value> vectors);
+  /// The elements of `first`, then those of `second`.
+  Value join(Value first, Value second);
+  /// `count` elements of `vector` from `first` on.
+  Value slice(Value vector, int64_t first, int64_t count);
   /// 2^x for x <= 0, elementwise; 2^-126 below -126; NaN for NaN.
   Value exp2(Value x);
 
@@ -171,6 +200,9 @@ public:
   Value rawRow(const TileFields &tile, Value token, int64_t headDim);
 
   StateMemory state(Value memory, SoftmaxType type);
+
+private:
+  int64_t registerBytes;
 };
 
 } // namespace mlir::pmkvq

@@ -21,15 +21,21 @@ template <typename OpTy,
           Lowered (*Emit)(TileBuilder &, OpTy, typename OpTy::Adaptor)>
 class TilePattern : public OpConversionPattern<OpTy> {
 public:
-  using OpConversionPattern<OpTy>::OpConversionPattern;
+  TilePattern(const TypeConverter &converter, MLIRContext *context,
+              int64_t registerBytes = CodeLayout::kVectorBytes)
+      : OpConversionPattern<OpTy>(converter, context),
+        registerBytes(registerBytes) {}
 
   LogicalResult
   matchAndRewrite(OpTy op, typename OpTy::Adaptor adaptor,
                   ConversionPatternRewriter &rewriter) const override {
-    TileBuilder b(op.getLoc(), rewriter);
+    TileBuilder b(op.getLoc(), rewriter, registerBytes);
     rewriter.replaceOp(op, Emit(b, op, adaptor));
     return success();
   }
+
+private:
+  int64_t registerBytes;
 };
 
 /// Work lists, pages, fixed areas, rows in memory.
@@ -40,13 +46,16 @@ void populateCodeLowerings(RewritePatternSet &patterns,
                            const TypeConverter &converter);
 /// Products of rows with tiles and vectors.
 void populateProductLowerings(RewritePatternSet &patterns,
-                              const TypeConverter &converter);
+                              const TypeConverter &converter,
+                              int64_t registerBytes);
 /// Rows of integers, and products of integers.
 void populateIntegerLowerings(RewritePatternSet &patterns,
-                              const TypeConverter &converter);
+                              const TypeConverter &converter,
+                              int64_t registerBytes);
 /// Softmax states.
 void populateSoftmaxLowerings(RewritePatternSet &patterns,
-                              const TypeConverter &converter);
+                              const TypeConverter &converter,
+                              int64_t registerBytes);
 
 } // namespace mlir::pmkvq
 

@@ -60,6 +60,8 @@ class ConvertTileToVectorPass
     : public mlir::pmkvq::impl::ConvertTileToVectorBase<
           ConvertTileToVectorPass> {
 public:
+  using Base::Base;
+
   void runOnOperation() override {
     SmallVector<KernelOp> kernels(getOperation().getOps<KernelOp>());
     for (KernelOp kernel : kernels)
@@ -134,9 +136,9 @@ private:
     ConversionTarget target(getContext());
     populateWorkLowerings(patterns, converter);
     populateCodeLowerings(patterns, converter);
-    populateProductLowerings(patterns, converter);
-    populateIntegerLowerings(patterns, converter);
-    populateSoftmaxLowerings(patterns, converter);
+    populateProductLowerings(patterns, converter, registerBytes);
+    populateIntegerLowerings(patterns, converter, registerBytes);
+    populateSoftmaxLowerings(patterns, converter, registerBytes);
     scf::populateSCFStructuralTypeConversionsAndLegality(converter, patterns,
                                                          target);
     target.addIllegalDialect<PMKVQDialect>();

@@ -65,8 +65,8 @@ static void buildFold(OpPassManager &pm, const PlanOptions &) {
   pm.addPass(createCSEPass());
 }
 
-static void buildVector(OpPassManager &pm, const PlanOptions &) {
-  pm.addPass(createConvertTileToVector());
+static void buildVector(OpPassManager &pm, const PlanOptions &options) {
+  pm.addPass(createConvertTileToVector({options.registerBytes}));
   pm.addPass(createCanonicalizerPass());
   pm.addPass(createCSEPass());
 }
@@ -167,6 +167,10 @@ struct PlanPipelineOptions : PassPipelineOptions<PlanPipelineOptions> {
   Option<int64_t> budget{*this, "budget",
                          llvm::cl::desc("Bytes for all caches; 0 is no limit"),
                          llvm::cl::init(defaults.budgetBytes)};
+  Option<int64_t> registerBytes{
+      *this, "register-bytes",
+      llvm::cl::desc("Bytes of a vector register: 32 or 64"),
+      llvm::cl::init(defaults.registerBytes)};
 
   PlanOptions get() const {
     PlanOptions options;
@@ -176,6 +180,7 @@ struct PlanPipelineOptions : PassPipelineOptions<PlanPipelineOptions> {
     options.keyFloor = keyFloor;
     options.valueFloor = valueFloor;
     options.budgetBytes = budget;
+    options.registerBytes = registerBytes;
     return options;
   }
 };

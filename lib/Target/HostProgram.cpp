@@ -168,9 +168,19 @@ static llvm::Expected<MachineBuilder> detectHost() {
   return host;
 }
 
+/// LLVM splits `vpdpwssd` into a product and an addition, so that an
+/// accumulator is waited for less; kernels have accumulators enough to wait for
+/// none.
+static void keepDotProducts(MachineBuilder &builder) {
+  if (builder.getTargetTriple().isX86())
+    builder.addFeatures({"+fast-dpwssd"});
+}
+
 /// See HostProgram::compile; `here`: this machine must be able to run it.
 static llvm::Expected<MachineBuilder> chooseMachine(StringRef name, bool here) {
   auto host = detectHost();
+  if (host)
+    keepDotProducts(*host);
   if (!host || name == "native")
     return host;
   const llvm::Triple &triple = host->getTargetTriple();
@@ -189,6 +199,7 @@ static llvm::Expected<MachineBuilder> chooseMachine(StringRef name, bool here) {
     return builder;
   }
   builder.setCPU(cpu->llvmName.str());
+  keepDotProducts(builder);
   llvm::StringMap<bool> has = llvm::sys::getHostCPUFeatures();
   std::vector<std::string> features;
   for (StringRef feature : cpu->features) {
@@ -215,6 +226,12 @@ std::string HostProgram::namedHost() {
                        [&](StringRef feature) { return has.lookup(feature); }))
         best = &cpu;
   return best->name.str();
+}
+
+int64_t HostProgram::registerBytes(StringRef cpu) {
+  constexpr int64_t wide = 64, narrow = 32;
+  return (cpu == "native" ? namedHost() : cpu.str()) == "avx512" ? wide
+                                                                 : narrow;
 }
 
 static llvm::Expected<std::string> printAssembly(llvm::Module &ir,

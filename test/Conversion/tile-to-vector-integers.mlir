@@ -17,11 +17,15 @@ pmkvq.kernel @round(%c: !kv, %m: !m, %by: !pmkvq.batch, %task: index) -> i1 {
   // CHECK-DAG: %[[EIGHT:.*]] = arith.constant dense<8> : vector<16xi16>
   // CHECK-DAG: %[[LEAST:.*]] = arith.constant dense<228737632> : vector<8xi32>
   // CHECK-DAG: %[[MAGNITUDE:.*]] = arith.constant dense<2147483647> : vector<8xi32>
-  // CHECK-DAG: %[[LARGEST:.*]] = arith.constant 3.276700e+04 : f32
+  // CHECK-DAG: %[[LARGEST:.*]] = arith.constant dense<3.276700e+04> : vector<1xf32>
   // CHECK: %[[MAX:.*]] = scf.for {{.*}} iter_args(%[[RUNNING:.*]] = %[[LEAST]])
   // CHECK: %[[BITS:.*]] = arith.andi %{{.*}}, %[[MAGNITUDE]]
   // CHECK: arith.maxsi %[[RUNNING]], %[[BITS]]
-  // CHECK: vector.reduction <maxsi>, %[[MAX]]
+  // The larger halves, by way of 4 and 2 lanes.
+  // CHECK: vector.extract_strided_slice %[[MAX]] {offsets = [0], sizes = [4]
+  // CHECK: vector.extract_strided_slice %[[MAX]] {offsets = [4], sizes = [4]
+  // CHECK: arith.maxsi %{{.*}} : vector<4xi32>
+  // CHECK: arith.maxsi %{{.*}} : vector<1xi32>
   // CHECK: %[[INVERSE:.*]] = arith.divf %[[LARGEST]]
   // CHECK: llvm.intr.lrint
   // CHECK: llvm.intr.lrint
@@ -29,8 +33,9 @@ pmkvq.kernel @round(%c: !kv, %m: !m, %by: !pmkvq.batch, %task: index) -> i1 {
   // CHECK: arith.maxsi
   // CHECK: arith.minsi
   // CHECK: arith.trunci %{{.*}} : vector<16xi32> to vector<16xi16>
-  // CHECK: %[[EXACT:.*]] = vector.reduction <add>, %{{.*}} : vector<8xf32> into f32
-  // CHECK: %[[ROUNDED:.*]] = vector.reduction <add>, %{{.*}} : vector<8xi32> into i32
+  // CHECK: %[[EXACT:.*]] = arith.addf %{{.*}} : vector<1xf32>
+  // CHECK: %[[ROUNDED:.*]] = arith.addi %{{.*}} : vector<1xi32>
+  // CHECK: arith.sitofp %[[ROUNDED]]
   // CHECK: arith.subf %[[EXACT]]
   %i, %u, %l = pmkvq.round_rows %q : !pmkvq.rows<1, 64> -> !pmkvq.integer_rows<1, 64>, vector<1xf32>
   %page = pmkvq.fetch %c[%task, %task, %task] : !page

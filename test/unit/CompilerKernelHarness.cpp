@@ -70,6 +70,7 @@ Kernels::compile(const KernelShape &shape,
   options.keyFormat = shape.key;
   options.valueFormat = shape.value;
   options.valueFloor = shape.valueFloor;
+  options.registerBytes = mlir::pmkvq::HostProgram::registerBytes("native");
   for (const mlir::pmkvq::Stage &stage : mlir::pmkvq::getStages()) {
     PassManager pm(&context);
     stage.build(pm, options);

@@ -10,6 +10,7 @@
 #include "pmkvq/IR/HeadDims.h"
 #include "pmkvq/IR/PMKVQ.h"
 #include "pmkvq/Import/ImportModel.h"
+#include "pmkvq/Target/HostProgram.h"
 
 using namespace pmkvq;
 using namespace pmkvq::run;
@@ -247,6 +248,8 @@ pmkvq::run::planCaches(const Options &options, const ModelConfig &config,
   plan.compiler.keyFloor = options.keyFloor;
   plan.compiler.valueFloor = options.valueFloor;
   plan.compiler.layerFloors = options.layerFloors;
+  plan.compiler.registerBytes =
+      mlir::pmkvq::HostProgram::registerBytes(options.host.cpu);
   Expected<CacheType> cache = makeCacheType(plan.compiler, config, context);
   if (!cache)
     return cache.takeError();

@@ -78,6 +78,7 @@ compileProgram(const bench::Problem &problem, const HostOptions &options,
   mlir::pmkvq::PlanOptions plan;
   plan.keyFormat = problem.shape.keyFormat;
   plan.valueFormat = problem.shape.valueFormat;
+  plan.registerBytes = HostProgram::registerBytes(options.cpu);
   for (const mlir::pmkvq::Stage &stage : mlir::pmkvq::getStages()) {
     mlir::PassManager passes(&context);
     stage.build(passes, plan);

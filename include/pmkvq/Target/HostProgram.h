@@ -99,6 +99,10 @@ public:
   /// "generic".
   static std::string namedHost();
 
+  /// Bytes of the vector registers that kernels for a CPU of that name are made
+  /// for, as PlanOptions has it; an unknown name is reported when code is made.
+  static int64_t registerBytes(llvm::StringRef cpu);
+
   enum class Form { LLVMIR, Assembly };
 
   /// What compile would load, as text; this machine need not have `cpu`'s
