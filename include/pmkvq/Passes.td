@@ -242,9 +242,10 @@ def PrefetchPages : Pass<"pmkvq-prefetch-pages", "::mlir::pmkvq::KernelOp"> {
   let description = [{
     Blocks lie anywhere, so no hardware foresees the next page.  Products and
     parameters of a loop over pages get the next page's tile at the same level as
-    what lies ahead; in the last round that is the page itself.  If its level
-    is another, the wrong lines are fetched, or too few.  What quantizes or
-    shifts the page of a task gets that of the task which the list names.
+    what lies ahead; in the last round that is the first page of the task that
+    the list names.  If its level is another, the wrong lines are fetched, or too
+    few.  What quantizes or shifts the page of a task gets that of the task which
+    the list names.
 
     Before: `%y = pmkvq.contract %q, %k` on a page fetched at the loop's index
     After:

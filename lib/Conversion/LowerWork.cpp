@@ -49,6 +49,10 @@ static Lowered lowerAttendTask(TileBuilder &b, AttendTaskOp,
   Value tasks =
       b.loadPtrField(op.getBatch(), offsetof(rt::StepArgs, attendTasks));
   Value entry = b.at(tasks, b.toI64(op.getTask()), sizeof(rt::AttendTask));
+  if (op.getAhead())
+    entry =
+        b.at(entry, b.loadI64Field(entry, offsetof(rt::AttendTask, ahead), 32),
+             sizeof(rt::AttendTask));
   Lowered values = loadIndices(
       b, entry,
       {offsetof(rt::AttendTask, sequence), offsetof(rt::AttendTask, head),

@@ -20,15 +20,34 @@ namespace mlir::pmkvq {
 using namespace mlir;
 using namespace mlir::pmkvq;
 
-/// The page after that of `fetch`, or the loop's last one.
+/// The page after that of `fetch`; after the loop's last one, the first of the
+/// task that the list names or, if the loop is no task's, that page itself.
 static Value fetchNext(FetchOp fetch, scf::ForOp loop) {
-  ImplicitLocOpBuilder b(fetch.getLoc(), fetch);
+  ImplicitLocOpBuilder b(loop.getLoc(), loop);
+  auto task = fetch.getSequence().getDefiningOp<AttendTaskOp>();
+  AttendTaskOp later;
+  if (task)
+    later = AttendTaskOp::create(b, task->getResultTypes(), task.getBatch(),
+                                 task.getTask(), /*ahead=*/true);
+  b.setInsertionPoint(fetch);
   Value one = arith::ConstantIndexOp::create(b, 1);
   Value after = arith::AddIOp::create(b, fetch.getPage(), one);
-  Value last = arith::SubIOp::create(b, loop.getUpperBound(), one);
-  Value index = arith::MinSIOp::create(b, after, last);
-  return FetchOp::create(b, fetch.getType(), fetch.getCache(),
-                         fetch.getSequence(), fetch.getHead(), index);
+  if (!task) {
+    Value last = arith::SubIOp::create(b, loop.getUpperBound(), one);
+    Value index = arith::MinSIOp::create(b, after, last);
+    return FetchOp::create(b, fetch.getType(), fetch.getCache(),
+                           fetch.getSequence(), fetch.getHead(), index);
+  }
+  Value more = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, after,
+                                     loop.getUpperBound());
+  auto choose = [&](Value here, Value there) -> Value {
+    return arith::SelectOp::create(b, more, here, there);
+  };
+  Value sequence = choose(fetch.getSequence(), later.getSequence());
+  Value head = choose(fetch.getHead(), later.getHead());
+  Value index = choose(after, later.getPageBegin());
+  return FetchOp::create(b, fetch.getType(), fetch.getCache(), sequence, head,
+                         index);
 }
 
 /// Tells the readers of `tile`, a level's part of a page, what `next` has

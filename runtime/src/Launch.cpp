@@ -33,6 +33,16 @@ void pmkvq::rt::nameTasksAhead(PageTask *tasks, int64_t count,
     tasks[i].ahead = away < count - i ? away : 0;
 }
 
+void pmkvq::rt::nameTasksAhead(AttendTask *tasks, int64_t count,
+                               int32_t threads) {
+  for (int64_t i = 0; i < count; ++i) {
+    const AttendTask *next =
+        threads < count - i ? &tasks[i + threads] : nullptr;
+    bool reads = next && next->pageBegin < next->pageEnd;
+    tasks[i].ahead = reads ? threads : 0;
+  }
+}
+
 std::array<HookSymbol, 2> pmkvq::rt::hookSymbols() {
   return {{
       {"pmkvq_rt_launch", reinterpret_cast<void *>(&pmkvq_rt_launch)},

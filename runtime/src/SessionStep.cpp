@@ -140,6 +140,9 @@ void Session::fillRows(const std::vector<StepRun> &runs) {
     rowRuns_.push_back({run.sequence, firstRow, run.count, fixedIndex, pages});
   }
   buildWorkList(rowRuns_, info.kvHeads, workList_);
+  nameTasksAhead(workList_.attendTasks.data(),
+                 static_cast<int64_t>(workList_.attendTasks.size()),
+                 context_.threads->threads());
   logits_.resize(outputs_.size() * info.vocabSize);
   // Only ever grows: clearing it anew each step would cost more than reading
   // a short cache.

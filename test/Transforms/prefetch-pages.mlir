@@ -43,6 +43,37 @@ pmkvq.kernel @loop(%c: !kv, %q: !q, %i: !i, %u: vector<3xf32>, %end: index, %tas
   pmkvq.return %ok
 }
 
+// After the last page of a task comes the first of the task that the list names.
+// CHECK-LABEL: kernel @task
+pmkvq.kernel @task(%c: !kv, %b: !pmkvq.batch, %q: !q, %task: index) -> i1 {
+  %one = arith.constant 1 : index
+  // CHECK: %[[S:.*]], %[[H:.*]], %{{.*}}, %{{.*}}, %[[BEGIN:.*]], %[[END:.*]], %{{.*}}, %{{.*}} = pmkvq.attend_task %[[B:.*]][%[[T:.*]]]{{$}}
+  %sequence, %head, %row, %rows, %begin, %end, %fixed, %part = pmkvq.attend_task %b[%task]
+  // CHECK: %[[S2:.*]], %[[H2:.*]], %{{.*}}, %{{.*}}, %[[FIRST:.*]], %{{.*}}, %{{.*}}, %{{.*}} = pmkvq.attend_task %[[B]][%[[T]]] ahead
+  // CHECK: scf.for %[[P:.*]] = %[[BEGIN]] to %[[END]]
+  scf.for %page = %begin to %end step %one {
+    // CHECK: %[[AFTER:.*]] = arith.addi %[[P]], %{{.*}}
+    // CHECK: %[[MORE:.*]] = arith.cmpi slt, %[[AFTER]], %[[END]]
+    // CHECK: %[[SN:.*]] = arith.select %[[MORE]], %[[S]], %[[S2]]
+    // CHECK: %[[HN:.*]] = arith.select %[[MORE]], %[[H]], %[[H2]]
+    // CHECK: %[[PN:.*]] = arith.select %[[MORE]], %[[AFTER]], %[[FIRST]]
+    // CHECK: %[[NEXT:.*]] = pmkvq.fetch %{{.*}}[%[[SN]], %[[HN]], %[[PN]]]
+    %entry = pmkvq.fetch %c[%sequence, %head, %page] : !page
+    %x = pmkvq.by_level key %entry : !page -> !p {
+    ^bb0(%k: !k16):
+      // CHECK: pmkvq.take %[[NEXT]]
+      %y = pmkvq.contract %q, %k : !q, !k16 -> !p
+      pmkvq.yield %y : !p
+    }, {
+    ^bb0(%k: !k8):
+      %y = pmkvq.contract %q, %k : !q, !k8 -> !p
+      pmkvq.yield %y : !p
+    }
+  }
+  %ok = arith.constant true
+  pmkvq.return %ok
+}
+
 // A page outside of a loop has none after it.
 // CHECK-LABEL: kernel @single
 // CHECK-NOT: ahead

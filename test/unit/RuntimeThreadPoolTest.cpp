@@ -146,6 +146,17 @@ TEST(Launch, TasksAheadStayWithinTheList) {
   EXPECT_EQ(tasks[0].ahead, 0);
 }
 
+TEST(Launch, AttentionLooksAheadToTasksThatReadPages) {
+  std::vector<AttendTask> tasks(4);
+  for (AttendTask &task : tasks)
+    task.pageEnd = 16;
+  tasks[3].pageEnd = tasks[3].pageBegin;
+  nameTasksAhead(tasks.data(), 4, 2);
+  EXPECT_EQ(tasks[0].ahead, 2);
+  EXPECT_EQ(tasks[1].ahead, 0);
+  EXPECT_EQ(tasks[2].ahead, 0);
+}
+
 TEST(Launch, AnObserverSeesWhatIsOver) {
   HookContext context{makePool(3)};
   int64_t first = 40;

@@ -176,7 +176,9 @@ def PMKVQ_AttendTaskOp : PMKVQ_Op<"attend_task", [Pure]> {
     `rows` rows from `row` on, of `sequence`, over pages `page_begin` to
     `page_end` and, where `fixed_count` is not 0, the fixed area, of which the
     first row sees `fixed_count` tokens and each next row one more.  `partial`
-    is where the result goes.
+    is where the result goes.  With `ahead`: the entry that the list names as the
+    one whose first page to fetch while this one is worked on; if there is none,
+    the entry itself.
 
     Lowers to: loads from the batch.
 
@@ -188,11 +190,11 @@ def PMKVQ_AttendTaskOp : PMKVQ_Op<"attend_task", [Pure]> {
     }
     ```
   }];
-  let arguments = (ins PMKVQ_BatchType:$batch, Index:$task);
+  let arguments = (ins PMKVQ_BatchType:$batch, Index:$task, UnitAttr:$ahead);
   let results = (outs Index:$sequence, Index:$head, Index:$row, Index:$rows,
                       Index:$page_begin, Index:$page_end, Index:$fixed_count,
                       Index:$partial);
-  let assemblyFormat = "$batch `[` $task `]` attr-dict";
+  let assemblyFormat = "$batch `[` $task `]` (`ahead` $ahead^)? attr-dict";
 }
 
 def PMKVQ_MergeTaskOp : PMKVQ_Op<"merge_task", [Pure]> {

@@ -88,6 +88,9 @@ struct AttendTask {
   int32_t fixedIndex;
   /// Index of the partial result that this task writes.
   int32_t part;
+  /// Tasks from this one to that whose first page is fetched meanwhile; 0:
+  /// none.
+  int32_t ahead = 0;
 };
 
 /// Combines the partial results `firstPart .. firstPart + parts - 1`, in this

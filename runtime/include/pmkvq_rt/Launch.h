@@ -57,6 +57,9 @@ LaunchResult launch(ThreadPool &threads, KernelFn kernel, void *const *operands,
 /// tasks in turns, so that as many tasks away is what a thread has next, more
 /// or less; twice that is far enough for memory to answer.
 void nameTasksAhead(PageTask *tasks, int64_t count, int32_t threads);
+/// The same for AttendTask::ahead, which is what a thread has next: its page is
+/// asked for while the last one of a task is worked on.
+void nameTasksAhead(AttendTask *tasks, int64_t count, int32_t threads);
 
 /// A hook of Abi.h as a JIT or a loader wants it.
 struct HookSymbol {

@@ -53,7 +53,7 @@ struct Step {
 };
 } // namespace
 
-static void makeStep(const Problem &problem, Step &step) {
+static void makeStep(const Problem &problem, int32_t threads, Step &step) {
   std::vector<rt::RowRun> runs;
   for (int64_t i = 0; i < problem.shape.batch; ++i) {
     const Length &length = problem.lengths[static_cast<size_t>(i)];
@@ -65,6 +65,9 @@ static void makeStep(const Problem &problem, Step &step) {
   }
   rt::buildWorkList(runs, static_cast<int32_t>(problem.shape.kvHeads),
                     step.list);
+  rt::nameTasksAhead(step.list.attendTasks.data(),
+                     static_cast<int64_t>(step.list.attendTasks.size()),
+                     threads);
   step.partials.resize(static_cast<size_t>(
       step.list.parts *
       rt::partialFloats(problem.group() * step.list.rowsPerTask,
@@ -186,7 +189,7 @@ Result<Errors> bench::checkOnHost(rt::ThreadPool &threads,
   if (!content.ok())
     return content.status();
   Step step;
-  makeStep(problem, step);
+  makeStep(problem, threads.threads(), step);
   return check(threads, kernels, step, *content);
 }
 
@@ -197,7 +200,7 @@ Result<Measurement> bench::measureOnHost(rt::ThreadPool &threads,
   if (!content.ok())
     return content.status();
   Step step;
-  makeStep(problem, step);
+  makeStep(problem, threads.threads(), step);
   Result<Errors> errors = check(threads, kernels, step, *content);
   if (!errors.ok())
     return errors.status();
