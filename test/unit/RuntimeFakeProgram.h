@@ -238,7 +238,7 @@ inline void checkPages(const CacheView *caches) {
             CHECK_THAT(level > 1 || page.blocks[part][1] == isSecond);
             for (int32_t block = 0; block < blocksAtLevel(level); ++block) {
               uint32_t id = page.blocks[part][block];
-              (isSecond ? seconds : owned).push_back({id, first});
+              (isSecond ? seconds : owned).emplace_back(id, first);
               CHECK_THAT(*markOf(cache, page, part, block) ==
                          expectedMark(task, part, level, block));
             }
