@@ -265,8 +265,8 @@ TEST(AllocationPlanTest, SaysWhenLevelsAreReached) {
   Workload workload = smallExample();
   Plan plan = *allocation::makePlan(workload);
   for (int32_t part = 0; part < rt::kParts; ++part) {
-    EXPECT_EQ(plan.firstAt[0][part], (rt::LevelCounts{129, 257, -1, -1}));
-    EXPECT_EQ(plan.pages[0][part], (rt::LevelCounts{0, 3, 0, 0}));
+    EXPECT_EQ(plan.firstAt[0][part], (rt::LevelCounts{129, 257, -1, -1, -1}));
+    EXPECT_EQ(plan.pages[0][part], (rt::LevelCounts{0, 3}));
   }
   EXPECT_EQ(plan.bytes.inUse, workload.session.budgetBytes);
   // 8 bits, and 576 bytes of parameters on 2 * 128 * 128 elements.
