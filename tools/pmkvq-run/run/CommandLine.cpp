@@ -49,8 +49,9 @@ CommandLine::CommandLine(const std::vector<std::string> &stages, bool compiles)
                  "The same for values alone (default: --floor); 1 under "
                  "keys_last and page"),
       keyFormat("key-format", "FORMAT",
-                "per_channel|per_token|per_token_symmetric[+hadamard|+plain]"
-                "[+clip=F], or paper (default per_channel+hadamard)"),
+                "per_channel, per_token or per_token_symmetric, and "
+                "[+hadamard|+plain][+clip=F]; or paper (default "
+                "per_channel+hadamard)"),
       valueFormat("value-format", "FORMAT",
                   "The same for values (default per_token+hadamard)"),
       calibration("calibration", "FILE.json",
