@@ -9,7 +9,6 @@
 //===----------------------------------------------------------------------===//
 
 #include "Formats.h"
-#include "Rounding.h"
 #include "VectorOps.h"
 #include "pmkvq/Formats/UniformFormat.h"
 #include "pmkvq/IR/PMKVQ.h"

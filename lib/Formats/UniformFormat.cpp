@@ -6,7 +6,6 @@
 //===----------------------------------------------------------------------===//
 
 #include "pmkvq/Formats/UniformFormat.h"
-#include "Rounding.h"
 #include "VectorOps.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -28,36 +27,6 @@ Value FormatModel::emitGrid(ImplicitLocOpBuilder &b, FormatAttr, Value codes,
                             int64_t) const {
   auto type = cast<VectorType>(codes.getType()).clone(b.getF32Type());
   return arith::SIToFPOp::create(b, type, codes);
-}
-
-/// Arithmetic on the bits: fp16 values of one sign are ordered as their bits
-/// are.
-Value mlir::pmkvq::roundToHalf(ImplicitLocOpBuilder &b, Value x, bool up) {
-  auto f32 = cast<VectorType>(x.getType());
-  auto f16 = f32.clone(b.getF16Type());
-  auto i16 = f32.clone(b.getI16Type());
-  Value half = arith::TruncFOp::create(b, f16, x);
-  Value back = arith::ExtFOp::create(b, f32, half);
-  Value wrong = arith::CmpFOp::create(
-      b, up ? arith::CmpFPredicate::OLT : arith::CmpFPredicate::OGT, back, x);
-
-  Value bits = arith::BitcastOp::create(b, i16, half);
-  Value zero = splatInt(b, i16, 0);
-  Value negative =
-      arith::CmpIOp::create(b, arith::CmpIPredicate::slt, bits, zero);
-  // Away from zero is bits + 1, towards zero bits - 1; from either zero the
-  // step leads to the smallest denormal of the wanted sign.
-  Value away = arith::AddIOp::create(b, bits, splatInt(b, i16, 1));
-  Value towards = arith::SubIOp::create(b, bits, splatInt(b, i16, 1));
-  Value stepped = up ? arith::SelectOp::create(b, negative, towards, away)
-                     : arith::SelectOp::create(b, negative, away, towards);
-  Value magnitude = arith::AndIOp::create(b, bits, splatInt(b, i16, 0x7fff));
-  Value isZero =
-      arith::CmpIOp::create(b, arith::CmpIPredicate::eq, magnitude, zero);
-  Value smallest = splatInt(b, i16, up ? 0x0001 : -0x7fff);
-  stepped = arith::SelectOp::create(b, isZero, smallest, stepped);
-  Value result = arith::SelectOp::create(b, wrong, stepped, bits);
-  return arith::BitcastOp::create(b, f16, result);
 }
 
 /// i1 vector: |half| is neither infinite nor NaN.

@@ -46,6 +46,37 @@ inline Value equivalentShift(ImplicitLocOpBuilder &b, Value codes,
                        1 << (half - 1), 3 * half);
 }
 
+/// fp16 nearest to `x`, an f32 vector, moved one step down (or up) where
+/// rounding went the other way.  Arithmetic on the bits: fp16 values of one
+/// sign are ordered as their bits are.
+inline Value roundToHalf(ImplicitLocOpBuilder &b, Value x, bool up) {
+  auto f32 = cast<VectorType>(x.getType());
+  auto f16 = f32.clone(b.getF16Type());
+  auto i16 = f32.clone(b.getI16Type());
+  Value half = arith::TruncFOp::create(b, f16, x);
+  Value back = arith::ExtFOp::create(b, f32, half);
+  Value wrong = arith::CmpFOp::create(
+      b, up ? arith::CmpFPredicate::OLT : arith::CmpFPredicate::OGT, back, x);
+
+  Value bits = arith::BitcastOp::create(b, i16, half);
+  Value zero = splatInt(b, i16, 0);
+  Value negative =
+      arith::CmpIOp::create(b, arith::CmpIPredicate::slt, bits, zero);
+  // Away from zero is bits + 1, towards zero bits - 1; from either zero the
+  // step leads to the smallest denormal of the wanted sign.
+  Value away = arith::AddIOp::create(b, bits, splatInt(b, i16, 1));
+  Value towards = arith::SubIOp::create(b, bits, splatInt(b, i16, 1));
+  Value stepped = up ? arith::SelectOp::create(b, negative, towards, away)
+                     : arith::SelectOp::create(b, negative, away, towards);
+  Value magnitude = arith::AndIOp::create(b, bits, splatInt(b, i16, 0x7fff));
+  Value isZero =
+      arith::CmpIOp::create(b, arith::CmpIPredicate::eq, magnitude, zero);
+  Value smallest = splatInt(b, i16, up ? 0x0001 : -0x7fff);
+  stepped = arith::SelectOp::create(b, isZero, smallest, stepped);
+  Value result = arith::SelectOp::create(b, wrong, stepped, bits);
+  return arith::BitcastOp::create(b, f16, result);
+}
+
 } // namespace mlir::pmkvq
 
 #endif // PMKVQ_LIB_FORMATS_VECTOROPS_H
