@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -181,15 +182,24 @@ def _parts(options, a):
 
 def add_gradients(model, tokens: list[int], options, sums: Sums) -> None:
     """Adds one sample's sensitivities, errors by clip, and maxima. Raises NotRepresentable."""
+    import torch
+
     loss, layers = model.gradients(tokens)
     sums.loss += loss
-    for layer, a in enumerate(layers):
-        for index, (form, x) in enumerate(_parts(options, a)):
-            values, gradient = x.detach().cpu().numpy(), x.grad.cpu().numpy()
-            upper, lowest, squares = sensitivity.measure(values, gradient, form)
+    parts = [(layer, index, form, x) for layer, a in enumerate(layers)
+             for index, (form, x) in enumerate(_parts(options, a))]
+
+    def measure(part):
+        *_, form, x = part
+        return sensitivity.measure(x.detach().cpu().numpy(), x.grad.cpu().numpy(), form)
+
+    # NumPy lets go of the interpreter's lock for most of it.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for (layer, index, *_), (upper, lowest, squares) in zip(parts, pool.map(measure, parts)):
             sums.upper[layer, index] += upper
             sums.lowest[layer, index] += lowest
             sums.squares[layer, index] += squares
+    for layer, a in enumerate(layers):
         largest = np.abs(a.k.detach().cpu().numpy()).max(1)
         # A norm's weight is one for all heads, so is what is folded into it.
         largest = largest.max(0) if model.key_norms else largest
