@@ -48,3 +48,25 @@ Result<Timing> bench::timeGraph(const cuda::Stream &stream, int64_t launches,
   }
   return summarize(std::move(times), launches);
 }
+
+Result<double> bench::timeCopy(const cuda::Stream &stream, int64_t bytes,
+                               int64_t sets) {
+  std::vector<cuda::DeviceMemory> from, to;
+  for (int64_t i = 0; i < sets; ++i)
+    for (std::vector<cuda::DeviceMemory> *side : {&from, &to}) {
+      auto memory = cuda::DeviceMemory::allocate(stream.deviceRef(), bytes);
+      if (!memory.ok())
+        return memory.status();
+      if (Status status = memory->fill(0x5a); !status.ok())
+        return status;
+      side->push_back(std::move(*memory));
+    }
+  Result<Timing> timing =
+      timeGraph(stream, launchesOf(sets), kRepeats, [&](int64_t launch) {
+        auto i = static_cast<size_t>(launch % sets);
+        return to[i].copyFromAsync(stream, from[i], bytes);
+      });
+  if (!timing.ok())
+    return timing.status();
+  return timing->median;
+}

@@ -24,6 +24,10 @@ rt::Result<Timing> timeGraph(const rt::cuda::Stream &stream, int64_t launches,
                              const std::function<rt::Status(int64_t)> &launch,
                              const std::function<rt::Status()> &restore = {});
 
+/// Time of the driver's copy of `bytes`, over `sets` ranges.
+rt::Result<double> timeCopy(const rt::cuda::Stream &stream, int64_t bytes,
+                            int64_t sets);
+
 } // namespace pmkvq::bench
 
 #endif // PMKVQ_TOOLS_RUN_BENCH_DEVICETIMING_H
