@@ -293,6 +293,11 @@ def SplitUnits : Pass<"pmkvq-split-units", "::mlir::ModuleOp"> {
     fixed area become `for_segment` and `for_unit`, the merge kernel becomes
     `store_merged`.
 
+    With `lowers` each side at 8 or 4 bits is stored one level lower after it is
+    read, where its unit's entry says so: `shift` and `store_lowered`.  A page
+    falls whole, so that a side beside level 16, of which a unit has half a
+    grain, does not; neither do pages at 16 bits, for their groups span units.
+
     Precondition: parameters are not folded yet; queries are scaled as
     they are loaded, or rotated in between.
     Postcondition: no `attend_task` is left.
@@ -303,7 +308,9 @@ def SplitUnits : Pass<"pmkvq-split-units", "::mlir::ModuleOp"> {
                "ladder's levels, both sides alike, if empty">,
     Option<"rows", "rows", "int64_t", /*default=*/"1",
            "Rows of queries that a segment may have, 1 to 16: tokens that are "
-           "decoded at once">];
+           "decoded at once">,
+    Option<"lowers", "lowers", "bool", /*default=*/"false",
+           "Whether pages may fall after they are read">];
   let dependentDialects = ["::mlir::arith::ArithDialect",
                            "::mlir::pmkvq::PMKVQDialect"];
 }
@@ -405,6 +412,14 @@ def UnpackCodes : PMKVQ_LanePass<"pmkvq-unpack-codes"> {
   let description = [{
     `multiply_codes` becomes one 16-byte load a vector, an AND for each register
     of an operand at 4 and 2 bits, and `nvvm.mma.sync`.
+  }];
+}
+
+def ShiftCodes : PMKVQ_LanePass<"pmkvq-shift-codes"> {
+  let summary = "Lower codes that fall to shifts of words";
+  let description = [{
+    `shift_codes` becomes a branch with the loads of the vectors that become one,
+    the format's shift of the four codes of a word, and a 16-byte store.
   }];
 }
 

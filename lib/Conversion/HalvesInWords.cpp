@@ -95,3 +95,15 @@ Value mlir::pmkvq::emitOnHalves(LaneBuilder &b, Value word,
       op->erase();
   return inWord;
 }
+
+Value mlir::pmkvq::emitShiftOfBytes(LaneBuilder &b, FormatAttr format,
+                                    Value word, int64_t from) {
+  auto shiftPair = [&](Value codes) {
+    return emitOnHalves(b, codes, [&](Value pair) {
+      return format.getModel().emitShift(b, format, pair, from);
+    });
+  };
+  Value even = shiftPair(b.andBits(word, 0x00ff00ff));
+  Value odd = shiftPair(b.andBits(b.shr(word, 8), 0x00ff00ff));
+  return arith::OrIOp::create(b, even, b.shl(odd, 8));
+}

@@ -1,10 +1,11 @@
 //===- LaneForms.cpp - Values of the tile form, as a lane has them --------===//
 //
-// Neighbours: LaneForms.h.
+// Neighbours: LaneForms.h, UnitLowering.h (states).
 //
 //===----------------------------------------------------------------------===//
 
 #include "LaneForms.h"
+#include "UnitLowering.h"
 #include "llvm/ADT/DenseMap.h"
 
 using namespace mlir;
@@ -39,4 +40,22 @@ void Affine::scaleFactors(LaneBuilder &b, Value by) {
     factors[i] = factors[i] ? times(factors[i]) : by;
     bias[i] = bias[i] ? times(bias[i]) : zero;
   }
+}
+
+LaneState LaneState::initial(LaneBuilder &b, int64_t headDim) {
+  Value zero = b.f32(0.0);
+  // Finite, so that the difference of two such maxima is no NaN.
+  return {b.f32(-1e30), zero, zero, LaneBuilder::Values(headDim / 8, zero)};
+}
+
+void LaneState::append(SmallVectorImpl<Value> &to) const {
+  llvm::append_range(to, ArrayRef<Value>{maximum, sum, offset});
+  llvm::append_range(to, outputs);
+}
+
+LaneState LaneState::take(ValueRange &from, int64_t headDim) {
+  LaneState state = {from[0], from[1], from[2], {}};
+  state.outputs = LaneBuilder::Values(from.slice(3, headDim / 8));
+  from = from.drop_front(3 + headDim / 8);
+  return state;
 }

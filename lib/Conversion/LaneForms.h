@@ -39,6 +39,8 @@ struct Lanes {
     PerToken,
     /// A number a query.
     Scalars,
+    /// Codes that stay where they lie in shared memory.
+    Codes,
     /// A constant, the same for all elements.
     Constant
   } form;

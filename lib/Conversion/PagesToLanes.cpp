@@ -312,21 +312,9 @@ private:
     FormatAttr format = type.getFormat();
     for (; tile.level > op.getResult().getType().getLevel(); tile.level /= 2)
       for (auto &[place, quad] : tile.quads)
-        quad = {shiftWord(format, quad[0], tile.level)};
+        quad = {emitShiftOfBytes(b, format, quad[0], tile.level)};
     tiles[op.getResult()] = std::move(tile);
     return success();
-  }
-
-  /// Four codes, two at a time in lanes of 16 bits.
-  Value shiftWord(FormatAttr format, Value word, int64_t from) {
-    auto shiftPair = [&](Value codes) {
-      return emitOnHalves(b, codes, [&](Value pair) {
-        return format.getModel().emitShift(b, format, pair, from);
-      });
-    };
-    Value even = shiftPair(b.andBits(word, 0x00ff00ff));
-    Value odd = shiftPair(b.andBits(b.shr(word, 8), 0x00ff00ff));
-    return arith::OrIOp::create(b, even, b.shl(odd, 8));
   }
 
   //===--------------------------------------------------------------------===//

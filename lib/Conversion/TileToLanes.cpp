@@ -8,6 +8,7 @@
 
 #include "LanePass.h"
 #include "QueryStage.h"
+#include "SegmentWork.h"
 #include "UnitLowering.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
@@ -27,39 +28,6 @@ namespace rt = ::pmkvq::rt;
 using ::pmkvq::SharedLayout;
 
 namespace {
-/// A UnitTask's words.
-struct Task {
-  Value key, value, slot, info;
-
-  static Task load(LaneBuilder &b, Value address) {
-    Values words = b.loadWords(address, 4);
-    return {words[0], words[1], words[2], words[3]};
-  }
-  void append(SmallVectorImpl<Value> &to) const {
-    llvm::append_range(to, ArrayRef<Value>{key, value, slot, info});
-  }
-  static Task take(ValueRange &from) {
-    Task task = {from[0], from[1], from[2], from[3]};
-    from = from.drop_front(4);
-    return task;
-  }
-};
-
-/// A WorkSegment's fields.
-struct Segment {
-  Value pair, units, moreRows, share, shares, partial;
-
-  void append(SmallVectorImpl<Value> &to) const {
-    llvm::append_range(
-        to, ArrayRef<Value>{pair, units, moreRows, share, shares, partial});
-  }
-  static Segment take(ValueRange &from) {
-    Segment segment = {from[0], from[1], from[2], from[3], from[4], from[5]};
-    from = from.drop_front(6);
-    return segment;
-  }
-};
-
 /// The tile ops that a kernel over units is made of.
 struct DecodeParts {
   ForSegmentOp segments;
@@ -102,6 +70,7 @@ private:
         parts.units = part;
       else if (auto part = dyn_cast<StoreMergedOp>(op))
         parts.store = part;
+      lowers |= isa<StoreLoweredOp>(op);
     });
     if (!parts.segments || !parts.units || !parts.store)
       return kernel.emitOpError("is not over segments and units");
@@ -221,7 +190,7 @@ private:
     lane = b.andBits(thread, 31);
     // This warp's first task.
     Value first = b.mul(segmentsPerRow, sizeof(rt::WorkSegment));
-    first = b.add(first, b.mul(warp, sizeof(rt::UnitTask)));
+    first = b.add(first, b.mul(warp, taskBytes()));
     tasks = b.at(b.at(row, sizeof(rt::WorkHeader)), first);
     base = LLVM::AddressOfOp::create(b, b.pointer(kSharedSpace),
                                      kSharedMemoryName);
@@ -235,8 +204,8 @@ private:
   void startRow() {
     Values header = b.loadWords(row, 4);
     segmentCount = header[0];
-    Task first = Task::load(b, tasks);
-    second = Task::load(b, b.at(tasks, taskStride()));
+    UnitWork first = UnitWork::load(b, tasks);
+    second = UnitWork::load(b, b.at(tasks, taskStride()));
     firstSegment = loadSegment(b.i32(0));
     firstInfo = first.info;
     // This warp's units of all segments: warp, warp + 8, ...
@@ -281,7 +250,7 @@ private:
     return static_cast<int64_t>(parts.segments.getKvHeads());
   }
   /// Of merges, where a segment may have several rows of queries.
-  Value existing(const Segment &segment) {
+  Value existing(const SegmentWork &segment) {
     return shared.rows > 1 ? segment.moreRows : Value();
   }
   IntegerAttr groupAttr() { return b.getI64IntegerAttr(shared.group); }
@@ -293,7 +262,10 @@ private:
                            : IntegerAttr();
   }
 
-  int64_t taskStride() { return SharedLayout::kWarps * sizeof(rt::UnitTask); }
+  int64_t taskBytes() {
+    return lowers ? sizeof(rt::LoweringTask) : sizeof(rt::UnitTask);
+  }
+  int64_t taskStride() { return SharedLayout::kWarps * taskBytes(); }
 
   /// How many of the row's first `units` units are this warp's.
   Value unitsBefore(Value units) {
@@ -301,7 +273,7 @@ private:
     return b.shr(ahead, llvm::Log2_64(SharedLayout::kWarps));
   }
 
-  void issue(Value number, const Task &task, Value exists) {
+  void issue(Value number, const UnitWork &task, Value exists) {
     SmallVector<int64_t> levels(parts.units.getKinds());
     RingIssueOp::create(b, ring, barriers, number, exists, codes, parameters,
                         task.key, task.value, task.slot, task.info, policy,
@@ -309,7 +281,7 @@ private:
                         keysPerToken);
   }
 
-  Segment loadSegment(Value index) {
+  SegmentWork loadSegment(Value index) {
     Value segments = b.at(row, sizeof(rt::WorkHeader));
     Value place = b.at(segments, b.mul(index, sizeof(rt::WorkSegment)));
     Values words = b.loadWords(place, 4);
@@ -375,8 +347,8 @@ private:
     ValueRange carried = loop.getRegionIterArgs();
     Value before = carried[0], info = carried[1];
     carried = carried.drop_front(2);
-    Task next = Task::take(carried);
-    Segment segment = Segment::take(carried);
+    UnitWork next = UnitWork::take(carried);
+    SegmentWork segment = SegmentWork::take(carried);
     Values q(carried);
     queryStage().store(
         queriesAhead() ? q : queryStage().load(segment.pair, segment.moreRows));
@@ -384,7 +356,7 @@ private:
     Value last = b.sub(segmentCount, b.i32(1));
     Value following =
         arith::MinUIOp::create(b, b.add(loop.getInductionVar(), 1), last);
-    Segment nextSegment = loadSegment(following);
+    SegmentWork nextSegment = loadSegment(following);
     Values nextQueries;
     if (queriesAhead())
       nextQueries = queryStage().load(nextSegment.pair, nextSegment.moreRows);
@@ -393,7 +365,8 @@ private:
     Value end = b.add(before, segment.units);
     if (issuesLate()) {
       Value number = unitsBefore(before);
-      Task task = Task::load(b, b.at(tasks, b.mul(number, taskStride())));
+      UnitWork task =
+          UnitWork::load(b, b.at(tasks, b.mul(number, taskStride())));
       issue(number, task,
             b.compare(arith::CmpIPredicate::ult, number, unitsBefore(end)));
     }
@@ -412,7 +385,7 @@ private:
     ValueRange after = units.getResults();
     Value infoAfter = after[0];
     after = after.drop_front(1);
-    Task nextAfter = Task::take(after);
+    UnitWork nextAfter = UnitWork::take(after);
     Value partial = b.add(segment.partial, segment.share);
     MergeWarpsOp::create(b, base, results, partials, segment.pair,
                          segment.shares, partial, after, freeSlot(end),
@@ -444,16 +417,36 @@ private:
     return b.add(mine, b.mul(slot, shared.slotBytes));
   }
 
+  /// Where the sides of this warp's unit `number` go if they fall: loaded
+  /// before the unit is worked on, needed after.
+  UnitFall loadFall(Value number, Value info) {
+    UnitFall fall;
+    if (!lowers)
+      return fall;
+    Value task = b.at(tasks, b.mul(number, taskStride()));
+    Values places =
+        b.loadWords(b.at(task, offsetof(rt::LoweringTask, lowered)), 2);
+    for (rt::Part part : {rt::kKey, rt::kValue}) {
+      fall.falls[part] =
+          b.compare(arith::CmpIPredicate::ne,
+                    b.andBits(info, rt::UnitTask::falls(part)), 0);
+      fall.places[part] =
+          b.atRecord(codes, places[part], rt::kDeviceGrainBytes);
+    }
+    return fall;
+  }
+
   /// Waits for a unit, starts the copies of the next, works; or the last two
   /// the other way round, where there is one slot for both.
   LogicalResult lowerUnits(scf::ForOp loop, const SegmentLanes &lanes) {
     ValueRange carried = loop.getRegionIterArgs();
     Value info = carried[0], number = loop.getInductionVar();
     carried = carried.drop_front(1);
-    Task next = Task::take(carried);
+    UnitWork next = UnitWork::take(carried);
     SmallVector<LaneState> states;
     for (int64_t i = 0; i < shared.queriesPerLane(); ++i)
       states.push_back(LaneState::take(carried, shared.headDim));
+    const UnitFall fall = loadFall(number, info);
     Value slot = RingWaitOp::create(b, b.pointer(kSharedSpace), ring, barriers,
                                     number, shared.slots, shared.slotBytes);
     Value following = b.add(number, 1);
@@ -465,9 +458,9 @@ private:
     if (shared.slots > 1)
       issueNext();
     Value place = b.mul(b.add(number, 2), taskStride());
-    Task afterNext = Task::load(b, b.at(tasks, place));
+    UnitWork afterNext = UnitWork::load(b, b.at(tasks, place));
     SmallVector<Value> worked;
-    if (failed(lowerKinds(info, slot, lanes, states, 0, worked)))
+    if (failed(lowerKinds(info, slot, fall, lanes, states, 0, worked)))
       return failure();
     b.syncWarp();
     if (shared.slots == 1)
@@ -480,7 +473,8 @@ private:
   }
 
   /// The code of kind `i` or, if the unit is of another, of those after it.
-  LogicalResult lowerKinds(Value info, Value slot, const SegmentLanes &lanes,
+  LogicalResult lowerKinds(Value info, Value slot, const UnitFall &fall,
+                           const SegmentLanes &lanes,
                            ArrayRef<LaneState> states, size_t i,
                            SmallVectorImpl<Value> &worked) {
     auto lowerThis = [&](SmallVectorImpl<Value> &to) -> LogicalResult {
@@ -491,7 +485,7 @@ private:
         isSecondHalf = b.compare(arith::CmpIPredicate::ne,
                                  b.andBits(info, rt::UnitTask::kSecondHalf), 0);
       auto next = lowerUnit(b, parts.units.getBodies()[i], lanes, slot, tokens,
-                            isSecondHalf, states);
+                            isSecondHalf, fall, states);
       if (failed(next))
         return failure();
       for (const LaneState &state : *next)
@@ -515,7 +509,7 @@ private:
       return failure();
     scf::YieldOp::create(b, here);
     b.setInsertionPointToStart(branch.elseBlock());
-    if (failed(lowerKinds(info, slot, lanes, states, i + 1, others)))
+    if (failed(lowerKinds(info, slot, fall, lanes, states, i + 1, others)))
       return failure();
     scf::YieldOp::create(b, others);
     llvm::append_range(worked, branch.getResults());
@@ -527,7 +521,7 @@ private:
     auto loop = scf::ForOp::create(b, b.i32(0), segmentCount, b.i32(1));
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(loop.getBody());
-    Segment segment = loadSegment(loop.getInductionVar());
+    SegmentWork segment = loadSegment(loop.getInductionVar());
     Value isShared = b.compare(arith::CmpIPredicate::ugt, segment.shares, 1);
     Value isLast = b.compare(arith::CmpIPredicate::eq, b.add(segment.share, 1),
                              segment.shares);
@@ -553,13 +547,15 @@ private:
   SharedLayout shared;
   SmallVector<rt::UnitKind> kinds;
   bool keysPerToken = false;
+  /// Whether units may be stored one level lower.
+  bool lowers = false;
   double scale = 1.0;
 
   Value arguments, codes, parameters, queries, results, partials;
   Value row, tasks, thread, warp, lane, base, ring, barriers;
   Value segmentCount, myUnits, isLeader, policy, firstInfo;
-  Task second;
-  Segment firstSegment;
+  UnitWork second;
+  SegmentWork firstSegment;
   Values firstQueries;
 };
 

@@ -19,33 +19,15 @@ using Values = LaneBuilder::Values;
 namespace rt = ::pmkvq::rt;
 using ::pmkvq::FragmentLayout;
 
-LaneState LaneState::initial(LaneBuilder &b, int64_t headDim) {
-  Value zero = b.f32(0.0);
-  // Finite, so that the difference of two such maxima is no NaN.
-  return {b.f32(-1e30), zero, zero, Values(headDim / 8, zero)};
-}
-
-void LaneState::append(SmallVectorImpl<Value> &to) const {
-  llvm::append_range(to, ArrayRef<Value>{maximum, sum, offset});
-  llvm::append_range(to, outputs);
-}
-
-LaneState LaneState::take(ValueRange &from, int64_t headDim) {
-  LaneState state = {from[0], from[1], from[2], {}};
-  state.outputs = Values(from.slice(3, headDim / 8));
-  from = from.drop_front(3 + headDim / 8);
-  return state;
-}
-
 namespace {
 
 class UnitLowering {
 public:
   UnitLowering(LaneBuilder &b, Region &unit, const SegmentLanes &segment,
                Value slot, Value tokens, Value isSecondHalf,
-               ArrayRef<LaneState> states)
+               const UnitFall &fall, ArrayRef<LaneState> states)
       : b(b), unit(unit), segment(segment), slot(slot), tokens(tokens),
-        isSecondHalf(isSecondHalf), states(states) {}
+        isSecondHalf(isSecondHalf), fall(fall), states(states) {}
 
   FailureOr<SmallVector<LaneState>> run() {
     Block &block = unit.front();
@@ -405,6 +387,12 @@ private:
     return success();
   }
 
+  /// Where a tile's codes lie.
+  Value codesOf(TileType tile) {
+    return b.at(slot, tile.getPart() == Part::Key ? places.keyCodes
+                                                  : places.valueCodes);
+  }
+
   /// The product's elements, two a block of rows.  A query's scale and the
   /// rows' exponents become their factors; products with raw tiles have no
   /// scales and need none.
@@ -413,11 +401,10 @@ private:
     FragmentLayout order = layout(tile);
     // Each lane has rows g and g + 8 of a block.
     int64_t rows = int64_t{order.rowBlocks()} * 2;
-    Value codes = b.at(slot, tile.getPart() == Part::Key ? places.keyCodes
-                                                         : places.valueCodes);
     auto product = MultiplyCodesOp::create(
         b, SmallVector<Type>(columns.size(), b.floats(rows)), tile.getPart(),
-        tile.getLevel(), order.tokens, tile.getHeadDim(), codes, columns);
+        tile.getLevel(), order.tokens, tile.getHeadDim(), codesOf(tile),
+        columns);
     Lanes result(Lanes::Elements);
     for (auto [query, sums] : llvm::enumerate(product.getSums())) {
       Affine affine;
@@ -529,6 +516,22 @@ private:
     return success();
   }
 
+  //===--------------------------------------------------------------------===//
+  // Lowering
+  //===--------------------------------------------------------------------===//
+
+  LogicalResult lowerStore(StoreLoweredOp op) {
+    auto shift = op.getTile().getDefiningOp<ShiftOp>();
+    TileType tile = shift ? shift.getSource().getType() : TileType();
+    if (!tile || isHalf(tile) || !fall.falls[0])
+      return unsupported(op);
+    auto part = static_cast<size_t>(tile.getPart());
+    ShiftCodesOp::create(b, tile.getPart(), tile.getLevel(), tile.getTokens(),
+                         tile.getHeadDim(), tile.getFormat(), codesOf(tile),
+                         fall.places[part], fall.falls[part]);
+    return success();
+  }
+
   LogicalResult lower(Operation *op) {
     return llvm::TypeSwitch<Operation *, LogicalResult>(op)
         .Case([&](LoadParametersOp op) { return lowerParameters(op); })
@@ -547,6 +550,11 @@ private:
           return lowerScalars(op,
                               [&](Value x, Value y) { return b.mulF(x, y); });
         })
+        .Case([&](ShiftOp op) {
+          forms[op.getResult()] = Lanes(Lanes::Codes);
+          return success();
+        })
+        .Case([&](StoreLoweredOp op) { return lowerStore(op); })
         .Case([&](arith::ConstantOp) { return success(); })
         .Default(
             [](Operation *op) { return op->emitOpError("has no lane form"); });
@@ -556,6 +564,7 @@ private:
   Region &unit;
   const SegmentLanes &segment;
   Value slot, tokens, isSecondHalf;
+  const UnitFall &fall;
   SmallVector<LaneState> states;
   /// The tile form's value that `states` are the lane form of.
   Value newest;
@@ -570,7 +579,9 @@ private:
 FailureOr<SmallVector<LaneState>>
 mlir::pmkvq::lowerUnit(LaneBuilder &b, Region &unit,
                        const SegmentLanes &segment, Value slot, Value tokens,
-                       Value isSecondHalf, ArrayRef<LaneState> states) {
-  return UnitLowering(b, unit, segment, slot, tokens, isSecondHalf, states)
+                       Value isSecondHalf, const UnitFall &fall,
+                       ArrayRef<LaneState> states) {
+  return UnitLowering(b, unit, segment, slot, tokens, isSecondHalf, fall,
+                      states)
       .run();
 }

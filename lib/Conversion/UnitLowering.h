@@ -51,6 +51,12 @@ struct SegmentLanes {
   double rawFactor;
 };
 
+/// Whether (an i1) and where (a pointer) each side of a unit is stored one level
+/// lower; null in kernels that do not lower.
+struct UnitFall {
+  Value falls[::pmkvq::rt::kParts], places[::pmkvq::rt::kParts];
+};
+
 /// Emits the code of one region of `for_unit`.
 /// `slot` is where the unit lies, `tokens` (an i32) how many of its tokens
 /// count, `isSecondHalf` (an i1; null unless its kind isHalfGrain()) whether
@@ -59,7 +65,8 @@ struct SegmentLanes {
 /// no lane form.
 FailureOr<SmallVector<LaneState>>
 lowerUnit(LaneBuilder &b, Region &unit, const SegmentLanes &segment, Value slot,
-          Value tokens, Value isSecondHalf, ArrayRef<LaneState> states);
+          Value tokens, Value isSecondHalf, const UnitFall &fall,
+          ArrayRef<LaneState> states);
 
 } // namespace mlir::pmkvq
 

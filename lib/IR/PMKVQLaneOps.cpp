@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "VectorSize.h"
+#include "VerifyShifts.h"
 #include "mlir/IR/Builders.h"
 #include "pmkvq/IR/PMKVQ.h"
 #include "pmkvq/Target/FragmentLayout.h"
@@ -140,6 +141,23 @@ LogicalResult MultiplyCodesOp::verify() {
            << " over " << layout.kBlocks() << " blocks of k that "
            << layout.sumParts() << " do not divide";
   return success();
+}
+
+LogicalResult ShiftCodesOp::verify() {
+  rt::Part part = getPart() == Part::Key ? rt::kKey : rt::kValue;
+  auto level = static_cast<int64_t>(getLevel());
+  if ((level != 8 && level != 4) ||
+      !isWhole(part, level, getTokens(), getHeadDim()) ||
+      !isWhole(part, level / 2, getTokens(), getHeadDim()))
+    return emitOpError("(C1) expected codes at level 8 or 4 that fill whole "
+                       "vectors there and at half of it, got ")
+           << getTokens() << " tokens of " << getHeadDim() << " dims at level "
+           << level;
+  if (getFormat().getModel().rewritesParameters())
+    return emitOpError("(C2) expected a format whose parameters are written "
+                       "once, got ")
+           << getFormat();
+  return verifyShifts(*this, "(C2)", getFormat(), level, level / 2);
 }
 
 //===----------------------------------------------------------------------===//

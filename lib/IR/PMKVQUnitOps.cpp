@@ -63,6 +63,26 @@ LogicalResult ForUnitOp::verify() {
   return success();
 }
 
+LogicalResult StoreLoweredOp::verify() {
+  TileType tile = getTile().getType();
+  // What ForUnitOp verifies of its regions may not hold yet.
+  TypeRange types = getOperation()->getBlock()->getArgumentTypes();
+  auto isSource = [&](Type type) {
+    auto source = dyn_cast<TileType>(type);
+    return source && !source.isRaw() &&
+           tile == source.withLevel(source.getLevel() / 2);
+  };
+  if (!llvm::any_of(types, isSource))
+    return emitOpError("(C1) expected a tile of the region at half its level, "
+                       "got ")
+           << tile;
+  if (tile.getFormat().getModel().rewritesParameters())
+    return emitOpError("(C2) expected a format whose parameters are written "
+                       "once, got ")
+           << tile.getFormat();
+  return success();
+}
+
 LogicalResult StoreMergedOp::verify() {
   SoftmaxType state = getState().getType();
   auto heads = dyn_cast<MemRefType>(getOut().getType());

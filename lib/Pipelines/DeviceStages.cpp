@@ -40,6 +40,7 @@ void mlir::pmkvq::buildDevicePipeline(OpPassManager &pm,
   SplitUnitsOptions units;
   units.kinds.assign(options.kinds.begin(), options.kinds.end());
   units.rows = options.rows;
+  units.lowers = options.lowers;
   pm.addPass(createSplitUnits(units));
   pm.addNestedPass<KernelOp>(createFoldParameters());
   pm.addNestedPass<KernelOp>(createHoistConstants());
@@ -61,6 +62,7 @@ void mlir::pmkvq::buildDevicePipeline(OpPassManager &pm,
   queries.absoluteMaximum = options.absoluteMaximum;
   pm.addPass(createSplitQueries(queries));
   pm.addPass(createUnpackCodes());
+  pm.addPass(createShiftCodes());
   pm.addPass(createLowerOnlineSoftmax());
   pm.addPass(createRepackWeights());
   pm.addPass(createLowerMerges());

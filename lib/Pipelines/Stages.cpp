@@ -194,6 +194,9 @@ struct DevicePipelineOptions
   Option<bool> dependentLaunch{
       *this, "dependent-launch",
       llvm::cl::desc("Start while the launch before may still run")};
+  Option<bool> lowers{
+      *this, "lowers",
+      llvm::cl::desc("Whether pages may fall after they are read")};
 };
 
 struct PrefillPipelineOptions
@@ -220,6 +223,7 @@ void mlir::pmkvq::registerStagePipelines() {
         DeviceOptions device;
         device.kinds.assign(options.kinds.begin(), options.kinds.end());
         device.dependentLaunch = options.dependentLaunch;
+        device.lowers = options.lowers;
         buildDevicePipeline(pm, device);
       });
   PassPipelineRegistration<PrefillPipelineOptions>(

@@ -149,7 +149,7 @@ static bool usesWarpgroups(const Chip &chip, const DecodeSpec &spec,
                            ModuleOp module) {
   const FormatAttr values = cacheOf(module).getValue();
   const int64_t group = groupOf(spec);
-  return spec.warpgroups && chip.name == "sm_90a" &&
+  return spec.warpgroups && !spec.lowers && chip.name == "sm_90a" &&
          spec.headDim == ::pmkvq::HalfTile::kColumns && spec.rows > 1 &&
          group * spec.rows >= kFewestWarpgroupQueries &&
          group <= rt::kMaxWarpgroupQueries && !hasKeysPerToken(module) &&
@@ -204,6 +204,10 @@ mlir::pmkvq::compileDecode(MLIRContext &context, const DecodeSpec &spec) {
     return llvm::createStringError(
         "a GPU of kind " + spec.chip +
         " has no dependent launch; expected sm_90a or later");
+  if (spec.dependentLaunch && spec.lowers)
+    return llvm::createStringError(
+        "a kernel that lowers pages has no dependent launch: the next launch "
+        "would read them before they are written");
   if (llvm::Error error = checkKinds(spec.kinds))
     return error;
   FirstError diagnostics(context);
@@ -214,6 +218,7 @@ mlir::pmkvq::compileDecode(MLIRContext &context, const DecodeSpec &spec) {
     return compileForWarpgroups(*chip, spec, *module, diagnostics);
   DeviceOptions options;
   options.rows = rt::segmentRows(groupOf(spec), spec.rows);
+  options.lowers = spec.lowers;
   options.dependentLaunch = spec.dependentLaunch;
   options.bulkCopies = chip->isHopper;
   options.absoluteMaximum = chip->absoluteMaximum;

@@ -170,7 +170,22 @@ private:
     auto update = SoftmaxUpdateOp::create(b, block->getArgument(0), scores);
     Value next = AccumulateOp::create(b, update.getNext(), update.getWeights(),
                                       block->getArgument(3));
+    if (lowers)
+      for (BlockArgument side : block->getArguments().drop_front(2))
+        storeLowered(b, side, kind, cache);
     YieldOp::create(b, next);
+  }
+
+  /// Stores a side one level lower, if pages with it may fall in this launch.
+  static void storeLowered(ImplicitLocOpBuilder &b, Value side,
+                           rt::UnitKind kind, CacheType cache) {
+    auto tile = cast<TileType>(side.getType());
+    int64_t level = tile.getLevel(), to = level / 2;
+    if (level == 16 || kind.isHalfGrain() || to < rt::kLadder.back() ||
+        !cache.hasLevel(tile.getPart(), to) ||
+        tile.getFormat().getModel().rewritesParameters())
+      return;
+    StoreLoweredOp::create(b, ShiftOp::create(b, tile.withLevel(to), side));
   }
 
   /// The option, or one kind a level of the ladder.

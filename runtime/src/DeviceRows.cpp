@@ -20,8 +20,13 @@ static int64_t sumOfSides(const UnitTask &unit, const UnitCosts &costs,
                           const std::array<int64_t, 4> &token) {
   UnitKind kind = kindOf(unit);
   int64_t tokens = costs.unitTokens ? costs.unitTokens : kind.tokens();
-  return tokens * (token[static_cast<size_t>(ladderIndex(kind.key))] +
-                   token[static_cast<size_t>(ladderIndex(kind.value))]);
+  int64_t sum = 0;
+  for (Part part : {kKey, kValue}) {
+    int64_t side = token[static_cast<size_t>(ladderIndex(kind.level(part)))];
+    // What falls is written at half its bytes.
+    sum += (unit.info & UnitTask::falls(part)) != 0 ? side + side / 2 : side;
+  }
+  return tokens * sum;
 }
 
 int64_t pmkvq::rt::unitCost(const UnitTask &unit, const UnitCosts &costs) {
@@ -210,10 +215,10 @@ pmkvq::rt::cutRows(const std::vector<std::vector<UnitTask>> &pairs,
 // Warps
 //===----------------------------------------------------------------------===//
 
-std::vector<UnitTask> pmkvq::rt::dealToWarps(const UnitTask *units,
-                                             size_t count,
-                                             const UnitCosts &costs) {
-  std::vector<UnitTask> dealt(units, units + count);
+std::vector<size_t> pmkvq::rt::dealToWarps(const UnitTask *units, size_t count,
+                                           const UnitCosts &costs) {
+  std::vector<size_t> dealt(count);
+  std::iota(dealt.begin(), dealt.end(), size_t{0});
   auto isFixed = [](const UnitTask &unit) {
     return (unit.info & UnitTask::kFixedArea) != 0;
   };
@@ -251,7 +256,7 @@ std::vector<UnitTask> pmkvq::rt::dealToWarps(const UnitTask *units,
     // In the order of the list, so that kinds stay mixed in time.
     std::sort(warps[first].units.begin(), warps[first].units.end());
     for (size_t i = 0; i < warps[first].units.size(); ++i)
-      dealt[first + i * kDecodeWarps] = units[warps[first].units[i]];
+      dealt[first + i * kDecodeWarps] = warps[first].units[i];
   }
   return dealt;
 }

@@ -25,11 +25,11 @@ using RowCut = std::vector<Run>;
 std::vector<RowCut> cutRows(const std::vector<std::vector<UnitTask>> &pairs,
                             size_t blocks, const UnitCosts &costs);
 
-/// The order in which a run's units are listed.  Warps take them in turns, and
-/// should have as much work; among warps that take one unit less, the dearer.
-/// Units of fixed areas, which are last, stay.
-std::vector<UnitTask> dealToWarps(const UnitTask *units, size_t count,
-                                  const UnitCosts &costs);
+/// The order in which a run's units are listed, as their numbers in it.  Warps
+/// take them in turns, and should have as much work; among warps that take one
+/// unit less, the dearer.  Units of fixed areas, which are last, stay.
+std::vector<size_t> dealToWarps(const UnitTask *units, size_t count,
+                                const UnitCosts &costs);
 
 } // namespace pmkvq::rt
 

@@ -57,6 +57,16 @@ static Status addUnit(int64_t key, int64_t value, UnitTask unit,
   return {};
 }
 
+/// Where the codes of a part's tokens from `token` on lie, in bytes from block
+/// 0.
+static int64_t tokenOffset(const PageEntry &page, Part part, int32_t token,
+                           int64_t headDim) {
+  int32_t level = page.level[part];
+  int64_t block = page.blocks[part][token / tokensPerBlock(level)];
+  return block * blockBytes(headDim) +
+         token % tokensPerBlock(level) * headDim * level / 8;
+}
+
 Status pmkvq::rt::addPageUnits(const PageEntry &page, int64_t headDim,
                                int64_t codesOffset,
                                std::vector<UnitTask> &units) {
@@ -64,11 +74,8 @@ Status pmkvq::rt::addPageUnits(const PageEntry &page, int64_t headDim,
   if (Status status = checkLevels(kind); !status.ok())
     return status;
   auto offsetOf = [&](Part part, int32_t token) {
-    int32_t level = kind.level(part);
     token -= token % kind.copiedTokens(part);
-    int64_t block = page.blocks[part][token / tokensPerBlock(level)];
-    return codesOffset + block * blockBytes(headDim) +
-           token % tokensPerBlock(level) * headDim * level / 8;
+    return codesOffset + tokenOffset(page, part, token, headDim);
   };
   for (int32_t token = 0; token < kPageTokens; token += kind.tokens()) {
     UnitTask unit = {};
@@ -102,6 +109,81 @@ Status pmkvq::rt::addFixedUnits(int64_t keyOffset, int64_t valueOffset,
       return status;
   }
   return {};
+}
+
+//===----------------------------------------------------------------------===//
+// Units that fall
+//===----------------------------------------------------------------------===//
+
+/// Whether `lowered` is what a page may be once it has been read.
+static Status checkLowered(const PageEntry &page, const PageEntry &lowered,
+                           Part part) {
+  const int32_t level = page.level[part], to = lowered.level[part];
+  if (to == level)
+    return {};
+  if (to * 2 != level || !isLevel(to))
+    return {StatusCode::InvalidArgument,
+            "expected a part that stays or falls by one level, got " +
+                std::to_string(level) + " to " + std::to_string(to)};
+  if (page.level[kKey] == 16 || page.level[kValue] == 16)
+    return {StatusCode::Unimplemented,
+            "attention lowers no part of a page at level 16, whose units are "
+            "smaller than its groups; requantize it in a launch of its own"};
+  for (int32_t i = 0; i < blocksAtLevel(to); ++i)
+    for (Part other : {kKey, kValue}) {
+      const uint32_t *own = page.blocks[other];
+      if (std::find(own, own + blocksAtLevel(page.level[other]),
+                    lowered.blocks[part][i]) !=
+          own + blocksAtLevel(page.level[other]))
+        return {StatusCode::InvalidArgument,
+                "block " + std::to_string(lowered.blocks[part][i]) +
+                    " is read by the launch that would write it; expected "
+                    "blocks that are free"};
+    }
+  return {};
+}
+
+Status pmkvq::rt::addLoweringUnits(const PageEntry &page,
+                                   const PageEntry &lowered, int64_t headDim,
+                                   int64_t codesOffset,
+                                   std::vector<LoweringTask> &units) {
+  std::vector<UnitTask> read;
+  if (Status status = addPageUnits(page, headDim, codesOffset, read);
+      !status.ok())
+    return status;
+  for (Part part : {kKey, kValue})
+    if (Status status = checkLowered(page, lowered, part); !status.ok())
+      return status;
+  int32_t token = 0;
+  for (const UnitTask &unit : read) {
+    LoweringTask task = {unit, {}, {}};
+    for (Part part : {kKey, kValue}) {
+      if (lowered.level[part] == page.level[part])
+        continue;
+      Result<uint32_t> grain =
+          toGrains(codesOffset + tokenOffset(lowered, part, token, headDim));
+      if (!grain.ok())
+        return grain.status();
+      task.unit.info |= UnitTask::falls(part);
+      task.lowered[part] = *grain;
+    }
+    units.push_back(task);
+    token +=
+        UnitKind::fromIndex(static_cast<int32_t>(unit.info & 0xff)).tokens();
+  }
+  return {};
+}
+
+Status pmkvq::rt::addFixedUnits(int64_t keyOffset, int64_t valueOffset,
+                                int32_t tokens, int64_t headDim,
+                                std::vector<LoweringTask> &units,
+                                int32_t moreRows) {
+  std::vector<UnitTask> read;
+  Status status =
+      addFixedUnits(keyOffset, valueOffset, tokens, headDim, read, moreRows);
+  for (const UnitTask &unit : read)
+    units.push_back({unit, {}, {}});
+  return status;
 }
 
 //===----------------------------------------------------------------------===//
@@ -184,8 +266,23 @@ Status pmkvq::rt::addFixedEntries(int64_t keyOffset, int64_t valueOffset,
 static bool isFixedArea(const UnitTask &unit) {
   return (unit.info & UnitTask::kFixedArea) != 0;
 }
+static bool isFixedArea(const LoweringTask &task) {
+  return isFixedArea(task.unit);
+}
 static bool isFixedArea(const PrefillPage &page) {
   return page.first != PrefillPage::kSeenByAll;
+}
+
+/// A number below 256 for each kind of entry that lists mix.
+static uint32_t mixOf(const UnitTask &unit) { return unit.info & 0xff; }
+static uint32_t mixOf(const PrefillPage &page) { return page.info & 0xff; }
+static uint32_t mixOf(const LoweringTask &task) {
+  constexpr uint32_t kKinds = 16;
+  uint32_t kind = mixOf(task.unit);
+  for (Part part : {kKey, kValue})
+    if (task.unit.info & UnitTask::falls(part))
+      kind += kKinds << part;
+  return kind;
 }
 
 template <typename Entry> static void spread(std::vector<Entry> &units) {
@@ -198,10 +295,10 @@ template <typename Entry> static void spread(std::vector<Entry> &units) {
   std::array<int64_t, 256> count = {}, seen = {};
   for (const Entry &unit : units)
     if (!isFixed(unit))
-      ++count[unit.info & 0xff];
+      ++count[mixOf(unit)];
   std::vector<Placed> placed;
   for (size_t i = 0; i < units.size(); ++i) {
-    uint32_t kind = units[i].info & 0xff;
+    uint32_t kind = mixOf(units[i]);
     if (!isFixed(units[i]))
       placed.push_back({2 * seen[kind]++ + 1, 2 * count[kind], i});
   }
@@ -220,6 +317,7 @@ template <typename Entry> static void spread(std::vector<Entry> &units) {
 }
 
 void pmkvq::rt::spreadKinds(std::vector<UnitTask> &units) { spread(units); }
+void pmkvq::rt::spreadKinds(std::vector<LoweringTask> &units) { spread(units); }
 void pmkvq::rt::spreadKinds(std::vector<PrefillPage> &pages) { spread(pages); }
 
 //===----------------------------------------------------------------------===//
@@ -325,11 +423,17 @@ static Status checkQueries(const std::vector<PairQueries> &queries,
 }
 
 /// Units of a run in the order in which workers take them.
-static std::vector<UnitTask> inTurns(const UnitTask *units, size_t count,
-                                     const UnitCosts &costs) {
-  return dealToWarps(units, count, costs);
+template <typename Entry>
+static std::vector<Entry> inTurns(const Entry *entries, const UnitTask *units,
+                                  size_t count, const UnitCosts &costs) {
+  std::vector<Entry> ordered;
+  for (size_t index : dealToWarps(units, count, costs))
+    ordered.push_back(entries[index]);
+  return ordered;
 }
-static std::vector<PrefillPage> inTurns(const PrefillPage *pages, size_t count,
+static std::vector<PrefillPage> inTurns(const PrefillPage *pages,
+                                        const UnitTask * /*units*/,
+                                        size_t count,
                                         const UnitCosts & /*costs*/) {
   return {pages, pages + count};
 }
@@ -338,6 +442,7 @@ static std::vector<PrefillPage> inTurns(const PrefillPage *pages, size_t count,
 template <typename Entry>
 static void writeRow(const RowCut &row,
                      const std::vector<std::vector<Entry>> &pairs,
+                     const std::vector<std::vector<UnitTask>> &cut,
                      const std::vector<PairQueries> &queries,
                      const std::vector<std::pair<uint32_t, uint16_t>> &partials,
                      const UnitCosts &costs, uint32_t segmentsPerRow,
@@ -363,7 +468,8 @@ static void writeRow(const RowCut &row,
     std::memcpy(segmentAt, &segment, sizeof(segment));
     segmentAt += sizeof(segment);
     std::vector<Entry> units =
-        inTurns(pairs[run.pair].data() + run.begin, count, costs);
+        inTurns(pairs[run.pair].data() + run.begin,
+                cut[run.pair].data() + run.begin, count, costs);
     std::memcpy(unitAt, units.data(), count * sizeof(Entry));
     unitAt += count * sizeof(Entry);
   }
@@ -402,8 +508,8 @@ buildList(const std::vector<std::vector<Entry>> &pairs,
   auto partials = numberPartials(rows, pairs.size(), list.partials);
   std::vector<uint16_t> seen(pairs.size());
   for (size_t r = 0; r < rows.size(); ++r)
-    writeRow(rows[r], pairs, queries, partials, costs, list.segmentsPerRow,
-             seen, list.bytes.data() + r * list.rowBytes);
+    writeRow(rows[r], pairs, units, queries, partials, costs,
+             list.segmentsPerRow, seen, list.bytes.data() + r * list.rowBytes);
   return list;
 }
 
@@ -414,20 +520,35 @@ pmkvq::rt::buildDeviceWorkList(const std::vector<std::vector<UnitTask>> &pairs,
   return buildList(pairs, pairs, blocks, costs, queries);
 }
 
+/// What cutting asks of entries.
+template <typename Entry, typename ToUnit>
+static std::vector<std::vector<UnitTask>>
+unitsOf(const std::vector<std::vector<Entry>> &pairs, ToUnit toUnit) {
+  std::vector<std::vector<UnitTask>> units;
+  for (const std::vector<Entry> &entries : pairs) {
+    std::vector<UnitTask> &made = units.emplace_back(entries.size());
+    std::transform(entries.begin(), entries.end(), made.begin(), toUnit);
+  }
+  return units;
+}
+
+Result<DeviceWorkList> pmkvq::rt::buildLoweringWorkList(
+    const std::vector<std::vector<LoweringTask>> &pairs, int32_t blocks,
+    const UnitCosts &costs, const std::vector<PairQueries> &queries) {
+  auto units =
+      unitsOf(pairs, [](const LoweringTask &task) { return task.unit; });
+  return buildList(pairs, units, blocks, costs, queries);
+}
+
 Result<DeviceWorkList>
 pmkvq::rt::buildPageWorkList(const std::vector<std::vector<PrefillPage>> &pairs,
                              int32_t blocks, const UnitCosts &costs,
                              const std::vector<PairQueries> &queries) {
-  // What cutting asks of a unit is its kind.
-  std::vector<std::vector<UnitTask>> units;
-  for (const std::vector<PrefillPage> &pages : pairs) {
-    std::vector<UnitTask> &made = units.emplace_back(pages.size());
-    std::transform(pages.begin(), pages.end(), made.begin(),
-                   [](const PrefillPage &page) {
-                     UnitTask unit = {};
-                     unit.info = page.info & 0xff;
-                     return unit;
-                   });
-  }
+  // Of a page, its kind.
+  auto units = unitsOf(pairs, [](const PrefillPage &page) {
+    UnitTask unit = {};
+    unit.info = page.info & 0xff;
+    return unit;
+  });
   return buildList(pairs, units, blocks, costs, queries);
 }

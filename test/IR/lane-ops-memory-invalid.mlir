@@ -203,3 +203,33 @@ func.func @f(%g: !llvm.ptr<1>, %i: i32) {
     : !llvm.ptr<1>, !llvm.ptr<1>
   return
 }
+
+// -----
+
+// shift_codes C1: a level that has a lower one of whole vectors.
+func.func @f(%codes: !llvm.ptr<3>, %place: !llvm.ptr<1>, %falls: i1) {
+  // expected-error @+1 {{(C1) expected codes at level 8 or 4 that fill whole vectors there and at half of it, got 64 tokens of 128 dims at level 2}}
+  pmkvq.shift_codes key 2 tokens 64 head_dim 128 format <per_channel>
+    in %codes to %place if %falls : !llvm.ptr<3>, !llvm.ptr<1>
+  return
+}
+
+// -----
+
+// shift_codes C1: 16 tokens of 64 dims are whole vectors at 8 bits only.
+func.func @f(%codes: !llvm.ptr<3>, %place: !llvm.ptr<1>, %falls: i1) {
+  // expected-error @+1 {{(C1) expected codes at level 8 or 4 that fill whole vectors there and at half of it, got 16 tokens of 64 dims at level 4}}
+  pmkvq.shift_codes key 4 tokens 16 head_dim 64 format <per_channel>
+    in %codes to %place if %falls : !llvm.ptr<3>, !llvm.ptr<1>
+  return
+}
+
+// -----
+
+// shift_codes C2.
+func.func @f(%codes: !llvm.ptr<3>, %place: !llvm.ptr<1>, %falls: i1) {
+  // expected-error @+1 {{(C2) expected a format whose parameters are written once, got #pmkvq.format<paper}}
+  pmkvq.shift_codes key 8 tokens 32 head_dim 128 format <paper>
+    in %codes to %place if %falls : !llvm.ptr<3>, !llvm.ptr<1>
+  return
+}

@@ -35,6 +35,14 @@ func.func @products(%codes: !llvm.ptr<3>, %bytes: vector<8xi32>, %weights: vecto
   return
 }
 
+// CHECK-LABEL: func @falling_codes
+func.func @falling_codes(%codes: !llvm.ptr<3>, %place: !llvm.ptr<1>, %falls: i1) {
+  // CHECK: pmkvq.shift_codes key 8 tokens 32 head_dim 64 format <per_channel> in %{{.*}} to %{{.*}} if %{{.*}} : !llvm.ptr<3>, !llvm.ptr<1>
+  pmkvq.shift_codes key 8 tokens 32 head_dim 64 format <per_channel>
+    in %codes to %place if %falls : !llvm.ptr<3>, !llvm.ptr<1>
+  return
+}
+
 // CHECK-LABEL: func @softmax
 // CHECK-SAME: (%[[M:.*]]: f32, %[[O:.*]]: vector<16xf32>, %[[X:.*]]: vector<8xf32>)
 func.func @softmax(%m: f32, %o: vector<16xf32>, %x: vector<8xf32>) {

@@ -42,3 +42,48 @@ func.func @f(%state: !pmkvq.softmax<4, 128>, %segment: !pmkvq.segment,
     : !pmkvq.softmax<4, 128>, memref<?x8x128xf32>
   return
 }
+
+// -----
+
+// store_lowered C1: by one level, of a side of the unit.
+!state = !pmkvq.softmax<4, 128>
+!k = !pmkvq.tile<key, 8, 32, 128, <per_channel>>
+!v = !pmkvq.tile<value, 8, 32, 128, <per_token>>
+!low = !pmkvq.tile<key, 2, 32, 128, <per_channel>>
+func.func @f(%segment: !pmkvq.segment, %init: !state) -> !state {
+  %r = pmkvq.for_unit %segment from %init kinds [8, 8] : !state {
+  ^bb0(%s: !state, %tokens: index, %keys: !k, %values: !v):
+    %x = pmkvq.shift %keys : !k -> !low
+    // expected-error @+1 {{(C1) expected a tile of the region at half its level, got '!pmkvq.tile<key, 2, 32, 128, <per_channel>>'}}
+    pmkvq.store_lowered %x : !low
+    pmkvq.yield %s : !state
+  }
+  return %r : !state
+}
+
+// -----
+
+// store_lowered C2: parameters at the lower level are others.
+!state = !pmkvq.softmax<4, 128>
+!k = !pmkvq.tile<key, 8, 32, 128, <paper>>
+!v = !pmkvq.tile<value, 8, 32, 128, <per_token>>
+!low = !pmkvq.tile<key, 4, 32, 128, <paper>>
+func.func @f(%segment: !pmkvq.segment, %init: !state) -> !state {
+  %r = pmkvq.for_unit %segment from %init kinds [8, 8] : !state {
+  ^bb0(%s: !state, %tokens: index, %keys: !k, %values: !v):
+    %x = pmkvq.shift %keys : !k -> !low
+    // expected-error @+1 {{(C2) expected a format whose parameters are written once, got #pmkvq.format<paper}}
+    pmkvq.store_lowered %x : !low
+    pmkvq.yield %s : !state
+  }
+  return %r : !state
+}
+
+// -----
+
+// store_lowered stands in a region of for_unit.
+func.func @f(%x: !pmkvq.tile<key, 4, 64, 128, <per_channel>>) {
+  // expected-error @+1 {{expects parent op 'pmkvq.for_unit'}}
+  pmkvq.store_lowered %x : !pmkvq.tile<key, 4, 64, 128, <per_channel>>
+  return
+}

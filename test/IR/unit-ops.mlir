@@ -7,6 +7,7 @@
 !raw_v = !pmkvq.tile<value, 16, 16, 128>
 !k4 = !pmkvq.tile<key, 4, 64, 128, <per_channel>>
 !v2 = !pmkvq.tile<value, 2, 64, 128, <per_token>>
+!k2 = !pmkvq.tile<key, 2, 64, 128, <per_channel>>
 
 // CHECK-LABEL: kernel @decode(%{{.*}}: !pmkvq.work, %{{.*}}: memref<?x8x128xf32>, %{{.*}}: index) -> i1
 pmkvq.kernel @decode(%work: !pmkvq.work, %out: memref<?x8x128xf32>, %block: index) -> i1 {
@@ -24,6 +25,9 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %out: memref<?x8x128xf32>, %block: inde
     // CHECK-NEXT: }, {
     }, {
     ^bb0(%s: !state, %tokens: index, %k: !k4, %v: !v2):
+      %low = pmkvq.shift %k : !k4 -> !k2
+      // CHECK: pmkvq.store_lowered %{{.*}} : <key, 2, 64, 128, <per_channel>>
+      pmkvq.store_lowered %low : !k2
       pmkvq.yield %s : !state
     }
     // CHECK: pmkvq.store_merged %[[R]] of %[[SEGMENT]], %{{.*}}[%[[ROW]], %[[HEAD]]] count %[[COUNT]] group 4 : <4, 128>, memref<?x8x128xf32>

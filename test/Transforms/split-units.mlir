@@ -2,6 +2,7 @@
 // RUN: pmkvq-opt %s -split-input-file --pmkvq-split-units | FileCheck %s
 // RUN: pmkvq-opt %s -split-input-file --pass-pipeline="builtin.module(pmkvq-split-units{kinds=16,16,4,2,16,2})" | FileCheck %s --check-prefix=KINDS
 // RUN: pmkvq-opt %s -split-input-file --pass-pipeline="builtin.module(pmkvq-split-units{rows=4})" | FileCheck %s --check-prefix=MANY
+// RUN: pmkvq-opt %s -split-input-file --pass-pipeline="builtin.module(pmkvq-split-units{kinds=16,16,8,8,4,2,16,4 lowers=true})" | FileCheck %s --check-prefix=LOWERS
 
 !kv = !pmkvq.cache<kv_heads = 2, head_dim = 128, key = <per_channel>, value = <per_token>, ladder = [16, 8, 4, 2]>
 // CHECK-LABEL: kernel @attend
@@ -55,6 +56,22 @@ pmkvq.kernel @attend(%c: !kv, %batch: !pmkvq.batch, %in: memref<?x8x128xf32>, %t
 // MANY: pmkvq.causal_mask %{{.*}} visible %{{.*}} group 4 : <16, 16>
 // MANY: pmkvq.store_merged %{{.*}} count %[[COUNT]] group 4 : <16, 128>, memref<?x8x128xf32>
 
+// Sides that can fall are stored at half their level once they have been read.
+// LOWERS: kinds [16, 16, 8, 8, 4, 2, 16, 4]
+// LOWERS-NOT: store_lowered
+// LOWERS: ^bb0(%{{.*}}, %[[K:.*]]: !pmkvq.tile<key, 8, 32, 128, <per_channel>>, %[[V:.*]]: !pmkvq.tile<value, 8, 32, 128, <per_token>>):
+// LOWERS: %[[A:.*]] = pmkvq.accumulate
+// LOWERS-NEXT: %[[K4:.*]] = pmkvq.shift %[[K]] : <key, 8, 32, 128, <per_channel>> -> <key, 4, 32, 128, <per_channel>>
+// LOWERS-NEXT: pmkvq.store_lowered %[[K4]]
+// LOWERS-NEXT: %[[V4:.*]] = pmkvq.shift %[[V]]
+// LOWERS-NEXT: pmkvq.store_lowered %[[V4]]
+// LOWERS-NEXT: pmkvq.yield %[[A]]
+// Values at 2 bits stay.
+// LOWERS: pmkvq.store_lowered %{{.*}} : <key, 2, 64, 128, <per_channel>>
+// LOWERS-NEXT: pmkvq.yield
+// Half a grain beside keys at level 16 stays too.
+// LOWERS-NOT: store_lowered
+
 // -----
 
 // Other kernels stay as they are.
@@ -71,6 +88,7 @@ pmkvq.kernel @other(%batch: !pmkvq.batch, %task: index) -> i1 {
 !kv = !pmkvq.cache<kv_heads = 2, head_dim = 128, key = <per_channel, hadamard>, value = <per_token>>
 // CHECK-LABEL: kernel @rotates
 // KINDS-LABEL: kernel @rotates
+// LOWERS-LABEL: kernel @rotates
 pmkvq.kernel @rotates(%c: !kv, %batch: !pmkvq.batch, %in: memref<?x8x128xf32>, %task: index) -> i1 {
   %seq, %head, %row, %rows, %begin, %end, %fixed, %partial = pmkvq.attend_task %batch[%task]
   %single = pmkvq.single_rows %batch

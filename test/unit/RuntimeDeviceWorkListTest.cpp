@@ -428,6 +428,126 @@ TEST(DeviceUnitsTest, KindsAreSpreadEvenlyAndFixedAreasStayLast) {
   EXPECT_EQ(std::memcmp(&units[16], &before[16], 2 * sizeof(UnitTask)), 0);
 }
 
+namespace {
+/// A page at these levels whose blocks are numbered from `first` on.
+PageEntry pageAt(uint8_t key, uint8_t value, uint32_t first) {
+  PageEntry page = {};
+  page.level[kKey] = key;
+  page.level[kValue] = value;
+  page.slot = 9;
+  for (Part part : {kKey, kValue})
+    for (uint32_t &block : page.blocks[part])
+      block = first++;
+  return page;
+}
+} // namespace
+
+TEST(DeviceUnitsTest, APageThatFallsNamesWhereItsUnitsGo) {
+  PageEntry page = pageAt(8, 4, 0), lowered = pageAt(4, 2, 100);
+  std::vector<LoweringTask> units;
+  ASSERT_TRUE(addLoweringUnits(page, lowered, 128, 0, units).ok());
+  // 32 tokens a unit: half a block of keys at 4 bits, a quarter of values at 2.
+  std::vector<UnitTask> read;
+  ASSERT_TRUE(addPageUnits(page, 128, 0, read).ok());
+  ASSERT_EQ(units.size(), 4u);
+  for (uint32_t i = 0; i < units.size(); ++i) {
+    EXPECT_EQ(units[i].unit.info,
+              read[i].info | UnitTask::falls(kKey) | UnitTask::falls(kValue));
+    EXPECT_EQ(units[i].unit.key, read[i].key);
+    EXPECT_EQ(units[i].unit.value, read[i].value);
+    EXPECT_EQ(units[i].unit.slot, 9u);
+    EXPECT_EQ(units[i].lowered[kKey], (100 + i / 2) * 8 + i % 2 * 4);
+    EXPECT_EQ(units[i].lowered[kValue], (100 + 8) * 8 + i * 2);
+  }
+  // A part at the same level stays, wherever it lies.
+  lowered.level[kValue] = 4;
+  units.clear();
+  ASSERT_TRUE(addLoweringUnits(page, lowered, 128, 0, units).ok());
+  EXPECT_EQ(units[3].unit.info, read[3].info | UnitTask::falls(kKey));
+  EXPECT_EQ(units[3].lowered[kValue], 0u);
+}
+
+TEST(DeviceUnitsTest, WhatAttentionCannotLowerIsRefused) {
+  struct Bad {
+    PageEntry page, lowered;
+    StatusCode code;
+    const char *text;
+  };
+  PageEntry own = pageAt(4, 4, 0), first = pageAt(2, 4, 100);
+  own.level[kValue] = 4;
+  first.blocks[kKey][0] = own.blocks[kValue][1];
+  for (const Bad &bad :
+       {Bad{pageAt(8, 8, 0), pageAt(2, 8, 100), StatusCode::InvalidArgument,
+            "falls by one level, got 8 to 2"},
+        Bad{pageAt(4, 4, 0), pageAt(8, 4, 100), StatusCode::InvalidArgument,
+            "got 4 to 8"},
+        Bad{pageAt(2, 2, 0), pageAt(1, 2, 100), StatusCode::InvalidArgument,
+            "got 2 to 1"},
+        Bad{pageAt(16, 4, 0), pageAt(16, 2, 100), StatusCode::Unimplemented,
+            "level 16"},
+        Bad{pageAt(16, 16, 0), pageAt(8, 16, 100), StatusCode::Unimplemented,
+            "a launch of its own"},
+        Bad{own, first, StatusCode::InvalidArgument, "block 9 is read"}}) {
+    std::vector<LoweringTask> units;
+    Status status = addLoweringUnits(bad.page, bad.lowered, 128, 0, units);
+    EXPECT_EQ(status.code(), bad.code) << bad.text;
+    EXPECT_NE(status.message().find(bad.text), std::string::npos)
+        << status.message();
+    EXPECT_TRUE(units.empty());
+  }
+}
+
+TEST(DeviceUnitsTest, FallingUnitsAreSpreadAndDealtWithTheirPlaces) {
+  // One page of four falls, the oldest; then a fixed area.
+  std::vector<std::vector<LoweringTask>> pairs(2);
+  size_t expected = 0;
+  for (uint32_t pair = 0; pair < pairs.size(); ++pair) {
+    for (uint32_t page = 0; page < 40; ++page) {
+      PageEntry entry = pageAt(4, 4, 16 * (40 * pair + page));
+      PageEntry lowered = entry;
+      if (page < 10) {
+        lowered = pageAt(2, 2, 4000 + 16 * (40 * pair + page));
+        expected += 2;
+      }
+      ASSERT_TRUE(addLoweringUnits(entry, lowered, 128, 0, pairs[pair]).ok());
+    }
+    ASSERT_TRUE(addFixedUnits(1 << 27, 1 << 28, 20, 128, pairs[pair]).ok());
+    spreadKinds(pairs[pair]);
+    // Every fourth unit, more or less, and fixed areas last.
+    size_t seen = 0;
+    for (size_t i = 0; i < 80; ++i) {
+      seen += (pairs[pair][i].unit.info & UnitTask::falls(kKey)) != 0;
+      EXPECT_NEAR(double(seen), double(i + 1) / 4, 1.0);
+    }
+    EXPECT_TRUE(pairs[pair][80].unit.info & UnitTask::kFixedArea);
+  }
+  auto list = buildLoweringWorkList(pairs, 7);
+  ASSERT_TRUE(list.ok()) << list.status().message();
+  size_t falling = 0, all = 0;
+  for (int32_t row = 0; row < list->rows; ++row) {
+    const uint8_t *at = list->bytes.data() + size_t(row) * list->rowBytes;
+    auto header = readAs<WorkHeader>(at);
+    at += 16 + 16 * list->segmentsPerRow;
+    for (uint32_t i = 0; i < header.units; ++i, at += sizeof(LoweringTask)) {
+      auto task = readAs<LoweringTask>(at);
+      ++all;
+      if (!(task.unit.info & UnitTask::falls(kKey)))
+        continue;
+      ++falling;
+      // Two units of a block each become halves of one.
+      uint32_t block = task.unit.key / 8, first = block / 16 * 16;
+      EXPECT_EQ(task.lowered[kKey], (4000 + first) * 8 + (block - first) * 4);
+    }
+  }
+  EXPECT_EQ(falling, expected);
+  EXPECT_EQ(all, pairs[0].size() + pairs[1].size());
+  // What falls costs its bytes again, half as many.
+  UnitTask unit = pairs[0][0].unit, falls = unit;
+  unit.info &= ~(UnitTask::falls(kKey) | UnitTask::falls(kValue));
+  falls.info = unit.info | UnitTask::falls(kKey) | UnitTask::falls(kValue);
+  EXPECT_EQ(unitCost(falls) * 2, unitCost(unit) * 3);
+}
+
 TEST(DeviceUnitsTest, WhatUnitsCannotHoldIsRefused) {
   std::vector<UnitTask> units;
   EXPECT_EQ(addPageUnits(makePage(3, 4), 128, 0, units).code(),

@@ -173,6 +173,41 @@ def PMKVQ_MultiplyCodesOp : PMKVQ_Op<"multiply_codes"> {
   let hasVerifier = 1;
 }
 
+def PMKVQ_ShiftCodesOp : PMKVQ_Op<"shift_codes"> {
+  let summary = "writes staged codes one level lower";
+  let description = [{
+    If `falls`, the side of a unit that lies at `codes`, in the order of
+    FragmentLayout, is written to `place` at half its level, in that level's
+    order.  A lane has the same elements at both: vectors that become one are in
+    the same lane.  All lanes of the warp agree on `falls`.
+
+    (C1) `level` is 8 or 4, and `level`, `tokens` and `head_dim` describe a
+         FragmentLayout of whole vectors at both levels.
+    (C2) `format` has a linear grid at `level` and writes its parameters once.
+
+    Lowers to: a branch; in it, for each vector that is written, 16-byte loads
+    of those that become it, the format's shift of four codes at a time, a
+    16-byte store.
+
+    ```mlir
+    func.func @f(%codes: !llvm.ptr<3>, %place: !llvm.ptr<1>, %falls: i1) {
+      pmkvq.shift_codes key 4 tokens 64 head_dim 128 format <per_channel>
+        in %codes to %place if %falls : !llvm.ptr<3>, !llvm.ptr<1>
+      return
+    }
+    ```
+  }];
+  let arguments = (ins PMKVQ_PartAttr:$part, I64Attr:$level, I64Attr:$tokens,
+                       I64Attr:$head_dim, PMKVQ_FormatAttr:$format,
+                       PMKVQ_Shared:$codes, AnyType:$place, I1:$falls);
+  let assemblyFormat = [{
+    $part $level `tokens` $tokens `head_dim` $head_dim `format` $format
+    `in` $codes `to` $place `if` $falls attr-dict
+    `:` type($codes) `,` type($place)
+  }];
+  let hasVerifier = 1;
+}
+
 //===----------------------------------------------------------------------===//
 // Softmax
 //===----------------------------------------------------------------------===//

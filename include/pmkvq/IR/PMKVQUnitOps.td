@@ -101,6 +101,40 @@ def PMKVQ_ForUnitOp : PMKVQ_Op<"for_unit", [
   let hasVerifier = 1;
 }
 
+def PMKVQ_StoreLoweredOp : PMKVQ_Op<"store_lowered", [HasParent<"ForUnitOp">]> {
+  let summary = "writes a unit's codes one level lower, if its page falls";
+  let description = [{
+    Where the unit's entry of the work list says that the page of `tile`'s part
+    falls after it is read, stores the tile in blocks that the entry names, in
+    the order of its level.  Those blocks are read by nobody in this launch, so
+    that units may be worked on in any order, and read by others too.
+    Parameters stay where they are.
+
+    (C1) `tile` is the region's tile of its part at half its level.
+    (C2) Its format's parameters are written once.
+
+    Lowers to: `shift_codes`.
+
+    ```mlir
+    !state = !pmkvq.softmax<4, 128>
+    !k = !pmkvq.tile<key, 4, 64, 128, <per_channel>>
+    !v = !pmkvq.tile<value, 4, 64, 128, <per_token>>
+    func.func @f(%segment: !pmkvq.segment, %init: !state) -> !state {
+      %r = pmkvq.for_unit %segment from %init kinds [4, 4] : !state {
+      ^bb0(%state: !state, %tokens: index, %keys: !k, %values: !v):
+        %low = pmkvq.shift %keys : !k -> !pmkvq.tile<key, 2, 64, 128, <per_channel>>
+        pmkvq.store_lowered %low : <key, 2, 64, 128, <per_channel>>
+        pmkvq.yield %state : !state
+      }
+      return %r : !state
+    }
+    ```
+  }];
+  let arguments = (ins PMKVQ_TileType:$tile);
+  let assemblyFormat = "$tile attr-dict `:` type($tile)";
+  let hasVerifier = 1;
+}
+
 def PMKVQ_StoreMergedOp : PMKVQ_Op<"store_merged"> {
   let summary = "merges the states of all workers of a pair, stores the result";
   let description = [{

@@ -76,6 +76,8 @@ struct DeviceOptions {
   std::vector<int64_t> kinds;
   /// Rows of queries that a segment may have.
   int64_t rows = 1;
+  /// Whether pages at 8 and 4 bits may fall by a level after they are read.
+  bool lowers = false;
   bool dependentLaunch = false;
   /// What the chip has: bulk copies, max(|a|, |b|) of f16, shared memory that a
   /// thread block can have.

@@ -52,6 +52,11 @@ struct DecodeSpec : AttentionSpec {
   /// Whether warpgroups may attend.  Elements are f16 there: with ranges above
   /// 255, 63 at 2 bits, results are NaN.
   bool warpgroups = true;
+  /// Whether pages at 8 and 4 bits may fall by a level after they are read:
+  /// work lists are of LoweringTasks then.  Not on warpgroups, and not with
+  /// dependent launch, where the next launch would read before this one has
+  /// written.
+  bool lowers = false;
   /// Whether the launch before may still run when this one starts: copies of
   /// the cache begin at once, queries are read after it has ended.
   bool dependentLaunch = false;

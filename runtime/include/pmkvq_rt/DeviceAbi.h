@@ -17,6 +17,12 @@
 // others take units: rows have PrefillPages in place of UnitTasks, and position
 // 0 is that of a segment's first row.
 //
+// Kernels that lower have a LoweringTask for each unit: one whose page falls by
+// a level is stored at the lower one, in blocks that nothing else of the launch
+// reads or writes, once it has been attended over at the higher.  So units come
+// in any order, several thread blocks may read one, and results are those of
+// before.  The blocks that it had are free for whatever the stream does next.
+//
 // Warps take a segment's units in turns, or warpgroups its pages.  Of a pair
 // whose units are shared among `shares` thread blocks each leaves a partial
 // result, and the block of the last share merges them in the order of shares,
@@ -62,6 +68,8 @@ struct UnitTask {
 
   static constexpr uint32_t kFixedArea = 1u << 24;
   static constexpr uint32_t kSecondHalf = 1u << 25;
+  /// Of a LoweringTask: whether a part falls.
+  static constexpr uint32_t falls(Part part) { return 1u << (26 + part); }
 
   static constexpr uint32_t makeInfo(UnitKind kind, int32_t tokens,
                                      int32_t grain) {
@@ -70,6 +78,16 @@ struct UnitTask {
   }
 };
 static_assert(sizeof(UnitTask) == 16);
+
+/// One unit of a work list for a kernel that lowers.
+struct LoweringTask {
+  UnitTask unit;
+  /// Where the codes of a part that falls go, as UnitTask::key counts: as many
+  /// tokens as the unit has, at half its level.
+  uint32_t lowered[kParts];
+  uint32_t reserved[2];
+};
+static_assert(sizeof(LoweringTask) == 32);
 
 /// Query rows of one sequence that a segment may have: tokens that are decoded
 /// at once, each of which sees the ones before it.
@@ -145,7 +163,8 @@ constexpr int64_t devicePartialBytes(int64_t queries, int64_t headDim) {
 
 /// Arguments of a decode attention kernel, passed by value as one struct.
 struct DecodeArgs {
-  /// What UnitTask::key and ::value count from.
+  /// What UnitTask::key and ::value count from.  Kernels that lower write
+  /// there.
   const uint8_t *codes;
   /// Slots of as many bytes as the kernel was compiled for; the key's
   /// parameters come first.

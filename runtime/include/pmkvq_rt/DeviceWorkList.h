@@ -69,6 +69,23 @@ Status addFixedUnits(int64_t keyOffset, int64_t valueOffset, int32_t tokens,
                      int64_t headDim, std::vector<UnitTask> &units,
                      int32_t moreRows = 0);
 
+/// Adds the units of a page that becomes `lowered` once it has been read: a
+/// part whose level there is half of the page's falls, into blocks of `lowered`
+/// that no entry of the launch reads; a part whose level is the same stays.
+/// Where several segments read a page, one of them lowers it.
+///
+/// Errors: those of addPageUnits; InvalidArgument for other levels, or blocks
+/// that the page has; Unimplemented if a part is to fall and one is at
+/// level 16.
+Status addLoweringUnits(const PageEntry &page, const PageEntry &lowered,
+                        int64_t headDim, int64_t codesOffset,
+                        std::vector<LoweringTask> &units);
+
+/// The units of a fixed area in such a list.
+Status addFixedUnits(int64_t keyOffset, int64_t valueOffset, int32_t tokens,
+                     int64_t headDim, std::vector<LoweringTask> &units,
+                     int32_t moreRows = 0);
+
 /// Adds a page as an entry of a list of pages.
 ///
 /// Units:  codesOffset as above.
@@ -96,6 +113,7 @@ Status addFixedEntries(int64_t keyOffset, int64_t valueOffset, int32_t tokens,
 /// levels keep memory busy: together they cost less than one after the other,
 /// and every row should have its part of both.  Fixed areas stay last.
 void spreadKinds(std::vector<UnitTask> &units);
+void spreadKinds(std::vector<LoweringTask> &units);
 void spreadKinds(std::vector<PrefillPage> &pages);
 
 /// Time of a row's parts, in picoseconds.  The default is what an H200 takes
@@ -152,6 +170,12 @@ Result<DeviceWorkList>
 buildDeviceWorkList(const std::vector<std::vector<UnitTask>> &pairs,
                     int32_t blocks, const UnitCosts &costs = {},
                     const std::vector<PairQueries> &queries = {});
+
+/// The same for kernels that lower.
+Result<DeviceWorkList>
+buildLoweringWorkList(const std::vector<std::vector<LoweringTask>> &pairs,
+                      int32_t blocks, const UnitCosts &costs = {},
+                      const std::vector<PairQueries> &queries = {});
 
 /// The same of whole pages, for kernels on warpgroups.
 Result<DeviceWorkList>
