@@ -38,6 +38,14 @@ def test_cpu_sweep_is_a_table():
         assert row["peer"] == ""
 
 
+def test_pages_fall_while_attention_reads_them_on_a_gpu_alone():
+    refuses("--lower=0", words=["--lower", "at least 1"])
+    refuses("--lower=16", "--device=cpu", words=["--lower", "on a GPU only", "got 'cpu'"])
+    refuses("--lower=16", words=["--lower", "on a GPU only"], PMKVQ_CUDA_LIBRARY="/nowhere/libcuda.so")
+    result = run("--bench=requantize", "--lower=2", "--levels=8")
+    assert result.returncode == 1 and "--bench=attention" in result.stderr
+
+
 @pytest.mark.slow
 def test_requantizing_on_the_cpu_is_a_table():
     result = run("--bench=requantize", "--device=cpu", "--kv-heads=2", "--q-heads=2", "--head-dim=64",

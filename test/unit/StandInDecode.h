@@ -12,6 +12,7 @@
 
 #include "bench/Shape.h"
 #include "pmkvq/Reference/Bits.h"
+#include "pmkvq/Reference/Quantize.h"
 #include "pmkvq/Target/FragmentLayout.h"
 #include "pmkvq/Target/SlotLayout.h"
 #include "pmkvq_rt/Abi.h"
@@ -24,14 +25,22 @@
 
 namespace pmkvq::test {
 
+/// What a kernel's work lists are of.
+enum class Entries { Units, Pages, FallingUnits };
+
 /// A decode kernel for one problem.
 class StandInDecode {
 public:
   /// `rows`: what a segment may have; `takesPages`: of pages, not of units.
   StandInDecode(const bench::Problem &problem, int64_t rows,
                 bool takesPages = false)
+      : StandInDecode(problem, rows,
+                      takesPages ? Entries::Pages : Entries::Units) {}
+  StandInDecode(const bench::Problem &problem, int64_t rows, Entries entries)
       : problem(problem), headDim(problem.shape.headDim),
-        group(problem.group()), rows(rows), takesPages(takesPages),
+        group(problem.group()), rows(rows),
+        takesPages(entries == Entries::Pages),
+        lowers(entries == Entries::FallingUnits),
         keysPerToken(problem.image().perToken[rt::kKey]) {}
 
   void run(const rt::DecodeArgs &arguments, unsigned blocks) const {
@@ -51,7 +60,9 @@ public:
 
 private:
   size_t entryBytes() const {
-    return takesPages ? sizeof(rt::PrefillPage) : sizeof(rt::UnitTask);
+    return takesPages ? sizeof(rt::PrefillPage)
+           : lowers   ? sizeof(rt::LoweringTask)
+                      : sizeof(rt::UnitTask);
   }
 
   /// Softmax state of one query.
@@ -85,6 +96,37 @@ private:
     uint32_t code = codes[place.byte] >> place.bit & ((1u << level) - 1);
     return dequantize(arguments, unit.slot, part, level, code,
                       (unit.info >> 16 & 0xff) * rt::kUnitGrain + token, dim);
+  }
+
+  /// Stores the sides of a unit that fall.
+  void lower(const rt::DecodeArgs &arguments,
+             const rt::LoweringTask &task) const {
+    auto kind =
+        rt::UnitKind::fromIndex(static_cast<int32_t>(task.unit.info & 0xff));
+    auto *codes = const_cast<uint8_t *>(arguments.codes);
+    for (rt::Part part : {rt::kKey, rt::kValue}) {
+      if (!(task.unit.info & rt::UnitTask::falls(part)))
+        continue;
+      int32_t level = kind.level(part);
+      FragmentLayout from{part, level, kind.tokens(), headDim},
+          to{part, level / 2, kind.tokens(), headDim};
+      const uint8_t *source =
+          codes + int64_t(part == rt::kKey ? task.unit.key : task.unit.value) *
+                      rt::kDeviceGrainBytes;
+      uint8_t *target =
+          codes + int64_t(task.lowered[part]) * rt::kDeviceGrainBytes;
+      for (int64_t token = 0; token < kind.tokens(); ++token)
+        for (int64_t dim = 0; dim < headDim; ++dim) {
+          FragmentLayout::Place old = from.place(token, dim),
+                                now = to.place(token, dim);
+          uint32_t code = source[old.byte] >> old.bit & ((1u << level) - 1);
+          uint32_t mask = ((1u << to.level) - 1) << now.bit;
+          uint32_t low =
+              reference::lowerCode(problem.format[part], code, level);
+          target[now.byte] =
+              static_cast<uint8_t>((target[now.byte] & ~mask) | low << now.bit);
+        }
+    }
   }
 
   /// The same of a page.
@@ -210,11 +252,14 @@ private:
   void runSegment(const rt::DecodeArgs &arguments,
                   const rt::WorkSegment &segment, const uint8_t *unit) const {
     std::vector<State> states = fresh(segment);
-    for (uint32_t i = 0; i < segment.units; ++i, unit += entryBytes())
+    for (uint32_t i = 0; i < segment.units; ++i, unit += entryBytes()) {
       if (takesPages)
         runPage(arguments, segment, read<rt::PrefillPage>(unit), states);
       else
         runUnit(arguments, segment, read<rt::UnitTask>(unit), states);
+      if (lowers)
+        lower(arguments, read<rt::LoweringTask>(unit));
+    }
     if (segment.shares == 1)
       return write(arguments, segment, states);
     // Its own layout, within what a kernel may use.
@@ -250,7 +295,7 @@ private:
 
   const bench::Problem &problem;
   int64_t headDim, group, rows;
-  bool takesPages, keysPerToken;
+  bool takesPages, lowers, keysPerToken;
 };
 
 } // namespace pmkvq::test

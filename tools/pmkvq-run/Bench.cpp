@@ -11,6 +11,7 @@
 #include "bench/DeviceBench.h"
 #include "bench/HostBench.h"
 #include "bench/HostWriteBench.h"
+#include "bench/LowerBench.h"
 #include "bench/PrefillBench.h"
 #include "bench/Sweep.h"
 #include "bench/WriteBench.h"
@@ -67,8 +68,9 @@ toRows(rt::Result<bench::Measurement> row) {
 }
 
 static rt::Result<std::vector<bench::Measurement>>
-measure(const Place &place, KernelCompiler &compiler, const std::string &what,
-        const std::string &chip, const bench::Shape &shape) {
+measure(const Place &place, KernelCompiler &compiler, const Options &options,
+        const bench::Shape &shape) {
+  const std::string &what = options.bench;
   rt::Result<bench::Problem> problem = bench::understand(shape);
   if (!problem.ok())
     return problem.status();
@@ -83,8 +85,11 @@ measure(const Place &place, KernelCompiler &compiler, const std::string &what,
         bench::measurePrefill(place.device, compiler.forDevices(), *problem));
   if (place.device) {
     bench::DeviceCompiler forDevices = compiler.forDevices();
-    forDevices.chip = chip;
-    return bench::measureOnDevice(place.device, forDevices, *problem);
+    forDevices.chip = options.chip;
+    return options.lowerEvery
+               ? bench::measureLowering(place.device, forDevices, *problem,
+                                        options.lowerEvery)
+               : bench::measureOnDevice(place.device, forDevices, *problem);
   }
   rt::Result<bench::HostKernels> kernels = compiler.compileHost(*problem);
   if (!kernels.ok())
@@ -105,6 +110,10 @@ Error pmkvq::run::runBench(const Options &options) {
         "--bench=" + options.bench + " runs on a GPU only so far" +
         (options.bench == "prefill" ? " without a MODEL" : "") +
         "; --bench=attention and --bench=requantize run here");
+  if (!place->device && options.lowerEvery)
+    return llvm::createStringError(
+        "--lower: pages fall while attention reads them on a GPU only; "
+        "--bench=requantize runs here");
   const bool csv = options.output == Options::Output::Csv;
   if (rt::Status s = printOut(csv ? bench::csvHeader(options.bench == "prefill")
                                   : bench::textHeader());
@@ -121,7 +130,7 @@ Error pmkvq::run::runBench(const Options &options) {
   Progress progress;
   for (const bench::Shape &shape : shapes) {
     progress.show("measuring " + bench::describe(shape));
-    auto rows = measure(*place, compiler, options.bench, options.chip, shape);
+    auto rows = measure(*place, compiler, options, shape);
     progress.clear();
     if (!rows.ok()) {
       ++failed;

@@ -76,7 +76,7 @@ static rt::Status checkBenchModel(const CommandLine &line) {
 rt::Status pmkvq::run::checkBenchOptions(const CommandLine &line) {
   const Option *own[] = {&line.kvHeads, &line.queryHeads, &line.headDim,
                          &line.batch,   &line.context,    &line.levels,
-                         &line.chip};
+                         &line.chip,    &line.lower};
   std::vector<const Option *> allowed = {
       &line.bench,  &line.keyFormat, &line.valueFormat, &line.device,
       &line.cpu,    &line.codeCache, &line.ptxas,       &line.threads,
@@ -85,7 +85,7 @@ rt::Status pmkvq::run::checkBenchOptions(const CommandLine &line) {
     allowed.push_back(&line.kvBits);
   else
     allowed.insert(allowed.end(), {&line.kvHeads, &line.queryHeads,
-                                   &line.headDim, &line.chip});
+                                   &line.headDim, &line.chip, &line.lower});
   for (const OptionGroup &group : line.groups)
     for (const Option *option : group.options) {
       bool given = option->given();
@@ -184,6 +184,24 @@ static rt::Status readBenchExecution(const CommandLine &line,
   return rt::Status();
 }
 
+/// --lower goes with attention over one token a sequence, on a GPU.
+static rt::Status readLower(const CommandLine &line, Options &options) {
+  if (!line.lower.given())
+    return rt::Status();
+  std::optional<int64_t> every = parseWhole(line.lower.text);
+  if (!every || *every < 1)
+    return optionError(line.lower, "a whole number of at least 1", line.lower);
+  if (options.bench != "attention")
+    return optionError(line.lower, "--bench=attention with it", line.bench);
+  if (line.device == "cpu")
+    return optionError(line.lower,
+                       "--device=cuda or auto with it: pages fall "
+                       "while attention reads them on a GPU only",
+                       line.device);
+  options.lowerEvery = *every;
+  return rt::Status();
+}
+
 rt::Status pmkvq::run::readBench(const CommandLine &line, Options &options) {
   options.action = Options::Action::Bench;
   rt::Result<std::string> what = readChoice(line.bench);
@@ -210,6 +228,8 @@ rt::Status pmkvq::run::readBench(const CommandLine &line, Options &options) {
   if (rt::Status s = readFormats(line.valueFormat, sweep.valueFormats); !s.ok())
     return s;
   options.chip = line.chip.text;
+  if (rt::Status s = readLower(line, options); !s.ok())
+    return s;
   // A shape that cannot be is better refused before anything is measured.
   rt::Status status = bench::checkCount(sweep);
   if (status.ok())

@@ -157,13 +157,24 @@ static void describe(mlir::pmkvq::AttentionSpec &spec,
 
 bench::DeviceCompiler KernelCompiler::forDevices() {
   bench::DeviceCompiler compiler;
-  compiler.decode = [this](const bench::Problem &problem, bool dependentLaunch,
-                           const std::string &chip) {
+  auto decodeSpec = [](const bench::Problem &problem, const std::string &chip) {
     mlir::pmkvq::DecodeSpec spec;
     describe(spec, problem, chip);
     spec.kinds = problem.kinds();
     spec.rows = problem.rows;
+    return spec;
+  };
+  compiler.decode = [this, decodeSpec](const bench::Problem &problem,
+                                       bool dependentLaunch,
+                                       const std::string &chip) {
+    mlir::pmkvq::DecodeSpec spec = decodeSpec(problem, chip);
     spec.dependentLaunch = dependentLaunch;
+    return toCode(mlir::pmkvq::compileDecode(context, spec), chip);
+  };
+  compiler.lowering = [this, decodeSpec](const bench::Problem &problem,
+                                         const std::string &chip) {
+    mlir::pmkvq::DecodeSpec spec = decodeSpec(problem, chip);
+    spec.lowers = true;
     return toCode(mlir::pmkvq::compileDecode(context, spec), chip);
   };
   compiler.read = [this](const std::string &chip) {

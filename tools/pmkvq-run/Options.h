@@ -98,6 +98,8 @@ struct Options : RunOptions {
   std::string cacheDevice = "cpu";
   /// "attention", "append", "prefill", "requantize" or "decode".
   std::string bench;
+  /// One page of so many falls while attention is measured; 0: none.
+  int64_t lowerEvery = 0;
   bench::Sweep sweep;
   /// Of a benchmark with a model, in place of `sweep`.
   ModelSweepOptions modelSweep;

@@ -44,6 +44,10 @@ struct DeviceCompiler {
   std::function<rt::Result<DeviceCode>(const Problem &, bool dependentLaunch,
                                        const std::string &chip)>
       decode;
+  /// The same for a kernel whose work list says which pages fall.
+  std::function<rt::Result<DeviceCode>(const Problem &,
+                                       const std::string &chip)>
+      lowering;
   std::function<rt::Result<DeviceCode>(const std::string &chip)> read;
   /// Attention of many query rows over a problem's levels.
   std::function<rt::Result<DeviceCode>(const Problem &,

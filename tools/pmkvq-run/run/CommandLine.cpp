@@ -139,6 +139,10 @@ CommandLine::CommandLine(const std::vector<std::string> &stages, bool compiles)
           "Compile attention for this kind of GPU; an older one's code runs on "
           "later ones, and before sm_90 the cache is copied with cp.async "
           "(default: the GPU's own)"),
+      lower("lower", "N",
+            "With --bench=attention on a GPU: one page of N, the oldest first, "
+            "falls by a level; attention alone, lowering alone, and both in "
+            "one launch"),
       explain("explain",
               "Print what the run will take, when its pages fall and what the "
               "budget buys, and stop; fails with the bytes missing if it does "
@@ -175,11 +179,13 @@ CommandLine::CommandLine(const std::vector<std::string> &stages, bool compiles)
            &valueFormat, &cpu})
     option->use = Option::Use::Decision;
   for (Option *option : std::initializer_list<Option *>{
-           &calibration,    &allocate, &layerFloors, &keyScales, &maxLoss,
-           &acceptLoss,     &device,   &cacheDevice, &codeCache, &ptxas,
-           &bench,          &kvHeads,  &queryHeads,  &headDim,   &batch,
-           &context,        &levels,   &chip,        &explain,   &check,
-           &checkTolerance, &emit,     &outputFile,  &dumpStages})
+           &calibration, &allocate,       &layerFloors, &keyScales,
+           &maxLoss,     &acceptLoss,     &device,      &cacheDevice,
+           &codeCache,   &ptxas,          &bench,       &kvHeads,
+           &queryHeads,  &headDim,        &batch,       &context,
+           &levels,      &chip,           &lower,       &explain,
+           &check,       &checkTolerance, &emit,        &outputFile,
+           &dumpStages})
     option->use = Option::Use::Compiler;
   groups = {
       {"What to generate",
@@ -199,7 +205,7 @@ CommandLine::CommandLine(const std::vector<std::string> &stages, bool compiles)
        "        --prompts=test/models/reasoner/programs-16.jsonl"},
       {"Benchmark",
        {&bench, &kvHeads, &queryHeads, &headDim, &batch, &context, &levels,
-        &chip},
+        &chip, &lower},
        "pmkvq-run --bench=attention --batch=1,8 --context=32768 \\\n"
        "        --levels=4,2,k4v2,mixed:2=192/4=48/8=16 --output=csv\n"
        "    pmkvq-run model/ --bench=decode --context=512,4096 --threads=1,2"},

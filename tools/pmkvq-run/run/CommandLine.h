@@ -136,6 +136,7 @@ struct CommandLine {
   StringOption context;
   StringOption levels;
   StringOption chip;
+  StringOption lower;
 
   Flag explain;
   Flag check;
