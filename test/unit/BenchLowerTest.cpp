@@ -32,6 +32,7 @@ struct LoweringBehaviour {
   /// Spoils what a launch that lowers has written, or what it read.
   void (*spoil)(const rt::DecodeArgs &) = nullptr;
 };
+// NOLINTNEXTLINE(bugprone-throwing-static-initialization): a test's.
 LoweringBehaviour lowering;
 
 /// A page's part in place, as requantize leaves it.
