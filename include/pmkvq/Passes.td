@@ -518,7 +518,10 @@ def ConvertTileToWarpgroups : Pass<"convert-pmkvq-tile-to-warpgroups",
            "registers for">,
     Option<"dependentLaunch", "dependent-launch", "bool", "false",
            "Of kernels over segments: start while the launch before may still "
-           "run">];
+           "run">,
+    Option<"wideRanges", "wide-ranges", "bool", "false",
+           "Take ranges of groups of all fp16, which costs a multiplication for "
+           "two codes; and in tasks of 128 queries scores that are far apart">];
   // Dependent dialects: lib/Conversion/WarpgroupBuilder.cpp.
 }
 
@@ -527,7 +530,8 @@ def DequantizeTiles : PMKVQ_LanePass<"pmkvq-dequantize-tiles"> {
   let description = [{
     `load_fragments` and `load_groups` become 16-byte loads,
     `dequantize_fragments` an AND and a multiply-add for two elements and a
-    swizzled store for eight, `decode_operands` the same without the store.
+    swizzled store for eight, `decode_operands` the same without the store; of
+    `wide` ranges fields are multiplied first.
     Masks and exponents come from FragmentLayout, offset and step from the
     format.
   }];

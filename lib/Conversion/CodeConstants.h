@@ -17,10 +17,10 @@ namespace mlir::pmkvq {
 
 /// Of the eight words that `load_groups` gives: steps of pairs (e0 e2), (e1 e3)
 /// of both halves, for fields at the lowest exponent, then offsets, all in
-/// units of HalfTile::kUnit.
+/// units of HalfTile::kUnit.  For `wide` ranges steps are 2^kWideExponent less.
 LaneBuilder::Values codeConstants(WarpgroupBuilder &b, const AffineForm &form,
                                   const ::pmkvq::FragmentLayout &layout,
-                                  ArrayRef<Value> groups);
+                                  ArrayRef<Value> groups, bool wide);
 
 } // namespace mlir::pmkvq
 

@@ -249,7 +249,7 @@ private:
         b, b.floats(64), b.getF32Type(), b.getF32Type(), b.getF32Type(),
         b.getF32Type(), b.getI1Type(), b.getF32Type(), b.getF32Type(),
         b.pack(scores), state.maximum[0], state.maximum[1], state.sum[0],
-        state.sum[1], factors[0], factors[1], first);
+        state.sum[1], factors[0], factors[1], first, /*far=*/wideRanges);
     state.scores = b.unpack(op.getWeights());
     state.maximum[0] = op.getNextMax0();
     state.maximum[1] = op.getNextMax1();

@@ -170,7 +170,10 @@ static Value timesConstant(LaneBuilder &b, Value word, double constant) {
 
 Values mlir::pmkvq::codeConstants(WarpgroupBuilder &b, const AffineForm &form,
                                   const FragmentLayout &layout,
-                                  ArrayRef<Value> groups) {
+                                  ArrayRef<Value> groups, bool wide) {
+  const double step = std::ldexp(form.step * HalfTile::kCodeUnit,
+                                 -layout.exponent(0, /*upperRows=*/false) -
+                                     (wide ? HalfTile::kWideExponent : 0));
   Values steps, offsets;
   for (size_t i = 0; i < 4; ++i) {
     Value range = groups[i], minimum = groups[4 + i];
@@ -181,10 +184,7 @@ Values mlir::pmkvq::codeConstants(WarpgroupBuilder &b, const AffineForm &form,
           b.splatHalf(nearestHalf(form.offset[1] * HalfTile::kUnit).first),
           offset);
     offsets.push_back(offset);
-    steps.push_back(
-        timesConstant(b, range,
-                      std::ldexp(form.step * HalfTile::kCodeUnit,
-                                 -layout.exponent(0, /*upperRows=*/false))));
+    steps.push_back(timesConstant(b, range, step));
   }
   llvm::append_range(steps, offsets);
   return steps;
@@ -200,8 +200,8 @@ struct Constants {
 /// Codes of a part at a level to elements.
 class CodeDecoder {
 public:
-  CodeDecoder(WarpgroupBuilder &b, const FragmentLayout &layout)
-      : b(b), layout(layout) {}
+  CodeDecoder(WarpgroupBuilder &b, const FragmentLayout &layout, bool wide)
+      : b(b), layout(layout), wide(wide) {}
 
   /// Of codeConstants.
   Constants constantsOf(ArrayRef<Value> words) {
@@ -230,6 +230,11 @@ public:
     auto element = [&](size_t odd) {
       int32_t by = shift + (odd ? 8 : 0);
       Value field = b.andBits(by ? b.shr(word, by) : word, mask);
+      if (wide)
+        field = b.mulHalves(
+            field,
+            b.splatHalf(
+                nearestHalf(std::ldexp(1.0, HalfTile::kWideExponent)).first));
       return b.fmaHalves(field, steps[2 * h + odd], block.offsets[2 * h + odd]);
     };
     Value even = element(0);
@@ -271,13 +276,16 @@ private:
 
   WarpgroupBuilder &b;
   FragmentLayout layout;
+  /// Whether steps are 2^kWideExponent less.
+  bool wide;
 };
 
 class Dequantize {
 public:
   Dequantize(WarpgroupBuilder &b, DequantizeFragmentsOp op)
       : b(b), op(op), share(shareOf(op.getPart(), op.getLevel())),
-        decoder(b, share.layout), words(b.unpack(op.getWords())) {}
+        decoder(b, share.layout, op.getWide()), words(b.unpack(op.getWords())) {
+  }
 
   LogicalResult run() {
     computePlace();
@@ -335,9 +343,9 @@ private:
       return failure();
     Values groups = b.unpack(op.getGroups());
     for (int32_t c = 0; c < share.columnBlocks(); ++c) {
-      Values constants =
-          codeConstants(b, *form, share.layout,
-                        ArrayRef<Value>(groups).slice(size_t(8) * c, 8));
+      Values constants = codeConstants(
+          b, *form, share.layout,
+          ArrayRef<Value>(groups).slice(size_t(8) * c, 8), op.getWide());
       Constants block = decoder.constantsOf(constants);
       for (int32_t i = first(); i < first() + count(); ++i)
         for (int32_t f = 0; f < share.layout.fragmentsPerVector(); ++f)
@@ -410,7 +418,8 @@ public:
   DecodeOperands(WarpgroupBuilder &b, DecodeOperandsOp op)
       : b(b), op(op), share(op.getPart() == Part::Key ? rt::kKey : rt::kValue,
                             static_cast<int32_t>(op.getLevel())),
-        decoder(b, share.layout), words(b.unpack(op.getWords())) {}
+        decoder(b, share.layout, op.getWide()), words(b.unpack(op.getWords())) {
+  }
 
   /// Errors: a diagnostic on the op if raw elements lie in other lanes.
   FailureOr<Value> run() {

@@ -122,6 +122,9 @@ Value LaneBuilder::subF(Value a, Value b) {
 Value LaneBuilder::mulF(Value a, Value b) {
   return arith::MulFOp::create(*this, a, b, kContract);
 }
+Value LaneBuilder::minF(Value a, Value b) {
+  return LLVM::MinNumOp::create(*this, a, b);
+}
 Value LaneBuilder::maxF(Value a, Value b) {
   // The intrinsic: arith.maxnumf would call libdevice.
   return LLVM::MaxNumOp::create(*this, a, b);

@@ -82,6 +82,7 @@ public:
   Value addF(Value a, Value b);
   Value subF(Value a, Value b);
   Value mulF(Value a, Value b);
+  Value minF(Value a, Value b);
   Value maxF(Value a, Value b);
   Value fma(Value a, Value b, Value c);
   Value toF32(Value integer);

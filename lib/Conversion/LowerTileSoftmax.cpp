@@ -23,10 +23,13 @@ using namespace mlir;
 using namespace mlir::pmkvq;
 using Values = LaneBuilder::Values;
 using ::pmkvq::HalfTile;
+using ::pmkvq::SharedRowsLayout;
 
 /// How far above the largest score a maximum is set, log2: so much it may be
 /// exceeded by later scores, and once more, before it rises again.
 static constexpr double kTileHeadroom = 4.0;
+/// The same where it rises before weights are made: at once where exceeded.
+static constexpr double kFarHeadroom = 5.0;
 /// Weights are positive, and have this bit if they are 2 or more.
 static constexpr int64_t kTwoBit = 0x40000000;
 
@@ -46,32 +49,72 @@ static SmallVector<Value> maskScores(LaneBuilder &b, MaskScoresOp op) {
   return {b.pack(scores)};
 }
 
-/// Largest of `values` of each row, over the row's four lanes.
+/// What `choose` leaves of each row's `values`, over the row's four lanes.
+static SmallVector<Value, 2>
+overRows(LaneBuilder &b, const Values &values,
+         function_ref<Value(Value, Value)> choose) {
+  SmallVector<Value, 2> chosen(2);
+  for (size_t i = 0; i < values.size(); ++i) {
+    Value &row = chosen[rowOf(i)];
+    row = row ? choose(row, values[i]) : values[i];
+  }
+  for (Value &row : chosen)
+    for (int64_t mask : {1, 2})
+      row = choose(row, b.shuffleXor(row, mask));
+  return chosen;
+}
+
 static SmallVector<Value, 2> largestOfRows(LaneBuilder &b,
                                            const Values &values) {
-  SmallVector<Value, 2> largest(2);
-  for (size_t i = 0; i < values.size(); ++i) {
-    Value &row = largest[rowOf(i)];
-    row = row ? b.maxF(row, values[i]) : values[i];
-  }
-  for (Value &row : largest)
-    for (int64_t mask : {1, 2})
-      row = b.maxF(row, b.shuffleXor(row, mask));
-  return largest;
+  return overRows(b, values, [&](Value x, Value y) { return b.maxF(x, y); });
+}
+
+/// `all`, which may be null, and the bits of `value`.
+static void joinBits(LaneBuilder &b, Value &all, Value value) {
+  Value bits =
+      value.getType().isF32() ? b.bitcast(value, b.getI32Type()) : value;
+  all = all ? arith::OrIOp::create(b, all, bits).getResult() : bits;
 }
 
 namespace {
-/// What the two rows of a lane have.
+/// What the two rows of a lane have, and weights or distances from a maximum.
 struct Rows {
   Value maximum[2], sum[2], rescale[2];
+  Values values;
+
+  /// Becomes what `raise` makes of it where `rises`.
+  void raiseWhere(LaneBuilder &b, Value rises, function_ref<void(Rows &)> raise,
+                  function_ref<void(Rows &)> otherwise) {
+    SmallVector<Type> types(values.size() + 6, b.getF32Type());
+    auto branch = scf::IfOp::create(b, types, rises, /*addThenBlock=*/true,
+                                    /*addElseBlock=*/true);
+    for (bool isThen : {true, false}) {
+      OpBuilder::InsertionGuard guard(b);
+      b.setInsertionPointToStart(isThen ? branch.thenBlock()
+                                        : branch.elseBlock());
+      Rows after = *this;
+      isThen ? raise(after) : otherwise(after);
+      SmallVector<Value> all(after.values);
+      for (const auto *group : {&after.maximum, &after.sum, &after.rescale})
+        llvm::append_range(all, *group);
+      scf::YieldOp::create(b, all);
+    }
+    ValueRange results = branch.getResults();
+    values.assign(results.begin(), results.begin() + values.size());
+    results = results.drop_front(values.size());
+    for (auto *group : {&maximum, &sum, &rescale})
+      for (Value &value : *group) {
+        value = results.front();
+        results = results.drop_front();
+      }
+  }
 };
 } // namespace
 
 /// What is done where a weight has become 2 or more: the maximum rises to
 /// kTileHeadroom above the largest score.
-static void raise(LaneBuilder &b, Values &weights, Rows &rows,
-                  ArrayRef<Value> sums) {
-  SmallVector<Value, 2> largest = largestOfRows(b, weights);
+static void raise(LaneBuilder &b, Rows &rows, ArrayRef<Value> sums) {
+  SmallVector<Value, 2> largest = largestOfRows(b, rows.values);
   for (size_t row = 0; row < 2; ++row) {
     Value above = b.addF(b.log2(largest[row]), b.f32(kTileHeadroom));
     Value isAbove = arith::CmpFOp::create(b, arith::CmpFPredicate::OGT,
@@ -82,8 +125,100 @@ static void raise(LaneBuilder &b, Values &weights, Rows &rows,
     Value total = b.addF(rows.sum[row], sums[row]);
     rows.sum[row] = b.mulF(total, rows.rescale[row]);
   }
-  for (size_t i = 0; i < weights.size(); ++i)
-    weights[i] = b.mulF(weights[i], rows.rescale[rowOf(i)]);
+  for (size_t i = 0; i < rows.values.size(); ++i)
+    rows.values[i] = b.mulF(rows.values[i], rows.rescale[rowOf(i)]);
+}
+
+/// The same before there are weights: `rows` has distances below the maximum,
+/// of which one is negative.
+static void raiseFar(LaneBuilder &b, Rows &rows) {
+  SmallVector<Value, 2> least =
+      overRows(b, rows.values, [&](Value x, Value y) { return b.minF(x, y); });
+  Value by[2];
+  for (size_t row = 0; row < 2; ++row) {
+    Value isAbove = arith::CmpFOp::create(b, arith::CmpFPredicate::OLT,
+                                          least[row], b.f32(0.0));
+    by[row] =
+        b.select(isAbove, b.subF(b.f32(kFarHeadroom), least[row]), b.f32(0.0));
+    rows.maximum[row] = b.addF(rows.maximum[row], by[row]);
+    rows.rescale[row] = b.exp2(b.subF(b.f32(0.0), by[row]));
+    rows.sum[row] = b.mulF(rows.sum[row], rows.rescale[row]);
+  }
+  for (size_t i = 0; i < rows.values.size(); ++i)
+    rows.values[i] = b.addF(rows.values[i], by[rowOf(i)]);
+}
+
+namespace {
+/// Sums of each row's weights, and the bits of all together.
+struct WeightSums {
+  Value rows[2], bits;
+};
+} // namespace
+
+static WeightSums sumWeights(LaneBuilder &b, const Values &weights) {
+  WeightSums sums;
+  for (size_t i = 0; i < weights.size(); i += 2) {
+    Value pair = b.addF(weights[i], weights[i + 1]);
+    Value &sum = sums.rows[rowOf(i)];
+    sum = sum ? b.addF(sum, pair) : pair;
+    joinBits(b, sums.bits, weights[i]);
+    joinBits(b, sums.bits, weights[i + 1]);
+  }
+  return sums;
+}
+
+/// Weights against the maximum there is, which rises after; gives whether.
+static Value weigh(WarpgroupBuilder &b, Rows &rows, const Values &scores,
+                   ArrayRef<Value> factors, bool first) {
+  Value below[2];
+  for (size_t row = 0; row < 2; ++row)
+    below[row] = b.subF(b.f32(0.0), rows.maximum[row]);
+  for (size_t i = 0; i < scores.size(); ++i)
+    rows.values.push_back(
+        b.exp2(b.fma(scores[i], factors[rowOf(i)], below[rowOf(i)])));
+  WeightSums sums = sumWeights(b, rows.values);
+  if (first) {
+    std::copy_n(sums.rows, 2, rows.sum);
+    return arith::ConstantOp::create(b, b.getBoolAttr(false));
+  }
+  Value bits = b.andBits(sums.bits, kTwoBit);
+  Value rises = b.any(b.compare(arith::CmpIPredicate::ne, bits, int64_t{0}));
+  rows.raiseWhere(
+      b, rises, [&](Rows &after) { raise(b, after, sums.rows); },
+      [&](Rows &after) {
+        for (size_t row = 0; row < 2; ++row)
+          after.sum[row] = b.addF(after.sum[row], sums.rows[row]);
+      });
+  return rises;
+}
+
+/// The same where scores may be 2^7 above the maximum, so that weights would be
+/// infinite: it rises before.
+static Value weighFar(WarpgroupBuilder &b, Rows &rows, const Values &scores,
+                      ArrayRef<Value> factors) {
+  Value minus[2];
+  for (size_t row = 0; row < 2; ++row)
+    minus[row] = arith::NegFOp::create(b, factors[row]);
+  for (size_t i = 0; i < scores.size(); ++i)
+    rows.values.push_back(
+        b.fma(scores[i], minus[rowOf(i)], rows.maximum[rowOf(i)]));
+  // The sign of all distances together, in chains that do not wait for each
+  // other: nothing else is to be done meanwhile.
+  constexpr size_t kChains = 4;
+  Value chains[kChains], bits;
+  for (size_t i = 0; i < rows.values.size(); ++i)
+    joinBits(b, chains[i / 2 % kChains], rows.values[i]);
+  for (Value chain : chains)
+    joinBits(b, bits, b.forget(chain));
+  Value rises = b.any(b.compare(arith::CmpIPredicate::slt, bits, int64_t{0}));
+  rows.raiseWhere(
+      b, rises, [&](Rows &after) { raiseFar(b, after); }, [](Rows &) {});
+  for (Value &value : rows.values)
+    value = b.exp2(arith::NegFOp::create(b, value));
+  WeightSums sums = sumWeights(b, rows.values);
+  for (size_t row = 0; row < 2; ++row)
+    rows.sum[row] = b.addF(rows.sum[row], sums.rows[row]);
+  return rises;
 }
 
 static SmallVector<Value> softmax(LaneBuilder &lanes, TileSoftmaxOp op) {
@@ -91,75 +226,23 @@ static SmallVector<Value> softmax(LaneBuilder &lanes, TileSoftmaxOp op) {
   Values scores = b.unpack(op.getScores());
   Value factors[] = {op.getFactor0(), op.getFactor1()};
   Value one = b.f32(1.0);
-  Rows rows = {
-      {op.getMax0(), op.getMax1()}, {op.getSum0(), op.getSum1()}, {one, one}};
+  Rows rows = {{op.getMax0(), op.getMax1()},
+               {op.getSum0(), op.getSum1()},
+               {one, one},
+               {}};
   if (op.getFirst()) {
     SmallVector<Value, 2> largest = largestOfRows(b, scores);
     for (size_t row = 0; row < 2; ++row)
       rows.maximum[row] =
-          b.fma(largest[row], factors[row], b.f32(kTileHeadroom));
+          b.fma(largest[row], factors[row],
+                b.f32(op.getFar() ? kFarHeadroom : kTileHeadroom));
   }
-  Value below[2];
-  for (size_t row = 0; row < 2; ++row)
-    below[row] = b.subF(b.f32(0.0), rows.maximum[row]);
-  Values weights;
-  for (size_t i = 0; i < scores.size(); ++i)
-    weights.push_back(
-        b.exp2(b.fma(scores[i], factors[rowOf(i)], below[rowOf(i)])));
-  Value sums[2], bits;
-  for (size_t i = 0; i < weights.size(); i += 2) {
-    Value pair = b.addF(weights[i], weights[i + 1]);
-    Value &sum = sums[rowOf(i)];
-    sum = sum ? b.addF(sum, pair) : pair;
-    for (size_t j : {i, i + 1}) {
-      Value these = b.bitcast(weights[j], b.getI32Type());
-      bits = bits ? arith::OrIOp::create(b, bits, these).getResult() : these;
-    }
-  }
-  if (op.getFirst()) {
-    Value never = arith::ConstantOp::create(b, b.getBoolAttr(false));
-    return {b.pack(weights),
-            rows.maximum[0],
-            rows.maximum[1],
-            sums[0],
-            sums[1],
-            never,
-            one,
-            one};
-  }
-  Value rises =
-      b.any(b.compare(arith::CmpIPredicate::ne, b.andBits(bits, kTwoBit), 0));
-  auto yield = [&](const Values &values, const Rows &rows) {
-    SmallVector<Value> all(values);
-    for (const auto *group : {&rows.maximum, &rows.sum, &rows.rescale})
-      llvm::append_range(all, *group);
-    scf::YieldOp::create(b, all);
-  };
-  SmallVector<Type> types(weights.size() + 6, b.getF32Type());
-  auto branch = scf::IfOp::create(b, types, rises, /*addThenBlock=*/true,
-                                  /*addElseBlock=*/true);
-  {
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(branch.thenBlock());
-    Values raised = weights;
-    Rows after = rows;
-    raise(b, raised, after, sums);
-    yield(raised, after);
-    b.setInsertionPointToStart(branch.elseBlock());
-    for (size_t row = 0; row < 2; ++row)
-      rows.sum[row] = b.addF(rows.sum[row], sums[row]);
-    yield(weights, rows);
-  }
-  ValueRange results = branch.getResults();
-  size_t n = weights.size();
-  return {b.pack(Values(results.take_front(n))),
-          results[n],
-          results[n + 1],
-          results[n + 2],
-          results[n + 3],
-          rises,
-          results[n + 4],
-          results[n + 5]};
+  Value rises = op.getFar() && !op.getFirst()
+                    ? weighFar(b, rows, scores, factors)
+                    : weigh(b, rows, scores, factors, op.getFirst());
+  return {b.pack(rows.values), rows.maximum[0], rows.maximum[1],
+          rows.sum[0],         rows.sum[1],     rises,
+          rows.rescale[0],     rows.rescale[1]};
 }
 
 static SmallVector<Value> packWeights(LaneBuilder &b, PackWeightsOp op) {
@@ -219,7 +302,7 @@ static SmallVector<Value> weighColumns(LaneBuilder &b, WeighColumnsOp op) {
   for (Value &maximum : below)
     maximum = b.subF(b.f32(0.0), maximum);
   const size_t n = scores.size();
-  Value factor = b.f32(1.0 / HalfTile::kUnit), bits;
+  Value factor = b.f32(1.0 / SharedRowsLayout::kScoreUnit), bits;
   Values weights, sums(n / 4);
   for (size_t i = 0; i < n; ++i) {
     size_t query = columnQuery(i, n);

@@ -40,6 +40,9 @@ struct PrefillKernel {
   /// Levels that each part can be at, and its format below 16.
   SmallVector<int64_t> levels[::pmkvq::rt::kParts];
   FormatAttr formats[::pmkvq::rt::kParts];
+  /// Whether ranges may be above rt::kNarrowRange, or a score far above those
+  /// of the pages before.
+  bool wideRanges = false;
   /// What turns scores into units of log2.
   double scale = 1.0;
   /// Query heads a kv head, and in all.
@@ -119,6 +122,8 @@ struct WarpgroupOptions {
   /// Of kernels over segments: 0 is as many as there are registers for.
   int64_t warpgroups = 0;
   bool dependentLaunch = false;
+  /// Whether ranges may be above rt::kNarrowRange.
+  bool wideRanges = false;
 };
 
 /// The levels that a part can be at, `wanted` or all of the ladder, and its

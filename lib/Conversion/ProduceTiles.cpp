@@ -139,15 +139,22 @@ private:
     int64_t vectors = mine.vectors();
     Values blocks = blocksOf(entry, part, level);
     Value slot = fieldOf(entry, offsetof(rt::PrefillPage, slot));
-    Values words = loadCodes(part, level, 0, vectors, blocks);
+    // A product's constants leave registers for fewer codes.
+    const int64_t count =
+        wideRanges ? std::min(vectors, kWideVectors) : vectors;
+    Values words = loadCodes(part, level, 0, count, blocks);
     Value groups = LoadGroupsOp::create(
         b, b.words(int64_t{8} * mine.columnBlocks()), irPart(part), level,
         IntegerAttr(), warp, lane, groupsOf(part, slot));
     waitForTile(part, turn);
-    Value packed = b.pack(words);
-    DequantizeFragmentsOp::create(b, irPart(part), level, formats[part], 0,
-                                  vectors, warp, lane, packed, groups,
-                                  tileAt(part, turn.stage));
+    for (int64_t first = 0; first < vectors; first += count) {
+      if (first)
+        words = loadCodes(part, level, first, count, blocks);
+      Value packed = b.pack(words);
+      DequantizeFragmentsOp::create(b, irPart(part), level, formats[part],
+                                    wideRanges, first, count, warp, lane,
+                                    packed, groups, tileAt(part, turn.stage));
+    }
   }
 
   /// Raw elements to f16, some at a time: a page of them is more than a lane's
@@ -160,8 +167,9 @@ private:
       if (first == 0)
         waitForTile(part, turn);
       Value packed = b.pack(words);
-      DequantizeFragmentsOp::create(b, irPart(part), 16, FormatAttr(), first,
-                                    kRawVectors, warp, lane, packed, Value(),
+      DequantizeFragmentsOp::create(b, irPart(part), 16, FormatAttr(),
+                                    /*wide=*/false, first, kRawVectors, warp,
+                                    lane, packed, Value(),
                                     tileAt(part, turn.stage));
     }
   }
@@ -222,8 +230,8 @@ private:
     return part == rt::kKey ? mlir::pmkvq::Part::Key : mlir::pmkvq::Part::Value;
   }
 
-  /// Vectors of raw pages that a lane holds at a time.
-  static constexpr int64_t kRawVectors = 4;
+  /// Vectors that a lane holds at a time, of raw pages and of wide ranges.
+  static constexpr int64_t kRawVectors = 4, kWideVectors = 2;
 };
 } // namespace
 

@@ -416,8 +416,8 @@ private:
     Value groups =
         LoadGroupsOp::create(b, b.words(8), irPartOf(part), level, attr(0),
                              warp, self, b.at(from, b.mul(block, bytes)));
-    Values made =
-        codeConstants(b, forms[part][level], layout, b.unpack(groups));
+    Values made = codeConstants(b, forms[part][level], layout, b.unpack(groups),
+                                options.wideRanges);
     auto branch =
         scf::IfOp::create(b, b.compare(arith::CmpIPredicate::ult, self, 16),
                           /*withElseRegion=*/false);
@@ -449,10 +449,10 @@ private:
   Values multiplyBlock(rt::Part part, int64_t level, int64_t block,
                        const Values &words, Value constants, Value right,
                        const Values &sums) {
-    Value operands =
-        DecodeOperandsOp::create(b, b.words(16), irPartOf(part), level,
-                                 constants ? formats[part] : FormatAttr(),
-                                 block, b.pack(words), constants);
+    Value operands = DecodeOperandsOp::create(
+        b, b.words(16), irPartOf(part), level,
+        constants ? formats[part] : FormatAttr(),
+        constants && options.wideRanges, block, b.pack(words), constants);
     return b.unpack(MultiplyOperandsOp::create(
         b, b.floats(shared.rows), operands, right,
         sums.empty() ? Value() : b.pack(sums), block));

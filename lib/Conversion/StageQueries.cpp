@@ -44,7 +44,7 @@ public:
 private:
   void storeQuery(Value number, Values q) {
     for (Value &value : q)
-      value = b.mulF(value, b.f32(scale));
+      value = b.mulF(value, b.f32(scale * SharedRowsLayout::kQueryUnit));
     // Dims 4 lane .. + 3 are elements e of lane t's in half h of block c: of
     // the step of 16 columns 2 c + h, columns 2 t (e0 e2) and 8 + 2 t (e1 e3).
     Value step = b.shr(lane, 2), t = b.andBits(lane, 3);

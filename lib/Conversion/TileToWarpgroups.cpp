@@ -73,6 +73,7 @@ public:
                   const WarpgroupOptions &options)
       : kernel(kernel), b(kernel.getLoc(), at), options(options), roles(b) {
     roles.shared = options.layout;
+    roles.wideRanges = options.wideRanges;
   }
 
   LogicalResult run() {
@@ -266,6 +267,7 @@ public:
     options.layout.stages = stages;
     options.warpgroups = warpgroups;
     options.dependentLaunch = dependentLaunch;
+    options.wideRanges = wideRanges;
     for (KernelOp kernel : kernels) {
       builder.setInsertionPointToEnd(module.getBody());
       bool isPrefill =

@@ -10,7 +10,6 @@
 
 using namespace mlir;
 using namespace mlir::pmkvq;
-using ::pmkvq::HalfTile;
 
 /// How far above the largest score a maximum is set, log2.
 static constexpr double kColumnHeadroom = 4.0;
@@ -71,7 +70,8 @@ private:
     Values largest = largestOfWarps(scores);
     Values rescale;
     for (size_t i = 0; i < largest.size(); ++i) {
-      Value score = b.mulF(largest[i], b.f32(1.0 / HalfTile::kUnit));
+      Value score =
+          b.mulF(largest[i], b.f32(1.0 / SharedRowsLayout::kScoreUnit));
       Value old = state.maxima[i];
       Value isAbove =
           arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, score, old);

@@ -63,6 +63,8 @@ LogicalResult DecodeOperandsOp::verify() {
   if (raw == getFormat().has_value() || raw == static_cast<bool>(getGroups()))
     return emitOpError("(C2) expected a format and groups below level 16, and "
                        "none at it");
+  if (raw && getWide())
+    return emitOpError("(C2) expected no wide ranges at level 16");
   if (getGroups() && sizeOf(getGroups()) != kBlockGroupWords)
     return emitOpError("(C2) expected ")
            << kBlockGroupWords << " words of groups, got "

@@ -104,6 +104,8 @@ LogicalResult DequantizeFragmentsOp::verify() {
   if (raw == getFormat().has_value() || raw == static_cast<bool>(getGroups()))
     return emitOpError("(C2) expected a format and groups below level 16, and "
                        "none at it");
+  if (raw && getWide())
+    return emitOpError("(C2) expected no wide ranges at level 16");
   if (getGroups() && sizeOf(getGroups()) != groupWords(getPart(), getLevel()))
     return emitOpError("(C2) expected ")
            << groupWords(getPart(), getLevel()) << " words of groups, got "

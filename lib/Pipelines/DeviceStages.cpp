@@ -90,6 +90,7 @@ void mlir::pmkvq::buildPrefillPipeline(OpPassManager &pm,
   groups.stages = options.stages;
   groups.warpgroups = options.warpgroups;
   groups.dependentLaunch = options.dependentLaunch;
+  groups.wideRanges = options.wideRanges;
   pm.addPass(createConvertTileToWarpgroups(groups));
   pm.addPass(createDequantizeTiles());
   pm.addPass(createLowerTileSoftmax());

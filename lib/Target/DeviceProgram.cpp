@@ -175,6 +175,7 @@ compileForWarpgroups(const Chip &chip, const DecodeSpec &spec, ModuleOp module,
   options.keys = levelsOf(spec.kinds, rt::kKey);
   options.values = levelsOf(spec.kinds, rt::kValue);
   options.dependentLaunch = spec.dependentLaunch;
+  options.wideRanges = spec.wideRanges;
   PassManager pm(module.getContext());
   buildPrefillPipeline(pm, options);
   if (failed(pm.run(module)))
@@ -270,6 +271,7 @@ mlir::pmkvq::compilePrefill(MLIRContext &context, const PrefillSpec &spec) {
   options.keys = spec.keyLevels;
   options.values = spec.valueLevels;
   options.stages = spec.stages;
+  options.wideRanges = spec.wideRanges;
   PassManager pm(&context);
   buildPrefillPipeline(pm, options);
   if (failed(pm.run(*module)))

@@ -22,6 +22,21 @@ func.func @four_bits(%tile: !llvm.ptr<3>, %words: vector<4xi32>, %groups: vector
   return
 }
 
+// Of wide ranges fields are multiplied by 2^11 first, 0x6800 twice, and the
+// factor is 256 / 2^11 = 1 / 8, 0x3000 twice.
+// CHECK-LABEL: func @wide
+// CHECK-DAG: %[[LOW:.*]] = arith.constant 983055 : i32
+// CHECK-DAG: %[[BY:.*]] = arith.constant 805318656 : i32
+// CHECK-DAG: %[[UP:.*]] = arith.constant 1744857088 : i32
+// CHECK: %[[F:.*]] = arith.andi %{{.*}}, %[[LOW]]
+// CHECK: llvm.fmul
+// CHECK: llvm.intr.fma
+func.func @wide(%tile: !llvm.ptr<3>, %words: vector<4xi32>, %groups: vector<16xi32>, %warp: i32, %lane: i32) {
+  pmkvq.dequantize_fragments key 4 format <per_channel> wide vectors 0, 1 of %warp, %lane
+    %words groups(%groups : vector<16xi32>) into %tile : vector<4xi32>, !llvm.ptr<3>
+  return
+}
+
 // At 2 bits the offset has a part of the range, and four row blocks' fields
 // need two steps only: those of odd blocks are shifted to where even ones are.
 // CHECK-LABEL: func @two_bits

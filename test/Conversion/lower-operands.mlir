@@ -13,6 +13,15 @@ func.func @four_bits(%words: vector<16xi32>, %groups: vector<8xi32>) -> vector<1
   return %a : vector<16xi32>
 }
 
+// CHECK-LABEL: func @wide
+// CHECK-COUNT-16: llvm.intr.fma({{.*}}) : (vector<2xf16>, vector<2xf16>, vector<2xf16>)
+// CHECK-NOT: llvm.intr.fma
+func.func @wide(%words: vector<16xi32>, %groups: vector<8xi32>) -> vector<16xi32> {
+  %a = pmkvq.decode_operands key 4 format <per_channel> wide block 1 of %words
+    groups(%groups : vector<8xi32>) : vector<16xi32> -> vector<16xi32>
+  return %a : vector<16xi32>
+}
+
 // Raw elements are rounded to f16.
 // CHECK-LABEL: func @raw
 // CHECK-COUNT-16: llvm.call_intrinsic "llvm.nvvm.ff2f16x2.rn"
@@ -74,7 +83,7 @@ func.func @largest(%x: vector<8xf32>) -> vector<2xf32> {
 
 // CHECK-LABEL: func @weigh
 // CHECK-DAG: %[[TWO:.*]] = arith.constant 1073741824 : i32
-// CHECK-DAG: %[[UNIT:.*]] = arith.constant 4369.06{{.*}} : f32
+// CHECK-DAG: %[[UNIT:.*]] = arith.constant 273.066{{.*}} : f32
 // CHECK-COUNT-8: "llvm.nvvm.ex2.approx.ftz.f32"
 // CHECK-COUNT-4: "llvm.nvvm.ff2f16x2.rn"
 // CHECK: arith.andi %{{.*}}, %[[TWO]]

@@ -42,6 +42,29 @@ func.func @softmax(%x: vector<64xf32>, %m: f32, %l: f32, %c: f32) -> vector<64xf
   return %w : vector<64xf32>
 }
 
+// Where scores may be far above it, the signs of distances say whether it must
+// rise, before weights are made, which would be infinite.
+// CHECK-LABEL: func @far
+// CHECK-SAME: %[[X:.*]]: vector<64xf32>, %[[M:.*]]: f32, %[[L:.*]]: f32, %[[C:.*]]: f32
+// CHECK-NOT: ex2
+// CHECK-NOT: num(
+// CHECK: %[[MINUS:.*]] = arith.negf %[[C]]
+// CHECK: llvm.intr.fma(%{{.*}}, %[[MINUS]], %[[M]])
+// CHECK: %[[ABOVE:.*]] = arith.cmpi slt
+// CHECK: %[[RISES:.*]] = nvvm.vote.sync any %{{.*}}, %[[ABOVE]]
+// CHECK: scf.if %[[RISES]]
+// CHECK: llvm.intr.minnum
+// CHECK: nvvm.shfl.sync bfly
+// CHECK: } else {
+// CHECK-NOT: num(
+// CHECK: %[[E:.*]] = arith.negf
+// CHECK: llvm.call_intrinsic "llvm.nvvm.ex2.approx.ftz.f32"(%[[E]])
+func.func @far(%x: vector<64xf32>, %m: f32, %l: f32, %c: f32) -> vector<64xf32> {
+  %w, %m0, %m1, %l0, %l1, %rescaled, %a0, %a1 = pmkvq.tile_softmax far %x
+    maxima(%m, %m) sums(%l, %l) factors(%c, %c) : vector<64xf32>
+  return %w : vector<64xf32>
+}
+
 // The first tile's maximum is searched for, over the four lanes of a row.
 // CHECK-LABEL: func @first
 // CHECK: llvm.intr.maxnum

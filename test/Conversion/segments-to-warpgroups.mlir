@@ -1,6 +1,7 @@
 // What the warpgroups of a kernel over segments of pages do: three attend, one
 // copies.
 // RUN: pmkvq-opt %s --pass-pipeline="builtin.module(pmkvq-split-rows{rows=4},convert-pmkvq-tile-to-warpgroups{keys=16,4 values=4})" | FileCheck %s
+// RUN: pmkvq-opt %s --pass-pipeline="builtin.module(pmkvq-split-rows{rows=4},convert-pmkvq-tile-to-warpgroups{wide-ranges keys=16,4 values=4})" | FileCheck %s --check-prefix=WIDE
 
 !kv = !pmkvq.cache<kv_heads = 2, head_dim = 128, key = <per_channel>, value = <per_token>, ladder = [16, 8, 4]>
 // CHECK: llvm.func @attend({{.*}}) attributes {nvvm.kernel, nvvm.minctasm = 1 : i32, nvvm.reqntid = array<i32: 512>}
@@ -64,3 +65,7 @@ pmkvq.kernel @attend(%c: !kv, %batch: !pmkvq.batch, %in: memref<?x8x128xf32>, %t
 // CHECK: nvvm.mbarrier.try_wait.parity
 // CHECK: nvvm.mbarrier.arrive.expect_tx
 // CHECK-COUNT-2: nvvm.cp.async.bulk.shared.cluster.global
+// Raw parts have no ranges.
+// WIDE: pmkvq.decode_operands key 16 block
+// WIDE: pmkvq.decode_operands key 4 format <per_channel> wide block
+// WIDE: pmkvq.decode_operands value 4 format <per_token> wide block

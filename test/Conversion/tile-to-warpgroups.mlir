@@ -1,5 +1,6 @@
 // What each warpgroup of a prefill kernel does.
 // RUN: pmkvq-opt %s --pass-pipeline="builtin.module(pmkvq-split-rows,convert-pmkvq-tile-to-warpgroups{keys=16,4 values=4})" | FileCheck %s
+// RUN: pmkvq-opt %s --pass-pipeline="builtin.module(pmkvq-split-rows,convert-pmkvq-tile-to-warpgroups{wide-ranges keys=16,4 values=4})" | FileCheck %s --check-prefix=WIDE
 
 !kv = !pmkvq.cache<kv_heads = 2, head_dim = 128, key = <per_channel>, value = <per_token>, ladder = [16, 8, 4]>
 // CHECK: gpu.module @prefill_kernels
@@ -52,3 +53,7 @@ pmkvq.kernel @attend(%c: !kv, %batch: !pmkvq.batch, %in: memref<?x8x128xf32>, %t
 // CHECK: pmkvq.await_products %{{.*}} pending 0
 // CHECK: pmkvq.pack_weights
 // CHECK: pmkvq.value_product
+// Raw parts have no ranges.
+// WIDE: pmkvq.dequantize_fragments key 16 vectors
+// WIDE: pmkvq.dequantize_fragments key 4 format <per_channel> wide vectors
+// WIDE: pmkvq.dequantize_fragments value 4 format <per_token> wide vectors

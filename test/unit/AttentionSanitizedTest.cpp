@@ -17,12 +17,13 @@ using namespace pmkvq;
 using namespace pmkvq::test;
 
 namespace {
-bench::Problem fewTokens(const char *levels, int64_t group) {
+bench::Problem fewTokens(const char *levels, int64_t group,
+                         const char *more = "") {
   bench::Shape shape;
   shape.kvHeads = 2;
   shape.queryHeads = 2 * group;
   shape.batch = 2;
-  shape.context = "ragged:300-700";
+  shape.context = std::string("ragged:300-700") + more;
   shape.levels = levels;
   auto problem = bench::understand(shape);
   EXPECT_TRUE(problem.ok()) << problem.status().message();
@@ -32,10 +33,10 @@ bench::Problem fewTokens(const char *levels, int64_t group) {
 class Sanitized : public testing::TestWithParam<const char *> {
 protected:
   void SetUp() override { PMKVQ_SKIP_UNLESS_EMPTY(CudaReader::unavailable()); }
-  static void expectRight(int32_t blocks) {
+  static void expectRight(int32_t blocks, const char *more = "") {
     for (int64_t group : {3, 8})
       for (bool dependent : {false, true}) {
-        auto errors = CudaReader::run(fewTokens(GetParam(), group),
+        auto errors = CudaReader::run(fewTokens(GetParam(), group, more),
                                       {dependent, blocks, nullptr});
         EXPECT_TRUE(errors.ok()) << GetParam() << ", groups of " << group
                                  << ": " << errors.status().message();
@@ -68,6 +69,11 @@ protected:
 // that runs one thread block at a time never lets end.
 TEST_P(Sanitized, OneThreadBlock) { expectRight(/*blocks=*/1); }
 TEST_P(Sanitized, ManyThreadBlocks) { expectRight(/*blocks=*/0); }
+// 12 and 32 queries a kv head, on warpgroups.
+TEST_P(Sanitized, OneThreadBlockOfSegments) { expectRight(/*blocks=*/1, "+4"); }
+TEST_P(Sanitized, ManyThreadBlocksOfSegments) {
+  expectRight(/*blocks=*/0, "+4");
+}
 
 INSTANTIATE_TEST_SUITE_P(Attention, Sanitized,
                          testing::Values("16", "8", "4", "2", "k4v2",

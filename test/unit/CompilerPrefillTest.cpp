@@ -29,6 +29,7 @@ namespace {
 struct PrefillCase {
   std::vector<int64_t> keys, values;
   int64_t stages = 2, group = 4;
+  bool wide = false;
 
   std::string name() const {
     std::string text = "K";
@@ -39,7 +40,7 @@ struct PrefillCase {
       text += std::to_string(level) + "x";
     text.pop_back();
     return text + "Stages" + std::to_string(stages) + "Group" +
-           std::to_string(group);
+           std::to_string(group) + (wide ? "Wide" : "");
   }
   PrefillSpec spec() const {
     PrefillSpec spec;
@@ -48,6 +49,7 @@ struct PrefillCase {
     spec.keyLevels = keys;
     spec.valueLevels = values;
     spec.stages = stages;
+    spec.wideRanges = wide;
     return spec;
   }
   std::vector<WarpShare> shares() const {
@@ -93,7 +95,8 @@ int prefillSpillBudget(const PrefillCase &c) {
 
 class PrefillKernels : public ::testing::TestWithParam<PrefillCase> {};
 
-/// What an element of a tile costs: one multiply-add and one AND for two codes.
+/// What an element of a tile costs: one multiply-add and one AND for two codes,
+/// of wide ranges a multiplication.
 TEST_P(PrefillKernels, TwoInstructionsForTwoCodes) {
   PtxText text(compilePrefill(GetParam()).ptx);
   constexpr int64_t elements = HalfTile::kRows * HalfTile::kColumns;
@@ -114,6 +117,12 @@ TEST_P(PrefillKernels, TwoInstructionsForTwoCodes) {
                                     "786444"}
                   .count(i.operands[2][0]);
   EXPECT_EQ(masked, codes);
+  if (!GetParam().wide)
+    return;
+  PrefillCase narrow = GetParam();
+  narrow.wide = false;
+  EXPECT_EQ(text.count("mul.rn.f16x2"),
+            PtxText(compilePrefill(narrow).ptx).count("mul.rn.f16x2") + codes);
 }
 
 TEST_P(PrefillKernels, Products) {
@@ -156,7 +165,11 @@ const PrefillCase kCases[] = {{{16, 4}, {16, 4}},
                               {{16, 8}, {16, 2}},
                               {{16, 4, 2}, {16, 4, 2}},
                               {{16}, {16}},
-                              {{16, 8, 4, 2}, {16, 8, 4, 2}}};
+                              {{16, 8, 4, 2}, {16, 8, 4, 2}},
+                              {{16, 4}, {16, 4}, 2, 4, /*wide=*/true},
+                              {{16, 2}, {16, 2}, 2, 4, /*wide=*/true},
+                              {{16, 8}, {16, 8}, 2, 4, /*wide=*/true},
+                              {{16, 8, 4, 2}, {16, 8, 4, 2}, 2, 4, true}};
 
 INSTANTIATE_TEST_SUITE_P(Compiler, PrefillKernels, ::testing::ValuesIn(kCases),
                          [](const auto &info) { return info.param.name(); });
@@ -196,6 +209,32 @@ TEST(ManyTokens, AreProductsOfWarpgroupsWithCodesFromRegisters) {
       EXPECT_EQ(report.output.find("serialized"), std::string::npos)
           << report.output;
     }
+}
+
+TEST(ManyTokens, WideRangesAreMultipliedAndSpillNoMore) {
+  std::string ptxas = mlir::pmkvq::findPtxas();
+  for (auto [rows, level] : {std::pair(4, 8), {4, 4}, {16, 4}, {16, 2}}) {
+    int products[2] = {}, spills[2] = {};
+    for (bool wide : {false, true}) {
+      mlir::pmkvq::DecodeSpec spec = manyTokens(rows, level);
+      spec.wideRanges = wide;
+      auto kernel = mlir::pmkvq::compileDecode(prefillContext(), spec);
+      ASSERT_TRUE(bool(kernel)) << llvm::toString(kernel.takeError());
+      PtxText text(kernel->ptx);
+      EXPECT_EQ(text.count("wgmma.mma_async"), 4 * 16);
+      products[wide] = text.count("mul.rn.f16x2");
+      if (ptxas.empty())
+        continue;
+      PtxasReport report = runPtxas(ptxas, kernel->ptx);
+      ASSERT_TRUE(report.accepted) << report.output;
+      EXPECT_EQ(report.output.find("serialized"), std::string::npos)
+          << report.output;
+      spills[wide] = report.spillBytes;
+    }
+    // A lane decodes 128 of 128 x 128 elements, in twos, of both parts.
+    EXPECT_EQ(products[1], products[0] + 2 * 64);
+    EXPECT_LE(spills[1], spills[0]) << rows << " rows at " << level;
+  }
 }
 
 TEST(ManyTokens, OthersStayOnWarps) {

@@ -161,6 +161,17 @@ TYPED_TEST_P(ReadConformance, ConstantGroups) {
   this->expectAllRight("constant");
 }
 
+// Where tokens are many, kernels are others: 12 and 24 queries.
+TYPED_TEST_P(ReadConformance, SeveralQueryTokensOverWideRanges) {
+  for (const char *inputs : {"hundreds", "thousands", "myriads", "sharp"})
+    for (const char *levels : {"8", "4", "2", "mixed:2=3/k4v16=2/8=1"})
+      for (const char *context : {"1024+4", "ragged:200-3000+8"}) {
+        bench::Shape shape = this->shape(levels, context);
+        shape.inputs = inputs;
+        this->expectRight(shape);
+      }
+}
+
 TYPED_TEST_P(ReadConformance, WhatIsNoNumberStaysNone) {
   for (const char *keyFormat : {"<per_channel, hadamard>", "<per_token>"})
     for (const char *levels : {"16", "4", "mixed:2=1/8=1"}) {
@@ -171,14 +182,12 @@ TYPED_TEST_P(ReadConformance, WhatIsNoNumberStaysNone) {
     }
 }
 
-REGISTER_TYPED_TEST_SUITE_P(ReadConformance, EveryLevel,
-                            LevelsOfKeysAndValuesApart,
-                            LevelsMixedInOneSequence,
-                            RaggedBatchesWithSinkAndWindow, SeveralQueryTokens,
-                            FormatsOfBothAxes, GroupsOfOneToSixteenQueries,
-                            HeadDims, NormalInputs, OutlierChannels, TinyRanges,
-                            HugeRanges, ConstantGroups,
-                            WhatIsNoNumberStaysNone);
+REGISTER_TYPED_TEST_SUITE_P(
+    ReadConformance, EveryLevel, LevelsOfKeysAndValuesApart,
+    LevelsMixedInOneSequence, RaggedBatchesWithSinkAndWindow,
+    SeveralQueryTokens, FormatsOfBothAxes, GroupsOfOneToSixteenQueries,
+    HeadDims, NormalInputs, OutlierChannels, TinyRanges, HugeRanges,
+    ConstantGroups, SeveralQueryTokensOverWideRanges, WhatIsNoNumberStaysNone);
 
 } // namespace pmkvq::test
 

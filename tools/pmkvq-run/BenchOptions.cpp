@@ -76,7 +76,7 @@ static rt::Status checkBenchModel(const CommandLine &line) {
 rt::Status pmkvq::run::checkBenchOptions(const CommandLine &line) {
   const Option *own[] = {&line.kvHeads, &line.queryHeads, &line.headDim,
                          &line.batch,   &line.context,    &line.levels,
-                         &line.chip,    &line.lower};
+                         &line.inputs,  &line.chip,       &line.lower};
   std::vector<const Option *> allowed = {
       &line.bench,  &line.keyFormat, &line.valueFormat, &line.device,
       &line.cpu,    &line.codeCache, &line.ptxas,       &line.threads,
@@ -84,8 +84,9 @@ rt::Status pmkvq::run::checkBenchOptions(const CommandLine &line) {
   if (benchesModel(line))
     allowed.push_back(&line.kvBits);
   else
-    allowed.insert(allowed.end(), {&line.kvHeads, &line.queryHeads,
-                                   &line.headDim, &line.chip, &line.lower});
+    allowed.insert(allowed.end(),
+                   {&line.kvHeads, &line.queryHeads, &line.headDim,
+                    &line.inputs, &line.chip, &line.lower});
   for (const OptionGroup &group : line.groups)
     for (const Option *option : group.options) {
       bool given = option->given();
@@ -227,6 +228,8 @@ rt::Status pmkvq::run::readBench(const CommandLine &line, Options &options) {
     return s;
   if (rt::Status s = readFormats(line.valueFormat, sweep.valueFormats); !s.ok())
     return s;
+  if (line.inputs.given())
+    sweep.inputs = line.inputs.text;
   options.chip = line.chip.text;
   if (rt::Status s = readLower(line, options); !s.ok())
     return s;

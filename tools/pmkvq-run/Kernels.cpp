@@ -153,6 +153,7 @@ static void describe(mlir::pmkvq::AttentionSpec &spec,
   describe(static_cast<mlir::pmkvq::CacheSpec &>(spec), problem, chip);
   spec.queryHeads = problem.shape.queryHeads;
   spec.scale = problem.scale();
+  spec.wideRanges = problem.inputs.largestRange() > rt::kNarrowRange;
 }
 
 bench::DeviceCompiler KernelCompiler::forDevices() {
@@ -192,6 +193,7 @@ bench::DeviceCompiler KernelCompiler::forDevices() {
     }
     spec.keyLevels.assign(keys.begin(), keys.end());
     spec.valueLevels.assign(values.begin(), values.end());
+    spec.wideRanges |= problem.inputs.sharpScores;
     return toCode(mlir::pmkvq::compilePrefill(context, spec), chip);
   };
   compiler.writers =

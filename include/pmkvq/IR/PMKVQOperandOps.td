@@ -31,16 +31,18 @@ def PMKVQ_DecodeOperandsOp : PMKVQ_Op<"decode_operands", [Pure]> {
     offset + step * code of the warp's rows and the 32 columns of `block`, in
     units of HalfTile::kUnit; without `format` they are raw bf16.  `groups` are
     steps of pairs of columns (e0 e2), (e1 e3) of both halves, for fields at the
-    lowest exponent, then offsets.  Four words for each product and each half of
-    the columns.
+    lowest exponent, then offsets; with `wide` steps are 2^kWideExponent less.
+    Four words for each product and each half of the columns.
 
     (C1) `level` is on the ladder, `block` below 4, and `words` are those of a
          piece of OperandShare.
-    (C2) With a format there are eight words of groups, else none.
+    (C2) With a format there are eight words of groups, else none, and nothing
+         is `wide`.
     (C3) 16 words of operands.
 
     Lowers to: for two elements one AND (and a shift where a field is not in the
-    low byte) and one multiply-add of f16.
+    low byte) and one multiply-add of f16, before which `wide` ones are
+    multiplied.
 
     ```mlir
     func.func @f(%words: vector<16xi32>, %groups: vector<8xi32>)
@@ -52,12 +54,12 @@ def PMKVQ_DecodeOperandsOp : PMKVQ_Op<"decode_operands", [Pure]> {
     ```
   }];
   let arguments = (ins PMKVQ_PartAttr:$part, I64Attr:$level,
-                       OptionalAttr<PMKVQ_FormatAttr>:$format, I64Attr:$block,
-                       PMKVQ_LaneVector<I32>:$words,
+                       OptionalAttr<PMKVQ_FormatAttr>:$format, UnitAttr:$wide,
+                       I64Attr:$block, PMKVQ_LaneVector<I32>:$words,
                        Optional<PMKVQ_LaneVector<I32>>:$groups);
   let results = (outs PMKVQ_LaneVector<I32>:$left);
   let assemblyFormat = [{
-    $part $level (`format` $format^)? `block` $block `of` $words
+    $part $level (`format` $format^)? (`wide` $wide^)? `block` $block `of` $words
     (`groups` `(` $groups^ `:` type($groups) `)`)? attr-dict
     `:` type($words) `->` type($left)
   }];
@@ -152,10 +154,10 @@ def PMKVQ_WeighColumnsOp : PMKVQ_Op<"weigh_columns",
     [Pure, AllTypesMatch<["maxima", "sums"]>]> {
   let summary = "weights of scores against maxima that seldom rise";
   let description = [{
-    weight = 2^(score / HalfTile::kUnit - maximum), as words of two neighbouring
-    queries: word (2 m + u) n / 8 + j has elements 4 j + 2 u and the next of
-    product m.  `sums` are of the lane's weights of this page; `above` says that
-    one of them is 2 or more, whereupon maxima are to rise.
+    weight = 2^(score / SharedRowsLayout::kScoreUnit - maximum), as words of two
+    neighbouring queries: word (2 m + u) n / 8 + j has elements 4 j + 2 u and the
+    next of product m.  `sums` are of the lane's weights of this page; `above`
+    says that one of them is 2 or more, whereupon maxima are to rise.
 
     (C1) n scores, n / 4 maxima, n / 2 words.
 

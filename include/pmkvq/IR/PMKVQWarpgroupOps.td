@@ -184,13 +184,16 @@ def PMKVQ_DequantizeFragmentsOp : PMKVQ_Op<"dequantize_fragments"> {
   let description = [{
     Writes offset + step * code of the vectors in `words` to the f16 tile at
     `tile`, in units of HalfTile::kUnit; without `format` they are raw bf16.
+    `wide` ranges may be any fp16, others are at most rt::kNarrowRange.
 
     (C1) `words` are those of `load_fragments` with the same attributes.
-    (C2) With a format there are the words of `load_groups`, else none.
+    (C2) With a format there are the words of `load_groups`, else none, and
+         nothing is `wide`.
     (C3) Of raw vectors both halves of 32 columns are there.
 
     Lowers to: for two elements one AND (and a shift where a field is not in the
-    low byte) and one multiply-add of f16; for eight, a 16-byte store.
+    low byte), of `wide` ranges a multiplication, and one multiply-add of f16;
+    for eight, a 16-byte store.
 
     ```mlir
     func.func @f(%tile: !llvm.ptr<3>, %words: vector<16xi32>,
@@ -203,14 +206,14 @@ def PMKVQ_DequantizeFragmentsOp : PMKVQ_Op<"dequantize_fragments"> {
     ```
   }];
   let arguments = (ins PMKVQ_PartAttr:$part, I64Attr:$level,
-                       OptionalAttr<PMKVQ_FormatAttr>:$format, I64Attr:$first,
-                       I64Attr:$count, I32:$warp, I32:$lane,
+                       OptionalAttr<PMKVQ_FormatAttr>:$format, UnitAttr:$wide,
+                       I64Attr:$first, I64Attr:$count, I32:$warp, I32:$lane,
                        PMKVQ_LaneVector<I32>:$words,
                        Optional<PMKVQ_LaneVector<I32>>:$groups,
                        PMKVQ_Shared:$tile);
   let assemblyFormat = [{
-    $part $level (`format` $format^)? `vectors` $first `,` $count `of` $warp `,`
-    $lane $words (`groups` `(` $groups^ `:` type($groups) `)`)? `into` $tile
+    $part $level (`format` $format^)? (`wide` $wide^)? `vectors` $first `,` $count
+    `of` $warp `,` $lane $words (`groups` `(` $groups^ `:` type($groups) `)`)? `into` $tile
     attr-dict `:` type($words) `,` type($tile)
   }];
   let hasVerifier = 1;
@@ -339,6 +342,11 @@ def PMKVQ_TileSoftmaxOp : PMKVQ_Op<"tile_softmax",
     `rescaled` says that it rose, `rescale` what outputs are worth then.  With
     `first` there is no maximum yet: it is set to 4 above the largest score.
 
+    Weights of scores that are 2^7 above the maximum, in log2, are infinite.
+    With `far` the maximum rises before weights are made, to 5 above the largest
+    score, where the signs of distances from it say that one is above it; factors
+    are positive.
+
     Sums are the lane's own.
 
     (C1) 64 scores; two maxima, sums and factors.
@@ -356,12 +364,12 @@ def PMKVQ_TileSoftmaxOp : PMKVQ_Op<"tile_softmax",
   }];
   let arguments = (ins PMKVQ_LaneVector<F32>:$scores, F32:$max0, F32:$max1,
                        F32:$sum0, F32:$sum1, F32:$factor0, F32:$factor1,
-                       UnitAttr:$first);
+                       UnitAttr:$first, UnitAttr:$far);
   let results = (outs PMKVQ_LaneVector<F32>:$weights, F32:$next_max0,
                       F32:$next_max1, F32:$next_sum0, F32:$next_sum1,
                       I1:$rescaled, F32:$rescale0, F32:$rescale1);
   let assemblyFormat = [{
-    (`first` $first^)? $scores `maxima` `(` $max0 `,` $max1 `)` `sums` `(` $sum0
+    (`first` $first^)? (`far` $far^)? $scores `maxima` `(` $max0 `,` $max1 `)` `sums` `(` $sum0
     `,` $sum1 `)` `factors` `(` $factor0 `,` $factor1 `)` attr-dict
     `:` type($scores)
   }];

@@ -102,6 +102,8 @@ struct PrefillOptions {
   /// Of segments: warpgroups, or 0: as many as there are registers for.
   int64_t warpgroups = 0;
   bool dependentLaunch = false;
+  /// Whether ranges of groups may be above rt::kNarrowRange.
+  bool wideRanges = false;
 };
 
 /// The same for attention of many query rows a task, or of many queries a

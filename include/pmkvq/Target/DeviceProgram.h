@@ -38,6 +38,10 @@ struct AttentionSpec : CacheSpec {
   int64_t queryHeads = 32;
   /// Factor of q . k before the softmax.
   double scale = 0.08838834764831845;
+  /// Whether ranges of groups may be above rt::kNarrowRange, or scores of
+  /// prefill 2^7 above those of the pages before, in log2: warpgroups take
+  /// longer for it, and without such results are NaN there.
+  bool wideRanges = false;
 };
 
 /// What a decode attention kernel is specialized on.
@@ -49,8 +53,7 @@ struct DecodeSpec : AttentionSpec {
   /// Rows of queries that a segment is to have: tokens decoded at once.  It may
   /// have fewer (DeviceKernel::rows).
   int64_t rows = 1;
-  /// Whether warpgroups may attend.  Elements are f16 there: with ranges above
-  /// 255, 63 at 2 bits, results are NaN.
+  /// Whether warpgroups may attend.
   bool warpgroups = true;
   /// Whether pages at 8 and 4 bits may fall by a level after they are read:
   /// work lists are of LoweringTasks then.  Not on warpgroups, and not with

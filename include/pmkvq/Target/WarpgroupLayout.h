@@ -25,7 +25,9 @@
 // A tile holds x * kUnit.  A code under its mask, read as f16, is the denormal
 // code * 2^(exponent - 24): the multiply-add that decodes it takes step * kUnit
 // * 2^24 = step * 3840, which is range * 256 at 4 bits and range * 1024 at 2
-// (with a clip of 0.8): powers of two, exact.
+// (with a clip of 0.8): powers of two, exact.  That is an f16 for ranges up to
+// rt::kNarrowRange.  Kernels for wider ones multiply fields by 2^kWideExponent
+// first, which is exact too, and take steps that are so much less.
 //
 //===----------------------------------------------------------------------===//
 
@@ -52,6 +54,9 @@ struct HalfTile {
   /// What an element of 1 is in a tile, and 2^24 times that.
   static constexpr double kUnit = 3840.0 / (1 << 24);
   static constexpr double kCodeUnit = 3840.0;
+  /// Of the largest range, 65,504, and the widest step of a format, a third of
+  /// it, range * step * kCodeUnit / 2^kWideExponent is an f16.
+  static constexpr int kWideExponent = 11;
 
   /// A column's 32 (c), 16 of these (h), and place in it: lane t, element e.
   struct Place {
@@ -262,6 +267,11 @@ struct SharedRowsLayout {
   /// Right operands have a multiple of 8 rows.
   static constexpr int64_t kRowStep = 8, kMaxRows = rt::kMaxWarpgroupQueries;
   static constexpr int64_t kMostWarpgroups = 4;
+  /// What 1 is in queries times the scale of scores (as f16, so that 4,094
+  /// fits, and what f16 loses below changes scores by less than 1e-3 whatever
+  /// fp16 keys are), and in scores.
+  static constexpr double kQueryUnit = 16;
+  static constexpr double kScoreUnit = kQueryUnit * HalfTile::kUnit;
 
   int64_t warpgroups = 3;
   /// Queries, a multiple of kRowStep.

@@ -231,10 +231,10 @@ constexpr int64_t prefillRowsPerTask(int64_t group) { return 128 / group; }
 /// Arguments of a prefill attention kernel, passed by value as one struct.
 ///
 /// Elements of keys and values are f16 in between, in units of 3840 * 2^-24:
-/// ranges of groups up to 255 (63 at 2 bits) and raw values up to 2^28 fit, and
-/// what is below 0.3 has an absolute error of 1.3e-4.  Outputs of what does not
-/// fit, and of scores that rise by more than 2^127 from one page to a later
-/// one, are not numbers.
+/// raw values up to 2^28 fit, and what is below 0.3 is off by up to 1.3e-4.
+/// Ranges of groups up to kNarrowRange fit, and scores that rise by up to 2^7
+/// (log2) from one page to a later one; kernels for wide ranges take all of
+/// both.  Outputs of what does not fit are not numbers.
 struct PrefillArgs {
   /// What PrefillPage::blocks count from.
   const uint8_t *codes;
@@ -290,6 +290,12 @@ struct PagePartTask {
   uint32_t reserved[2];
 };
 static_assert(sizeof(PagePartTask) == 48);
+
+/// The largest range of a group that f16 elements on warpgroups take at every
+/// level; kernels for wider ones are slower.  Its bits as fp16, of which those
+/// without a sign are ordered as integers are.
+inline constexpr double kNarrowRange = 48;
+inline constexpr uint16_t kNarrowRangeBits = 0x5200;
 
 /// Arguments of the kernels that write pages, one thread block a task.
 struct PagesArgs {

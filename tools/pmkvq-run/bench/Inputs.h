@@ -15,6 +15,12 @@
 //              fp16 ends at 65,504; queries make up for it.  Sums of a few
 //              weighted values leave fp16.  Where nothing is quantized, values
 //              of 1e30: below 3e38 / tokens, which sums of weights may reach
+//   hundreds, thousands, myriads
+//              ranges of keys and values are of that size (225 to 375, and ten
+//              times as much); queries make up for it.  A step of a code in a
+//              fixed unit leaves f16 somewhere between
+//   sharp      keys of 10, queries of 50: scores are hundreds apart, so that
+//              weights of one page leave f32 under the maximum of those before
 //   constant   every other group has range 0
 //   nan        a query, a raw key and a raw value are no numbers: their results
 //              must be none, all others right
@@ -37,7 +43,11 @@ struct Inputs {
   double outlier = 0;
   bool constantGroups = false;
   bool notNumbers = false;
+  /// Few scores are near the largest, and rounding decides between them.
+  bool sharpScores = false;
 
+  /// Of groups of keys and values at most; Case.cpp draws up to 5.
+  double largestRange() const { return 5 * (keys > values ? keys : values); }
   /// What is added to channel `dim` of keys, quantized or raw.
   double keyOffset(int64_t dim) const {
     constexpr int64_t every = 32, first = 5;
@@ -54,6 +64,10 @@ inline const Inputs *findInputs(const std::string &name) {
       {"outliers", 1, 1, 1, 1, 300},
       {"tiny", 1, 1e-6, 1e-6, 1e-6},
       {"huge", 1 / 1.2e4, 1.2e4, 1.2e4, 1e30},
+      {"hundreds", 1 / 75.0, 75, 75, 75},
+      {"thousands", 1 / 750.0, 750, 750, 750},
+      {"myriads", 1 / 7500.0, 7500, 7500, 7500},
+      {"sharp", 50, 9, 1, 1, 0, false, false, /*sharpScores=*/true},
       {"constant", 1, 1, 1, 1, 0, /*constantGroups=*/true},
       {"nan", 1, 1, 1, 1, 0, false, /*notNumbers=*/true}};
   for (const Inputs &inputs : all)

@@ -73,9 +73,21 @@ struct Measurement {
   double ratio() const { return attention.median / readMicroseconds; }
 };
 
-/// Bounds on the errors of right results, of kernels on warpgroups:
-/// PrefillBench.h has the derivation.
+/// Bounds on the errors of right results, of kernels on warpgroups.
+///
+/// Queries, elements of keys and values, and weights are rounded to 11 bits: an
+/// error of 2^-12 / sqrt(3) each, or of 1.3e-4 where an element is below 0.3.
+/// Scores of normal content are about 1 wide, so weights are off by some 2e-4,
+/// values by as much, all independently; outputs of long contexts by less.  The
+/// largest of thousands of nearly normal errors is below 5 times their rms; of
+/// rows that see few tokens, whose outputs differ most, up to twice that.
 inline constexpr Errors kHalfBounds = {6e-4, 6e-3};
+
+/// The same of sharp scores.  They are some 800 wide, in log2, and off by 0.2
+/// where queries and keys have 11 bits: two that are equally large share the
+/// weight differently by a twentieth, so that outputs are off by 0.07 of a
+/// value.  Most queries have one that is alone and exact.
+inline constexpr Errors kSharpBounds = {0.1, 2};
 
 /// Bounds on the errors of right results; `inHalves` is of kernels on
 /// warpgroups.
@@ -96,6 +108,8 @@ inline constexpr Errors kHalfBounds = {6e-4, 6e-3};
 ///
 /// The largest of thousands of nearly normal errors is below 5 times their rms.
 inline Errors boundsOf(const Problem &problem, bool inHalves) {
+  if (problem.inputs.sharpScores)
+    return kSharpBounds;
   if (inHalves)
     return kHalfBounds;
   return problem.isRaw() ? Errors{1e-5, 5e-5} : Errors{3e-4, 1.5e-3};

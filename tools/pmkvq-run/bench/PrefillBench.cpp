@@ -84,17 +84,22 @@ void Chunks::fill() {
               static_cast<size_t>(content.memoryBytes()));
   std::mt19937_64 random(99);
   std::normal_distribution<float> normal;
+  const Inputs &inputs = problem().inputs;
+  const float by[] = {static_cast<float>(inputs.keys),
+                      static_cast<float>(inputs.values)};
   for (int64_t pair = 0; pair < problem().pairs(); ++pair)
     for (rt::Part part : {rt::kKey, rt::kValue})
       for (int64_t token = 0; token < chunkTokens; ++token)
         for (int64_t dim = 0; dim < shape.headDim; ++dim)
           DeviceImage::setFixedValue(
               memory.data() + chunkOffset(pair, part), part, shape.headDim,
-              token, dim, reference::floatToBf16(0.3f + 1.2f * normal(random)));
+              token, dim,
+              reference::floatToBf16(by[part] *
+                                     (0.3f + 1.2f * normal(random))));
   queries.resize(
       static_cast<size_t>(rows() * shape.queryHeads * shape.headDim));
   for (float &query : queries)
-    query = normal(random);
+    query = normal(random) * static_cast<float>(inputs.queries);
 }
 
 Status Chunks::makeList() {
@@ -285,7 +290,8 @@ static Result<Errors> check(Prefill &prefill, const Chunks &chunks) {
   Result<Errors> errors = chunks.compare(*first);
   if (!errors.ok())
     return errors;
-  if (Status status = checkErrors(kPrefillBounds, *errors); !status.ok())
+  const Errors bounds = boundsOf(chunks.problem(), /*inHalves=*/true);
+  if (Status status = checkErrors(bounds, *errors); !status.ok())
     return status;
   if (std::memcmp(first->data(), second->data(),
                   first->size() * sizeof(float)) != 0)

@@ -21,16 +21,6 @@ namespace pmkvq::bench {
 /// New tokens of each sequence.
 inline constexpr int64_t kChunkTokens = 2048;
 
-/// Bounds on the errors of right results.
-///
-/// Queries, elements of keys and values, and weights are rounded to 11 bits: an
-/// error of 2^-12 / sqrt(3) each, or of 1.3e-4 where an element is below 0.3.
-/// Scores of normal content are about 1 wide, so weights are off by some 2e-4,
-/// values by as much, all independently; outputs of long contexts by less.  The
-/// largest of thousands of nearly normal errors is below 5 times their rms; of
-/// rows that see few tokens, whose outputs differ most, up to twice that.
-inline constexpr Errors kPrefillBounds = kHalfBounds;
-
 /// Runs a problem twice over poisoned results and compares rows of three pairs
 /// with the reference.
 ///

@@ -382,8 +382,10 @@ Result<Problem> bench::understand(const Shape &shape) {
   }
   const Inputs *inputs = findInputs(shape.inputs);
   if (!inputs)
-    return expected("inputs like normal, outliers, tiny, huge, constant or nan",
-                    shape.inputs);
+    return expected(
+        "inputs like normal, outliers, tiny, huge, hundreds, thousands, "
+        "myriads, sharp, constant or nan",
+        shape.inputs);
   problem.inputs = *inputs;
   return problem;
 }

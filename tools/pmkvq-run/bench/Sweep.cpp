@@ -39,6 +39,7 @@ rt::Status bench::checkCount(const Sweep &sweep) {
 std::vector<Shape> bench::expand(const Sweep &sweep,
                                  const std::string &defaultContext) {
   std::vector<Shape> shapes = {Shape()};
+  shapes.front().inputs = sweep.inputs;
   auto vary = [&](const auto &values, auto member) {
     std::vector<Shape> varied;
     for (const Shape &shape : shapes)

@@ -25,6 +25,8 @@ struct Sweep {
   std::vector<std::string> levels = {"16", "8", "4", "2"};
   std::vector<std::string> keyFormats = {"<per_channel, hadamard>"};
   std::vector<std::string> valueFormats = {"<per_token, hadamard>"};
+  /// Of all.
+  std::string inputs = Shape().inputs;
 };
 
 /// Tokens of a context that is not given.

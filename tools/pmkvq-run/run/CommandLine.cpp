@@ -134,6 +134,11 @@ CommandLine::CommandLine(const std::vector<std::string> &stages, bool compiles)
              "16, 8, 4, 2, k4v2 (keys 4, values 2), or "
              "mixed:2=192/4=48/8=16, pages in these proportions, oldest first, "
              "each level once, none above a later one (default 16,8,4,2)"),
+      inputs(
+          "inputs", "normal",
+          "Kind of numbers: normal, outliers, tiny, huge, hundreds, "
+          "thousands or myriads (of which ranges are), sharp (scores hundreds "
+          "apart) or constant"),
       chip(
           "chip", "sm_80",
           "Compile attention for this kind of GPU; an older one's code runs on "
@@ -179,12 +184,11 @@ CommandLine::CommandLine(const std::vector<std::string> &stages, bool compiles)
            &valueFormat, &cpu})
     option->use = Option::Use::Decision;
   for (Option *option : std::initializer_list<Option *>{
-           &calibration, &allocate,       &layerFloors, &keyScales,
-           &maxLoss,     &acceptLoss,     &device,      &cacheDevice,
-           &codeCache,   &ptxas,          &bench,       &kvHeads,
-           &queryHeads,  &headDim,        &batch,       &context,
-           &levels,      &chip,           &lower,       &explain,
-           &check,       &checkTolerance, &emit,        &outputFile,
+           &calibration, &allocate, &layerFloors,    &keyScales, &maxLoss,
+           &acceptLoss,  &device,   &cacheDevice,    &codeCache, &ptxas,
+           &bench,       &kvHeads,  &queryHeads,     &headDim,   &batch,
+           &context,     &levels,   &inputs,         &chip,      &lower,
+           &explain,     &check,    &checkTolerance, &emit,      &outputFile,
            &dumpStages})
     option->use = Option::Use::Compiler;
   groups = {
@@ -205,7 +209,7 @@ CommandLine::CommandLine(const std::vector<std::string> &stages, bool compiles)
        "        --prompts=test/models/reasoner/programs-16.jsonl"},
       {"Benchmark",
        {&bench, &kvHeads, &queryHeads, &headDim, &batch, &context, &levels,
-        &chip, &lower},
+        &inputs, &chip, &lower},
        "pmkvq-run --bench=attention --batch=1,8 --context=32768 \\\n"
        "        --levels=4,2,k4v2,mixed:2=192/4=48/8=16 --output=csv\n"
        "    pmkvq-run model/ --bench=decode --context=512,4096 --threads=1,2"},

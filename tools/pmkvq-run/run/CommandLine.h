@@ -135,6 +135,7 @@ struct CommandLine {
   StringOption batch;
   StringOption context;
   StringOption levels;
+  StringOption inputs;
   StringOption chip;
   StringOption lower;
 
