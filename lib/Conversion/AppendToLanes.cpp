@@ -5,8 +5,10 @@
 // FragmentLayout.h (where a token's elements lie), DeviceAbi.h (arguments).
 //
 // Mental model.  A warp takes one row and kv head, keys and then values; a lane
-// holds head_dim / 32 neighbouring dims.  Rotations pair dims of one lane, or
-// lanes whose numbers differ in one bit.
+// holds head_dim / 32 neighbouring dims or, where that is no power of two, 4,
+// so that the last lanes have none: they do what the last one with dims does,
+// and store nothing.  Rotations pair dims of one lane, of lanes whose numbers
+// differ in one bit, or of the first half of lanes and the second.
 //
 //===----------------------------------------------------------------------===//
 
@@ -70,13 +72,14 @@ private:
     if (!cache)
       return kernel.emitOpError("expected a cache as its first argument");
     headDim = cache.getHeadDim();
-    if (headDim % 64)
-      return kernel.emitOpError("has a head_dim of ")
-             << headDim << "; a GPU supports multiples of 64";
     return success();
   }
 
-  int64_t perLane() const { return headDim / kWarpLanes; }
+  int64_t perLane() const { return lanes() < kWarpLanes ? 4 : headDim / 32; }
+  /// Lanes that have dims.
+  int64_t lanes() const {
+    return headDim % (2 * kWarpLanes) ? headDim / 4 : kWarpLanes;
+  }
 
   void startLanes() {
     Value arguments = b.startFunction(kernel.getSymName(),
@@ -99,6 +102,10 @@ private:
     Value head = b.sub(block, b.mul(row, heads));
     pair = block;
     lane = b.threadId();
+    mine = lanes() == kWarpLanes
+               ? lane
+               : Value(arith::MinUIOp::create(b, lane, b.i32(lanes() - 1)));
+    isLower = b.compare(arith::CmpIPredicate::ult, mine, lanes() / 2);
     Values task =
         b.loadWords(b.at(tasks, b.mul(row, sizeof(rt::AppendTask))), 2);
     token = task[1];
@@ -159,7 +166,7 @@ private:
     if (!source || op.getType().getQueries() != 1)
       return op.emitOpError("expected one row of a kernel's argument");
     rows[op.getResult()] =
-        loadFloats(source, pair, headDim, b.mul(lane, perLane()));
+        loadFloats(source, pair, headDim, b.mul(mine, perLane()));
     return success();
   }
 
@@ -169,17 +176,22 @@ private:
     Value sines = sources.lookup(op.getSines());
     if (!cosines || !sines)
       return op.emitOpError("expected angles that are arguments of the kernel");
-    // The lower half of the dims is in lanes 0 .. 15.
-    constexpr int64_t kHalf = kWarpLanes / 2;
-    Value first = b.mul(b.andBits(lane, kHalf - 1), perLane());
+    // The lower half of the dims is in the lower half of the lanes.
+    const int64_t half = lanes() / 2;
+    Value below = b.sub(mine, b.i32(half));
+    Value first = b.mul(b.select(isLower, mine, below), perLane());
+    Value other = b.select(isLower, b.add(mine, half), below);
     Values cos = loadFloats(cosines, row, headDim / 2, first);
     Values sin = loadFloats(sines, row, headDim / 2, first);
     Values rotated;
     for (auto [x, c, s] : llvm::zip(rows.at(op.getSource()), cos, sin)) {
       Value along = arith::MulFOp::create(b, x, c);
-      Value across = arith::MulFOp::create(b, b.fromLane(x, kHalf), s);
-      rotated.push_back(arith::AddFOp::create(
-          b, along, b.negateByLane(across, lane, kHalf, /*lower=*/true)));
+      Value theirs = b.bitcast(b.shuffle(b.bitcast(x, b.getI32Type()), other),
+                               b.getF32Type());
+      Value across = arith::MulFOp::create(b, theirs, s);
+      Value negative = arith::NegFOp::create(b, across);
+      rotated.push_back(
+          arith::AddFOp::create(b, along, b.select(isLower, negative, across)));
     }
     rows[op.getResult()] = rotated;
     return success();
@@ -200,10 +212,16 @@ private:
     };
     Value place = emitLinear(b, b.andBits(token, kUnitTokens - 1), kUnitTokens,
                              [&](int64_t i) { return byteOf(i, 0); });
-    place = b.add(place, emitLinear(b, lane, kWarpLanes, [&](int64_t i) {
+    place = b.add(place, emitLinear(b, mine, lanes(), [&](int64_t i) {
                     return byteOf(0, i * perLane());
                   }));
     Value address = b.at(unit(part), place);
+    OpBuilder::InsertionGuard guard(b);
+    if (lanes() < kWarpLanes) {
+      Value has = b.compare(arith::CmpIPredicate::ult, lane, lanes());
+      auto branch = scf::IfOp::create(b, has, /*withElseRegion=*/false);
+      b.setInsertionPointToStart(branch.thenBlock());
+    }
     for (int64_t i = 0; i < perLane(); i += 2) {
       Value word = b.packBrainFloats(x[i], x[i + 1]);
       // Neighbouring dims share a word of keys, but not of values.
@@ -228,7 +246,10 @@ private:
   /// Addresses of arguments that are rows of floats.
   DenseMap<Value, Value> sources;
   DenseMap<Value, Values> rows;
-  Value row, pair, lane, token, area;
+  /// The warp's lane; whose dims it has, and whether they are of the lower
+  /// half.
+  Value lane, mine, isLower;
+  Value row, pair, token, area;
 };
 
 class ConvertAppendToLanesPass

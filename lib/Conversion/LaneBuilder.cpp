@@ -343,8 +343,8 @@ static Values mma(LaneBuilder &b, ValueRange a, ValueRange operandB,
 
 Values LaneBuilder::mmaBytes(ArrayRef<Value> a, ArrayRef<Value> b,
                              ArrayRef<Value> c, bool isSigned) {
-  return mma(*this, a, b, c, {16, 8, 32}, NVVM::MMAIntOverflow::wrapped,
-             NVVM::MMATypes::u8,
+  return mma(*this, a, b, c, {16, 8, static_cast<int64_t>(a.size()) * 8},
+             NVVM::MMAIntOverflow::wrapped, NVVM::MMATypes::u8,
              isSigned ? NVVM::MMATypes::s8 : NVVM::MMATypes::u8);
 }
 

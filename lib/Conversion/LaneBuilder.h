@@ -160,7 +160,8 @@ public:
   /// transposed.
   Value transpose(Value word);
 
-  /// c + a * b, four accumulators: u8 codes times bytes, signed or not.
+  /// c + a * b, four accumulators: u8 codes times bytes, signed or not.  Two
+  /// registers of `a` and one of `b` are half as deep as four and two.
   Values mmaBytes(ArrayRef<Value> a, ArrayRef<Value> b, ArrayRef<Value> c,
                   bool isSigned);
   Values mmaHalves(ArrayRef<Value> a, ArrayRef<Value> b, ArrayRef<Value> c);

@@ -43,18 +43,23 @@ struct PageShape {
   int64_t kBlocks() const {
     return (isKey() ? headDim : ::pmkvq::rt::kPageTokens) / kQuads;
   }
-  int64_t slices() const { return (sliceRows ? rowBlocks() : kBlocks()) / 2; }
+  /// Blocks of 16 elements of the axis that slices are of, and of a slice: two,
+  /// or one where they are an odd number.
+  int64_t slicedBlocks() const { return sliceRows ? rowBlocks() : kBlocks(); }
+  int64_t sliceBlocks() const { return slicedBlocks() % 2 ? 1 : 2; }
+  int64_t slices() const { return slicedBlocks() / sliceBlocks(); }
   /// Quads of the first slice.
   SmallVector<QuadPlace> quads() const {
     SmallVector<QuadPlace> all;
-    for (int64_t row = 0; row < (sliceRows ? 2 : rowBlocks()); ++row)
+    for (int64_t row = 0; row < (sliceRows ? sliceBlocks() : rowBlocks());
+         ++row)
       for (int64_t upper : {0, 1})
-        for (int64_t k = 0; k < (sliceRows ? kBlocks() : 2); ++k)
+        for (int64_t k = 0; k < (sliceRows ? kBlocks() : sliceBlocks()); ++k)
           all.push_back({row, upper, k});
     return all;
   }
   QuadPlace inSlice(QuadPlace quad, int64_t slice) const {
-    (sliceRows ? quad.row : quad.k) += 2 * slice;
+    (sliceRows ? quad.row : quad.k) += sliceBlocks() * slice;
     return quad;
   }
 };
@@ -70,10 +75,11 @@ public:
                shape.headDim} {}
 
   /// A word of a lane: its block among the part's, its byte there for lane 0,
-  /// and the first bit of the quad's fields in each byte.
+  /// the first bit of the quad's fields in each byte, and how far lanes lie
+  /// apart.
   struct Word {
     int64_t block, byte;
-    int32_t bit;
+    int32_t bit, laneBytes;
   };
   /// Where the quad's codes are, or at level 16 the elements 2 `half`, + 1 of k
   /// within the quad.
@@ -85,7 +91,7 @@ public:
     int64_t token = shape.isKey() ? row : k, dim = shape.isKey() ? k : row;
     ::pmkvq::FragmentLayout::Place place =
         layout.place(token % layout.tokens, dim);
-    return {token / layout.tokens, place.byte, place.bit};
+    return {token / layout.tokens, place.byte, place.bit, place.laneBytes};
   }
 
   /// Element of k, in lane 0, that is element `e` of half `half` at level 16.

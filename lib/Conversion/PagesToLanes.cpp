@@ -6,12 +6,12 @@
 // TileToLanes.cpp (the kernels that read).
 //
 // Mental model.  A thread block takes one part of one page, and each warp a
-// *slice* of it: 32 elements of one axis, all of the other.  A lane holds the
-// same elements at every level (FragmentLayout.h), in *quads* of 4 neighbours
-// along k, so loading, shifting, quantizing and storing stay in the lane; only
-// the extremes of a group go through shuffles, among the 8 lanes that have
-// its rows or the 4 that have its k.  Which axis is sliced follows from the
-// groups: all of a group lies in one slice.
+// *slice* of it: 32 elements of one axis (16 of 80 head dims), all of the
+// other.  A lane holds the same elements at every level (FragmentLayout.h), in
+// *quads* of 4 neighbours along k, so loading, shifting, quantizing and storing
+// stay in the lane; only the extremes of a group go through shuffles, among the
+// 8 lanes that have its rows or the 4 that have its k.  Which axis is sliced
+// follows from the groups: all of a group lies in one slice.
 //
 //   quad (row block, half of its rows, k / 16):
 //     raw     two words of two bf16
@@ -80,9 +80,6 @@ private:
     cache = store.getPage().getType().getCache();
     shape.part = target.getPart();
     shape.headDim = target.getHeadDim();
-    if (shape.headDim % 64)
-      return kernel.emitOpError("has a head_dim of ")
-             << shape.headDim << "; a GPU supports multiples of 64";
     if (auto format = target.getFormat()) {
       const FormatModel &model = format.getModel();
       if (model.getFirstLevel() != 8 || model.rewritesParameters() ||
@@ -155,8 +152,9 @@ private:
     return emitLinear(b, slice, shape.slices(), f);
   }
 
-  /// Address of 16 bytes of a lane that begin at the quad's, in this warp's
-  /// slice.  Their block's number may depend on the slice.
+  /// Address of words of a lane that begin at the quad's, in this warp's slice.
+  /// Their block's number may depend on the slice, as may how far lanes lie
+  /// apart.
   Value vectorAddress(const PageOrder &order, QuadPlace quad) {
     auto find = [&](int64_t s) { return order.find(shape.inSlice(quad, s)); };
     PageOrder::Word first = find(0);
@@ -172,7 +170,16 @@ private:
     }
     Value byte =
         b.add(bySlice([&](int64_t s) { return find(s).byte; }), first.byte);
-    return b.at(base, b.add(byte, b.shl(lane, 4)));
+    std::vector<int64_t> strides;
+    for (int64_t s = 0; s < shape.slices(); ++s)
+      strides.push_back(find(s).laneBytes);
+    Value &ofLane = lanePlaces[strides];
+    if (!ofLane && llvm::all_equal(strides))
+      ofLane = b.shl(lane, llvm::Log2_64(strides.front()));
+    if (!ofLane)
+      ofLane = b.mul(lane, b.add(bySlice([&](int64_t s) { return strides[s]; }),
+                                 strides.front()));
+    return b.at(base, b.add(byte, ofLane));
   }
 
   /// Groups the words of the first slice's quads into runs of neighbours that
@@ -273,7 +280,7 @@ private:
       });
     };
     LaneTile tile;
-    Value shift = b.shl(slice, 5);
+    Value shift = b.mul(slice, shape.sliceBlocks() * kQuads);
     for (const QuadPlace &quad : shape.quads()) {
       // Of the quad's row and first element of k, this lane's.
       Value row = b.add(g, kRows * quad.row + 8 * quad.upper);
@@ -326,7 +333,9 @@ private:
     return groupsAlongK() ? quad.k * kQuad + byte : quad.row * 2 + quad.upper;
   }
   /// Groups of a lane.
-  int64_t groups() const { return groupsAlongK() ? 2 * kQuad : 4; }
+  int64_t groups() const {
+    return shape.sliceBlocks() * (groupsAlongK() ? kQuad : 2);
+  }
 
   /// f32 elements of a raw quad, in the order of its bytes below level 16.
   Values elementsOf(const PageOrder &order, const Values &words) {
@@ -494,13 +503,14 @@ private:
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(branch.thenBlock());
     // Group number: of k, 16 k + quadPlace(t, byte); of rows, 16 row + 8 upper
-    // + g; and 32 more a slice.
+    // + g; and 32 more a slice, or 16.
     const FragmentLayout layout = PageOrder(shape, 8).layout;
     for (int32_t which = 0;
          which < static_cast<int32_t>(tile.parameters.size()); ++which) {
       Values stored = b.unpack(tile.parameters[which]);
       auto byteOf = [&](int64_t group) { return parameterByte(group, which); };
-      Value mine = bySlice([&](int64_t s) { return byteOf(32 * s); });
+      Value mine = bySlice(
+          [&](int64_t s) { return byteOf(shape.sliceBlocks() * kQuads * s); });
       auto byLane = [&](Value x, int64_t size, int64_t step) {
         return emitLinear(b, x, size,
                           [&](int64_t i) { return byteOf(i * step); });
@@ -529,8 +539,9 @@ private:
   DenseMap<Value, LaneTile> tiles;
   /// Results of quantize, as far as a lane's groups go.
   DenseMap<Value, Value> representable;
-  /// Addresses of blocks, by their numbers in each slice.
-  std::map<std::vector<int64_t>, Value> blocks;
+  /// Addresses of blocks, by their numbers in each slice, and places of lanes,
+  /// by how far they lie apart.
+  std::map<std::vector<int64_t>, Value> blocks, lanePlaces;
   bool didSynchronize = false;
   /// Whether a page is written in place (else a window becomes one).
   bool takesPage = false;

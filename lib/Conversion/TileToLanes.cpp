@@ -100,11 +100,6 @@ private:
     shared.headDim = parts.load.getType().getWidth();
     shared.group = parts.load.getGroup();
     shared.rows = parts.load.getType().getQueries() / shared.group;
-    if (!SharedLayout::isHeadDim(shared.headDim))
-      return kernel.emitOpError("has a head_dim of ")
-             << shared.headDim
-             << "; a GPU supports 64, 128 and 256, of which 32 tokens at 2 "
-                "bits fill whole vectors";
     if (shared.usedQueries() > SharedLayout::kMaxQueries)
       return kernel.emitOpError("has ")
              << shared.usedQueries()

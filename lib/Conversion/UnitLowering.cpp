@@ -138,6 +138,26 @@ private:
     return forms[value] = loadQueries(/*raw=*/keys.isRaw());
   }
 
+  /// Words of two 16-bit elements that a lane has of all head dims.
+  int64_t wordsOfDims() { return headDim() / 8; }
+
+  /// Adds zeros to words of dims up to a whole block of 32.
+  void fillBlock(Values &words) {
+    while (words.size() % 4)
+      words.push_back(b.i32(0));
+  }
+
+  /// Words of parameters per channel, of lanes that lie head_dim / 2 bytes
+  /// apart: not always 16.
+  Values loadChannels(Value mine, int64_t start) {
+    const int64_t count = wordsOfDims() % 4 ? 2 : 4;
+    Values words;
+    for (int64_t i = 0; i < wordsOfDims(); i += count)
+      llvm::append_range(words, b.loadWords(b.at(mine, start + i * 4), count));
+    fillBlock(words);
+    return words;
+  }
+
   Lanes loadQueries(bool raw) {
     Lanes result(Lanes::Queries);
     int64_t start =
@@ -146,13 +166,15 @@ private:
     int64_t operands = raw ? segment.shared.operands() : segment.shared.sets();
     for (int64_t operand = 0; operand < operands; ++operand) {
       Values words;
-      for (int64_t i = 0; i < headDim() / 32; ++i)
+      for (int64_t i = 0; i < wordsOfDims(); i += 4)
         llvm::append_range(
             words,
-            b.loadWords(
-                b.at(mine,
-                     start + operand * segment.shared.operandBytes() + i * 512),
-                4));
+            b.loadWords(b.at(mine, start +
+                                       operand * segment.shared.operandBytes() +
+                                       i / 4 * 512),
+                        std::min<int64_t>(4, wordsOfDims() - i)));
+      if (!raw)
+        fillBlock(words);
       result.words.push_back(words);
     }
     return result;
@@ -169,13 +191,8 @@ private:
     if (isKey && !segment.keysPerToken) {
       minimum.form = range.form = Lanes::PerChannel;
       Value mine = b.at(slot, b.mul(t, headDim() / 2));
-      for (int64_t i = 0; i < headDim() / 32; ++i)
-        llvm::append_range(range.parameters,
-                           b.loadWords(b.at(mine, start + i * 16), 4));
-      for (int64_t i = 0; i < headDim() / 32; ++i)
-        llvm::append_range(
-            minimum.parameters,
-            b.loadWords(b.at(mine, start + headDim() * 2 + i * 16), 4));
+      range.parameters = loadChannels(mine, start);
+      minimum.parameters = loadChannels(mine, start + headDim() * 2);
     } else {
       minimum.form = range.form = Lanes::PerToken;
       Value mine = b.at(slot, b.shl(g, 4));

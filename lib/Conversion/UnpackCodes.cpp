@@ -7,6 +7,7 @@
 #include "LanePass.h"
 #include "pmkvq/Passes.h"
 #include "pmkvq/Target/FragmentLayout.h"
+#include <map>
 
 namespace mlir::pmkvq {
 #define GEN_PASS_DEF_UNPACKCODES
@@ -17,22 +18,7 @@ using namespace mlir;
 using namespace mlir::pmkvq;
 using Values = LaneBuilder::Values;
 namespace rt = ::pmkvq::rt;
-using ::pmkvq::Fragment;
 using ::pmkvq::FragmentLayout;
-using ::pmkvq::FragmentRegister;
-
-/// The four registers of an operand; fields stay where they lie.
-static Values unpackFragment(LaneBuilder &b, const Values &words,
-                             const Fragment &fragment) {
-  Values operand;
-  for (const FragmentRegister &r : fragment.registers) {
-    Value word = words[r.word];
-    operand.push_back(r.mask == 0xffffffffu
-                          ? word
-                          : b.andBits(word, static_cast<int32_t>(r.mask)));
-  }
-  return operand;
-}
 
 /// What accumulators of bytes start with: the bits of a number in whose binade
 /// an integer is worth one unit in the last place, so that sums are f32 numbers
@@ -66,8 +52,9 @@ public:
         raw(layout.level == 16) {
     for (Value operand : op.getColumns())
       operands.push_back(b.unpack(operand));
-    Value lane = b.andBits(b.threadId(), FragmentLayout::kLanes - 1);
-    mine = b.at(op.getCodes(), b.shl(lane, 4));
+    lane = b.andBits(b.threadId(), FragmentLayout::kLanes - 1);
+    codes = op.getCodes();
+    mine = b.at(codes, b.shl(lane, 4));
   }
 
   SmallVector<Value> run() {
@@ -92,6 +79,50 @@ private:
                     static_cast<int32_t>(accumulators / each));
   }
 
+  /// The operands of row blocks from `first` on, in the order of their codes.
+  void forEachBlock(int32_t first, int32_t count,
+                    function_ref<void(int32_t rowBlock, int32_t kBlock)> body) {
+    // Of values all rows come before the next of k, of keys at 2 bits the two
+    // row blocks that share words.
+    int32_t together =
+        std::min(isKey ? (layout.level == 2 ? 2 : 1) : count, count);
+    for (int32_t row = first; row < first + count; row += together)
+      for (int32_t kBlock = 0; kBlock < layout.kBlocks(); ++kBlock)
+        for (int32_t i = 0; i < together; ++i)
+          body(row + i, kBlock);
+  }
+
+  /// The registers of an operand, four, or two of half a block of k.  Fields
+  /// stay where they lie, unless it is elsewhere than those of their row.
+  Values unpack(int32_t rowBlock, int32_t kBlock) {
+    Values operand;
+    for (int32_t i = 0; i < layout.registers(kBlock); ++i) {
+      FragmentLayout::Source source = layout.source(rowBlock, kBlock, i);
+      Values &words = vectors[source.vector.byte];
+      if (words.empty()) {
+        // `mine` is a lane's place in vectors of four words.
+        Value place = source.vector.words == 4 ? mine : placeIn(source.vector);
+        words =
+            b.loadWords(b.at(place, source.vector.byte), source.vector.words);
+      }
+      Value word = words[source.field.word];
+      uint32_t mask = source.field.mask;
+      if (int32_t by =
+              source.field.exponent - layout.exponent(rowBlock, i % 2)) {
+        word = b.shr(word, by);
+        mask >>= by;
+      }
+      operand.push_back(mask == 0xffffffffu
+                            ? word
+                            : b.andBits(word, static_cast<int32_t>(mask)));
+    }
+    return operand;
+  }
+
+  Value placeIn(const FragmentLayout::Vector &vector) {
+    return b.at(codes, b.mul(lane, vector.laneBytes()));
+  }
+
   /// Adds what row blocks from `first` on give to the results of `all` queries.
   void multiplyRows(int32_t first, SmallVectorImpl<Values> &all) {
     Value start =
@@ -103,24 +134,17 @@ private:
         operands.size(),
         SmallVector<SmallVector<Values>>(
             count, SmallVector<Values>(parts, Values(4, start))));
-    for (int32_t vector = 0; vector < layout.vectors(); ++vector) {
-      int32_t block = layout.fragment(vector, 0).rowBlock - first;
-      if (block < 0 || block >= count)
-        continue;
-      Values words = b.loadWords(
-          b.at(mine, int64_t{vector} * FragmentLayout::kVectorBytes), 4);
-      for (int32_t i = 0; i < layout.fragmentsPerVector(); ++i) {
-        Fragment fragment = layout.fragment(vector, i);
-        Values a = unpackFragment(b, words, fragment);
-        int32_t part = fragment.kBlock * parts / layout.kBlocks();
-        for (auto [operand, sum] : llvm::zip(operands, sums)) {
-          ArrayRef<Value> k =
-              ArrayRef<Value>(operand).slice(size_t(fragment.kBlock) * 2, 2);
-          Values &c = sum[fragment.rowBlock - first][part];
-          c = raw ? b.mmaBrainFloats(a, k, c) : b.mmaBytes(a, k, c, isKey);
-        }
+    forEachBlock(first, count, [&](int32_t rowBlock, int32_t kBlock) {
+      Values a = unpack(rowBlock, kBlock);
+      int32_t part = kBlock * parts / layout.kBlocks();
+      for (auto [operand, sum] : llvm::zip(operands, sums)) {
+        ArrayRef<Value> k =
+            ArrayRef<Value>(operand).slice(size_t(kBlock) * 2, a.size() / 2);
+        Values &c = sum[rowBlock - first][part];
+        c = raw ? b.mmaBrainFloats(a, k, c) : b.mmaBytes(a, k, c, isKey);
       }
-    }
+    });
+    vectors.clear();
     for (size_t query = 0; query < operands.size(); ++query)
       for (int32_t block = 0; block < count; ++block)
         for (size_t row : {0, 2}) { // g, g + 8
@@ -153,7 +177,9 @@ private:
   FragmentLayout layout;
   bool raw;
   SmallVector<Values> operands;
-  Value mine;
+  Value codes, lane, mine;
+  /// Words that were loaded, by where their vector begins.
+  std::map<int64_t, Values> vectors;
 };
 } // namespace
 

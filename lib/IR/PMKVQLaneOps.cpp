@@ -9,6 +9,7 @@
 #include "VectorSize.h"
 #include "VerifyShifts.h"
 #include "mlir/IR/Builders.h"
+#include "pmkvq/IR/HeadDims.h"
 #include "pmkvq/IR/PMKVQ.h"
 #include "pmkvq/Target/FragmentLayout.h"
 #include "pmkvq/Target/SharedLayout.h"
@@ -96,27 +97,29 @@ LogicalResult SumBytesOp::verify() {
 // Products
 //===----------------------------------------------------------------------===//
 
-/// Whether codes of this shape fill whole vectors.
+static_assert([] {
+  for (int64_t headDim : kHeadDims)
+    if (!FragmentLayout::isHeadDim(headDim))
+      return false;
+  return true;
+}());
+
+/// Whether codes of this shape are whole operands.
 static bool isWhole(rt::Part part, int64_t level, int64_t tokens,
                     int64_t headDim) {
-  if (!rt::isLevel(level) || tokens <= 0 || tokens > rt::kPageTokens ||
-      headDim <= 0)
+  if (!rt::isLevel(level) || tokens <= 0 || tokens > rt::kPageTokens)
     return false;
-  FragmentLayout layout = {part, static_cast<int32_t>(level),
-                           static_cast<int32_t>(tokens), headDim};
-  int64_t rows = part == rt::kKey ? tokens : headDim;
-  int64_t k = part == rt::kKey ? headDim : tokens;
-  // At 2 bits pairs of row blocks share words.
-  int64_t rowsTogether = int64_t{FragmentLayout::kRows} * (level == 2 ? 2 : 1);
-  return rows % rowsTogether == 0 && k % layout.depth() == 0 &&
-         layout.rowBlocks() * layout.kBlocks() % layout.fragmentsPerVector() ==
-             0;
+  // At 2 bits pairs of row blocks share words; 32 tokens are k of values.
+  const int64_t rows = FragmentLayout::kRows;
+  const bool isHalf = level == 16 || (part == rt::kKey && level > 2);
+  return tokens % (isHalf ? rows : 2 * rows) == 0 &&
+         FragmentLayout::isHeadDim(headDim);
 }
 
 LogicalResult MultiplyCodesOp::verify() {
   rt::Part part = getPart() == Part::Key ? rt::kKey : rt::kValue;
   if (!isWhole(part, getLevel(), getTokens(), getHeadDim()))
-    return emitOpError("(C1) expected codes that fill whole vectors, got ")
+    return emitOpError("(C1) expected codes of whole operands, got ")
            << getTokens() << " tokens of " << getHeadDim() << " dims at level "
            << getLevel();
   FragmentLayout layout = {part, static_cast<int32_t>(getLevel()),
@@ -271,8 +274,8 @@ LogicalResult RingIssueOp::verify() {
 
 template <typename OpTy>
 static LogicalResult verifyMerge(OpTy op, int64_t most) {
-  if (op.getHeadDim() % 32)
-    return op.emitOpError("(C2) expected a head_dim that 32 divides, got ")
+  if (op.getHeadDim() % 16)
+    return op.emitOpError("(C2) expected a head_dim that 16 divides, got ")
            << op.getHeadDim();
   auto queries = static_cast<int64_t>(op.getGroup() * op.getRows().value_or(1));
   if (queries < 1 || queries > most)

@@ -93,12 +93,6 @@ private:
         [&](FetchOp fetch) { paged.cache = fetch.getCache().getType(); });
     if (!paged.load || !paged.scale || !paged.cache)
       return kernel.emitOpError("does not attend over pages, one row a task");
-    if (int64_t headDim = paged.cache.getHeadDim();
-        !SharedLayout::isHeadDim(headDim))
-      return kernel.emitOpError("has a head_dim of ")
-             << headDim
-             << "; a GPU supports 64, 128 and 256, of which 32 tokens at 2 "
-                "bits fill whole vectors";
     Value loaded = paged.load.getResult();
     if (paged.rotate && paged.rotate.getSource() == loaded)
       loaded = paged.rotate.getResult();

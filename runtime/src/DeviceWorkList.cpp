@@ -32,7 +32,7 @@ static Result<uint32_t> toGrains(int64_t offset) {
   if (offset < 0 || grains > std::numeric_limits<uint32_t>::max())
     return Status(StatusCode::InvalidArgument,
                   "codes at byte " + std::to_string(offset) +
-                      " are out of reach, expected below 2 TiB");
+                      " are out of reach, expected below 512 GiB");
   return static_cast<uint32_t>(grains);
 }
 
@@ -196,7 +196,7 @@ static Status toEntryGrains(int64_t offset, uint32_t &grains) {
     return {StatusCode::InvalidArgument,
             "expected codes at a multiple of " +
                 std::to_string(kDeviceGrainBytes) +
-                " bytes, below 2 TiB, got offset " + std::to_string(offset)};
+                " bytes, below 512 GiB, got offset " + std::to_string(offset)};
   grains = static_cast<uint32_t>(offset / kDeviceGrainBytes);
   return {};
 }

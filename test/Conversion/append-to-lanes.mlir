@@ -17,7 +17,9 @@
 // CHECK: nvvm.bar.warp.sync
 // A lane has two dims; its partner of the position's pairs is 16 lanes on, its
 // partners of the transform in itself and 1, 2, ... 16 lanes on.
-// CHECK: nvvm.shfl.sync bfly %{{.*}}, %{{.*}}, %c16_i32
+// CHECK: %[[ABOVE:.*]] = arith.addi %[[LANE:.*]], %c16_i32
+// CHECK: %[[OTHER:.*]] = arith.select %{{.*}}, %[[ABOVE]], %{{.*}} : i32
+// CHECK: nvvm.shfl.sync idx %{{.*}}, %{{.*}}, %[[OTHER]]
 // CHECK: arith.subf
 // CHECK: nvvm.shfl.sync bfly %{{.*}}, %{{.*}}, %c1_i32
 // CHECK: nvvm.shfl.sync bfly %{{.*}}, %{{.*}}, %c2_i32

@@ -31,7 +31,7 @@ func.func @issue(%ring: !llvm.ptr<3>, %barriers: !llvm.ptr<3>, %codes: !llvm.ptr
   return
 }
 
-// Unit n goes to slot n mod 2, 64 bits on from its number in grains of 512
+// Unit n goes to slot n mod 2, 64 bits on from its number in grains of 128
 // bytes; parameters of values begin at the unit's tokens in the page.
 // CHECK-LABEL: func @places
 // CHECK-SAME: (%[[RING:.*]]: !llvm.ptr<3>, %[[BARRIERS:.*]]: !llvm.ptr<3>, %[[CODES:[^:]*]]: !llvm.ptr<1>, %[[PARAMETERS:.*]]: !llvm.ptr<1>, %[[N:.*]]: i32, %[[EXISTS:.*]]: i1, %[[POLICY:.*]]: i64, %[[KEY:[^:]*]]: i32, %[[VALUE:[^:]*]]: i32, %[[SLOT:[^:]*]]: i32, %[[INFO:.*]]: i32)
@@ -55,7 +55,7 @@ func.func @places(%ring: !llvm.ptr<3>, %barriers: !llvm.ptr<3>, %codes: !llvm.pt
   // CHECK: %[[VG:.*]] = llvm.getelementptr %[[V]][%[[GBYTES]]]
   // CHECK: nvvm.cp.async.bulk.shared.cluster.global %{{.*}}, %[[VG]], %[[BARRIER]], %c256_i32
   // CHECK: %[[WIDE:.*]] = arith.extui %[[KEY]] : i32 to i64
-  // CHECK: %[[BYTES:.*]] = arith.muli %[[WIDE]], %c512_i64
+  // CHECK: %[[BYTES:.*]] = arith.muli %[[WIDE]], %c128_i64
   // CHECK: %[[K:.*]] = llvm.getelementptr %[[CODES]][%[[BYTES]]]
   // CHECK: %[[AT:.*]] = llvm.getelementptr %[[TO]][768]
   // CHECK: nvvm.cp.async.bulk.shared.cluster.global %[[AT]], %[[K]], %[[BARRIER]], %c4096_i32

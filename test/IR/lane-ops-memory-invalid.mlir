@@ -3,7 +3,7 @@
 
 // multiply_codes C1.
 func.func @f(%p: !llvm.ptr<3>, %c: vector<8xi32>) {
-  // expected-error @+1 {{(C1) expected codes that fill whole vectors, got 64 tokens of 128 dims at level 3}}
+  // expected-error @+1 {{(C1) expected codes of whole operands, got 64 tokens of 128 dims at level 3}}
   %s = pmkvq.multiply_codes key 3 tokens 64 head_dim 128 in %p, %c
     : !llvm.ptr<3>, vector<8xi32> -> vector<8xf32>
   return
@@ -13,7 +13,7 @@ func.func @f(%p: !llvm.ptr<3>, %c: vector<8xi32>) {
 
 // multiply_codes C1: at 2 bits two blocks of 16 rows share a word.
 func.func @f(%p: !llvm.ptr<3>, %c: vector<8xi32>) {
-  // expected-error @+1 {{(C1) expected codes that fill whole vectors, got 16 tokens of 128 dims at level 2}}
+  // expected-error @+1 {{(C1) expected codes of whole operands, got 16 tokens of 128 dims at level 2}}
   %s = pmkvq.multiply_codes key 2 tokens 16 head_dim 128 in %p, %c
     : !llvm.ptr<3>, vector<8xi32> -> vector<2xf32>
   return
@@ -23,7 +23,7 @@ func.func @f(%p: !llvm.ptr<3>, %c: vector<8xi32>) {
 
 // multiply_codes C1: bytes take 32 tokens of values at a time.
 func.func @f(%p: !llvm.ptr<3>, %c: vector<2xi32>) {
-  // expected-error @+1 {{(C1) expected codes that fill whole vectors, got 16 tokens of 128 dims at level 8}}
+  // expected-error @+1 {{(C1) expected codes of whole operands, got 16 tokens of 128 dims at level 8}}
   %s = pmkvq.multiply_codes value 8 tokens 16 head_dim 128 in %p, %c
     : !llvm.ptr<3>, vector<2xi32> -> vector<16xf32>
   return
@@ -148,9 +148,9 @@ func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
 
 // merge_warps C2.
 func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
-  // expected-error @+1 {{(C2) expected a head_dim that 32 divides, got 80}}
+  // expected-error @+1 {{(C2) expected a head_dim that 16 divides, got 72}}
   pmkvq.merge_warps pair %i shares %i partial %i (%x, %x, %x, %x) through %s to %g, %g
-    group 4 head_dim 80 ring_bytes 256 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+    group 4 head_dim 72 ring_bytes 256 : !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
   return
 }
 
@@ -168,8 +168,8 @@ func.func @f(%g: !llvm.ptr<1>, %i: i32) {
 
 // merge_shares C2.
 func.func @f(%g: !llvm.ptr<1>, %i: i32) {
-  // expected-error @+1 {{(C2) expected a head_dim that 32 divides, got 80}}
-  pmkvq.merge_shares pair %i shares %i partial %i from %g to %g group 4 head_dim 80
+  // expected-error @+1 {{(C2) expected a head_dim that 16 divides, got 72}}
+  pmkvq.merge_shares pair %i shares %i partial %i from %g to %g group 4 head_dim 72
     : !llvm.ptr<1>, !llvm.ptr<1>
   return
 }

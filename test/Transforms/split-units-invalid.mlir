@@ -56,22 +56,3 @@ pmkvq.kernel @attend(%c: !kv, %batch: !pmkvq.batch, %in: memref<?x8x128xf32>,
   %ok = arith.constant true
   pmkvq.return %ok
 }
-
-// -----
-
-// The head dim before the basis: rotating the queries would not help.
-!kv = !pmkvq.cache<kv_heads = 2, head_dim = 96, key = <per_channel, hadamard>, value = <per_token>>
-// expected-error @+1 {{has a head_dim of 96; a GPU supports 64, 128 and 256, of which 32 tokens at 2 bits fill whole vectors}}
-pmkvq.kernel @attend(%c: !kv, %batch: !pmkvq.batch, %in: memref<?x8x96xf32>, %task: index) -> i1 {
-  %seq, %head, %row, %rows, %begin, %end, %fixed, %partial = pmkvq.attend_task %batch[%task]
-  %single = pmkvq.single_rows %batch
-  scf.if %single {
-    %loaded = pmkvq.load_rows %in[%row, %head] count %rows group 4 : memref<?x8x96xf32> -> !pmkvq.rows<4, 96>
-    %rotated = pmkvq.hadamard %loaded : !pmkvq.rows<4, 96>
-    %by = arith.constant dense<0.125> : vector<96xf32>
-    %q = pmkvq.scale %rotated, %by : !pmkvq.rows<4, 96>, vector<96xf32>
-    %page = pmkvq.fetch %c[%seq, %head, %begin] : !pmkvq.page<!kv>
-  }
-  %ok = arith.constant true
-  pmkvq.return %ok
-}

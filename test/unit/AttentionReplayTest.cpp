@@ -3,7 +3,7 @@
 // The reasoner runs a program of 256 lines with its cache on a GPU and on the
 // CPU at once: the same keys and values, so the same codes, parameters and bf16
 // tokens at every step, under a budget in which pages fall to 2 bits.
-// Forks and snapshots, too.
+// Forks and snapshots, too, and small models of other head dims.
 // Neighbours: MirroredCache.h (the two caches), AttentionCheck.h (attention).
 //
 // The model's files: $PMKVQ_MODEL_DIR, else those of the source tree.
@@ -12,6 +12,7 @@
 
 #include "CudaReader.h"
 #include "RequireGpu.h"
+#include "SmallModel.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/DialectRegistry.h"
 #include "pmkvq/Check/AttentionCheck.h"
@@ -87,9 +88,6 @@ class ReplayTest : public ::testing::Test {
 protected:
   void SetUp() override {
     PMKVQ_SKIP_UNLESS_EMPTY(CudaReader::unavailable());
-    if (!llvm::sys::fs::exists(modelFolder() + "/config.json"))
-      GTEST_SKIP() << "no model in " << modelFolder()
-                   << "; name its folder in PMKVQ_MODEL_DIR";
     auto opened = CudaReader::open();
     ASSERT_TRUE(opened.ok()) << opened.status().message();
     device = *opened;
@@ -100,11 +98,11 @@ protected:
       FAIL() << llvm::toString(made.takeError());
   }
 
-  /// Compiles the reasoner and loads its weights.
-  void load() {
-    auto config = mlir::pmkvq::readModelConfig(modelFolder());
+  /// Compiles the model of a folder and loads its weights.
+  void load(const std::string &folder) {
+    auto config = mlir::pmkvq::readModelConfig(folder);
     ASSERT_NO_FATAL_FAILURE(must(config));
-    auto checkpoint = Checkpoint::open(modelFolder());
+    auto checkpoint = Checkpoint::open(folder);
     ASSERT_NO_FATAL_FAILURE(must(checkpoint));
     auto module = mlir::pmkvq::importModel(&context, *config);
     ASSERT_NO_FATAL_FAILURE(must(module));
@@ -194,6 +192,47 @@ protected:
     ASSERT_TRUE(status.ok()) << "step " << steps << ": " << status.message();
   }
 
+  /// Feeds tokens to a sequence, as many at a time as there is room for.
+  void feed(int32_t sequence, const std::vector<int32_t> &tokens, int64_t begin,
+            int64_t end) {
+    while (begin < end) {
+      int64_t count = std::min<int64_t>(end - begin, session->room(sequence));
+      auto logits = session->step(
+          {{sequence, tokens.data() + begin, static_cast<int32_t>(count)}});
+      ASSERT_TRUE(logits.ok()) << logits.status().message();
+      rt::Status status = mirror->compareAll();
+      ASSERT_TRUE(status.ok()) << status.message();
+      begin += count;
+    }
+  }
+
+  /// From a session's snapshot to a cache on the device and back, and to one on
+  /// the CPU.
+  void expectSnapshots(rt::SessionOptions apart, int32_t sequence,
+                       std::unique_ptr<rt::Session> &onDevice,
+                       std::vector<uint8_t> &taken) {
+    // The CPU's half of the mirror gives the first.
+    auto first = session->snapshot(sequence);
+    ASSERT_TRUE(first.ok()) << first.status().message();
+    taken = *first;
+    std::vector<rt::KernelFn> append, attend;
+    ASSERT_NO_FATAL_FAILURE(makeCache(apart.store, append, attend));
+    std::unique_ptr<rt::Session> onCpu;
+    ASSERT_NO_FATAL_FAILURE(openSession(apart, onDevice));
+    apart.store = nullptr;
+    ASSERT_NO_FATAL_FAILURE(openSession(apart, onCpu));
+    rt::Status status = onDevice->restore(0, taken.data(), taken.size());
+    ASSERT_TRUE(status.ok()) << status.message();
+    auto returned = onDevice->snapshot(0);
+    ASSERT_TRUE(returned.ok()) << returned.status().message();
+    EXPECT_EQ(*returned, taken);
+    status = onCpu->restore(0, returned->data(), returned->size());
+    ASSERT_TRUE(status.ok()) << status.message();
+    auto again = onCpu->snapshot(0);
+    ASSERT_TRUE(again.ok()) << again.status().message();
+    EXPECT_EQ(*again, taken);
+  }
+
   mlir::MLIRContext context{makeImportRegistry()};
   rt::cuda::DeviceRef device;
   std::vector<check::Attention> layers;
@@ -206,7 +245,22 @@ protected:
   int64_t steps = 0;
 };
 
-TEST_F(ReplayTest, TheReasonersCacheIsTheSameOnBoth) {
+/// Of the reasoner, whose files may not be there.
+class ReasonerTest : public ReplayTest {
+protected:
+  void SetUp() override {
+    ReplayTest::SetUp();
+    if (!llvm::sys::fs::exists(modelFolder() + "/config.json"))
+      GTEST_SKIP() << "no model in " << modelFolder()
+                   << "; name its folder in PMKVQ_MODEL_DIR";
+  }
+};
+
+/// By head_dim, of models of random weights.
+class SmallModelTest : public ReplayTest,
+                       public ::testing::WithParamInterface<int64_t> {};
+
+TEST_F(ReasonerTest, TheReasonersCacheIsTheSameOnBoth) {
   auto program = readProgram(modelFolder());
   ASSERT_NO_FATAL_FAILURE(must(program));
   auto prompt = static_cast<int64_t>(program->prompt.size());
@@ -214,7 +268,7 @@ TEST_F(ReplayTest, TheReasonersCacheIsTheSameOnBoth) {
   // The last token is never cached.
   const int64_t tokens = prompt + answer - 1;
   ASSERT_GE(tokens, 3000);
-  ASSERT_NO_FATAL_FAILURE(load());
+  ASSERT_NO_FATAL_FAILURE(load(modelFolder()));
   rt::SessionOptions options;
   options.maxTokens = tokens;
   options.budgetBytes = kBudget;
@@ -254,65 +308,78 @@ TEST_F(ReplayTest, TheReasonersCacheIsTheSameOnBoth) {
               static_cast<long long>(report.steps), report.text().c_str());
 }
 
-TEST_F(ReplayTest, ForksAndSnapshotsAreTheSameOnBoth) {
+TEST_F(ReasonerTest, ForksAndSnapshotsAreTheSameOnBoth) {
   auto program = readProgram(modelFolder());
   ASSERT_NO_FATAL_FAILURE(must(program));
-  ASSERT_NO_FATAL_FAILURE(load());
+  ASSERT_NO_FATAL_FAILURE(load(modelFolder()));
   // Twelve pages of both, of which some five would fit at 16 bits.
   rt::SessionOptions options;
   options.maxTokens = 1200;
   options.maxSequences = 2;
   options.budgetBytes = kForkBudget;
   ASSERT_NO_FATAL_FAILURE(open(options));
-  auto feed = [&](int32_t sequence, int64_t begin, int64_t end) {
-    while (begin < end) {
-      int64_t count = std::min<int64_t>(end - begin, session->room(sequence));
-      auto logits = session->step({{sequence, program->prompt.data() + begin,
-                                    static_cast<int32_t>(count)}});
-      ASSERT_TRUE(logits.ok()) << logits.status().message();
-      rt::Status status = mirror->compareAll();
-      ASSERT_TRUE(status.ok()) << status.message();
-      begin += count;
-    }
-  };
-  ASSERT_NO_FATAL_FAILURE(feed(0, 0, 620));
+  const std::vector<int32_t> &prompt = program->prompt;
+  ASSERT_NO_FATAL_FAILURE(feed(0, prompt, 0, 620));
   ASSERT_TRUE(session->fork(0, 1).ok());
   EXPECT_EQ(session->sharedPages(1), session->pages(0));
-  ASSERT_NO_FATAL_FAILURE(feed(1, 0, 450));
-  ASSERT_NO_FATAL_FAILURE(feed(0, 620, 1100));
+  ASSERT_NO_FATAL_FAILURE(feed(1, prompt, 0, 450));
+  ASSERT_NO_FATAL_FAILURE(feed(0, prompt, 620, 1100));
   EXPECT_GT(session->sharedPages(1), 0);
   rt::LevelCounts levels = session->levels(1, 0, rt::kKey);
   EXPECT_LT(levels[0], session->pages(1)) << "no page has fallen";
-  ASSERT_NO_FATAL_FAILURE(feed(1, 450, 460));
+  ASSERT_NO_FATAL_FAILURE(feed(1, prompt, 450, 460));
 
-  // The CPU's half of the mirror gives the first snapshot.
-  auto taken = session->snapshot(1);
-  ASSERT_TRUE(taken.ok()) << taken.status().message();
-  rt::SessionOptions apart = options;
-  std::vector<rt::KernelFn> append, attend;
-  ASSERT_NO_FATAL_FAILURE(makeCache(apart.store, append, attend));
-  std::unique_ptr<rt::Session> onDevice, onCpu;
-  ASSERT_NO_FATAL_FAILURE(openSession(apart, onDevice));
-  apart.store = nullptr;
-  ASSERT_NO_FATAL_FAILURE(openSession(apart, onCpu));
-  rt::Status status = onDevice->restore(0, taken->data(), taken->size());
-  ASSERT_TRUE(status.ok()) << status.message();
-  auto returned = onDevice->snapshot(0);
-  ASSERT_TRUE(returned.ok()) << returned.status().message();
-  EXPECT_EQ(*returned, *taken);
-  status = onCpu->restore(1, returned->data(), returned->size());
-  ASSERT_TRUE(status.ok()) << status.message();
-  auto again = onCpu->snapshot(1);
-  ASSERT_TRUE(again.ok()) << again.status().message();
-  EXPECT_EQ(*again, *taken);
+  std::unique_ptr<rt::Session> onDevice;
+  std::vector<uint8_t> taken;
+  ASSERT_NO_FATAL_FAILURE(expectSnapshots(options, 1, onDevice, taken));
 
   // Of another model, and damaged: refused with the reason, nothing is lost.
-  returned->at(returned->size() / 2) ^= 1;
-  status = onDevice->restore(1, returned->data(), returned->size());
+  std::vector<uint8_t> damaged = taken;
+  damaged.at(damaged.size() / 2) ^= 1;
+  rt::Status status = onDevice->restore(1, damaged.data(), damaged.size());
   EXPECT_EQ(status.code(), rt::StatusCode::DataLoss) << status.message();
   EXPECT_TRUE(onDevice->usable().ok());
   auto kept = onDevice->snapshot(0);
   ASSERT_TRUE(kept.ok()) << kept.status().message();
-  EXPECT_EQ(*kept, *taken);
+  EXPECT_EQ(*kept, taken);
 }
+
+TEST_P(SmallModelTest, OtherHeadDimsAreTheSameOnBoth) {
+  SmallModel model(GetParam());
+  ASSERT_NO_FATAL_FAILURE(load(model.folder()));
+  std::vector<int32_t> tokens;
+  for (int32_t i = 0; i < 1000; ++i)
+    tokens.push_back(i * i % 31 % static_cast<int32_t>(SmallModel::kTokens));
+  rt::SessionOptions options;
+  options.maxTokens = 1000;
+  options.maxSequences = 2;
+  auto entries = code->entries();
+  ASSERT_NO_FATAL_FAILURE(must(entries));
+  auto program = rt::openProgram(*entries, weights->pointers());
+  ASSERT_TRUE(program.ok()) << program.status().message();
+  auto least = rt::minimumBytes(*program, options, {{0, 1000, 1}});
+  ASSERT_TRUE(least.ok()) << least.status().message();
+  // Two pages at 16 bits more than all at 2 take.
+  options.budgetBytes = *least + SmallModel::kLayers * SmallModel::kKvHeads *
+                                     rt::codeBytes(GetParam(), 16) *
+                                     rt::kParts * 2;
+  ASSERT_NO_FATAL_FAILURE(open(options));
+  checker->watch(*session);
+  ASSERT_NO_FATAL_FAILURE(feed(0, tokens, 0, 900));
+  for (int64_t i = 900; i < 990; ++i)
+    ASSERT_NO_FATAL_FAILURE(feed(0, tokens, i, i + 1));
+  EXPECT_GT(session->levels(0, rt::kKey)[3], 0) << "no page has fallen";
+  check::Report report = checker->report();
+  EXPECT_TRUE(report.within(check::kDeviceTolerance))
+      << report.defect << " " << report.text();
+  std::unique_ptr<rt::Session> onDevice;
+  std::vector<uint8_t> taken;
+  ASSERT_NO_FATAL_FAILURE(expectSnapshots(options, 0, onDevice, taken));
+}
+
+INSTANTIATE_TEST_SUITE_P(Cuda, SmallModelTest,
+                         ::testing::Values(64, 80, 96, 256),
+                         [](const auto &info) {
+                           return "Dims" + std::to_string(info.param);
+                         });
 } // namespace

@@ -333,15 +333,16 @@ void embedPosition(std::vector<float> &x, const float *cosines,
   }
 }
 void transform(std::vector<float> &x) {
-  for (size_t half = 1; half < x.size(); half *= 2)
+  // Blocks are the largest power of two that divides.
+  const size_t block = x.size() & -x.size();
+  for (size_t half = 1; half < block; half *= 2)
     for (size_t i = 0; i < x.size(); ++i)
       if (!(i & half)) {
         float a = x[i], b = x[i | half];
         x[i] = a + b;
         x[i | half] = a - b;
       }
-  auto norm =
-      static_cast<float>(1.0 / std::sqrt(static_cast<double>(x.size())));
+  auto norm = static_cast<float>(1.0 / std::sqrt(static_cast<double>(block)));
   for (float &value : x)
     value *= norm;
 }
@@ -417,7 +418,12 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(Geometry{"<per_channel, hadamard>", 128},
                       Geometry{"<per_token, hadamard>", 128},
                       Geometry{"<per_channel, hadamard>", 64},
-                      Geometry{"<per_token, hadamard>", 64}),
+                      Geometry{"<per_token, hadamard>", 64},
+                      Geometry{"<per_channel, hadamard>", 80},
+                      Geometry{"<per_token, hadamard>", 80},
+                      Geometry{"<per_channel, hadamard>", 96},
+                      Geometry{"<per_token, hadamard>", 96},
+                      Geometry{"<per_channel, hadamard>", 256}),
     [](const auto &info) {
       return std::string(info.param.keyFormat).find("channel") !=
                      std::string::npos

@@ -12,14 +12,56 @@
 #include "pmkvq/Target/FragmentLayout.h"
 #include "pmkvq/Target/SlotLayout.h"
 
+#include <array>
 #include <gtest/gtest.h>
 #include <random>
 #include <set>
+#include <vector>
 
 using namespace pmkvq;
 using namespace pmkvq::test;
 
 namespace {
+/// The same of 16 or 32 dims beyond a multiple of 64, within 32 tokens: a
+/// lane's words, listed, in vectors of four and of what is left.
+std::pair<int64_t, int64_t> restPlace(rt::Part part, int32_t level,
+                                      int64_t dims, int64_t token,
+                                      int64_t dim) {
+  bool isKey = part == rt::kKey;
+  int64_t row = isKey ? token : dim, k = isKey ? dim : token;
+  // {row block, row + 8, block of 16 of k} of each field of each word.
+  using Field = std::array<int64_t, 3>;
+  std::vector<std::vector<Field>> words;
+  int64_t rowBlocks = isKey ? 2 : dims / 16, depth = isKey ? dims / 16 : 2;
+  for (int64_t r = 0; r < rowBlocks; ++r)
+    for (int64_t h = 0; h < depth; ++h) {
+      if (level == 8) {
+        words.push_back({{r, 0, h}});
+        words.push_back({{r, 1, h}});
+      } else if (level == 4) {
+        words.push_back({{r, 0, h}, {r, 1, h}});
+      } else if (rowBlocks == 1) {
+        if (h == 0)
+          words.push_back({{0, 0, 0}, {0, 1, 0}, {0, 0, 1}, {0, 1, 1}});
+      } else if (r == 0) {
+        words.push_back({{0, 0, h}, {0, 1, h}, {1, 0, h}, {1, 1, h}});
+      }
+    }
+  int64_t lane = row % 8 * 4 + (isKey ? k % 16 / 4 : k % 8 / 2);
+  int64_t byte = isKey ? k % 4 : 2 * (k % 2) + k % 16 / 8;
+  for (size_t w = 0; w < words.size(); ++w)
+    for (size_t f = 0; f < words[w].size(); ++f)
+      if (words[w][f] == Field{row / 16, row % 16 / 8, k / 16}) {
+        int64_t first = static_cast<int64_t>(w) / 4 * 4;
+        int64_t perLane = std::min<int64_t>(4, int64_t(words.size()) - first);
+        return {first * 128 + lane * perLane * 4 + (int64_t(w) - first) * 4 +
+                    byte,
+                int64_t(f) * level};
+      }
+  ADD_FAILURE() << "no word has token " << token << ", dim " << dim;
+  return {};
+}
+
 /// Byte and bit of a code in its block, spelled out for each level from what a
 /// lane's 16 bytes are: not by FragmentLayout's own arithmetic.
 std::pair<int64_t, int64_t> fragmentPlace(rt::Part part, int32_t level,
@@ -37,6 +79,16 @@ std::pair<int64_t, int64_t> fragmentPlace(rt::Part part, int32_t level,
     int64_t vector = part == rt::kKey ? block * (headDim / 16) + k / 16
                                       : k / 16 * (headDim / 16) + block;
     return {vector * 512 + (g * 4 + t) * 16 + word * 4 + k % 2 * 2, 0};
+  }
+  if (int64_t whole = headDim / 64 * 64; whole < headDim) {
+    // Of 32 tokens first those dims, then the others.
+    int64_t grain = token / 32 * 32 * headDim * level / 8;
+    auto place =
+        dim < whole
+            ? fragmentPlace(part, level, whole, token % 32, dim)
+            : restPlace(part, level, headDim - whole, token % 32, dim - whole);
+    place.first += grain + (dim < whole ? 0 : 32 * whole * level / 8);
+    return place;
   }
   int64_t half = k % 32 / 16, t, byte;
   if (part == rt::kKey) {
@@ -66,7 +118,7 @@ std::pair<int64_t, int64_t> fragmentPlace(rt::Part part, int32_t level,
 }
 
 TEST(FragmentLayoutTest, EveryCodeIsWhereALaneLoadsIt) {
-  for (int64_t headDim : {64, 96, 128, 256})
+  for (int64_t headDim : {64, 80, 96, 128, 256})
     for (rt::Part part : {rt::kKey, rt::kValue})
       for (int32_t level : rt::kLadder) {
         int32_t tokens = rt::tokensPerBlock(level);
@@ -89,22 +141,25 @@ TEST(FragmentLayoutTest, EveryCodeIsWhereALaneLoadsIt) {
 
 // A unit that takes a part of a block finds there what the block's layout says.
 TEST(FragmentLayoutTest, RunsOfThirtyTwoTokensLieTogether) {
-  for (rt::Part part : {rt::kKey, rt::kValue})
-    for (int32_t level : {8, 4, 2})
-      for (int32_t tokens = 32; tokens <= rt::tokensPerBlock(level);
-           tokens *= 2) {
-        FragmentLayout whole{part, level, rt::tokensPerBlock(level), 128};
-        FragmentLayout unit{part, level, tokens, 128};
-        for (int64_t token = 0; token < whole.tokens; ++token)
-          for (int64_t dim = 0; dim < 128; ++dim) {
-            int64_t first = token / tokens * tokens;
-            ASSERT_EQ(whole.place(token, dim).byte,
-                      first * 128 * level / 8 +
-                          unit.place(token - first, dim).byte);
-            ASSERT_EQ(whole.place(token, dim).bit,
-                      unit.place(token - first, dim).bit);
-          }
-      }
+  for (int64_t headDim : {80, 96, 128})
+    for (rt::Part part : {rt::kKey, rt::kValue})
+      for (int32_t level : {8, 4, 2})
+        for (int32_t tokens = 32; tokens <= rt::tokensPerBlock(level);
+             tokens *= 2) {
+          FragmentLayout whole{part, level, rt::tokensPerBlock(level), headDim};
+          FragmentLayout unit{part, level, tokens, headDim};
+          for (int64_t token = 0; token < whole.tokens; ++token)
+            for (int64_t dim = 0; dim < headDim; ++dim) {
+              int64_t first = token / tokens * tokens;
+              ASSERT_EQ(whole.place(token, dim).byte,
+                        first * headDim * level / 8 +
+                            unit.place(token - first, dim).byte);
+              ASSERT_EQ(whole.place(token, dim).bit,
+                        unit.place(token - first, dim).bit);
+            }
+          // Units begin where a GPU's addresses reach.
+          EXPECT_EQ(tokens * headDim * level / 8 % rt::kDeviceGrainBytes, 0);
+        }
 }
 
 TEST(ParameterLayoutTest, LanesFindTheirGroupsTogether) {
@@ -211,7 +266,7 @@ public:
 
 TEST(CacheImageTest, EveryKindOfPageIsTheSameCodesOnBothSides) {
   for (const char *key : {"<per_channel>", "<per_token>"})
-    for (int64_t headDim : {64, 128}) {
+    for (int64_t headDim : {64, 80, 96, 128}) {
       Conversion conversion(headDim, key);
       ASSERT_NE(conversion.kernels, nullptr);
       int32_t page = 0;
@@ -254,8 +309,11 @@ TEST(CacheImageTest, WritesOneFieldAndNoOther) {
   }
 }
 
-TEST(CacheImageTest, FixedAreasBecomeUnitsOfSixteen) {
-  constexpr int64_t headDim = 64, tokens = 37;
+class FixedAreasOf : public testing::TestWithParam<int64_t> {};
+
+TEST_P(FixedAreasOf, BecomeUnitsOfSixteen) {
+  constexpr int64_t tokens = 37;
+  const int64_t headDim = GetParam();
   std::vector<uint16_t> rows(tokens * headDim);
   for (size_t i = 0; i < rows.size(); ++i)
     rows[i] = static_cast<uint16_t>(i * 17 + 1);
@@ -276,6 +334,9 @@ TEST(CacheImageTest, FixedAreasBecomeUnitsOfSixteen) {
       }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(CacheImageTest, FixedAreasOf,
+                         testing::Values(64, 80, 96));
 
 TEST(CacheImageTest, WhatDoesNotFitIsRefused) {
   std::vector<uint8_t> bytes(16 * 2048);

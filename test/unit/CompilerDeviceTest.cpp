@@ -98,6 +98,15 @@ std::vector<DecodeCase> makeCases() {
   }
   for (UnitKind kind : {UnitKind{16, 16}, {4, 4}, {2, 2}})
     cases.push_back({{kind}, 16});
+  for (int64_t headDim : {80, 96}) {
+    for (UnitKind kind : {UnitKind{16, 16}, {8, 8}, {4, 4}, {2, 2}})
+      cases.push_back({{kind}, 4, false, false, headDim});
+    cases.push_back({{{2, 2}}, 8, false, false, headDim});
+    cases.push_back({{{4, 2}}, 16, false, false, headDim});
+    cases.push_back({kEveryKind, 4, /*keysPerToken=*/true, true, headDim});
+    for (const char *chip : {"sm_80", "sm_89", "sm_100", "sm_120"})
+      cases.push_back({{{4, 2}, {16, 8}}, 3, false, false, headDim, chip});
+  }
   cases.push_back({{{2, 2}, {4, 16}, {16, 16}}, 12, true, true, 64});
   for (const char *chip : {"sm_80", "sm_89", "sm_100"})
     cases.push_back({{{4, 2}}, 4, false, false, 128, chip});
@@ -151,10 +160,19 @@ FragmentLayout layout(UnitKind kind, rt::Part part, int64_t headDim) {
   return {part, kind.level(part), kind.copiedTokens(part), headDim};
 }
 
-/// Operands of codes of one side.
-int fragments(UnitKind kind, rt::Part part, int64_t headDim) {
+/// Operands of codes of one side: with `size` registers, four, or two of half
+/// a block of k.
+int fragments(UnitKind kind, rt::Part part, int64_t headDim, int size = 4) {
   FragmentLayout order = layout(kind, part, headDim);
-  return order.rowBlocks() * order.kBlocks();
+  int blocks = 0;
+  for (int32_t k = 0; k < order.kBlocks(); ++k)
+    blocks += order.registers(k) == size;
+  return order.rowBlocks() * blocks;
+}
+/// Registers of all of them.
+int registers(UnitKind kind, rt::Part part, int64_t headDim) {
+  return 4 * fragments(kind, part, headDim) +
+         2 * fragments(kind, part, headDim, 2);
 }
 
 /// Masks under which registers are taken out of words, as PTX prints them.
@@ -175,7 +193,8 @@ bool isMaskedCode(const PtxInstruction &instruction) {
 }
 
 bool isByteMma(const PtxInstruction &instruction) {
-  return instruction.is("mma.sync.aligned.m16n8k32.row.col.s32.u8.");
+  return instruction.is("mma.sync.aligned.m16n8k32.row.col.s32.u8.") ||
+         instruction.is("mma.sync.aligned.m16n8k16.row.col.s32.u8.");
 }
 
 TEST_P(DeviceKernels, OneAndForEachRegisterOfAnOperand) {
@@ -184,7 +203,7 @@ TEST_P(DeviceKernels, OneAndForEachRegisterOfAnOperand) {
   for (UnitKind kind : GetParam().kinds)
     for (rt::Part part : {rt::kKey, rt::kValue})
       if (kind.level(part) < 8)
-        expected += 4 * fragments(kind, part, GetParam().headDim);
+        expected += registers(kind, part, GetParam().headDim);
   for (const PtxInstruction &instruction : text.instructions())
     found += isMaskedCode(instruction);
   EXPECT_EQ(found, expected);
@@ -210,39 +229,50 @@ TEST_P(DeviceKernels, CodesAreOnlyMaskedAndMultiplied) {
   for (const std::string &word : words) {
     auto definitions = text.definitions(word);
     ASSERT_EQ(definitions.size(), 1u) << word;
-    EXPECT_TRUE(definitions[0]->is("ld.shared.v4")) << definitions[0]->opcode;
+    // Of 80 dims' values at 2 bits some fields are moved to those of their row.
+    bool moves = GetParam().headDim == 80;
+    EXPECT_TRUE(definitions[0]->is("ld.shared.") ||
+                (moves && definitions[0]->is("shr.u32")))
+        << definitions[0]->opcode;
     for (const PtxInstruction *use : text.uses(word))
-      EXPECT_TRUE(isMaskedCode(*use) || isByteMma(*use)) << use->opcode;
+      EXPECT_TRUE(isMaskedCode(*use) || isByteMma(*use) ||
+                  (moves && use->is("shr.u32")))
+          << use->opcode;
   }
   int expected = 0;
   for (UnitKind kind : GetParam().kinds)
     for (rt::Part part : {rt::kKey, rt::kValue})
       if (kind.level(part) < 16)
-        expected += 4 * fragments(kind, part, GetParam().headDim) *
-                    GetParam().operands();
+        expected +=
+            registers(kind, part, GetParam().headDim) * GetParam().operands();
   EXPECT_EQ(products, expected);
 }
 
 TEST_P(DeviceKernels, MatrixInstructions) {
   const DecodeCase &c = GetParam();
   PtxText text(compile(c).ptx);
-  int bytes = 0, halves = 0, brainFloats = 0;
+  int bytes = 0, halfBytes = 0, halves = 0, brainFloats = 0;
+  const int dimBlocks = static_cast<int>(c.headDim + 31) / 32;
   for (UnitKind kind : c.kinds) {
-    for (rt::Part part : {rt::kKey, rt::kValue})
+    for (rt::Part part : {rt::kKey, rt::kValue}) {
       (kind.level(part) == 16 ? brainFloats : bytes) +=
           fragments(kind, part, c.headDim);
+      halfBytes += fragments(kind, part, c.headDim, 2);
+    }
     if (kind.key == 16)
       continue;
     // Sums of queries, with ones for codes: where offsets have a part that is
     // the same for all dims, which of keys per channel only those at 2 bits do.
     if (c.keysPerToken || kind.key == 2)
-      bytes += static_cast<int>(c.headDim) / 32;
+      bytes += dimBlocks;
     // Minima of channels weigh the queries, of which one operand in f16 has
     // eight.
     if (!c.keysPerToken)
-      halves += static_cast<int>(c.headDim) / 16 * c.sets();
+      halves += dimBlocks * 2 * c.sets();
   }
   EXPECT_EQ(text.count("mma.sync.aligned.m16n8k32"), bytes * c.operands());
+  EXPECT_EQ(text.count("mma.sync.aligned.m16n8k16.row.col.s32"),
+            halfBytes * c.operands());
   EXPECT_EQ(text.count("mma.sync.aligned.m16n8k16.row.col.f32.f16"), halves);
   EXPECT_EQ(text.count("mma.sync.aligned.m16n8k16.row.col.f32.bf16"),
             brainFloats * c.operands());

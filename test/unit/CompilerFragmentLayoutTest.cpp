@@ -61,17 +61,22 @@ struct Side {
     return side;
   }
 
-  /// The operands of a vector, as UnpackCodes.cpp makes them.
-  Operand operand(int32_t vector, const Fragment &fragment) const {
-    Operand a;
-    for (int lane = 0; lane < kLanes; ++lane) {
-      uint32_t words[4];
-      std::memcpy(words,
-                  &bytes.at(vector * FragmentLayout::kVectorBytes + lane * 16),
-                  16);
-      for (int r = 0; r < 4; ++r)
-        a[r][lane] =
-            words[fragment.registers[r].word] & fragment.registers[r].mask;
+  /// An operand, as UnpackCodes.cpp makes it; of half a block of k the
+  /// registers that are not there are zero.
+  Operand operand(int32_t rowBlock, int32_t kBlock) const {
+    Operand a = {};
+    for (int r = 0; r < layout.registers(kBlock); ++r) {
+      FragmentLayout::Source source = layout.source(rowBlock, kBlock, r);
+      int32_t by = source.field.exponent - layout.exponent(rowBlock, r % 2);
+      for (int lane = 0; lane < kLanes; ++lane) {
+        uint32_t word;
+        std::memcpy(&word,
+                    &bytes.at(source.vector.byte +
+                              lane * source.vector.laneBytes() +
+                              source.field.word * 4),
+                    4);
+        a[r][lane] = word >> by & source.field.mask >> by;
+      }
     }
     return a;
   }
@@ -83,7 +88,7 @@ std::vector<FragmentLayout> layouts(bool (*keep)(const FragmentLayout &) =
                                           return true;
                                         }) {
   std::vector<FragmentLayout> kept;
-  for (int64_t headDim : {64, 128, 256})
+  for (int64_t headDim : {64, 80, 96, 128, 256})
     for (rt::Part part : {kKey, kValue})
       for (int32_t level : rt::kLadder)
         for (int32_t tokens : {16, 32, 64, 128})
@@ -107,11 +112,12 @@ protected:
   std::vector<Sums<T>> multiply(const std::vector<Word> &columns,
                                 Multiply multiplyOne) {
     std::vector<Sums<T>> sums(layout.rowBlocks());
-    for (int32_t vector = 0; vector < layout.vectors(); ++vector)
-      for (int32_t i = 0; i < layout.fragmentsPerVector(); ++i) {
-        Fragment f = layout.fragment(vector, i);
-        Columns b = {columns.at(2 * f.kBlock), columns.at(2 * f.kBlock + 1)};
-        multiplyOne(sums.at(f.rowBlock), side.operand(vector, f), b);
+    for (int32_t row = 0; row < layout.rowBlocks(); ++row)
+      for (int32_t k = 0; k < layout.kBlocks(); ++k) {
+        Columns b = {columns.at(2 * k), {}};
+        if (layout.registers(k) == 4)
+          b[1] = columns.at(2 * k + 1);
+        multiplyOne(sums.at(row), side.operand(row, k), b);
       }
     return sums;
   }
@@ -175,6 +181,8 @@ protected:
   }
 };
 
+/// Of multiples of 64 dims: operands lie in one vector each.
+class FragmentsOfWholeVectors : public Fragments {};
 /// Below 16 bits; raw units are never a part of a block.
 class FragmentsOfCodes : public Fragments {};
 class FragmentsOfKeys : public Fragments {};
@@ -205,11 +213,11 @@ TEST_P(Fragments, CodesFillTheUnitWithoutOverlap) {
     }
   for (uint8_t bits : taken)
     ASSERT_EQ(bits, 0xff);
-  EXPECT_EQ(layout.vectors() * FragmentLayout::kVectorBytes,
-            static_cast<int64_t>(side.bytes.size()));
 }
 
-TEST_P(Fragments, LocateIsTheReverseOfPlace) {
+TEST_P(FragmentsOfWholeVectors, LocateIsTheReverseOfPlace) {
+  EXPECT_EQ(layout.vectors() * FragmentLayout::kVectorBytes,
+            static_cast<int64_t>(side.bytes.size()));
   for (int32_t vector = 0; vector < layout.vectors(); ++vector)
     for (int32_t i = 0; i < layout.fragmentsPerVector(); ++i) {
       Fragment f = layout.fragment(vector, i);
@@ -455,6 +463,12 @@ std::string nameOfCase(const ::testing::TestParamInfo<FragmentLayout> &info) {
 
 INSTANTIATE_TEST_SUITE_P(Compiler, Fragments, ::testing::ValuesIn(layouts()),
                          nameOfCase);
+INSTANTIATE_TEST_SUITE_P(Compiler, FragmentsOfWholeVectors,
+                         ::testing::ValuesIn(layouts([](const auto &layout) {
+                           return layout.headDim % FragmentLayout::kWholeDims ==
+                                  0;
+                         })),
+                         nameOfCase);
 INSTANTIATE_TEST_SUITE_P(Compiler, FragmentsOfCodes,
                          ::testing::ValuesIn(layouts([](const auto &layout) {
                            return layout.level < 16;
@@ -488,16 +502,15 @@ INSTANTIATE_TEST_SUITE_P(Compiler, FragmentsOfRawValues,
 
 // Word i of a lane's ranges and minima is of the same dims as word i of its
 // query operand.
-TEST(Parameters, PerChannelInTheOrderOfQueries) {
-  constexpr int64_t kHeadDim = 128;
+void expectParametersLikeQueries(int64_t headDim) {
   constexpr uint16_t kMinimum = 0x100;
   for (int64_t group : kGroups) {
-    QueryOperands queries(kHeadDim, group);
-    std::vector<uint16_t> dims(kHeadDim), memory(2 * kHeadDim, 0xffff);
-    for (int64_t dim = 0; dim < kHeadDim; ++dim) {
+    QueryOperands queries(headDim, group);
+    std::vector<uint16_t> dims(headDim), memory(2 * headDim, 0xffff);
+    for (int64_t dim = 0; dim < headDim; ++dim) {
       dims[dim] = static_cast<uint16_t>(dim);
-      memory.at(ParameterLayout::perChannel(dim, 1, kHeadDim)) = dims[dim];
-      memory.at(ParameterLayout::perChannel(dim, 0, kHeadDim)) =
+      memory.at(ParameterLayout::perChannel(dim, 1, headDim)) = dims[dim];
+      memory.at(ParameterLayout::perChannel(dim, 0, headDim)) =
           dims[dim] | kMinimum;
     }
     for (int query = 0; query < group; ++query)
@@ -507,12 +520,16 @@ TEST(Parameters, PerChannelInTheOrderOfQueries) {
       for (size_t i = 0; i < words.size(); ++i)
         for (int half = 0; half < 2; ++half) {
           // lowerParameters: t * head_dim / 2 bytes, words in their order.
-          int64_t range = lane % 4 * kHeadDim / 4 + 2 * i + half;
+          int64_t range = lane % 4 * headDim / 4 + 2 * i + half;
           uint16_t dim = halfOf(words[i][lane], half);
           EXPECT_EQ(memory.at(range), dim);
-          EXPECT_EQ(memory.at(range + kHeadDim), dim | kMinimum);
+          EXPECT_EQ(memory.at(range + headDim), dim | kMinimum);
         }
   }
+}
+TEST(Parameters, PerChannelInTheOrderOfQueries) {
+  for (int64_t headDim : {64, 80, 96, 128})
+    expectParametersLikeQueries(headDim);
 }
 
 // Lane g finds the ranges of its tokens g and g + 8 of a block in one word.

@@ -171,6 +171,10 @@ static std::pair<int64_t, int64_t> locate(int32_t part, int32_t level,
     byte = order[dim % 4];
   } else {
     vector = token / 4 * (headDim / 8) + dim / 8;
+    // Of an odd number of 16 outputs, four vectors are two quads of 16.
+    if (headDim % 32)
+      vector = (token / 8 * (headDim / 16) + dim / 16) * 4 + token / 4 % 2 * 2 +
+               dim % 16 / 8;
     lane = dim % 8;
     byte = order[token % 4];
   }

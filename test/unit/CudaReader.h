@@ -57,7 +57,7 @@ struct CudaReader {
     return worst;
   }
 
-  static constexpr int64_t kHeadDims[] = {64, 128, 256};
+  static constexpr int64_t kHeadDims[] = {64, 80, 96, 128, 256};
   static bench::Errors bounds(const bench::Problem &problem) {
     // What compileDecode gives to warpgroups.
     bool inHalves =

@@ -30,11 +30,11 @@ TEST(PrefillList, PagesHaveTheirBlocks) {
   list.startPair(3);
   ASSERT_TRUE(list.addPage(pageAt(4, 2), 8192).ok());
   const PrefillPage &entry = list.pages().at(0);
-  // Blocks of 4,096 bytes in grains of 512.
-  EXPECT_EQ(entry.blocks[kKey][0], 16u + 10 * 8);
-  EXPECT_EQ(entry.blocks[kKey][1], 16u + 11 * 8);
+  // Blocks of 4,096 bytes in grains of 128.
+  EXPECT_EQ(entry.blocks[kKey][0], 64u + 10 * 32);
+  EXPECT_EQ(entry.blocks[kKey][1], 64u + 11 * 32);
   EXPECT_EQ(entry.blocks[kKey][2], 0u);
-  EXPECT_EQ(entry.blocks[kValue][0], 16u + 100 * 8);
+  EXPECT_EQ(entry.blocks[kValue][0], 64u + 100 * 32);
   EXPECT_EQ(entry.slot, 7u);
   EXPECT_EQ(entry.first, PrefillPage::kSeenByAll);
   EXPECT_EQ(UnitKind::fromIndex(entry.info & 0xff), (UnitKind{4, 2}));
@@ -47,12 +47,13 @@ TEST(PrefillList, RawTokensAreRunsOfSixteen) {
   ASSERT_TRUE(list.addRaw(0, 1 << 20, 129).ok());
   ASSERT_EQ(list.pages().size(), 2u);
   for (uint32_t i = 0; i < 8; ++i)
-    EXPECT_EQ(list.pages()[0].blocks[kKey][i], i * kRunBytes / 512);
+    EXPECT_EQ(list.pages()[0].blocks[kKey][i],
+              i * kRunBytes / kDeviceGrainBytes);
   EXPECT_EQ(list.pages()[0].info >> 8, 128u);
   // One token: its run stands for those that are not there.
   EXPECT_EQ(list.pages()[1].info >> 8, 1u);
   for (uint32_t run : list.pages()[1].blocks[kValue])
-    EXPECT_EQ(run, ((1 << 20) + 8 * kRunBytes) / 512);
+    EXPECT_EQ(run, ((1 << 20) + 8 * kRunBytes) / kDeviceGrainBytes);
 }
 
 TEST(PrefillList, TasksSeeWhatTheirRowsSee) {

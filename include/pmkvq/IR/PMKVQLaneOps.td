@@ -142,17 +142,18 @@ def PMKVQ_MultiplyCodesOp : PMKVQ_Op<"multiply_codes"> {
     is too large by 2^exponent(r).
 
     (C1) `level`, `tokens` and `head_dim` describe a FragmentLayout of whole
-         vectors.
-    (C2) Each of `columns` has two words for every block of k; there are one,
-         two or four.
+         operands: 32 tokens at a time (16 at level 16, and of keys above 2
+         bits), head dims that are a multiple of 64, or 16 or 32 more.
+    (C2) Each of `columns` has two words for every block of k, of half a block
+         too; there are one, two or four.
     (C3) Each of `sums` has two elements for every block of rows, and there are
          as many as `columns`.
     (C4) Where sums over all of k may leave the 23 bits that the lowering has
          for them, parts of k whose sums do not divide its blocks.
 
-    Lowers to: one 16-byte load a vector, an AND for each register of an
-    operand (none at 8 bits and above), one matrix instruction for each operand,
-    two f32 operations for each result (one at level 16).
+    Lowers to: one load a vector, an AND for each register of an operand (none
+    at 8 bits and above), one matrix instruction for each operand, two f32
+    operations for each result (one at level 16).
 
     ```mlir
     func.func @f(%codes: !llvm.ptr<3>, %bytes: vector<8xi32>) -> vector<8xf32> {
@@ -414,7 +415,7 @@ def PMKVQ_MergeWarpsOp : PMKVQ_Op<"merge_warps", [AttrSizedOperandSegments]> {
 
     (C1) `group` * `rows` lies in 1 .. 16, and `states` has 3 + head_dim / 8
          values for each query of the lane.
-    (C2) 32 divides `head_dim`.
+    (C2) 16 divides `head_dim`.
     (C3) `rows`, `more_rows` and `stride` come together.
 
     Lowers to: sums over the lanes of a query, stores to shared memory, a
@@ -458,7 +459,7 @@ def PMKVQ_MergeSharesOp : PMKVQ_Op<"merge_shares"> {
     `threads` are those of the thread block, 256 if it is not said.
 
     (C1) `group` * `rows` lies in 1 .. 64, `threads` is a multiple of 128.
-    (C2) 32 divides `head_dim`.
+    (C2) 16 divides `head_dim`.
     (C3) `rows`, `more_rows` and `stride`, which mean what they do in
          `merge_warps`, come together.
 

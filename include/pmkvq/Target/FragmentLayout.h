@@ -27,6 +27,13 @@
 //   2 bits: four; words 2 j, 2 j + 1 hold operands (j, 0) in bits 0..3 of each
 //           byte and (j, 1), the next 16 rows, in bits 4..7
 //
+// Codes of 32 tokens, a *grain*, lie together.  Head dims beyond a multiple of
+// 64, which are 16 of 80 and 32 of 96, follow the others of their grain in the
+// same order, in vectors of as few words as they have: of one or two, lanes lie
+// 4 or 8 bytes apart.  16 dims are half a block of k of keys: an operand of two
+// registers.  Of values they are one block of rows, without the next 16 to
+// share a word with at 2 bits: bits 4..7 hold k + 16, to be shifted.
+//
 //===----------------------------------------------------------------------===//
 
 #ifndef PMKVQ_TARGET_FRAGMENTLAYOUT_H
@@ -77,16 +84,25 @@ struct FragmentLayout {
   constexpr int32_t rowBlocks() const {
     return static_cast<int32_t>((part == rt::kKey ? tokens : headDim) / kRows);
   }
+  /// Elements along k, and blocks of depth() of them, the last perhaps a half.
+  constexpr int64_t kSize() const {
+    return part == rt::kKey ? headDim : tokens;
+  }
   constexpr int32_t kBlocks() const {
-    return static_cast<int32_t>((part == rt::kKey ? headDim : tokens) /
-                                depth());
+    return static_cast<int32_t>((kSize() + depth() - 1) / depth());
   }
   constexpr int32_t fragmentsPerVector() const {
     return level >= 8 ? 1 : 8 / level;
   }
-  constexpr int32_t vectors() const {
-    return rowBlocks() * kBlocks() / fragmentsPerVector();
+
+  /// Head dims whose codes of a grain are whole vectors at every level; those
+  /// beyond are fewer, and fill no vector of three words.
+  static constexpr int64_t kWholeDims = 64;
+  static constexpr bool isHeadDim(int64_t headDim) {
+    int64_t rest = headDim % kWholeDims;
+    return headDim > 0 && (rest == 0 || rest == 16 || rest == 32);
   }
+  constexpr int64_t wholeDims() const { return headDim - headDim % kWholeDims; }
 
   /// Exponent of a row's fields: the same for all k.
   constexpr int32_t exponent(int32_t rowBlock, bool upperRows) const {
@@ -108,24 +124,7 @@ struct FragmentLayout {
   constexpr int64_t largestSumOf(int32_t parts) const {
     int64_t code = (1 << level) - 1;
     int64_t field = code << exponent(1, /*upperRows=*/true);
-    return field * (part == rt::kKey ? 2 * 127 : 255) * kBlocks() * depth() /
-           parts;
-  }
-
-  constexpr Fragment fragment(int32_t vector, int32_t index) const {
-    Fragment f = {};
-    place(vector, index, f.rowBlock, f.kBlock);
-    for (int32_t r = 0; r < 4; ++r) {
-      if (level >= 8) {
-        f.registers[r] = {r, 0xffffffffu, 0};
-        continue;
-      }
-      int32_t pair = level == 2 ? index / 2 : index;
-      int32_t e = exponent(f.rowBlock, r & 1);
-      uint32_t field = ((1u << level) - 1u) << e;
-      f.registers[r] = {pair * 2 + r / 2, field * 0x01010101u, e};
-    }
-    return f;
+    return field * (part == rt::kKey ? 2 * 127 : 255) * kSize() / parts;
   }
 
   /// Elements along k that hold a quad of each of four lanes.
@@ -141,10 +140,41 @@ struct FragmentLayout {
     return part == rt::kKey ? t * 4 + e : t * 2 + e / 2 + e % 2 * 8;
   }
 
-  /// A code's place: byte offset in the unit's codes, and first bit.
+  /// Words of a lane that one load moves: of lane l from `byte` + l *
+  /// laneBytes() of the unit's codes on.
+  struct Vector {
+    int64_t byte;
+    int32_t words;
+    constexpr int32_t laneBytes() const { return words * 4; }
+  };
+
+  /// Where a register of an operand comes from.
+  struct Source {
+    Vector vector;
+    FragmentRegister field;
+  };
+
+  /// Of the operand of rows 16 rowBlock .. and block kBlock of k; a half block
+  /// has registers 0 and 1 alone.
+  constexpr int32_t registers(int32_t kBlock) const {
+    return (kBlock + 1) * int64_t{depth()} <= kSize() ? 4 : 2;
+  }
+  constexpr Source source(int32_t rowBlock, int32_t kBlock,
+                          int32_t number) const {
+    if (level == 16) {
+      int64_t vector = part == rt::kKey ? rowBlock * kBlocks() + kBlock
+                                        : kBlock * rowBlocks() + rowBlock;
+      return {{vector * kVectorBytes, 4}, {number, 0xffffffffu, 0}};
+    }
+    return quad(rowBlock, number % 2, kBlock * 2 + number / 2);
+  }
+
+  /// A code's place: byte offset in the unit's codes, and first bit; and how
+  /// far the lanes' words around it lie apart.
   struct Place {
     int64_t byte;
     int32_t bit;
+    int32_t laneBytes;
   };
 
   /// Shapes: `token` counts within the unit.
@@ -165,52 +195,86 @@ struct FragmentLayout {
       half = part == rt::kKey ? e / 2 : e % 2;
       e = part == rt::kKey ? e % 2 : e / 2;
     }
-    int32_t vector = 0, index = 0;
-    locate(rowBlock, kBlock, vector, index);
-    FragmentRegister reg =
-        fragment(vector, index).registers[half * 2 + (r / 8)];
+    Source from = source(rowBlock, kBlock, half * 2 + r / 8);
     int32_t lane = (r % 8) * 4 + t;
-    int64_t in16 = int64_t{reg.word} * 4 + int64_t{e} * (level == 16 ? 2 : 1);
-    int64_t byte = int64_t{vector} * kVectorBytes + int64_t{lane} * 16 + in16;
-    return {byte, reg.exponent};
+    int64_t inLane =
+        int64_t{from.field.word} * 4 + int64_t{e} * (level == 16 ? 2 : 1);
+    int64_t byte = from.vector.byte + int64_t{lane} * from.vector.laneBytes();
+    return {byte + inLane, from.field.exponent, from.vector.laneBytes()};
+  }
+
+  // Head dims that are multiples of kWholeDims: operands are of one vector
+  // each, several in one.
+
+  constexpr int32_t vectors() const {
+    return rowBlocks() * kBlocks() / fragmentsPerVector();
+  }
+
+  constexpr Fragment fragment(int32_t vector, int32_t index) const {
+    Fragment f = {};
+    place(vector, index, f.rowBlock, f.kBlock);
+    for (int32_t r = 0; r < 4; ++r)
+      f.registers[r] = source(f.rowBlock, f.kBlock, r).field;
+    return f;
   }
 
   /// Which operand a vector's `index`-th is.
   constexpr void place(int32_t vector, int32_t index, int32_t &rowBlock,
                        int32_t &kBlock) const {
-    if (level != 2) {
-      int32_t linear = vector * fragmentsPerVector() + index;
-      int32_t inner = part == rt::kKey ? kBlocks() : rowBlocks();
-      int32_t outer = linear / inner;
-      inner = linear % inner;
-      rowBlock = part == rt::kKey ? outer : inner;
-      kBlock = part == rt::kKey ? inner : outer;
-      return;
-    }
-    // Pairs of row blocks share words.
-    int32_t linear = vector * 2 + index / 2;
-    int32_t inner = part == rt::kKey ? kBlocks() : rowBlocks() / 2;
+    // At 2 bits pairs of row blocks share words.
+    int32_t together = level == 2 ? 2 : 1;
+    int32_t linear = (vector * fragmentsPerVector() + index) / together;
+    int32_t inner = part == rt::kKey ? kBlocks() : rowBlocks() / together;
     int32_t outer = linear / inner;
     inner = linear % inner;
-    rowBlock = (part == rt::kKey ? outer : inner) * 2 + index % 2;
+    rowBlock = (part == rt::kKey ? outer : inner) * together + index % together;
     kBlock = part == rt::kKey ? inner : outer;
   }
 
   /// The reverse of place.
   constexpr void locate(int32_t rowBlock, int32_t kBlock, int32_t &vector,
                         int32_t &index) const {
-    if (level != 2) {
-      int32_t linear = part == rt::kKey ? rowBlock * kBlocks() + kBlock
-                                        : kBlock * rowBlocks() + rowBlock;
-      vector = linear / fragmentsPerVector();
-      index = linear % fragmentsPerVector();
-      return;
+    Source first = source(rowBlock, kBlock, 0);
+    vector = static_cast<int32_t>(first.vector.byte / kVectorBytes);
+    index = level >= 8 ? 0 : first.field.word / 2;
+    if (level == 2)
+      index = index * 2 + rowBlock % 2;
+  }
+
+private:
+  /// The quads of 16 rows and 16 of k, below level 16.  Words of a grain's
+  /// whole dims, then of its rest, are dealt out four at a time.
+  constexpr Source quad(int32_t rowBlock, bool upper, int32_t kQuad) const {
+    const bool isKey = part == rt::kKey;
+    int32_t tokenBlock = isKey ? rowBlock : kQuad;
+    int32_t dimBlock = isKey ? kQuad : rowBlock;
+    const int64_t grain = tokenBlock / 2;
+    auto first = int32_t{0}, count = static_cast<int32_t>(wholeDims() / kRows);
+    if (dimBlock >= count) {
+      first = count;
+      count = static_cast<int32_t>(headDim / kRows) - first;
     }
-    int32_t pair = rowBlock / 2;
-    int32_t linear = part == rt::kKey ? pair * kBlocks() + kBlock
-                                      : kBlock * (rowBlocks() / 2) + pair;
-    vector = linear / 2;
-    index = (linear % 2) * 2 + rowBlock % 2;
+    tokenBlock %= 2;
+    dimBlock -= first;
+    const int32_t row = isKey ? tokenBlock : dimBlock;
+    const int32_t k = isKey ? dimBlock : tokenBlock, depth = isKey ? count : 2;
+    int32_t word = row * depth + k, bit = upper ? level : 0;
+    if (level == 8) {
+      word = word * 2 + (upper ? 1 : 0);
+      bit = 0;
+    } else if (level == 2 && (isKey ? 2 : count) == 1) {
+      word = 0;
+      bit += k * 4;
+    } else if (level == 2) {
+      word = row / 2 * depth + k;
+      bit += row % 2 * 4;
+    }
+    const int32_t rest = count * level / 2 - word / 4 * 4;
+    const uint32_t field = ((1u << level) - 1u) << bit;
+    return {{grain * 4 * headDim * level + int64_t{first} * 64 * level +
+                 int64_t{word / 4} * kVectorBytes,
+             rest < 4 ? rest : 4},
+            {word % 4, field * 0x01010101u, bit}};
   }
 };
 

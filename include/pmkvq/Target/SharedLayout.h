@@ -33,11 +33,6 @@ struct SharedLayout {
   /// Dims that a warp stages at once, 4 a lane.
   static constexpr int64_t kStagedDims = 128;
 
-  /// Head dims whose codes fill whole vectors, and outputs registers.
-  static constexpr bool isHeadDim(int64_t headDim) {
-    return headDim == 64 || headDim == 128 || headDim == 256;
-  }
-
   int64_t headDim = 128;
   /// Query heads of a kv head.
   int64_t group = 4;
@@ -114,7 +109,8 @@ struct SharedLayout {
   constexpr int64_t halfQueries() const {
     return records() + (recordsInRing ? 0 : kWarps * recordBytes());
   }
-  constexpr int64_t operandBytes() const { return headDim * 16; }
+  /// Of whole blocks of 32 dims.
+  constexpr int64_t operandBytes() const { return (headDim + 31) / 32 * 512; }
   /// Queries in bf16, for raw units, per operand.
   constexpr int64_t rawQueries() const {
     return halfQueries() + sets() * operandBytes();

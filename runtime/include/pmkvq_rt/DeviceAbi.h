@@ -41,8 +41,9 @@
 
 namespace pmkvq::rt {
 
-/// Offsets in the cache's memory are in these units, so 32 bits reach 2 TiB.
-inline constexpr int64_t kDeviceGrainBytes = 512;
+/// Offsets in the cache's memory are in these units, so 32 bits reach 512 GiB.
+/// 32 tokens of 80 head dims at 2 bits are five of them.
+inline constexpr int64_t kDeviceGrainBytes = 128;
 
 /// One unit of a work list.
 struct UnitTask {

@@ -36,7 +36,7 @@ static Status checkLayout(const PoolLayout &layout) {
     return {};
   return {StatusCode::InvalidArgument,
           "codes of " + std::to_string(layout.slotOffset(0)) +
-              " bytes, expected at most 2 TiB"};
+              " bytes, expected at most 512 GiB"};
 }
 
 Result<CachePool> CachePool::create(const DeviceRef &device,
