@@ -321,6 +321,13 @@ TEST(DeviceWorkListTest, SegmentsSayWhoseQueriesTheyAreFor) {
   EXPECT_EQ(second.moreRows, 0u);
 }
 
+/// Bytes as offsets of units are counted.
+constexpr uint32_t grains(int64_t bytes) {
+  return static_cast<uint32_t>(bytes / kDeviceGrainBytes);
+}
+/// A block of 128 head dims.
+constexpr uint32_t kBlock = grains(4096);
+
 PageEntry makePage(int32_t key, int32_t value) {
   PageEntry page = {};
   page.level[kKey] = static_cast<uint8_t>(key);
@@ -339,9 +346,9 @@ TEST(DeviceUnitsTest, PagesBecomeUnitsInTheOrderOfTokens) {
     ASSERT_TRUE(addPageUnits(makePage(level, level), 128, 0, units).ok());
     ASSERT_EQ(units.size(), size_t(level) / 2);
     for (uint32_t i = 0; i < units.size(); ++i) {
-      // One block of 4,096 bytes a side: 8 grains.
-      EXPECT_EQ(units[i].key, (100 + 3 * i) * 8);
-      EXPECT_EQ(units[i].value, (77 - 2 * i) * 8);
+      // One block a side.
+      EXPECT_EQ(units[i].key, (100 + 3 * i) * kBlock);
+      EXPECT_EQ(units[i].value, (77 - 2 * i) * kBlock);
       EXPECT_EQ(units[i].slot, level == 16 ? 0u : 9u);
       int32_t tokens = 256 / level;
       EXPECT_EQ(units[i].info, UnitTask::makeInfo({level, level}, tokens,
@@ -355,9 +362,9 @@ TEST(DeviceUnitsTest, SidesAtLevelsApartShareTheSmallerUnit) {
   ASSERT_TRUE(addPageUnits(makePage(8, 2), 128, 4096, units).ok());
   ASSERT_EQ(units.size(), 4u);
   for (uint32_t i = 0; i < 4; ++i) {
-    EXPECT_EQ(units[i].key, 8 + (100 + 3 * i) * 8);
+    EXPECT_EQ(units[i].key, kBlock + (100 + 3 * i) * kBlock);
     // A quarter of the one block of values: 1,024 bytes.
-    EXPECT_EQ(units[i].value, 8 + 77 * 8 + 2 * i);
+    EXPECT_EQ(units[i].value, kBlock + 77 * kBlock + grains(1024) * i);
     EXPECT_EQ(units[i].info, UnitTask::makeInfo({8, 2}, 32, int32_t(i)));
   }
 }
@@ -367,9 +374,9 @@ TEST(DeviceUnitsTest, ASideBesideLevel16IsCopiedByGrains) {
   ASSERT_TRUE(addPageUnits(makePage(16, 2), 128, 0, units).ok());
   ASSERT_EQ(units.size(), 8u);
   for (uint32_t i = 0; i < 8; ++i) {
-    EXPECT_EQ(units[i].key, (100 + 3 * i) * 8);
+    EXPECT_EQ(units[i].key, (100 + 3 * i) * kBlock);
     // 32 tokens are a quarter of the one block, 1,024 bytes, for two units.
-    EXPECT_EQ(units[i].value, 77 * 8 + 2 * (i / 2));
+    EXPECT_EQ(units[i].value, 77 * kBlock + grains(1024) * (i / 2));
     EXPECT_EQ(units[i].slot, 9u);
     uint32_t half = i % 2 ? UnitTask::kSecondHalf : 0;
     EXPECT_EQ(units[i].info,
@@ -380,8 +387,9 @@ TEST(DeviceUnitsTest, ASideBesideLevel16IsCopiedByGrains) {
   ASSERT_EQ(units.size(), 8u);
   for (uint32_t i = 0; i < 8; ++i) {
     // Two blocks of 64 tokens, 2,048 bytes a grain.
-    EXPECT_EQ(units[i].key, (100 + 3 * (i / 4)) * 8 + 4 * (i / 2 % 2));
-    EXPECT_EQ(units[i].value, (77 - 2 * i) * 8);
+    EXPECT_EQ(units[i].key,
+              (100 + 3 * (i / 4)) * kBlock + grains(2048) * (i / 2 % 2));
+    EXPECT_EQ(units[i].value, (77 - 2 * i) * kBlock);
   }
 }
 
@@ -390,8 +398,8 @@ TEST(DeviceUnitsTest, FixedAreasEndWithAPartOfAUnit) {
   ASSERT_TRUE(addFixedUnits(1 << 20, 1 << 21, 37, 64, units).ok());
   ASSERT_EQ(units.size(), 3u);
   for (uint32_t i = 0; i < 3; ++i) {
-    EXPECT_EQ(units[i].key, 2048 + i * 4);
-    EXPECT_EQ(units[i].value, 4096 + i * 4);
+    EXPECT_EQ(units[i].key, grains((1 << 20) + i * 2048));
+    EXPECT_EQ(units[i].value, grains((1 << 21) + i * 2048));
     EXPECT_EQ(units[i].info >> 8 & 0xff, i == 2 ? 5u : 16u);
   }
 }
@@ -552,8 +560,10 @@ TEST(DeviceUnitsTest, WhatUnitsCannotHoldIsRefused) {
   std::vector<UnitTask> units;
   EXPECT_EQ(addPageUnits(makePage(3, 4), 128, 0, units).code(),
             StatusCode::InvalidArgument);
-  // 32 tokens of 80 head dims at 2 bits are 640 bytes.
-  EXPECT_EQ(addPageUnits(makePage(8, 2), 80, 0, units).code(),
+  // 32 tokens of 80 head dims at 2 bits are 640 bytes, of 72 are 576.
+  EXPECT_TRUE(addPageUnits(makePage(8, 2), 80, 0, units).ok());
+  EXPECT_EQ(units[1].value - units[0].value, grains(640));
+  EXPECT_EQ(addPageUnits(makePage(8, 2), 72, 0, units).code(),
             StatusCode::Unimplemented);
   EXPECT_EQ(addPageUnits(makePage(2, 2), 128, int64_t(1) << 42, units).code(),
             StatusCode::InvalidArgument);
