@@ -149,7 +149,7 @@ LogicalResult MultiplyCodesOp::verify() {
 LogicalResult ShiftCodesOp::verify() {
   rt::Part part = getPart() == Part::Key ? rt::kKey : rt::kValue;
   auto level = static_cast<int64_t>(getLevel());
-  if ((level != 8 && level != 4) ||
+  if ((level != 8 && level != 4) || getHeadDim() % FragmentLayout::kWholeDims ||
       !isWhole(part, level, getTokens(), getHeadDim()) ||
       !isWhole(part, level / 2, getTokens(), getHeadDim()))
     return emitOpError("(C1) expected codes at level 8 or 4 that fill whole "

@@ -41,7 +41,7 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %in: memref<?x8x128xf32>,
 // CHECK: %[[BIT:.*]] = arith.andi %{{.*}}, %[[KEYS]]
 // CHECK: %[[FALLS:.*]] = arith.cmpi ne, %[[BIT]], %c0_i32
 // CHECK: %[[WIDE:.*]] = arith.extui %{{.*}} : i32 to i64
-// CHECK: %[[BYTES:.*]] = arith.muli %[[WIDE]], %c512_i64
+// CHECK: %[[BYTES:.*]] = arith.muli %[[WIDE]], %c128_i64
 // CHECK: %[[TO:.*]] = llvm.getelementptr %{{.*}}[%[[BYTES]]]
 // CHECK: %[[SLOT:.*]] = pmkvq.ring_wait
 // Once the unit has been worked on its codes, still in the slot, are shifted.

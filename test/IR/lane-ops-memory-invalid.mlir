@@ -226,6 +226,16 @@ func.func @f(%codes: !llvm.ptr<3>, %place: !llvm.ptr<1>, %falls: i1) {
 
 // -----
 
+// shift_codes C1: the last 16 of 80 dims lie in shorter vectors.
+func.func @f(%codes: !llvm.ptr<3>, %place: !llvm.ptr<1>, %falls: i1) {
+  // expected-error @+1 {{(C1) expected codes at level 8 or 4 that fill whole vectors there and at half of it, got 32 tokens of 80 dims at level 8}}
+  pmkvq.shift_codes key 8 tokens 32 head_dim 80 format <per_channel>
+    in %codes to %place if %falls : !llvm.ptr<3>, !llvm.ptr<1>
+  return
+}
+
+// -----
+
 // shift_codes C2.
 func.func @f(%codes: !llvm.ptr<3>, %place: !llvm.ptr<1>, %falls: i1) {
   // expected-error @+1 {{(C2) expected a format whose parameters are written once, got #pmkvq.format<paper}}

@@ -90,6 +90,8 @@ double runLowering(const StandInLaunch &launch, const void *argument) {
 
 class BenchLowerTest : public testing::Test {
 protected:
+  int64_t headDim = 64;
+
   BenchLowerTest() {
     lowering = {};
     standIn.state().run = runLowering;
@@ -134,7 +136,7 @@ protected:
     bench::Shape shape;
     shape.kvHeads = 2;
     shape.queryHeads = 6;
-    shape.headDim = 64;
+    shape.headDim = headDim;
     shape.batch = 2;
     shape.context = context;
     shape.levels = levels;
@@ -206,6 +208,8 @@ TEST_F(BenchLowerTest, WhatDoesNotFallIsRefused) {
   expectRefused("k16v4", "1024", StatusCode::InvalidArgument, "below 16 bits");
   expectRefused("4", "100", StatusCode::InvalidArgument, "at least one page");
   expectRefused("4", "1024+2", StatusCode::InvalidArgument, "one query token");
+  headDim = 80;
+  expectRefused("4", "1024", StatusCode::InvalidArgument, "multiple of 64");
 }
 
 TEST_F(BenchLowerTest, AWrongCodeIsSeen) {

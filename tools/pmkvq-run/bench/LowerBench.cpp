@@ -8,6 +8,7 @@
 #include "DecodeRuns.h"
 #include "DeviceTiming.h"
 #include "PagePart.h"
+#include "pmkvq/Target/FragmentLayout.h"
 
 #include <algorithm>
 #include <cstring>
@@ -81,6 +82,13 @@ static Result<rt::PageEntry> lowerEntry(const rt::PageEntry &page) {
 
 /// Chooses pages, and blocks for them in random order.
 static Result<Falls> chooseFalls(const Case &content, int64_t every) {
+  if (int64_t dims = content.problem().shape.headDim;
+      dims % FragmentLayout::kWholeDims)
+    return Status(StatusCode::InvalidArgument,
+                  "expected a head_dim that is a multiple of " +
+                      std::to_string(FragmentLayout::kWholeDims) +
+                      " where pages fall while attention reads them, got " +
+                      std::to_string(dims));
   Falls falls;
   for (int64_t pair = 0; pair < content.problem().pairs(); ++pair) {
     int64_t pages = content.length(pair).pages;
@@ -391,8 +399,8 @@ static Result<LoweringRun> prepareRun(const cuda::DeviceRef &device,
   if (!stream.ok())
     return stream.status();
   return LoweringRun{std::move(*content), std::move(*falls),
-                     std::move(*kernels), std::move(*stream), std::move(*sets),
-                     {}};
+                     std::move(*kernels), std::move(*stream),
+                     std::move(*sets),    {}};
 }
 
 /// Bytes that lowering writes.
