@@ -51,8 +51,8 @@ struct SegmentLanes {
   double rawFactor;
 };
 
-/// Whether (an i1) and where (a pointer) each side of a unit is stored one level
-/// lower; null in kernels that do not lower.
+/// Whether (an i1) and where (a pointer) each side of a unit is stored one
+/// level lower; null in kernels that do not lower.
 struct UnitFall {
   Value falls[::pmkvq::rt::kParts], places[::pmkvq::rt::kParts];
 };

@@ -257,6 +257,7 @@ protected:
 };
 
 /// By head_dim, of models of random weights.
+// NOLINTNEXTLINE(misc-multiple-inheritance): GoogleTest's way to parameters.
 class SmallModelTest : public ReplayTest,
                        public ::testing::WithParamInterface<int64_t> {};
 

@@ -134,9 +134,9 @@ TEST_P(DeviceWriters, ShiftsAreArithmeticOnWords) {
       int64_t rest = GetParam().headDim % 64;
       for (auto [opcode, level] :
            {std::pair("ld.global.", from), {"st.global.", from / 2}}) {
-        auto vectors = [&](int64_t words) {
-          int64_t first = (GetParam().headDim - rest) * level / 32;
-          int64_t others = rest * level / 32;
+        int64_t first = (GetParam().headDim - rest) * level / 32;
+        int64_t others = rest * level / 32;
+        auto vectors = [first, others](int64_t words) {
           return (words == 4 ? first / 4 + others / 4 : 0) +
                  (others % 4 == words);
         };
