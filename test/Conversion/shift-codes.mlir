@@ -21,7 +21,7 @@ func.func @four_bits(%codes: !llvm.ptr<3>, %place: !llvm.ptr<1>, %falls: i1) {
   return
 }
 
-// Values at 8 bits: two vectors become one, whose words hold the first rows in
+// Keys at 8 bits: two vectors become one, whose words hold the first rows in
 // the low and the next eight in the high half of each byte.
 // CHECK-LABEL: func @eight_bits
 func.func @eight_bits(%codes: !llvm.ptr<3>, %place: !llvm.ptr<1>, %falls: i1) {
@@ -36,7 +36,7 @@ func.func @eight_bits(%codes: !llvm.ptr<3>, %place: !llvm.ptr<1>, %falls: i1) {
   // CHECK: llvm.load %{{.*}} : !llvm.ptr<3> -> vector<4xi32>
   // CHECK: llvm.store %{{.*}} {alignment = 16 : i64} : vector<4xi32>, !llvm.ptr<1>
   // CHECK-NOT: llvm.store
-  pmkvq.shift_codes value 8 tokens 32 head_dim 32 format <per_token>
+  pmkvq.shift_codes key 8 tokens 16 head_dim 64 format <per_token>
     in %codes to %place if %falls : !llvm.ptr<3>, !llvm.ptr<1>
   return
 }

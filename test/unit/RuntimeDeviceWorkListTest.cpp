@@ -464,8 +464,9 @@ TEST(DeviceUnitsTest, APageThatFallsNamesWhereItsUnitsGo) {
     EXPECT_EQ(units[i].unit.key, read[i].key);
     EXPECT_EQ(units[i].unit.value, read[i].value);
     EXPECT_EQ(units[i].unit.slot, 9u);
-    EXPECT_EQ(units[i].lowered[kKey], (100 + i / 2) * 8 + i % 2 * 4);
-    EXPECT_EQ(units[i].lowered[kValue], (100 + 8) * 8 + i * 2);
+    EXPECT_EQ(units[i].lowered[kKey],
+              (100 + i / 2) * kBlock + i % 2 * (kBlock / 2));
+    EXPECT_EQ(units[i].lowered[kValue], (100 + 8) * kBlock + i * (kBlock / 4));
   }
   // A part at the same level stays, wherever it lies.
   lowered.level[kValue] = 4;
@@ -543,8 +544,9 @@ TEST(DeviceUnitsTest, FallingUnitsAreSpreadAndDealtWithTheirPlaces) {
         continue;
       ++falling;
       // Two units of a block each become halves of one.
-      uint32_t block = task.unit.key / 8, first = block / 16 * 16;
-      EXPECT_EQ(task.lowered[kKey], (4000 + first) * 8 + (block - first) * 4);
+      uint32_t block = task.unit.key / kBlock, first = block / 16 * 16;
+      EXPECT_EQ(task.lowered[kKey],
+                (4000 + first) * kBlock + (block - first) * (kBlock / 2));
     }
   }
   EXPECT_EQ(falling, expected);
