@@ -61,6 +61,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         help="samples of which divergences are measured, which the guardrail goes by (default: 1 with --measure=kl, "
              "else none)")
     add("--kl-tokens", type=_count, default=512, metavar="N", help="tokens of each of them (default 512)")
+    add("--clips", action="store_true",
+        help=f"find clips by gradients (default: {quantize.DEFAULT_CLIP} everywhere, which measured better)")
     add("--key-scales", action="store_true", help="measure divergences with the key scales that are found")
     add("--alpha-samples", type=_count, default=2, metavar="N", help="samples of the search for alpha (default 2)")
     add("--seed", type=int, default=0, metavar="N")
@@ -107,11 +109,12 @@ class Sums:
     """What passes have added up. [layers, 2, ...] with keys first.
 
     settings: what the sums are of; sums of other settings are not gone on with.
-    done: samples of each pass.
+    done: samples of each pass. clips: whether gradients choose clips, 0 or 1.
     """
 
     settings: str
     done: np.ndarray
+    clips: np.ndarray
     loss: np.ndarray
     upper: np.ndarray
     lowest: np.ndarray
@@ -121,14 +124,19 @@ class Sums:
     kl: np.ndarray
 
     @classmethod
-    def empty(cls, settings: str, layers: int, kv_heads: int, head_dim: int) -> "Sums":
-        return cls(settings, np.zeros(3, np.int64), np.zeros(1), np.zeros((layers, 2, 2)),
+    def empty(cls, settings: str, clips: bool, layers: int, kv_heads: int, head_dim: int) -> "Sums":
+        return cls(settings, np.zeros(3, np.int64), np.array(clips), np.zeros(1), np.zeros((layers, 2, 2)),
                    np.zeros((layers, 2, len(sensitivity.CLIPS))), np.zeros((layers, 2, len(sensitivity.CLIPS))),
                    np.zeros((layers, kv_heads, head_dim), np.float32),
                    np.zeros((layers, len(sensitivity.ALPHAS) + 1)), np.zeros((layers, 2, 3)))
 
+    def clip_index(self, layer: int, part: int) -> int:
+        if not self.clips:
+            return sensitivity.CLIPS.index(quantize.DEFAULT_CLIP)
+        return sensitivity.best_clip(self.squares[layer, part])
+
     def clip(self, layer: int, part: int) -> float:
-        return sensitivity.CLIPS[sensitivity.best_clip(self.squares[layer, part])]
+        return sensitivity.CLIPS[self.clip_index(layer, part)]
 
     def exponents(self, layer: int) -> np.ndarray:
         """Of the best key scales, [kv_heads, dim]; zeros where none is better than no scale."""
@@ -269,7 +277,7 @@ def layer_document(sums: Sums, layer: int) -> dict:
     """What the file says of one layer."""
     result, count = {}, max(1, int(sums.done[0]))
     for index, part in enumerate(calibration_file.PARTS):
-        lowest = sums.lowest[layer, index, sensitivity.best_clip(sums.squares[layer, index])]
+        lowest = sums.lowest[layer, index, sums.clip_index(layer, index)]
         result[part] = {"clip": sums.clip(layer, index),
                         "sensitivity": _rounded(np.array([*sums.upper[layer, index], lowest]) / count)}
         if sums.done[2]:
@@ -339,7 +347,7 @@ def calibrate(options, folder: Path) -> None:
                  "tokens": max(map(len, data.tokens))},
         "settings": {"measure": options.measure, "interpolation": options.interpolation, "seed": options.seed,
                      "key_format": str(options.key_format), "value_format": str(options.value_format),
-                     "alpha_samples": options.alpha_samples,
+                     "clips": options.clips, "alpha_samples": options.alpha_samples,
                      **({"kl_samples": options.kl_samples, "kl_tokens": options.kl_tokens,
                          "key_scales": options.key_scales} if options.kl_samples else {})},
     }
@@ -350,7 +358,7 @@ def calibrate(options, folder: Path) -> None:
         print(f"  going on from {partial}: {sums.done[0]} of {len(data.tokens)} samples are done",
               file=sys.stderr, flush=True)
     else:
-        sums = Sums.empty(name, model.layers, model.kv_heads, model.head_dim)
+        sums = Sums.empty(name, options.clips, model.layers, model.kv_heads, model.head_dim)
     run_passes(model, data, options, sums, partial)
     calibration_file.write(options.output, document(sums, settings))
     partial.unlink(missing_ok=True)
