@@ -20,7 +20,6 @@ namespace rt = ::pmkvq::rt;
 using ::pmkvq::FragmentLayout;
 
 namespace {
-
 class UnitLowering {
 public:
   UnitLowering(LaneBuilder &b, Region &unit, const SegmentLanes &segment,
@@ -165,14 +164,12 @@ private:
     Value mine = b.at(segment.base, b.shl(segment.lane, 4));
     int64_t operands = raw ? segment.shared.operands() : segment.shared.sets();
     for (int64_t operand = 0; operand < operands; ++operand) {
+      int64_t at = start + operand * segment.shared.operandBytes();
       Values words;
-      for (int64_t i = 0; i < wordsOfDims(); i += 4)
+      for (int64_t i = 0; i < wordsOfDims(); i += 4, at += 512)
         llvm::append_range(
-            words,
-            b.loadWords(b.at(mine, start +
-                                       operand * segment.shared.operandBytes() +
-                                       i / 4 * 512),
-                        std::min<int64_t>(4, wordsOfDims() - i)));
+            words, b.loadWords(b.at(mine, at),
+                               std::min<int64_t>(4, wordsOfDims() - i)));
       if (!raw)
         fillBlock(words);
       result.words.push_back(words);
