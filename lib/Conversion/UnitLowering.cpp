@@ -146,8 +146,7 @@ private:
       words.push_back(b.i32(0));
   }
 
-  /// Words of parameters per channel, of lanes that lie head_dim / 2 bytes
-  /// apart: not always 16.
+  /// Words of parameters per channel; lanes lie head_dim / 2 bytes apart.
   Values loadChannels(Value mine, int64_t start) {
     const int64_t count = wordsOfDims() % 4 ? 2 : 4;
     Values words;
