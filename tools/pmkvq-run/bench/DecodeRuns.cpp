@@ -27,9 +27,8 @@ rt::DecodeArgs DecodeSet::arguments() const {
   return arguments;
 }
 
-Result<DecodeKernel> bench::loadDecodeKernel(const cuda::DeviceRef &device,
-                                             const Result<DeviceCode> &code,
-                                             bool dependent) {
+Result<cuda::Function> bench::loadKernel(const cuda::DeviceRef &device,
+                                         const Result<DeviceCode> &code) {
   if (!code.ok())
     return code.status();
   auto module = cuda::Module::load(device, code->code);
@@ -40,6 +39,15 @@ Result<DecodeKernel> bench::loadDecodeKernel(const cuda::DeviceRef &device,
     return function.status();
   if (Status status = function->reserve(code->sharedBytes); !status.ok())
     return status;
+  return function;
+}
+
+Result<DecodeKernel> bench::loadDecodeKernel(const cuda::DeviceRef &device,
+                                             const Result<DeviceCode> &code,
+                                             bool dependent) {
+  Result<cuda::Function> function = loadKernel(device, code);
+  if (!function.ok())
+    return function.status();
   cuda::LaunchShape shape;
   shape.threads = static_cast<uint32_t>(code->threads);
   shape.sharedBytes = static_cast<uint32_t>(code->sharedBytes);

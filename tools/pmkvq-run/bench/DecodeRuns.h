@@ -36,6 +36,12 @@ struct DecodeSet {
   rt::DecodeArgs arguments() const;
 };
 
+/// The kernel on the device, which may take its shared memory from then on.
+///
+/// Errors: those of `code` and of the driver.
+rt::Result<rt::cuda::Function> loadKernel(const rt::cuda::DeviceRef &device,
+                                          const rt::Result<DeviceCode> &code);
+
 rt::Result<DecodeKernel> loadDecodeKernel(const rt::cuda::DeviceRef &device,
                                           const rt::Result<DeviceCode> &code,
                                           bool dependent);

@@ -5,6 +5,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "PrefillBench.h"
+#include "DecodeRuns.h"
 #include "DeviceTiming.h"
 #include "pmkvq/Reference/Attention.h"
 #include "pmkvq/Reference/Bits.h"
@@ -230,16 +231,9 @@ static Result<Prefill> prepare(const cuda::DeviceRef &device,
                                const DeviceCompiler &compiler,
                                const Chunks &chunks) {
   Result<DeviceCode> code = compiler.prefill(chunks.problem(), device->chip());
-  if (!code.ok())
-    return code.status();
-  auto module = cuda::Module::load(device, code->code);
-  if (!module.ok())
-    return module.status();
-  Result<cuda::Function> function = (*module)->function(code->name);
+  Result<cuda::Function> function = loadKernel(device, code);
   if (!function.ok())
     return function.status();
-  if (Status status = function->reserve(code->sharedBytes); !status.ok())
-    return status;
   Result<cuda::Stream> stream = cuda::Stream::create(device);
   if (!stream.ok())
     return stream.status();
