@@ -70,7 +70,8 @@ LogicalResult StoreLoweredOp::verify() {
   auto isSource = [&](Type type) {
     auto source = dyn_cast<TileType>(type);
     return source && !source.isRaw() &&
-           tile == source.withLevel(source.getLevel() / 2);
+           source.getLevel() == 2 * tile.getLevel() &&
+           tile.withLevel(source.getLevel()) == source;
   };
   if (!llvm::any_of(types, isSource))
     return emitOpError("(C1) expected a tile of the region at half its level, "
