@@ -3,9 +3,9 @@
     script/calibrate MODEL --data=texts.txt -o calibration.json
     script/calibrate MODEL --self=64 -o calibration.json
 
-Three passes over samples: gradients of the loss (sensitivities, clips, maxima of
-key channels), attention with scaled keys (alpha), and, if asked for, the divergence
-that each part causes alone. Sums are kept in OUTPUT.partial after every sample, so a
+Passes over samples: if asked for, the divergence by the clip of keys; gradients of the
+loss (sensitivities, maxima of key channels); attention with scaled keys (alpha); and, if
+asked for, the divergence that each part causes alone. Sums are kept in OUTPUT.partial after every sample, so a
 run that was stopped goes on. Neighbours: sensitivity.py, torch_model.py, samples.py,
 calibration_file.py.
 """
@@ -13,6 +13,7 @@ calibration_file.py.
 from __future__ import annotations
 
 import argparse
+import enum
 import json
 import os
 import sys
@@ -32,6 +33,8 @@ from pmkvq.runner import TOOL, RunError
 
 # The last queries of a sample, of which the search for alpha compares attention.
 _ALPHA_QUERIES = 64
+# Clips of keys that are tried. Inside (0.7, 0.9), where a 2-bit code is the upper half of the 4-bit code.
+CLIPS = (0.71, 0.74, 0.77, 0.8, 0.83, 0.86, 0.89)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -62,7 +65,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
              "else none)")
     add("--kl-tokens", type=_count, default=512, metavar="N", help="tokens of each of them (default 512)")
     add("--clips", action="store_true",
-        help=f"find clips by gradients (default: {quantize.DEFAULT_CLIP} everywhere, which measured better)")
+        help=f"find the clip of each layer's keys that causes the least divergence (default: {quantize.DEFAULT_CLIP} everywhere)")
+    add("--clip-samples", type=_count, default=2, metavar="N",
+        help="samples of the search for clips, of --kl-tokens each (default 2)")
     add("--key-scales", action="store_true", help="measure divergences with the key scales that are found")
     add("--alpha-samples", type=_count, default=2, metavar="N", help="samples of the search for alpha (default 2)")
     add("--seed", type=int, default=0, metavar="N")
@@ -104,39 +109,40 @@ def _format(text: str) -> quantize.Format:
 # ---------------------------------------------------------------------------
 
 
+class Pass(enum.IntEnum):
+    """In the order in which they run."""
+
+    CLIPS, GRADIENTS, ALPHA, DIVERGENCE = range(4)
+
+
 @dataclass
 class Sums:
     """What passes have added up. [layers, 2, ...] with keys first.
 
     settings: what the sums are of; sums of other settings are not gone on with.
-    done: samples of each pass. clips: whether gradients choose clips, 0 or 1.
+    done: samples of each Pass. clips: KL of keys at 2 bits, by CLIPS.
     """
 
     settings: str
     done: np.ndarray
     clips: np.ndarray
     loss: np.ndarray
-    upper: np.ndarray
-    lowest: np.ndarray
-    squares: np.ndarray
+    sensitivity: np.ndarray
     maxima: np.ndarray
     alpha: np.ndarray
     kl: np.ndarray
 
     @classmethod
-    def empty(cls, settings: str, clips: bool, layers: int, kv_heads: int, head_dim: int) -> "Sums":
-        return cls(settings, np.zeros(3, np.int64), np.array(clips), np.zeros(1), np.zeros((layers, 2, 2)),
-                   np.zeros((layers, 2, len(sensitivity.CLIPS))), np.zeros((layers, 2, len(sensitivity.CLIPS))),
-                   np.zeros((layers, kv_heads, head_dim), np.float32),
+    def empty(cls, settings: str, layers: int, kv_heads: int, head_dim: int) -> "Sums":
+        return cls(settings, np.zeros(len(Pass), np.int64), np.zeros((layers, len(CLIPS))), np.zeros(1),
+                   np.zeros((layers, 2, 3)), np.zeros((layers, kv_heads, head_dim), np.float32),
                    np.zeros((layers, len(sensitivity.ALPHAS) + 1)), np.zeros((layers, 2, 3)))
 
-    def clip_index(self, layer: int, part: int) -> int:
-        if not self.clips:
-            return sensitivity.CLIPS.index(quantize.DEFAULT_CLIP)
-        return sensitivity.best_clip(self.squares[layer, part])
-
     def clip(self, layer: int, part: int) -> float:
-        return sensitivity.CLIPS[self.clip_index(layer, part)]
+        """Of keys the one with the least error, if any was measured; values keep the default."""
+        if part == 1 or not self.done[Pass.CLIPS]:
+            return quantize.DEFAULT_CLIP
+        return CLIPS[int(np.argmin(self.clips[layer]))]
 
     def exponents(self, layer: int) -> np.ndarray:
         """Of the best key scales, [kv_heads, dim]; zeros where none is better than no scale."""
@@ -188,25 +194,46 @@ def _parts(options, a):
     return (options.key_format, a.k), (options.value_format, a.v)
 
 
-def add_gradients(model, tokens: list[int], options, sums: Sums) -> None:
-    """Adds one sample's sensitivities, errors by clip, and maxima. Raises NotRepresentable."""
+def _in_threads(measure, items):
+    """Of every item, in order. NumPy lets go of the interpreter's lock for most of it."""
     import torch
 
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        yield from pool.map(measure, items)
+
+
+def _alone(model, layer: int, hidden, a, index: int, seen: np.ndarray, last) -> float:
+    """The KL that one part of a layer causes alone, read as `seen`. last: of the unchanged model."""
+    import torch
+
+    kv = {"k": a.k, "v": a.v, "kv"[index]: torch.from_numpy(seen).to(a.k.device)}
+    return model.divergence(last, model.run_from(layer, hidden, model.attend_cached(a, **kv)))
+
+
+def add_clips(model, tokens: list[int], options, sums: Sums) -> None:
+    """Adds the KL that keys at 2 bits cause alone, by their clip. Raises NotRepresentable."""
+    before, last = model.inputs(tokens)
+    rotary = model.rotary(len(tokens))
+    for layer, hidden in enumerate(before):
+        a = model.project(layer, hidden, rotary)
+        for index, clip in enumerate(CLIPS):
+            seen = quantize.cached(a.k.cpu().numpy(), options.key_format, 2, clip)
+            sums.clips[layer, index] += _alone(model, layer, hidden, a, 0, seen, last)
+
+
+def add_gradients(model, tokens: list[int], options, sums: Sums) -> None:
+    """Adds one sample's sensitivities and maxima. Raises NotRepresentable."""
     loss, layers = model.gradients(tokens)
     sums.loss += loss
     parts = [(layer, index, form, x) for layer, a in enumerate(layers)
              for index, (form, x) in enumerate(_parts(options, a))]
 
     def measure(part):
-        *_, form, x = part
-        return sensitivity.measure(x.detach().cpu().numpy(), x.grad.cpu().numpy(), form)
+        layer, index, form, x = part
+        return sensitivity.measure(x.detach().cpu().numpy(), x.grad.cpu().numpy(), form, sums.clip(layer, index))
 
-    # NumPy lets go of the interpreter's lock for most of it.
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        for (layer, index, *_), (upper, lowest, squares) in zip(parts, pool.map(measure, parts)):
-            sums.upper[layer, index] += upper
-            sums.lowest[layer, index] += lowest
-            sums.squares[layer, index] += squares
+    for (layer, index, *_), found in zip(parts, _in_threads(measure, parts)):
+        sums.sensitivity[layer, index] += found
     for layer, a in enumerate(layers):
         largest = np.abs(a.k.detach().cpu().numpy()).max(1)
         # A norm's weight is one for all heads, so is what is folded into it.
@@ -215,45 +242,47 @@ def add_gradients(model, tokens: list[int], options, sums: Sums) -> None:
 
 
 def add_alpha(model, tokens: list[int], options, sums: Sums) -> None:
-    """Adds one sample's attention errors by alpha."""
+    """Adds one sample's attention errors by alpha. Raises NotRepresentable."""
     before, _ = model.inputs(tokens)
     rotary = model.rotary(len(tokens))
-    for layer, hidden in enumerate(before):
-        a = model.project(layer, hidden, rotary)
+
+    def inputs(layer):
+        a = model.project(layer, before[layer], rotary)
         q = a.q[:, -_ALPHA_QUERIES:].cpu().numpy()
-        q = q.reshape(model.kv_heads, -1, *q.shape[1:])
-        sums.alpha[layer] += sensitivity.alpha_errors(q, a.k.cpu().numpy(), a.v.cpu().numpy(), sums.maxima[layer],
-                                                      options.key_format, sums.clip(layer, 0))
+        return layer, q.reshape(model.kv_heads, -1, *q.shape[1:]), a.k.cpu().numpy(), a.v.cpu().numpy()
+
+    def measure(item):
+        layer, *tensors = item
+        return sensitivity.alpha_errors(*tensors, sums.maxima[layer], options.key_format, sums.clip(layer, 0))
+
+    for layer, errors in enumerate(_in_threads(measure, map(inputs, range(len(before))))):
+        sums.alpha[layer] += errors
 
 
 def add_divergence(model, tokens: list[int], options, sums: Sums) -> None:
     """Adds the KL that each part of each layer causes alone, in pages at 8, 4 and 2 bits."""
-    import torch
-
     before, last = model.inputs(tokens)
     rotary = model.rotary(len(tokens))
     for layer, hidden in enumerate(before):
         a = model.project(layer, hidden, rotary)
         scale = sensitivity.scales(sums.exponents(layer))[:, None] if options.key_scales else np.float32(1)
         for index, ((form, x), factor) in enumerate(zip(_parts(options, a), (scale, np.float32(1)))):
-            name, scaled = "kv"[index], x.cpu().numpy() / factor
+            scaled = x.cpu().numpy() / factor
             for level, bits in enumerate(quantize.LEVELS):
                 seen = factor * quantize.cached(scaled, form, bits, sums.clip(layer, index))
-                kv = {"k": a.k, "v": a.v, name: torch.from_numpy(seen).to(x.device)}
-                changed = model.run_from(layer, hidden, model.attend_cached(a, **kv))
-                sums.kl[layer, index, level] += model.divergence(last, changed)
+                sums.kl[layer, index, level] += _alone(model, layer, hidden, a, index, seen, last)
 
 
 def run_passes(model, data: samples.Samples, options, sums: Sums, partial: Path) -> None:
     """All passes, from where `sums` are. Raises NotRepresentable."""
     import torch
 
-    passes = [("gradients", add_gradients, data.tokens),
-              ("alpha", add_alpha, data.tokens[:options.alpha_samples])]
-    if options.kl_samples:
-        passes.append(("divergence", add_divergence,
-                       [tokens[:options.kl_tokens] for tokens in data.tokens[:options.kl_samples]]))
-    for index, (name, add, tokens) in enumerate(passes):
+    short = [tokens[:options.kl_tokens] for tokens in data.tokens]
+    passes = {Pass.CLIPS: ("clips", add_clips, short[:options.clip_samples] if options.clips else []),
+              Pass.GRADIENTS: ("gradients", add_gradients, data.tokens),
+              Pass.ALPHA: ("alpha", add_alpha, data.tokens[:options.alpha_samples]),
+              Pass.DIVERGENCE: ("divergence", add_divergence, short[:options.kl_samples])}
+    for index, (name, add, tokens) in passes.items():
         progress = Progress(name, int(sums.done[index]), len(tokens))
         while sums.done[index] < len(tokens):
             with torch.set_grad_enabled(add is add_gradients):
@@ -275,14 +304,13 @@ def _rounded(values) -> list[float]:
 
 def layer_document(sums: Sums, layer: int) -> dict:
     """What the file says of one layer."""
-    result, count = {}, max(1, int(sums.done[0]))
+    result, count = {}, max(1, int(sums.done[Pass.GRADIENTS]))
     for index, part in enumerate(calibration_file.PARTS):
-        lowest = sums.lowest[layer, index, sums.clip_index(layer, index)]
         result[part] = {"clip": sums.clip(layer, index),
-                        "sensitivity": _rounded(np.array([*sums.upper[layer, index], lowest]) / count)}
-        if sums.done[2]:
-            result[part]["kl"] = _rounded(sums.kl[layer, index] / sums.done[2])
-    errors = sums.alpha[layer] / max(1, int(sums.done[1]))
+                        "sensitivity": _rounded(sums.sensitivity[layer, index] / count)}
+        if sums.done[Pass.DIVERGENCE]:
+            result[part]["kl"] = _rounded(sums.kl[layer, index] / sums.done[Pass.DIVERGENCE])
+    errors = sums.alpha[layer] / max(1, int(sums.done[Pass.ALPHA]))
     best = int(np.argmin(errors[:-1]))
     result["key_scale"] = {
         "alpha": round(sensitivity.ALPHAS[best], 2), "error": _rounded(errors[best])[0],
@@ -296,8 +324,8 @@ def layer_document(sums: Sums, layer: int) -> dict:
 def document(sums: Sums, settings: dict) -> dict:
     return {
         "format": calibration_file.FORMAT, "version": calibration_file.VERSION,
-        **settings, "loss": _rounded(sums.loss / max(1, int(sums.done[0])))[0],
-        "layers": [layer_document(sums, layer) for layer in range(len(sums.upper))],
+        **settings, "loss": _rounded(sums.loss / max(1, int(sums.done[Pass.GRADIENTS])))[0],
+        "layers": [layer_document(sums, layer) for layer in range(len(sums.sensitivity))],
     }
 
 
@@ -347,18 +375,19 @@ def calibrate(options, folder: Path) -> None:
                  "tokens": max(map(len, data.tokens))},
         "settings": {"measure": options.measure, "interpolation": options.interpolation, "seed": options.seed,
                      "key_format": str(options.key_format), "value_format": str(options.value_format),
-                     "clips": options.clips, "alpha_samples": options.alpha_samples,
-                     **({"kl_samples": options.kl_samples, "kl_tokens": options.kl_tokens,
-                         "key_scales": options.key_scales} if options.kl_samples else {})},
+                     "clip_samples": options.clip_samples if options.clips else 0, "alpha_samples": options.alpha_samples,
+                     **({"kl_tokens": options.kl_tokens} if options.kl_samples or options.clips else {}),
+                     **({"kl_samples": options.kl_samples, "key_scales": options.key_scales}
+                        if options.kl_samples else {})},
     }
     partial = Path(f"{options.output}.partial")
     name = json.dumps(settings, sort_keys=True)
     sums = Sums.load(partial, name)
     if sums is not None:
-        print(f"  going on from {partial}: {sums.done[0]} of {len(data.tokens)} samples are done",
+        print(f"  going on from {partial}: {sums.done[Pass.GRADIENTS]} of {len(data.tokens)} samples are done",
               file=sys.stderr, flush=True)
     else:
-        sums = Sums.empty(name, options.clips, model.layers, model.kv_heads, model.head_dim)
+        sums = Sums.empty(name, model.layers, model.kv_heads, model.head_dim)
     run_passes(model, data, options, sums, partial)
     calibration_file.write(options.output, document(sums, settings))
     partial.unlink(missing_ok=True)

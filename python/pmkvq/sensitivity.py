@@ -1,4 +1,4 @@
-"""How much a layer's keys or values matter, and the clip that suits them.
+"""How much a layer's keys or values matter, and the scales that suit its keys.
 
 The paper's measure (PM-KVQ, equation 5): the gradient of the loss times the error
 of a level, element by element, in absolute value. Neighbours: quantize.py (the
@@ -11,19 +11,14 @@ import numpy as np
 
 from pmkvq import quantize
 
-# Inside (0.7, 0.9), where a 2-bit code is the upper half of the 4-bit code.
-CLIPS = tuple(round(0.71 + 0.01 * i, 2) for i in range(19))
-
-
-def measure(x: np.ndarray, gradient: np.ndarray, form: quantize.Format) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def measure(x: np.ndarray, gradient: np.ndarray, form: quantize.Format, clip: float) -> np.ndarray:
     """mean |G * (X - Q_b(X))| over the tokens that are in pages.
 
     Args:
-        x, gradient: [heads, tokens, dim], float32; keys after RoPE, or values.
+        x, gradient: [heads, tokens, dim], float32; keys after RoPE, or values. clip: at 2 bits.
 
     Returns:
-        [2]: at 8 and 4 bits; [len(CLIPS)]: at 2 bits, for each clip; [len(CLIPS)]: the mean of
-        the squares at 2 bits. Double precision.
+        [3]: at 8, 4 and 2 bits. Double precision.
 
     Raises:
         quantize.NotRepresentable
@@ -33,33 +28,12 @@ def measure(x: np.ndarray, gradient: np.ndarray, form: quantize.Format) -> tuple
     minimum, extent = form.parameters(stored)
     codes = quantize.encode(stored, minimum, extent)
 
-    def mean(error):
+    def mean(bits):
+        seen = quantize.decode(quantize.lower(codes, bits), minimum, extent, bits, clip)
+        error = weight * (pages - form.rotate(seen))
         return float(np.abs(error, out=error).sum()) / error.size
 
-    upper = []
-    for bits in (8, 4):
-        seen = quantize.decode(quantize.lower(codes, bits), minimum, extent, bits)
-        upper.append(mean(weight * (pages - form.rotate(seen))))
-    # At 2 bits what is seen is linear in the clip: center + clip * spread.
-    center = form.rotate(np.broadcast_to(minimum + extent / 2, stored.shape))
-    steps = (np.arange(4, dtype=np.float32) / 3 - np.float32(0.5))[quantize.lower(codes, 2)]
-    offset = weight * (pages - center)
-    slope = weight * form.rotate(extent * steps)
-    error, lowest, squares = np.empty_like(offset), [], []
-    for clip in CLIPS:
-        np.subtract(offset, np.multiply(slope, np.float32(clip), out=error), out=error)
-        lowest.append(mean(error))
-        squares.append(float(np.square(error, out=error).sum()) / error.size)
-    return np.array(upper), np.array(lowest), np.array(squares)
-
-
-def best_clip(squares: np.ndarray) -> int:
-    """The index of the clip of the least mean square at 2 bits.
-
-    Squares, not the mean of absolute values: that asks what suits most elements, takes the
-    narrowest clips, and the few elements that these cut off are the ones that matter.
-    """
-    return int(np.argmin(squares))
+    return np.array([mean(bits) for bits in quantize.LEVELS])
 
 
 # ---------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from pmkvq import calibrate, calibration_file, samples
 from pmkvq.checkpoint import Checkpoint
 from pmkvq.errors import FileError
 from pmkvq.safetensors_file import write_bf16
-from pmkvq.sensitivity import CLIPS
 from reference_model import logits
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None,
@@ -174,15 +173,15 @@ def test_a_run_writes_what_its_readers_take(model, data, tmp_path):
 
 
 @needs_torch
-def test_gradients_choose_clips_when_asked(model, data, tmp_path):
+def test_divergence_chooses_clips_of_keys_when_asked(model, data, tmp_path):
     plain, found = tmp_path / "plain.json", tmp_path / "found.json"
-    assert run(model, data, plain) == 0 and run(model, data, found, "--clips") == 0
+    assert run(model, data, plain) == 0 and run(model, data, found, "--clips", "--clip-samples=1", "--kl-tokens=300") == 0
     parts = [[(layer[part]["clip"], layer[part]["sensitivity"][2])
               for layer in calibration_file.read(path).document["layers"] for part in calibration_file.PARTS]
              for path in (plain, found)]
-    assert {clip for clip, _ in parts[0]} == {0.8}
+    assert {clip for clip, _ in parts[0] + parts[1][1::2]} == {0.8}
     for (_, at_default), (clip, sensitivity) in zip(*parts):
-        assert clip in CLIPS and (clip == 0.8) == (sensitivity == at_default)
+        assert clip in calibrate.CLIPS and (clip == 0.8) == (sensitivity == at_default)
 
 
 @needs_torch
@@ -209,7 +208,7 @@ def test_the_same_seed_gives_the_same_file_also_after_a_stop(model, data, tmp_pa
 @needs_torch
 def test_sums_of_other_settings_are_not_gone_on_with(model, data, tmp_path):
     out = tmp_path / "c.json"
-    empty = calibrate.Sums.empty("other", False, 2, 2, 64)
+    empty = calibrate.Sums.empty("other", 2, 2, 64)
     empty.save(tmp_path / "c.json.partial")
     assert calibrate.Sums.load(tmp_path / "c.json.partial", "other") is not None
     assert run(model, data, out) == 0
@@ -225,7 +224,7 @@ def test_sums_that_are_damaged_are_not_gone_on_with(content, tmp_path):
 
 def test_sums_that_are_cut_off_are_not_gone_on_with(tmp_path):
     path = tmp_path / "c.json.partial"
-    calibrate.Sums.empty("settings", False, 2, 2, 64).save(path)
+    calibrate.Sums.empty("settings", 2, 2, 64).save(path)
     whole = path.read_bytes()
     path.write_bytes(whole[:len(whole) // 2])
     assert calibrate.Sums.load(path, "settings") is None
