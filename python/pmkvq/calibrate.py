@@ -5,8 +5,8 @@
 
 Passes over samples: if asked for, the divergence by the clip of keys; gradients of the
 loss (sensitivities, maxima of key channels); attention with scaled keys (alpha); and, if
-asked for, the divergence that each part causes alone. Sums are kept in OUTPUT.partial after every sample, so a
-run that was stopped goes on. Neighbours: sensitivity.py, torch_model.py, samples.py,
+asked for, the divergence that each part causes alone. Sums are kept in OUTPUT.partial
+after every sample, so a run that was stopped goes on. Neighbours: sensitivity.py, torch_model.py, samples.py,
 calibration_file.py.
 """
 
@@ -65,7 +65,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
              "else none)")
     add("--kl-tokens", type=_count, default=512, metavar="N", help="tokens of each of them (default 512)")
     add("--clips", action="store_true",
-        help=f"find the clip of each layer's keys that causes the least divergence (default: {quantize.DEFAULT_CLIP} everywhere)")
+        help="find the clip of each layer's keys that causes the least divergence "
+             f"(default: {quantize.DEFAULT_CLIP} everywhere)")
     add("--clip-samples", type=_count, default=2, metavar="N",
         help="samples of the search for clips, of --kl-tokens each (default 2)")
     add("--key-scales", action="store_true", help="measure divergences with the key scales that are found")
@@ -375,7 +376,8 @@ def calibrate(options, folder: Path) -> None:
                  "tokens": max(map(len, data.tokens))},
         "settings": {"measure": options.measure, "interpolation": options.interpolation, "seed": options.seed,
                      "key_format": str(options.key_format), "value_format": str(options.value_format),
-                     "clip_samples": options.clip_samples if options.clips else 0, "alpha_samples": options.alpha_samples,
+                     "alpha_samples": options.alpha_samples,
+                     **({"clip_samples": options.clip_samples} if options.clips else {}),
                      **({"kl_tokens": options.kl_tokens} if options.kl_samples or options.clips else {}),
                      **({"kl_samples": options.kl_samples, "key_scales": options.key_scales}
                         if options.kl_samples else {})},
