@@ -6,8 +6,8 @@
 Passes over samples: if asked for, the divergence by the clip of keys; gradients of the
 loss (sensitivities, maxima of key channels); attention with scaled keys (alpha); and, if
 asked for, the divergence that each part causes alone. Sums are kept in OUTPUT.partial
-after every sample, so a run that was stopped goes on. Neighbours: sensitivity.py, torch_model.py, samples.py,
-calibration_file.py.
+after every sample, so a run that was stopped goes on. Neighbours: sensitivity.py,
+torch_model.py, samples.py, calibration_file.py.
 """
 
 from __future__ import annotations
