@@ -11,6 +11,7 @@ import numpy as np
 
 from pmkvq import quantize
 
+
 def measure(x: np.ndarray, gradient: np.ndarray, form: quantize.Format, clip: float) -> np.ndarray:
     """mean |G * (X - Q_b(X))| over the tokens that are in pages.
 

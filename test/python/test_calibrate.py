@@ -175,7 +175,8 @@ def test_a_run_writes_what_its_readers_take(model, data, tmp_path):
 @needs_torch
 def test_divergence_chooses_clips_of_keys_when_asked(model, data, tmp_path):
     plain, found = tmp_path / "plain.json", tmp_path / "found.json"
-    assert run(model, data, plain) == 0 and run(model, data, found, "--clips", "--clip-samples=1", "--kl-tokens=300") == 0
+    assert run(model, data, plain) == 0
+    assert run(model, data, found, "--clips", "--clip-samples=1", "--kl-tokens=300") == 0
     parts = [[(layer[part]["clip"], layer[part]["sensitivity"][2])
               for layer in calibration_file.read(path).document["layers"] for part in calibration_file.PARTS]
              for path in (plain, found)]
