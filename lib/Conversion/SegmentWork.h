@@ -10,24 +10,41 @@
 #define PMKVQ_LIB_CONVERSION_SEGMENTWORK_H
 
 #include "LaneBuilder.h"
+#include "pmkvq_rt/DeviceAbi.h"
 
 namespace mlir::pmkvq {
 
-/// A UnitTask's words.
+/// A UnitTask's words; of a LoweringTask, also where its parts go.
 struct UnitWork {
+  using Values = LaneBuilder::Values;
   Value key, value, slot, info;
+  /// [part], or none.
+  Values lowered;
 
-  static UnitWork load(LaneBuilder &b, Value address) {
-    LaneBuilder::Values words = b.loadWords(address, 4);
-    return {words[0], words[1], words[2], words[3]};
+  static UnitWork load(LaneBuilder &b, Value address, bool lowers) {
+    Values words = b.loadWords(address, 4);
+    UnitWork work = {words[0], words[1], words[2], words[3], {}};
+    if (lowers)
+      work.lowered = b.loadWords(
+          b.at(address, offsetof(::pmkvq::rt::LoweringTask, lowered)),
+          ::pmkvq::rt::kParts);
+    return work;
   }
   void append(SmallVectorImpl<Value> &to) const {
     llvm::append_range(to, ArrayRef<Value>{key, value, slot, info});
+    llvm::append_range(to, lowered);
   }
-  static UnitWork take(ValueRange &from) {
-    UnitWork task = {from[0], from[1], from[2], from[3]};
+  static UnitWork take(ValueRange &from, bool lowers) {
+    UnitWork work = {from[0], from[1], from[2], from[3], {}};
     from = from.drop_front(4);
-    return task;
+    work.lowered = takeLowered(from, lowers);
+    return work;
+  }
+  static Values takeLowered(ValueRange &from, bool lowers) {
+    const size_t count = lowers ? ::pmkvq::rt::kParts : 0;
+    Values lowered(from.take_front(count));
+    from = from.drop_front(count);
+    return lowered;
   }
 };
 

@@ -199,10 +199,11 @@ private:
   void startRow() {
     Values header = b.loadWords(row, 4);
     segmentCount = header[0];
-    UnitWork first = UnitWork::load(b, tasks);
-    second = UnitWork::load(b, b.at(tasks, taskStride()));
+    UnitWork first = UnitWork::load(b, tasks, lowers);
+    second = UnitWork::load(b, b.at(tasks, taskStride()), lowers);
     firstSegment = loadSegment(b.i32(0));
     firstInfo = first.info;
+    firstLowered = first.lowered;
     // This warp's units of all segments: warp, warp + 8, ...
     myUnits = unitsBefore(header[1]);
     isLeader = b.compare(arith::CmpIPredicate::eq, lane, 0);
@@ -311,6 +312,7 @@ private:
     // Units so far; the next task to work on and to issue; the segment, and its
     // queries.
     SmallVector<Value> init = {b.i32(0), firstInfo};
+    llvm::append_range(init, firstLowered);
     second.append(init);
     firstSegment.append(init);
     llvm::append_range(init, firstQueries);
@@ -342,7 +344,8 @@ private:
     ValueRange carried = loop.getRegionIterArgs();
     Value before = carried[0], info = carried[1];
     carried = carried.drop_front(2);
-    UnitWork next = UnitWork::take(carried);
+    Values lowered = UnitWork::takeLowered(carried, lowers);
+    UnitWork next = UnitWork::take(carried, lowers);
     SegmentWork segment = SegmentWork::take(carried);
     Values q(carried);
     queryStage().store(
@@ -361,11 +364,12 @@ private:
     if (issuesLate()) {
       Value number = unitsBefore(before);
       UnitWork task =
-          UnitWork::load(b, b.at(tasks, b.mul(number, taskStride())));
+          UnitWork::load(b, b.at(tasks, b.mul(number, taskStride())), lowers);
       issue(number, task,
             b.compare(arith::CmpIPredicate::ult, number, unitsBefore(end)));
     }
     SmallVector<Value> init = {info};
+    llvm::append_range(init, lowered);
     next.append(init);
     for (int64_t i = 0; i < shared.queriesPerLane(); ++i)
       LaneState::initial(b, shared.headDim).append(init);
@@ -380,7 +384,8 @@ private:
     ValueRange after = units.getResults();
     Value infoAfter = after[0];
     after = after.drop_front(1);
-    UnitWork nextAfter = UnitWork::take(after);
+    Values loweredAfter = UnitWork::takeLowered(after, lowers);
+    UnitWork nextAfter = UnitWork::take(after, lowers);
     Value partial = b.add(segment.partial, segment.share);
     MergeWarpsOp::create(b, base, results, partials, segment.pair,
                          segment.shares, partial, after, freeSlot(end),
@@ -388,6 +393,7 @@ private:
                          strideAttr(), b.getI64IntegerAttr(shared.headDim),
                          b.getI64IntegerAttr(shared.ringBytes()));
     SmallVector<Value> yielded = {end, infoAfter};
+    llvm::append_range(yielded, loweredAfter);
     nextAfter.append(yielded);
     nextSegment.append(yielded);
     llvm::append_range(yielded, nextQueries);
@@ -412,22 +418,11 @@ private:
     return b.add(mine, b.mul(slot, shared.slotBytes));
   }
 
-  /// Where the sides of this warp's unit `number` go if they fall: loaded
-  /// before the unit is worked on, needed after.
-  UnitFall loadFall(Value number, Value info) {
-    UnitFall fall;
-    if (!lowers)
-      return fall;
-    Value task = b.at(tasks, b.mul(number, taskStride()));
-    Values places =
-        b.loadWords(b.at(task, offsetof(rt::LoweringTask, lowered)), 2);
-    for (rt::Part part : {rt::kKey, rt::kValue}) {
-      fall.falls[part] =
-          b.compare(arith::CmpIPredicate::ne,
-                    b.andBits(info, rt::UnitTask::falls(part)), 0);
-      fall.places[part] =
-          b.atRecord(codes, places[part], rt::kDeviceGrainBytes);
-    }
+  /// What a unit's entry says of its sides that fall; it was loaded two units
+  /// before.
+  UnitFall fallOf(Value info, const Values &lowered) {
+    UnitFall fall = {codes, info, {}};
+    llvm::copy(lowered, fall.places);
     return fall;
   }
 
@@ -437,11 +432,12 @@ private:
     ValueRange carried = loop.getRegionIterArgs();
     Value info = carried[0], number = loop.getInductionVar();
     carried = carried.drop_front(1);
-    UnitWork next = UnitWork::take(carried);
+    Values lowered = UnitWork::takeLowered(carried, lowers);
+    UnitWork next = UnitWork::take(carried, lowers);
     SmallVector<LaneState> states;
     for (int64_t i = 0; i < shared.queriesPerLane(); ++i)
       states.push_back(LaneState::take(carried, shared.headDim));
-    const UnitFall fall = loadFall(number, info);
+    const UnitFall fall = fallOf(info, lowered);
     Value slot = RingWaitOp::create(b, b.pointer(kSharedSpace), ring, barriers,
                                     number, shared.slots, shared.slotBytes);
     Value following = b.add(number, 1);
@@ -453,7 +449,7 @@ private:
     if (shared.slots > 1)
       issueNext();
     Value place = b.mul(b.add(number, 2), taskStride());
-    UnitWork afterNext = UnitWork::load(b, b.at(tasks, place));
+    UnitWork afterNext = UnitWork::load(b, b.at(tasks, place), lowers);
     SmallVector<Value> worked;
     if (failed(lowerKinds(info, slot, fall, lanes, states, 0, worked)))
       return failure();
@@ -461,6 +457,7 @@ private:
     if (shared.slots == 1)
       issueNext();
     SmallVector<Value> yielded = {next.info};
+    llvm::append_range(yielded, next.lowered);
     afterNext.append(yielded);
     llvm::append_range(yielded, worked);
     scf::YieldOp::create(b, yielded);
@@ -549,6 +546,7 @@ private:
   Value arguments, codes, parameters, queries, results, partials;
   Value row, tasks, thread, warp, lane, base, ring, barriers;
   Value segmentCount, myUnits, isLeader, policy, firstInfo;
+  Values firstLowered;
   UnitWork second;
   SegmentWork firstSegment;
   Values firstQueries;

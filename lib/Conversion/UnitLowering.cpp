@@ -536,12 +536,16 @@ private:
   LogicalResult lowerStore(StoreLoweredOp op) {
     auto shift = op.getTile().getDefiningOp<ShiftOp>();
     TileType tile = shift ? shift.getSource().getType() : TileType();
-    if (!tile || isHalf(tile) || !fall.falls[0])
+    if (!tile || isHalf(tile) || !fall.places[0])
       return unsupported(op);
-    auto part = static_cast<size_t>(tile.getPart());
+    auto part = static_cast<rt::Part>(tile.getPart());
+    Value falls = b.compare(arith::CmpIPredicate::ne,
+                            b.andBits(fall.info, rt::UnitTask::falls(part)), 0);
+    Value place =
+        b.atRecord(fall.codes, fall.places[part], rt::kDeviceGrainBytes);
     ShiftCodesOp::create(b, tile.getPart(), tile.getLevel(), tile.getTokens(),
                          tile.getHeadDim(), tile.getFormat(), codesOf(tile),
-                         fall.places[part], fall.falls[part]);
+                         place, falls);
     return success();
   }
 

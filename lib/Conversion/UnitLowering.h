@@ -51,10 +51,11 @@ struct SegmentLanes {
   double rawFactor;
 };
 
-/// Whether (an i1) and where (a pointer) each side of a unit is stored one
-/// level lower; null in kernels that do not lower.
+/// What an entry of the work list says of a unit whose page may fall: where
+/// codes begin, UnitTask::info, and LoweringTask::lowered, which is null in
+/// kernels that do not lower.
 struct UnitFall {
-  Value falls[::pmkvq::rt::kParts], places[::pmkvq::rt::kParts];
+  Value codes, info, places[::pmkvq::rt::kParts];
 };
 
 /// Emits the code of one region of `for_unit`.

@@ -32,21 +32,24 @@ pmkvq.kernel @decode(%work: !pmkvq.work, %in: memref<?x8x128xf32>,
 }
 
 // CHECK-DAG: %[[KEYS:.*]] = arith.constant 67108864 : i32
-// A warp's first entry, and the next, eight entries of 32 bytes on.
+// A warp's first entry, and the next, eight entries of 32 bytes on: where parts
+// go is loaded with them, two units ahead.
 // CHECK: %[[ENTRY:.*]] = llvm.load %{{.*}} {alignment = 16 : i64} : !llvm.ptr<1> -> vector<4xi32>
+// CHECK: llvm.getelementptr %{{.*}}[16] : (!llvm.ptr<1>) -> !llvm.ptr<1>, i8
+// CHECK: llvm.load %{{.*}} {alignment = 8 : i64} : !llvm.ptr<1> -> vector<2xi32>
 // CHECK: llvm.getelementptr %{{.*}}[256] : (!llvm.ptr<1>) -> !llvm.ptr<1>, i8
-// Places are loaded before the unit is waited for.
-// CHECK: %[[PLACES:.*]] = llvm.getelementptr %{{.*}}[16]
-// CHECK: llvm.load %[[PLACES]] {alignment = 8 : i64} : !llvm.ptr<1> -> vector<2xi32>
+// CHECK: llvm.load %{{.*}} {alignment = 8 : i64} : !llvm.ptr<1> -> vector<2xi32>
+
+// CHECK: %[[SLOT:.*]] = pmkvq.ring_wait
+// CHECK: llvm.load %{{.*}} {alignment = 8 : i64} : !llvm.ptr<1> -> vector<2xi32>
+// CHECK: pmkvq.multiply_codes key 4 tokens 64 head_dim 128 in %[[CODES:[0-9]+]],
+// CHECK: pmkvq.multiply_codes value 2
+// Once the unit has been worked on its codes, still in the slot, are shifted.
 // CHECK: %[[BIT:.*]] = arith.andi %{{.*}}, %[[KEYS]]
 // CHECK: %[[FALLS:.*]] = arith.cmpi ne, %[[BIT]], %c0_i32
 // CHECK: %[[WIDE:.*]] = arith.extui %{{.*}} : i32 to i64
 // CHECK: %[[BYTES:.*]] = arith.muli %[[WIDE]], %c128_i64
 // CHECK: %[[TO:.*]] = llvm.getelementptr %{{.*}}[%[[BYTES]]]
-// CHECK: %[[SLOT:.*]] = pmkvq.ring_wait
-// Once the unit has been worked on its codes, still in the slot, are shifted.
-// CHECK: pmkvq.multiply_codes key 4 tokens 64 head_dim 128 in %[[CODES:[0-9]+]],
-// CHECK: pmkvq.multiply_codes value 2
 // CHECK: pmkvq.shift_codes key 4 tokens 64 head_dim 128 format <per_channel> in %[[CODES]] to %[[TO]] if %[[FALLS]]
 // CHECK-NOT: pmkvq.shift_codes
 // CHECK: nvvm.bar.warp.sync
