@@ -116,7 +116,7 @@ private:
     };
     codes = pointer(offsetof(rt::PagesArgs, codes));
     parameters = pointer(offsetof(rt::PagesArgs, parameters));
-    failures = pointer(offsetof(rt::PagesArgs, failures));
+    outcomes = pointer(offsetof(rt::PagesArgs, outcomes));
     Value tasks = pointer(offsetof(rt::PagesArgs, tasks));
     task = b.at(tasks, b.mul(b.blockId(), sizeof(rt::PagePartTask)));
     Value thread = b.threadId();
@@ -408,6 +408,7 @@ private:
     for (Value bit : b.unpack(made.representable))
       fits = fits ? Value(arith::AndIOp::create(b, fits, bit)) : bit;
     representable[op.getOk()] = fits;
+    hasWideRange = findWideRange(made.values[1]);
 
     LaneTile tile;
     tile.raw = false;
@@ -435,6 +436,20 @@ private:
     return success();
   }
 
+  /// Whether one of the lane's groups has one.
+  Value findWideRange(Value ranges) {
+    Value widest;
+    for (Value range :
+         b.unpack(arith::ExtFOp::create(b, b.floats(groups()), ranges)))
+      widest = widest ? b.maxF(widest, range) : range;
+    return arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, widest,
+                                 b.f32(rt::kNarrowRange));
+  }
+
+  void tell(rt::PageOutcome outcome) {
+    b.store(b.i32(outcome), b.at(outcomes, b.shl(b.blockId(), 2)), 4);
+  }
+
   Value packBytes(const Values &codes) {
     Value low = b.permute(codes[0], codes[1], 0x0040);
     Value high = b.permute(codes[2], codes[3], 0x0040);
@@ -459,8 +474,12 @@ private:
       b.setInsertionPointToStart(branch.thenBlock());
       if (failed(lowerBlock(op.getThenRegion().front())))
         return failure();
+      auto isWide =
+          scf::IfOp::create(b, hasWideRange, /*withElseRegion=*/false);
+      b.setInsertionPointToStart(isWide.thenBlock());
+      tell(rt::kPageHasWideRange);
       b.setInsertionPointToStart(branch.elseBlock());
-      b.store(b.i32(1), b.at(failures, b.shl(b.blockId(), 2)), 4);
+      tell(rt::kPageNotRepresentable);
     }
     return success();
   }
@@ -535,10 +554,12 @@ private:
   PageShape shape = {};
   int32_t threads = 0;
 
-  Value codes, parameters, failures, task, slice, lane, g, t;
+  Value codes, parameters, outcomes, task, slice, lane, g, t;
   DenseMap<Value, LaneTile> tiles;
   /// Results of quantize, as far as a lane's groups go.
   DenseMap<Value, Value> representable;
+  /// Of the lane's groups, once they are quantized.
+  Value hasWideRange;
   /// Addresses of blocks, by their numbers in each slice, and places of lanes,
   /// by how far they lie apart.
   std::map<std::vector<int64_t>, Value> blocks, lanePlaces;

@@ -149,7 +149,7 @@ static bool usesWarpgroups(const Chip &chip, const DecodeSpec &spec,
                            ModuleOp module) {
   const FormatAttr values = cacheOf(module).getValue();
   const int64_t group = groupOf(spec);
-  return spec.warpgroups && !spec.lowers && chip.name == "sm_90a" &&
+  return !spec.lowers && chip.name == "sm_90a" &&
          spec.headDim == ::pmkvq::HalfTile::kColumns && spec.rows > 1 &&
          group * spec.rows >= kFewestWarpgroupQueries &&
          group <= rt::kMaxWarpgroupQueries && !hasKeysPerToken(module) &&

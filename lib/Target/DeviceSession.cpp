@@ -95,12 +95,11 @@ static std::vector<rt::KernelFn> findKernels(const HostProgram &program,
 }
 
 static llvm::Expected<cuda::DecodeCode>
-compileKinds(MLIRContext &context, const Assembler &assembler, DecodeSpec spec,
-             int64_t rows, const std::vector<rt::UnitKind> &kinds) {
-  spec.rows = rows;
-  spec.kinds = kinds;
-  // A session does not know the ranges of what it will cache.
-  spec.warpgroups = false;
+compileFor(MLIRContext &context, const Assembler &assembler, DecodeSpec spec,
+           const cuda::DecodeNeeds &needs) {
+  spec.rows = needs.rows;
+  spec.kinds = needs.kinds;
+  spec.wideRanges = needs.wideRanges;
   auto kernel = compileDecode(context, spec);
   if (!kernel)
     return kernel.takeError();
@@ -141,13 +140,12 @@ DeviceSession::compile(MLIRContext &context, const HostProgram &program,
     if (known == variants.end())
       variants.push_back(std::move(layer));
   }
-  code.decode = [&context, assembler, variants = std::move(variants)](
-                    int32_t variant, int64_t rows,
-                    const std::vector<rt::UnitKind> &kinds)
-      -> rt::Result<cuda::DecodeCode> {
-    auto kernel =
-        compileKinds(context, assembler, variants[static_cast<size_t>(variant)],
-                     rows, kinds);
+  code.decode =
+      [&context, assembler, variants = std::move(variants)](
+          int32_t variant,
+          const cuda::DecodeNeeds &needs) -> rt::Result<cuda::DecodeCode> {
+    auto kernel = compileFor(context, assembler,
+                             variants[static_cast<size_t>(variant)], needs);
     if (!kernel)
       return rt::Status(rt::StatusCode::Unimplemented,
                         llvm::toString(kernel.takeError()));

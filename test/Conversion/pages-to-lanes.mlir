@@ -35,6 +35,7 @@ func.func @requantize_key_4_2(%c: !kv, %p: !pmkvq.pages) -> !kv {
 // CHECK: nvvm.shfl.sync bfly %{{.*}}, %{{.*}}, %c4_i32
 // CHECK: nvvm.shfl.sync bfly %{{.*}}, %{{.*}}, %c8_i32
 // CHECK: nvvm.shfl.sync bfly %{{.*}}, %{{.*}}, %c16_i32
+// CHECK: %[[WIDE:.*]] = arith.cmpf ogt, %{{.*}}, %{{.*}} : f32
 // CHECK: arith.divf {{.*}} : vector<4xf32>
 // CHECK: nvvm.prmt
 // CHECK: %[[ALL:.*]] = llvm.call_intrinsic "llvm.nvvm.barrier.cta.red.and.aligned.all"
@@ -43,7 +44,10 @@ func.func @requantize_key_4_2(%c: !kv, %p: !pmkvq.pages) -> !kv {
 // Parameters, by the lanes with the first of the rows.
 // CHECK: scf.if
 // CHECK-COUNT-16: llvm.store %{{.*}} {alignment = 2 : i64} : f16
-// A part that cannot be represented sets the word of its task.
+// What is written with a wide range, or cannot be represented, sets the word of
+// its task.
+// CHECK: scf.if %[[WIDE]] {
+// CHECK: llvm.store %c2_i32, %{{.*}} {alignment = 4 : i64} : i32
 // CHECK: } else {
 // CHECK-NEXT: %[[OFFSET:.*]] = arith.shli %{{.*}}, %c2_i32
 // CHECK-NEXT: %[[WORD:.*]] = llvm.getelementptr %{{.*}}[%[[OFFSET]]]

@@ -31,8 +31,9 @@ struct Arithmetic {
   bench::Problem problem;
   /// Whether attention is computed; it takes most of the time.
   bool attends = true;
-  /// A token whose keys are no numbers; -1: none.
-  int32_t poison = -1;
+  /// A token whose keys are no numbers, and one whose keys are far from
+  /// others'; -1: none.
+  int32_t poison = -1, wide = -1;
 
   /// Attention of the last step, [layers][rows][queryHeads][headDim].
   std::vector<float> outputs;
@@ -260,6 +261,8 @@ inline int32_t arithmeticStep(rt::StepArgs *args) {
     for (int64_t row = 0; row < args->rowCount; ++row)
       if (args->tokens[row] == arithmetic->poison)
         keys[static_cast<size_t>(row * kv + info.headDim)] = NAN;
+      else if (args->tokens[row] == arithmetic->wide)
+        keys[static_cast<size_t>(row * kv + info.headDim)] = 100;
     arithmetic->layer = layer;
     arithmetic->queries = fill(q, seed + 2);
     rt::CacheView *cache = args->caches + layer;
@@ -329,6 +332,17 @@ inline void deviceAppend(const rt::AppendArgs &args, unsigned blocks) {
   }
 }
 
+template <typename Image>
+bool hasWideRange(const Image &image, const rt::PageEntry &page,
+                  rt::Part part) {
+  bool isWide = false;
+  for (int64_t token = 0; token < rt::kPageTokens; ++token)
+    for (int64_t dim = 0; dim < arithmetic->info.headDim; ++dim)
+      isWide |= image.parameter(page, part, token, dim, kRange) >
+                rt::kNarrowRangeBits;
+  return isWide;
+}
+
 /// Flushes if `from` is 0.
 inline void deviceLower(const rt::PagesArgs &args, unsigned blocks,
                         rt::Part part, int32_t from, int32_t to) {
@@ -351,8 +365,14 @@ inline void deviceLower(const rt::PagesArgs &args, unsigned blocks,
           content.values.push_back(DeviceImage::fixedValue(
               area, part, info.headDim, info.sinkTokens + token, dim));
     }
-    if (lowerInto(image, page, part, std::move(content), to))
-      args.failures[block] = 1;
+    const bool quantizes = content.level == 16 && to < 16;
+    if (lowerInto(image, page, part, std::move(content), to)) {
+      args.outcomes[block] = rt::kPageNotRepresentable;
+      continue;
+    }
+    page.level[part] = static_cast<uint8_t>(to);
+    if (quantizes && hasWideRange(image, page, part))
+      args.outcomes[block] = rt::kPageHasWideRange;
   }
 }
 

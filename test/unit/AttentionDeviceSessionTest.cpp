@@ -102,7 +102,7 @@ TEST_F(DeviceSessionTest, KernelsThatRotateQueriesForEachScale) {
   EXPECT_EQ(code->variants, (std::vector<int32_t>{0, 1}));
   EXPECT_EQ(code->slotBytes, (128 + 128) * 4);
   EXPECT_NE(code->writers.code.find(".entry append"), std::string::npos);
-  auto decode = code->decode(1, 1, {{16, 16}, {4, 4}});
+  auto decode = code->decode(1, {1, {{16, 16}, {4, 4}}});
   ASSERT_TRUE(decode.ok()) << decode.status().message();
   // Only a rotation takes sums over pairs of lanes 1, 2, 4, 8, 16 apart.
   EXPECT_NE(decode->code.find("shfl.sync.bfly.b32"), std::string::npos);

@@ -140,18 +140,29 @@ protected:
     args.codes = pool->memory().pointer();
     args.parameters = pool->memory().pointer(layout.slotOffset(0));
     args.tasks = toDevice(tasks);
-    args.failures = toDevice(std::vector<uint32_t>(kPages, 0));
+    args.outcomes = toDevice(std::vector<uint32_t>(kPages, 0));
     return args;
   }
-  /// The tasks that failed.
-  std::vector<int64_t> failures() {
-    uint32_t words[kPages];
-    EXPECT_TRUE(buffers.back().download(words, sizeof(words)).ok());
-    std::vector<int64_t> failed;
-    for (int64_t i = 0; i < kPages; ++i)
-      if (words[i])
-        failed.push_back(i);
-    return failed;
+  /// A PageOutcome of each task.
+  std::vector<uint32_t> outcomes() {
+    std::vector<uint32_t> words(kPages);
+    EXPECT_TRUE(
+        buffers.back().download(words.data(), kPages * sizeof(uint32_t)).ok());
+    return words;
+  }
+  /// What kernels that quantize say of pages; others say nothing.
+  static std::vector<uint32_t>
+  outcomesOf(const std::vector<reference::PagePart> &parts, bool quantizes) {
+    std::vector<uint32_t> words;
+    for (const reference::PagePart &part : parts) {
+      const bool isWide =
+          std::any_of(part.range.begin(), part.range.end(), [](uint16_t range) {
+            return range > rt::kNarrowRangeBits;
+          });
+      words.push_back(quantizes && isWide ? rt::kPageHasWideRange
+                                          : rt::kPageWritten);
+    }
+    return words;
   }
 
   /// A part of bf16 values, [128][headDim].
@@ -244,7 +255,7 @@ TEST_P(WriteTest, FlushedWindowsAreTheReferences) {
         rt::Status status = writers->flush(stream, args, kPages, part, level);
         ASSERT_TRUE(status.ok()) << status.message();
         download();
-        EXPECT_TRUE(failures().empty());
+        EXPECT_EQ(outcomes(), outcomesOf(expected, level < 16));
         for (int64_t i = 0; i < kPages; ++i)
           ASSERT_NO_FATAL_FAILURE(expectPart(pages[i], part, expected[i]))
               << "level " << level << " content " << int(content);
@@ -272,8 +283,8 @@ TEST_P(WriteTest, PagesFallInPlaceAsTheReferences) {
             writers->requantize(stream, args, kPages, part, from);
         ASSERT_TRUE(status.ok()) << status.message();
         download();
-        EXPECT_TRUE(failures().empty());
         setLevels(part, from / 2);
+        const std::vector<uint32_t> said = outcomes();
         for (int64_t i = 0; i < kPages; ++i) {
           ASSERT_TRUE(reference::lowerPart(problem.format[part], headDim(),
                                            from / 2, expected[i])
@@ -281,6 +292,7 @@ TEST_P(WriteTest, PagesFallInPlaceAsTheReferences) {
           ASSERT_NO_FATAL_FAILURE(expectPart(pages[i], part, expected[i]))
               << "from " << from << " content " << int(content);
         }
+        EXPECT_EQ(said, outcomesOf(expected, from == 16));
       }
     }
 }
@@ -307,7 +319,9 @@ TEST_P(WriteTest, WhatCannotBeRepresentedStaysAsItWas) {
     rt::Status status = writers->requantize(stream, args, kPages, part, 16);
     ASSERT_TRUE(status.ok()) << status.message();
     download();
-    EXPECT_EQ(failures(), std::vector<int64_t>{2});
+    std::vector<uint32_t> one(kPages, rt::kPageWritten);
+    one[2] = rt::kPageNotRepresentable;
+    EXPECT_EQ(outcomes(), one);
     for (int64_t i = 0; i < kPages; ++i) {
       if (i != 2) {
         pages[i].level[part] = 8;

@@ -88,12 +88,13 @@ protected:
         DeviceImage(state.problem.image(), nullptr, nullptr).slotBytes();
     code.variants = {0, 0};
     code.decode =
-        [this](int32_t, int64_t rows,
-               const std::vector<UnitKind> &kinds) -> Result<cuda::DecodeCode> {
-      compiled.push_back(kinds);
-      const bool pages = takesPages && rows > 1;
+        [this](int32_t,
+               const cuda::DecodeNeeds &needs) -> Result<cuda::DecodeCode> {
+      compiled.push_back(needs.kinds);
+      const bool pages = takesPages && needs.rows > 1;
+      forWide += pages && needs.wideRanges;
       const int64_t made =
-          segmentRows(state.problem.group(), rows,
+          segmentRows(state.problem.group(), needs.rows,
                       pages ? kMaxWarpgroupQueries : kMaxSegmentQueries);
       std::string name =
           "decode" + std::to_string(made) + (pages ? "pages" : "");
@@ -198,6 +199,8 @@ protected:
   Status refusal;
   /// Whether kernels of several rows take pages.
   bool takesPages = false;
+  /// How many of those were asked for wide ranges.
+  int32_t forWide = 0;
   std::unique_ptr<Session> cpu, gpu;
 };
 
@@ -251,6 +254,31 @@ TEST_F(DeviceCacheTest, KernelsForManyRowsMayTakePages) {
     names.insert(launch.kernel);
   for (const char *name : {"decode1", "decode4pages", "decode16pages"})
     EXPECT_TRUE(names.count(name)) << name;
+}
+
+TEST_F(DeviceCacheTest, KernelsOverPagesTakeWideRangesOnceThereWasOne) {
+  takesPages = true;
+  state.wide = 10;
+  ASSERT_NO_FATAL_FAILURE(open(/*room=*/0));
+  // Pages fall to what narrow kernels take, then one has the token in it.
+  ASSERT_NO_FATAL_FAILURE(feed(0, 330, /*attends=*/true));
+  ASSERT_LT(gpu->levels(0, kKey)[0], gpu->pages(0)) << "no page has fallen";
+  EXPECT_EQ(forWide, 0);
+  ASSERT_NO_FATAL_FAILURE(step(0, {state.wide}));
+  for (int32_t i = 0; i < 40 && forWide == 0; ++i)
+    ASSERT_NO_FATAL_FAILURE(step(0, {i % 10, i % 7}));
+  EXPECT_GT(forWide, 0);
+  expectEqual(0);
+  // A cache that the page is restored to knows, too.
+  std::vector<uint8_t> bytes = snapshot(*gpu, 0);
+  SessionOptions options = this->options(0);
+  options.store = makeCache();
+  auto restored = Session::open(program(), options);
+  ASSERT_TRUE(restored.ok()) << restored.status().message();
+  forWide = 0;
+  ASSERT_TRUE((*restored)->restore(0, bytes.data(), bytes.size()).ok());
+  ASSERT_TRUE(stepOn(**restored, 0, {1, 2}).ok());
+  EXPECT_GT(forWide, 0);
 }
 
 TEST_F(DeviceCacheTest, AWarmStepIsTwoKernelsALayerAndAllocatesNothing) {

@@ -53,8 +53,6 @@ struct DecodeSpec : AttentionSpec {
   /// Rows of queries that a segment is to have: tokens decoded at once.  It may
   /// have fewer (DeviceKernel::rows).
   int64_t rows = 1;
-  /// Whether warpgroups may attend.
-  bool warpgroups = true;
   /// Whether pages at 8 and 4 bits may fall by a level after they are read:
   /// work lists are of LoweringTasks then.  Not on warpgroups, and not with
   /// dependent launch, where the next launch would read before this one has

@@ -292,6 +292,15 @@ struct PagePartTask {
 };
 static_assert(sizeof(PagePartTask) == 48);
 
+/// What a kernel that writes pages says of a part.
+enum PageOutcome : uint32_t {
+  kPageWritten = 0,
+  /// It could not be represented, and stays as it was.
+  kPageNotRepresentable = 1,
+  /// It was written, and a group's range is above kNarrowRange.
+  kPageHasWideRange = 2,
+};
+
 /// The largest range of a group that f16 elements on warpgroups take at every
 /// level; kernels for wider ones are slower.  Its bits as fp16, of which those
 /// without a sign are ordered as integers are.
@@ -303,9 +312,8 @@ struct PagesArgs {
   uint8_t *codes;
   uint8_t *parameters;
   const PagePartTask *tasks;
-  /// [tasks], zero before: set to 1 if a part could not be represented, which
-  /// stays as it was.
-  uint32_t *failures;
+  /// [tasks], a PageOutcome each; kPageWritten is left as it is.
+  uint32_t *outcomes;
 };
 static_assert(sizeof(PagesArgs) == 32);
 

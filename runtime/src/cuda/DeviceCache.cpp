@@ -108,12 +108,12 @@ static uint32_t toGrains(int64_t bytes) {
 
 Status DeviceCache::preparePages(int64_t tasks) {
   tasks_.reserve(static_cast<size_t>(tasks));
-  failed_.reserve(static_cast<size_t>(tasks));
+  read_.reserve(static_cast<size_t>(tasks));
   Status status = pageTasks_.reserve(
       device_, tasks * static_cast<int64_t>(sizeof(PagePartTask)));
   if (!status.ok())
     return status;
-  return failures_.reserve(device_,
+  return outcomes_.reserve(device_,
                            tasks * static_cast<int64_t>(sizeof(uint32_t)),
                            /*zeroed=*/true);
 }
@@ -142,7 +142,7 @@ Result<LaunchResult> DeviceCache::writePages(const PageLaunch &launch) {
   arguments.codes = pool_->memory().pointer();
   arguments.parameters = pool_->memory().pointer(pool_->layout().slotOffset(0));
   arguments.tasks = pageTasks_.memory.pointer<PagePartTask>();
-  arguments.failures = failures_.memory.pointer<uint32_t>();
+  arguments.outcomes = outcomes_.memory.pointer<uint32_t>();
   status = launch.from ? writers_->requantize(stream_, arguments, launch.count,
                                               launch.part, launch.from)
                        : writers_->flush(stream_, arguments, launch.count,
@@ -151,24 +151,28 @@ Result<LaunchResult> DeviceCache::writePages(const PageLaunch &launch) {
     return status;
   // Copies and shifts take whatever there is.
   bool quantizes = launch.from == 16 || (!launch.from && launch.to < 16);
-  return quantizes ? findFailure(launch.count) : LaunchResult();
+  return quantizes ? readOutcomes(launch.count) : LaunchResult();
 }
 
-/// The first of `count` tasks that could not be represented.  After one the
-/// session is not usable, so that nobody needs the words to be zero again.
-Result<LaunchResult> DeviceCache::findFailure(int64_t count) {
+/// The first of `count` tasks that could not be represented, and whether there
+/// are wide ranges.  Either stays so, so that nobody needs the words to be zero
+/// again: a session is not usable after a failure.
+Result<LaunchResult> DeviceCache::readOutcomes(int64_t count) {
   if (Status status = stream_.synchronize(); !status.ok())
     return status;
-  failed_.assign(static_cast<size_t>(count), 0);
-  Status status = failures_.memory.download(
-      failed_.data(), count * static_cast<int64_t>(sizeof(uint32_t)));
+  read_.assign(static_cast<size_t>(count), 0);
+  Status status = outcomes_.memory.download(
+      read_.data(), count * static_cast<int64_t>(sizeof(uint32_t)));
   if (!status.ok())
     return status;
-  auto first = std::find_if(failed_.begin(), failed_.end(),
-                            [](uint32_t word) { return word != 0; });
-  if (first == failed_.end())
+  auto find = [&](PageOutcome outcome) {
+    return std::find(read_.begin(), read_.end(), outcome);
+  };
+  hasWideRanges_ |= find(kPageHasWideRange) != read_.end();
+  auto first = find(kPageNotRepresentable);
+  if (first == read_.end())
     return LaunchResult();
-  return LaunchResult{kKernelNotRepresentable, first - failed_.begin()};
+  return LaunchResult{kKernelNotRepresentable, first - read_.begin()};
 }
 
 //===----------------------------------------------------------------------===//
@@ -190,19 +194,21 @@ uint32_t DeviceCache::kindsOf(int32_t layer,
   return kinds;
 }
 
-/// Compiles a variant for all kinds that have occurred and the step's segments,
-/// unless it is.
+/// Compiles a variant for all kinds and ranges that have occurred and the
+/// step's segments, unless it is.
 Status DeviceCache::provideKernel(int32_t variant, uint32_t kinds) {
   Kernel &known = kernels_[{variant, stepRows_}];
-  if ((known.kinds & kinds) == kinds)
+  if ((known.kinds & kinds) == kinds && known.takesWide >= hasWideRanges_)
     return {};
   kinds |= known.kinds;
-  std::vector<UnitKind> list;
+  DecodeNeeds needs;
+  needs.rows = stepRows_;
+  needs.wideRanges = hasWideRanges_;
   constexpr int32_t kKinds = 16;
   for (int32_t index = 0; index < kKinds; ++index)
     if (kinds >> index & 1)
-      list.push_back(UnitKind::fromIndex(index));
-  Result<DecodeCode> code = code_.decode(variant, stepRows_, list);
+      needs.kinds.push_back(UnitKind::fromIndex(index));
+  Result<DecodeCode> code = code_.decode(variant, needs);
   if (!code.ok())
     return code.status();
   auto module = Module::load(device_, code->code);
@@ -222,6 +228,7 @@ Status DeviceCache::provideKernel(int32_t variant, uint32_t kinds) {
   made.function.emplace(std::move(*function));
   made.resident = std::max(1, *blocks) * device_->multiprocessors();
   made.kinds = kinds;
+  made.takesWide = hasWideRanges_ || !code->takesPages;
   made.rows = code->rows;
   made.takesPages = code->takesPages;
   known = std::move(made);

@@ -94,6 +94,7 @@ Status DeviceCache::writePage(const PageEntry &page, const uint8_t *parameters,
               static_cast<size_t>(geometry().slotBytes()));
   if (Status status = code_.orders.toDevice(staged, device, host); !status.ok())
     return status;
+  hasWideRanges_ |= code_.orders.hasWideRange(staged, host);
   for (int32_t part = 0; part < kParts; ++part)
     for (int32_t b = 0; b < blocksAtLevel(page.level[part]); ++b) {
       Status status = pool_->memory().upload(

@@ -51,14 +51,14 @@ struct Pages {
 struct WriteSet {
   cuda::CachePool pool;
   cuda::DeviceMemory tasks[rt::kParts];
-  cuda::DeviceMemory failures;
+  cuda::DeviceMemory outcomes;
 
   rt::PagesArgs arguments(Part part) const {
     rt::PagesArgs args = {};
     args.codes = pool.memory().pointer();
     args.parameters = pool.memory().pointer(pool.layout().slotOffset(0));
     args.tasks = tasks[part].pointer<rt::PagePartTask>();
-    args.failures = failures.pointer<uint32_t>();
+    args.outcomes = outcomes.pointer<uint32_t>();
     return args;
   }
 };
@@ -151,11 +151,11 @@ static Result<WriteSet> makeSet(const cuda::DeviceRef &device,
       return tasks.status();
     set.tasks[part] = std::move(*tasks);
   }
-  Result<cuda::DeviceMemory> failures =
+  Result<cuda::DeviceMemory> outcomes =
       toDevice(device, std::vector<uint32_t>(pages.entries.size(), 0));
-  if (!failures.ok())
-    return failures.status();
-  set.failures = std::move(*failures);
+  if (!outcomes.ok())
+    return outcomes.status();
+  set.outcomes = std::move(*outcomes);
   return set;
 }
 

@@ -17,7 +17,9 @@
 // and everything else runs on the threads.  Work lists of all layers are made
 // and copied before the first launch of a step; a decode kernel is compiled for
 // the kinds of units that have occurred, and again when another one does, and
-// for 1, 2, 4, .. rows of a sequence when a step first has so many.
+// for 1, 2, 4, .. rows of a sequence when a step first has so many.  Kernels on
+// warpgroups are first compiled for narrow ranges: what writes pages says where
+// there was a wide one, and from then on all take them.
 // Buffers only grow: once they have, a step allocates nothing.
 //
 // All work is on one stream, in order; copies that snapshots make wait for it.
@@ -50,6 +52,15 @@ struct DecodeCode {
   bool takesPages = false;
 };
 
+/// What a decode kernel is to be compiled for.
+struct DecodeNeeds {
+  /// Rows of queries that a segment is to have; it may have fewer.
+  int64_t rows = 1;
+  std::vector<UnitKind> kinds;
+  /// Whether groups have ranges above kNarrowRange.
+  bool wideRanges = false;
+};
+
 /// A page in host memory: block i of its entry at i * blockBytes(headDim), its
 /// slot at the beginning of `parameters`.
 struct PageBytes {
@@ -69,6 +80,9 @@ struct PageOrders {
   std::function<void(Part part, int64_t tokens, const uint8_t *from,
                      uint8_t *to)>
       fixedToHost, fixedToDevice;
+  /// Whether a group of the page has a range above kNarrowRange.
+  std::function<bool(const PageEntry &page, const PageBytes &host)>
+      hasWideRange;
 };
 
 /// What the compiler has to give for a program.
@@ -82,10 +96,8 @@ struct DeviceCacheCode {
   std::vector<int32_t> variants;
   /// What decode kernels are compiled for at first, beside {16, 16}.
   std::vector<UnitKind> kinds;
-  /// Compiles a variant for kinds, and segments of `rows` rows or fewer; errors
-  /// say what is not built.
-  std::function<Result<DecodeCode>(int32_t variant, int64_t rows,
-                                   const std::vector<UnitKind> &kinds)>
+  /// Compiles a variant; errors say what is not built.
+  std::function<Result<DecodeCode>(int32_t variant, const DecodeNeeds &needs)>
       decode;
   PageOrders orders;
 };
@@ -132,6 +144,8 @@ private:
     /// Thread blocks that the device runs at once.
     int32_t resident = 0;
     uint32_t kinds = 0;
+    /// Whether it takes wide ranges; kernels over units always do.
+    bool takesWide = false;
     /// As in DecodeCode.
     int64_t rows = 1;
     bool takesPages = false;
@@ -165,7 +179,7 @@ private:
   void partRows(const StepArgs &args);
   void addAppendTasks(int32_t layer, const StepArgs &args);
   int64_t addToStep(const void *data, size_t bytes);
-  Result<LaunchResult> findFailure(int64_t count);
+  Result<LaunchResult> readOutcomes(int64_t count);
   Status append(int32_t layer, const LaunchRecord &record);
   Status attend(int32_t layer, const LaunchRecord &record);
   Status merge(const LaunchRecord &record);
@@ -203,8 +217,10 @@ private:
 
   // Page kernels.
   std::vector<PagePartTask> tasks_;
-  std::vector<uint32_t> failed_;
-  Buffer pageTasks_, failures_;
+  std::vector<uint32_t> read_;
+  Buffer pageTasks_, outcomes_;
+  /// Whether a page of the cache may have a wide range; it stays so.
+  bool hasWideRanges_ = false;
 
   /// A page or part of a fixed area in both orders, a GPU's first.
   std::vector<uint8_t> stage_;
