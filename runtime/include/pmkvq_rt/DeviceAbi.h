@@ -163,6 +163,10 @@ constexpr int64_t devicePartialBytes(int64_t queries, int64_t headDim) {
 }
 
 /// Arguments of a decode attention kernel, passed by value as one struct.
+///
+/// On warpgroups elements are f16 as in prefill (PrefillArgs), and queries are,
+/// times the scale of scores in units of 2^-4: what is above 4,094 then gives
+/// no number.
 struct DecodeArgs {
   /// What UnitTask::key and ::value count from.  Kernels that lower write
   /// there.
