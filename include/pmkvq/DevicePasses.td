@@ -46,7 +46,8 @@ def HoistConstants : Pass<"pmkvq-hoist-constants", "::mlir::pmkvq::KernelOp"> {
     Before: `contract (scale %q, (mulf %range, dense<c>)), %k`
     After:  `scale (contract (scale %q, %range), %k), dense<c>`
 
-    and the same for the constant part of offsets.
+    and the same for the constant parts of offsets, which are sums of parameters
+    times constants.
 
     Precondition: `pmkvq-fold-parameters` ran.
   }];

@@ -6,6 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "LaneParameters.h"
 #include "TileLowering.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
@@ -139,8 +140,8 @@ public:
   SmallVector<Value> load() {
     SmallVector<Value> values;
     for (int64_t i = 0; i < count; ++i)
-      values.push_back(
-          widen(b.load(vector(elementType()), place(i), bytesOf(stored))));
+      values.push_back(widenParameters(
+          b, b.load(vector(elementType()), place(i), bytesOf(stored)), stored));
     return values;
   }
 
@@ -161,28 +162,6 @@ private:
       return b.getI8Type();
     }
     llvm_unreachable("a type of parameters that has no name");
-  }
-
-  Value widen(Value narrow) {
-    switch (stored) {
-    case ParameterType::F16:
-      return arith::ExtFOp::create(b, b.f32Vector(groups), narrow);
-    case ParameterType::BF16:
-      return arith::BitcastOp::create(b, b.f32Vector(groups),
-                                      upperBits(narrow, b.getI32Type(), 16));
-    case ParameterType::E5M3: {
-      Value half = arith::BitcastOp::create(
-          b, vector(b.getF16Type()), upperBits(narrow, b.getI16Type(), 7));
-      return arith::ExtFOp::create(b, b.f32Vector(groups), half);
-    }
-    }
-    llvm_unreachable("a type of parameters that has no name");
-  }
-
-  Value upperBits(Value narrow, Type element, int64_t zeros) {
-    Type type = vector(element);
-    Value wide = arith::ExtUIOp::create(b, type, narrow);
-    return arith::ShLIOp::create(b, wide, b.splatInt(type, zeros));
   }
 
   TileBuilder &b;

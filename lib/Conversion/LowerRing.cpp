@@ -65,7 +65,10 @@ static void issueKind(LaneBuilder &b, RingIssueOp op, rt::UnitKind kind,
                       bool bulkCopies) {
   int64_t headDim = op.getHeadDim();
   bool keysPerToken = op.getKeysPerToken();
-  ::pmkvq::UnitSlot places = ::pmkvq::unitSlot(kind, headDim, keysPerToken);
+  const auto perValue =
+      static_cast<int64_t>(op.getValueBytes().value_or(::pmkvq::kGroupBytes));
+  ::pmkvq::UnitSlot places =
+      ::pmkvq::unitSlot(kind, headDim, keysPerToken, perValue);
   auto [slot, barrier] = slotOf(b, op);
   if (bulkCopies)
     b.expectBytes(barrier, b.i32(places.end));
@@ -78,18 +81,20 @@ static void issueKind(LaneBuilder &b, RingIssueOp op, rt::UnitKind kind,
     else
       copyByLanes(b, b.at(slot, to), from, bytes);
   };
-  Value parameters = farAt(b, op.getParameters(), op.getSlot(),
-                           ::pmkvq::deviceSlotBytes(headDim, keysPerToken));
-  Value grain = b.mul(b.andBits(b.shr(op.getInfo(), 16), 0xff),
-                      rt::kUnitGrain * ::pmkvq::kGroupBytes);
+  Value parameters =
+      farAt(b, op.getParameters(), op.getSlot(),
+            ::pmkvq::deviceSlotBytes(headDim, keysPerToken, perValue));
+  Value number = b.andBits(b.shr(op.getInfo(), 16), 0xff);
+  Value valueGrain = b.mul(number, rt::kUnitGrain * perValue);
+  Value keyGrain = b.mul(number, rt::kUnitGrain * ::pmkvq::kGroupBytes);
   int64_t keyBytes = places.valueParameters;
   int64_t valueBytes = places.keyCodes - places.valueParameters;
   int64_t valueStart = ::pmkvq::deviceValueParameters(headDim, keysPerToken);
   if (keyBytes == valueStart && kind.tokens() == rt::kPageTokens) {
     copy(0, parameters, keyBytes + valueBytes);
   } else {
-    copy(0, keysPerToken ? b.at(parameters, grain) : parameters, keyBytes);
-    copy(places.valueParameters, b.at(b.at(parameters, valueStart), grain),
+    copy(0, keysPerToken ? b.at(parameters, keyGrain) : parameters, keyBytes);
+    copy(places.valueParameters, b.at(b.at(parameters, valueStart), valueGrain),
          valueBytes);
   }
   copy(places.keyCodes,

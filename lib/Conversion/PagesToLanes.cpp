@@ -23,6 +23,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "HalvesInWords.h"
+#include "LaneParameters.h"
 #include "LanePass.h"
 #include "LinearMap.h"
 #include "PageQuads.h"
@@ -83,12 +84,11 @@ private:
     if (auto format = target.getFormat()) {
       const FormatModel &model = format.getModel();
       if (model.getFirstLevel() != 8 || model.rewritesParameters() ||
-          target.hasPartialGroups() || model.getNumParameters() != 2 ||
-          model.getParameterType() != ParameterType::F16)
+          target.hasPartialGroups() || !hasLaneParameters(shape.part, model))
         return kernel.emitOpError("writes format ")
                << format << "; a GPU supports formats whose first level is 8, "
-               << "with two fp16 parameters that are written once and groups "
-                  "of a whole axis";
+               << "with two fp16 parameters, of values also one byte, that are "
+                  "written once and groups of a whole axis";
       if (!target.isRaw())
         shape.sliceRows = !groupsAlongK();
     }
@@ -408,7 +408,6 @@ private:
     for (Value bit : b.unpack(made.representable))
       fits = fits ? Value(arith::AndIOp::create(b, fits, bit)) : bit;
     representable[op.getOk()] = fits;
-    hasWideRange = findWideRange(made.values[1]);
 
     LaneTile tile;
     tile.raw = false;
@@ -417,9 +416,10 @@ private:
     // Codes are made of parameters as they are stored.
     SmallVector<Values> stored;
     for (Value values : made.values) {
-      Value wide = arith::ExtFOp::create(b, b.floats(groups()), values);
+      Value wide = widenParameters(b, values, model.getParameterType());
       stored.push_back(b.unpack(wide));
     }
+    hasWideRange = findWideRange(stored.back());
     for (auto &[place, words] : raw.quads) {
       Values mine;
       for (const Values &all : stored) {
@@ -437,10 +437,9 @@ private:
   }
 
   /// Whether one of the lane's groups has one.
-  Value findWideRange(Value ranges) {
+  Value findWideRange(const Values &ranges) {
     Value widest;
-    for (Value range :
-         b.unpack(arith::ExtFOp::create(b, b.floats(groups()), ranges)))
+    for (Value range : ranges)
       widest = widest ? b.maxF(widest, range) : range;
     return arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, widest,
                                  b.f32(rt::kNarrowRange));
@@ -497,8 +496,10 @@ private:
 
   /// Where the part's parameter `which` of a group begins in a slot.
   int64_t parameterByte(int64_t group, int32_t which) const {
-    bool perToken =
-        target.getFormat().getModel().getGroupAxis() == GroupAxis::Token;
+    const FormatModel &model = target.getFormat().getModel();
+    if (model.getNumParameters() == 1)
+      return ParameterLayout::perTokenByte(group);
+    bool perToken = model.getGroupAxis() == GroupAxis::Token;
     int64_t index =
         perToken ? ParameterLayout::perToken(group, which)
                  : ParameterLayout::perChannel(group, which, shape.headDim);
@@ -512,7 +513,11 @@ private:
     Value id =
         b.load(b.getI32Type(), b.at(task, offsetof(rt::PagePartTask, slot)), 4);
     Value slot = b.atRecord(
-        parameters, id, ::pmkvq::deviceSlotBytes(shape.headDim, keysPerToken));
+        parameters, id,
+        ::pmkvq::deviceSlotBytes(shape.headDim, keysPerToken,
+                                 groupBytes(cache.getValue().getModel())));
+    const auto bytes = static_cast<unsigned>(
+        bytesOf(target.getFormat().getModel().getParameterType()));
     if (!shape.isKey())
       slot = b.at(slot,
                   ::pmkvq::deviceValueParameters(shape.headDim, keysPerToken));
@@ -542,7 +547,7 @@ private:
                 ? kQuads * (group / kQuad) +
                       layout.quadPlace(0, static_cast<int32_t>(group % kQuad))
                 : kRows * (group / 2) + 8 * (group % 2);
-        b.store(stored[group], b.at(slot, b.add(mine, byteOf(number))), 2);
+        b.store(stored[group], b.at(slot, b.add(mine, byteOf(number))), bytes);
       }
     }
   }

@@ -6,6 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "LaneParameters.h"
 #include "LanePass.h"
 #include "QueryStage.h"
 #include "SegmentWork.h"
@@ -116,9 +117,10 @@ private:
         return failure();
       if (!keys.isRaw() && !keys.groupsAlongReduction())
         keysPerToken = true;
+      valueBytes = std::min(valueBytes, groupBytes(values));
     }
     for (rt::UnitKind kind : kinds)
-      shared.fit(kind, keysPerToken);
+      shared.fit(kind, keysPerToken, valueBytes);
     if (shared.fitInto(sharedBytes, /*mayShare=*/!bulkCopies))
       return success();
     return kernel.emitOpError("takes ")
@@ -127,15 +129,14 @@ private:
            << " queries a kv head; a thread block has " << sharedBytes;
   }
 
-  /// Lanes hold two fp16 parameters a group and multiply codes as they are;
-  /// ranges of values scale weights, so they are per token.
+  /// Lanes multiply codes as they are; ranges of values scale weights, so they
+  /// are per token.
   LogicalResult checkFormat(TileType tile) {
     if (tile.isRaw())
       return success();
     bool isKey = tile.getPart() == Part::Key;
     const FormatModel &model = tile.getFormat().getModel();
-    if (model.getNumParameters() == 2 &&
-        model.getParameterType() == ParameterType::F16 &&
+    if (hasLaneParameters(tile.getPart(), model) &&
         model.hasLinearGrid(tile.getLevel()) &&
         (isKey || model.getGroupAxis() == GroupAxis::Token))
       return success();
@@ -143,7 +144,8 @@ private:
            << (isKey ? "keys" : "values") << " of the format '"
            << model.getName() << "' at level " << tile.getLevel()
            << ", which a GPU does not support; use "
-           << (isKey ? "per_channel or per_token" : "per_token");
+           << (isKey ? "per_channel or per_token"
+                     : "per_token or per_token_symmetric");
   }
 
   /// Units of few dims are few bytes: two thread blocks have as many of them in
@@ -271,10 +273,12 @@ private:
 
   void issue(Value number, const UnitWork &task, Value exists) {
     SmallVector<int64_t> levels(parts.units.getKinds());
-    RingIssueOp::create(b, ring, barriers, number, exists, codes, parameters,
-                        task.key, task.value, task.slot, task.info, policy,
-                        levels, shared.slots, shared.slotBytes, shared.headDim,
-                        keysPerToken);
+    RingIssueOp::create(
+        b, ring, barriers, number, exists, codes, parameters, task.key,
+        task.value, task.slot, task.info, policy, levels, shared.slots,
+        shared.slotBytes, shared.headDim, keysPerToken,
+        valueBytes == ::pmkvq::kGroupBytes ? IntegerAttr()
+                                           : b.getI64IntegerAttr(valueBytes));
   }
 
   SegmentWork loadSegment(Value index) {
@@ -541,6 +545,7 @@ private:
   bool keysPerToken = false;
   /// Whether units may be stored one level lower.
   bool lowers = false;
+  int64_t valueBytes = ::pmkvq::kGroupBytes;
   double scale = 1.0;
 
   Value arguments, codes, parameters, queries, results, partials;

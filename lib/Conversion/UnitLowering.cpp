@@ -6,6 +6,7 @@
 
 #include "UnitLowering.h"
 #include "LaneForms.h"
+#include "LaneParameters.h"
 #include "mlir/IR/Matchers.h"
 #include "pmkvq/Target/FragmentLayout.h"
 #include "llvm/ADT/TypeSwitch.h"
@@ -34,7 +35,8 @@ public:
     values = cast<TileType>(block.getArgument(3).getType());
     kind = {static_cast<int32_t>(keys.getLevel()),
             static_cast<int32_t>(values.getLevel())};
-    places = ::pmkvq::unitSlot(kind, keys.getHeadDim(), segment.keysPerToken);
+    places = ::pmkvq::unitSlot(kind, keys.getHeadDim(), segment.keysPerToken,
+                               groupBytes(values));
     g = b.shr(segment.lane, 2);
     t = b.andBits(segment.lane, 3);
     newest = block.getArgument(0);
@@ -140,22 +142,6 @@ private:
   /// Words of two 16-bit elements that a lane has of all head dims.
   int64_t wordsOfDims() { return headDim() / 8; }
 
-  /// Adds zeros to words of dims up to a whole block of 32.
-  void fillBlock(Values &words) {
-    while (words.size() % 4)
-      words.push_back(b.i32(0));
-  }
-
-  /// Words of parameters per channel; lanes lie head_dim / 2 bytes apart.
-  Values loadChannels(Value mine, int64_t start) {
-    const int64_t count = wordsOfDims() % 4 ? 2 : 4;
-    Values words;
-    for (int64_t i = 0; i < wordsOfDims(); i += count)
-      llvm::append_range(words, b.loadWords(b.at(mine, start + i * 4), count));
-    fillBlock(words);
-    return words;
-  }
-
   Lanes loadQueries(bool raw) {
     Lanes result(Lanes::Queries);
     int64_t start =
@@ -170,10 +156,18 @@ private:
             words, b.loadWords(b.at(mine, at),
                                std::min<int64_t>(4, wordsOfDims() - i)));
       if (!raw)
-        fillBlock(words);
+        fillBlock(b, words);
       result.words.push_back(words);
     }
     return result;
+  }
+
+  /// Adds a word a block of a grain, or that of the half which is the tile.
+  void addBlocks(TileType tile, Value first, Value second, Values &to) {
+    if (isHalf(tile))
+      to.push_back(pickHalf(first, second));
+    else
+      to.append({first, second});
   }
 
   /// Parameters of a tile: minima, then ranges, as formats number them.
@@ -184,25 +178,27 @@ private:
       return op.emitOpError("disagrees with the kernel's parameter layout");
     int64_t start = isKey ? 0 : places.valueParameters;
     Lanes minimum, range;
+    if (op.getParameters().size() == 1) {
+      range.form = Lanes::PerToken;
+      for (auto [first, second] :
+           loadByteRanges(b, b.at(slot, start), g, layout(tile).tokens))
+        addBlocks(tile, first, second, range.parameters);
+      forms[op.getParameters()[0]] = range;
+      return success();
+    }
     if (isKey && !segment.keysPerToken) {
       minimum.form = range.form = Lanes::PerChannel;
       Value mine = b.at(slot, b.mul(t, headDim() / 2));
-      range.parameters = loadChannels(mine, start);
-      minimum.parameters = loadChannels(mine, start + headDim() * 2);
+      range.parameters = loadChannels(b, b.at(mine, start), headDim());
+      minimum.parameters =
+          loadChannels(b, b.at(mine, start + headDim() * 2), headDim());
     } else {
       minimum.form = range.form = Lanes::PerToken;
       Value mine = b.at(slot, b.shl(g, 4));
       for (int64_t run = 0; run < layout(tile).tokens / 32; ++run) {
         Values words = b.loadWords(b.at(mine, start + run * 128), 4);
-        if (isHalf(tile)) {
-          range.parameters.push_back(pickHalf(words[0], words[1]));
-          minimum.parameters.push_back(pickHalf(words[2], words[3]));
-          continue;
-        }
-        llvm::append_range(range.parameters,
-                           ArrayRef<Value>(words).take_front(2));
-        llvm::append_range(minimum.parameters,
-                           ArrayRef<Value>(words).drop_front(2));
+        addBlocks(tile, words[0], words[1], range.parameters);
+        addBlocks(tile, words[2], words[3], minimum.parameters);
       }
     }
     forms[op.getParameters()[0]] = minimum;

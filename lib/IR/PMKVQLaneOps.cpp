@@ -256,10 +256,17 @@ LogicalResult RingIssueOp::verify() {
   if (getSlotBytes() % 128)
     return emitOpError("(C2) expected a multiple of 128 bytes a slot, got ")
            << getSlotBytes();
+  const auto valueBytes =
+      static_cast<int64_t>(getValueBytes().value_or(::pmkvq::kGroupBytes));
+  if (valueBytes != ::pmkvq::kGroupBytes && valueBytes != 1)
+    return emitOpError("(C4) expected parameters of ")
+           << ::pmkvq::kGroupBytes << " bytes or 1 a token, got " << valueBytes;
   for (size_t i = 0; i < levels.size(); i += 2) {
     rt::UnitKind kind = {static_cast<int32_t>(levels[i]),
                          static_cast<int32_t>(levels[i + 1])};
-    int64_t end = ::pmkvq::unitSlot(kind, getHeadDim(), getKeysPerToken()).end;
+    int64_t end =
+        ::pmkvq::unitSlot(kind, getHeadDim(), getKeysPerToken(), valueBytes)
+            .end;
     if (end > static_cast<int64_t>(getSlotBytes()))
       return emitOpError("(C2) expected a slot of at least ")
              << end << " bytes for units of levels " << kind.key << " and "

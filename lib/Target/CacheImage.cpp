@@ -27,6 +27,19 @@ static void write16(uint8_t *at, uint32_t value) {
   at[1] = static_cast<uint8_t>(value >> 8);
 }
 
+/// Bits by which E5M3 is shifted to be an fp16.
+static constexpr int32_t kE5M3Shift = 7;
+
+/// fp16 of minus half of a range, exact: one less in the exponent, or half of
+/// what is below the smallest that has one.
+static uint16_t minusHalf(uint16_t range) {
+  constexpr uint16_t exponent = 0x400, sign = 0x8000;
+  if (range == 0)
+    return 0;
+  int32_t half = range >= 2 * exponent ? range - exponent : range / 2;
+  return static_cast<uint16_t>(sign | half);
+}
+
 static uint32_t readField(const uint8_t *at, int32_t bit, int32_t level) {
   if (level == 16)
     return read16(at);
@@ -87,6 +100,8 @@ static int64_t parameterByte(const ImageShape &shape, rt::Part part,
         part == rt::kKey
             ? 0
             : deviceValueParameters(shape.headDim, shape.perToken[rt::kKey]);
+    if (shape.isSymmetric(part))
+      return before + ParameterLayout::perTokenByte(token);
     return before +
            2 * (shape.perToken[part]
                     ? ParameterLayout::perToken(token, which)
@@ -94,6 +109,8 @@ static int64_t parameterByte(const ImageShape &shape, rt::Part part,
   }
   // All minima, then all ranges; the key's first.
   int64_t before = part == rt::kKey ? 0 : shape.groups(rt::kKey) * kGroupBytes;
+  if (shape.isSymmetric(part))
+    return before + token;
   return before +
          2 * (which * shape.groups(part) + shape.groupOf(part, token, dim));
 }
@@ -118,8 +135,10 @@ static int64_t fixedByte(rt::Part part, int64_t headDim, int64_t token,
 
 template <Order order> int64_t CacheImage<order>::slotBytes() const {
   if constexpr (order == Order::Device)
-    return deviceSlotBytes(shape_.headDim, shape_.perToken[rt::kKey]);
-  return (shape_.groups(rt::kKey) + shape_.groups(rt::kValue)) * kGroupBytes;
+    return deviceSlotBytes(shape_.headDim, shape_.perToken[rt::kKey],
+                           shape_.groupBytes(rt::kValue));
+  return shape_.groups(rt::kKey) * kGroupBytes +
+         shape_.groups(rt::kValue) * shape_.groupBytes(rt::kValue);
 }
 
 template <Order order>
@@ -148,14 +167,22 @@ template <Order order>
 uint16_t CacheImage<order>::parameter(const rt::PageEntry &page, rt::Part part,
                                       int64_t token, int64_t dim,
                                       Parameter which) const {
-  return read16(parameterAt(page, part, token, dim, which));
+  const uint8_t *at = parameterAt(page, part, token, dim, which);
+  if (!shape_.isSymmetric(part))
+    return read16(at);
+  auto range = static_cast<uint16_t>(*at << kE5M3Shift);
+  return which == kRange ? range : minusHalf(range);
 }
 
 template <Order order>
 void CacheImage<order>::setParameter(const rt::PageEntry &page, rt::Part part,
                                      int64_t token, int64_t dim,
                                      Parameter which, uint16_t half) {
-  write16(parameterAt(page, part, token, dim, which), half);
+  uint8_t *at = parameterAt(page, part, token, dim, which);
+  if (!shape_.isSymmetric(part))
+    return write16(at, half);
+  if (which == kRange)
+    *at = static_cast<uint8_t>(half >> kE5M3Shift);
 }
 
 template <Order order>
@@ -188,7 +215,8 @@ static rt::Status checkPages(const ImageShape &from,
   bool sameShape = from.headDim == to.headDim;
   bool sameLevels = true;
   for (rt::Part part : {rt::kKey, rt::kValue}) {
-    sameShape &= from.perToken[part] == to.perToken[part];
+    sameShape &= from.perToken[part] == to.perToken[part] &&
+                 from.isSymmetric(part) == to.isSymmetric(part);
     sameLevels &= source.level[part] == target.level[part] &&
                   rt::isLevel(source.level[part]);
   }

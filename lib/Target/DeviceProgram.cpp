@@ -137,6 +137,12 @@ static bool hasKeysPerToken(ModuleOp module) {
   return cacheOf(module).getKey().getModel().getGroupAxis() == GroupAxis::Token;
 }
 
+/// Bytes of parameters of a token's values.
+static int64_t valueBytesOf(ModuleOp module) {
+  const FormatModel &model = cacheOf(module).getValue().getModel();
+  return model.getNumParameters() * bytesOf(model.getParameterType());
+}
+
 /// Queries a kv head, of several rows, from which on warpgroups are faster.
 static constexpr int64_t kFewestWarpgroupQueries = 9;
 
@@ -153,7 +159,8 @@ static bool usesWarpgroups(const Chip &chip, const DecodeSpec &spec,
          spec.headDim == ::pmkvq::HalfTile::kColumns && spec.rows > 1 &&
          group * spec.rows >= kFewestWarpgroupQueries &&
          group <= rt::kMaxWarpgroupQueries && !hasKeysPerToken(module) &&
-         values.getModel().getGroupAxis() == GroupAxis::Token;
+         values.getModel().getGroupAxis() == GroupAxis::Token &&
+         valueBytesOf(module) == ::pmkvq::kGroupBytes;
 }
 
 /// Levels of a part's pages, each once, and 16, at which fixed areas are.
@@ -225,6 +232,7 @@ mlir::pmkvq::compileDecode(MLIRContext &context, const DecodeSpec &spec) {
   options.absoluteMaximum = chip->absoluteMaximum;
   options.sharedBytes = chip->sharedKiB * 1024;
   bool keysPerToken = hasKeysPerToken(*module);
+  const int64_t valueBytes = valueBytesOf(*module);
   ::pmkvq::SharedLayout shared;
   shared.headDim = spec.headDim;
   shared.group = spec.queryHeads / spec.kvHeads;
@@ -232,7 +240,7 @@ mlir::pmkvq::compileDecode(MLIRContext &context, const DecodeSpec &spec) {
   for (rt::UnitKind kind : spec.kinds) {
     options.kinds.push_back(kind.key);
     options.kinds.push_back(kind.value);
-    shared.fit(kind, keysPerToken);
+    shared.fit(kind, keysPerToken, valueBytes);
   }
   PassManager pm(&context);
   buildDevicePipeline(pm, options);
@@ -242,12 +250,13 @@ mlir::pmkvq::compileDecode(MLIRContext &context, const DecodeSpec &spec) {
   auto ptx = printPTX(*module, *chip);
   if (!ptx)
     return ptx.takeError();
-  return DeviceKernel{std::move(*ptx),
-                      "decode",
-                      static_cast<int32_t>(::pmkvq::SharedLayout::kWarps * 32),
-                      static_cast<int32_t>(shared.bytes()),
-                      ::pmkvq::deviceSlotBytes(spec.headDim, keysPerToken),
-                      options.rows};
+  return DeviceKernel{
+      std::move(*ptx),
+      "decode",
+      static_cast<int32_t>(::pmkvq::SharedLayout::kWarps * 32),
+      static_cast<int32_t>(shared.bytes()),
+      ::pmkvq::deviceSlotBytes(spec.headDim, keysPerToken, valueBytes),
+      options.rows};
 }
 
 llvm::Expected<DeviceKernel>

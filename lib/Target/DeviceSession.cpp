@@ -40,11 +40,16 @@ llvm::Expected<DeviceSession> DeviceSession::collect(ModuleOp planned) {
   if (cache.getLadder().back() == 1)
     return llvm::createStringError(
         "expected values of 2 bits or more on a GPU; use --value-floor=2");
-  for (FormatAttr format : {cache.getKey(), cache.getValue()})
-    if (format.getModel().getParameterType() != ParameterType::F16)
-      return llvm::createStringError(
-          "expected formats with fp16 parameters on a GPU, got " +
-          format.getName().getValue());
+  const FormatModel &keys = cache.getKey().getModel(),
+                    &values = cache.getValue().getModel();
+  const bool symmetric = values.getParameterType() == ParameterType::E5M3;
+  if (keys.getParameterType() != ParameterType::F16)
+    return llvm::createStringError(
+        "expected keys with fp16 parameters on a GPU, got " + keys.getName());
+  if (!symmetric && values.getParameterType() != ParameterType::F16)
+    return llvm::createStringError(
+        "expected values with fp16 parameters or one byte on a GPU, got " +
+        values.getName());
   DeviceSession session;
   session.writers.kvHeads = cache.getKvHeads();
   session.writers.headDim = cache.getHeadDim();
@@ -53,6 +58,7 @@ llvm::Expected<DeviceSession> DeviceSession::collect(ModuleOp planned) {
   session.writers.valueFormat = textOf(cache.getValue());
   session.writers.valuesRotated = appends.front().getValuesRotated();
   session.shape.headDim = cache.getHeadDim();
+  session.shape.symmetricValues = symmetric;
   for (Part part : {Part::Key, Part::Value})
     session.shape.perToken[static_cast<size_t>(part)] =
         cache.getFormat(part).getModel().getGroupAxis() == GroupAxis::Token;

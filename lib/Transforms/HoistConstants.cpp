@@ -49,21 +49,38 @@ static std::optional<ConstantProduct> matchProduct(Value value) {
   return std::nullopt;
 }
 
-/// value = base + vector * constant.
-struct ConstantOffset {
-  Value base;
-  ConstantProduct product;
+/// vector * factor, or the vector as it is.
+struct Term {
+  Value vector;
+  std::optional<APFloat> factor;
 };
 
-static std::optional<ConstantOffset> matchOffset(Value value) {
+static void addTerms(Value value, SmallVectorImpl<Term> &terms) {
+  if (auto product = matchProduct(value)) {
+    for (Term &term : terms)
+      if (term.vector == product->vector && term.factor) {
+        *term.factor = *term.factor + product->factor;
+        return;
+      }
+    terms.push_back({product->vector, product->factor});
+    return;
+  }
   auto sum = value.getDefiningOp<arith::AddFOp>();
-  if (!sum)
-    return std::nullopt;
-  if (auto product = matchProduct(sum.getRhs()))
-    return ConstantOffset{sum.getLhs(), *product};
-  if (auto product = matchProduct(sum.getLhs()))
-    return ConstantOffset{sum.getRhs(), *product};
-  return std::nullopt;
+  if (!sum || (!matchProduct(sum.getLhs()) && !matchProduct(sum.getRhs()))) {
+    terms.push_back({value, std::nullopt});
+    return;
+  }
+  addTerms(sum.getLhs(), terms);
+  addTerms(sum.getRhs(), terms);
+}
+
+/// The terms of a sum of vectors times constants; none if there is no constant.
+static SmallVector<Term> termsOf(Value value) {
+  SmallVector<Term> terms;
+  addTerms(value, terms);
+  if (llvm::none_of(terms, [](const Term &term) { return term.factor; }))
+    terms.clear();
+  return terms;
 }
 
 static Value splat(ImplicitLocOpBuilder &b, int64_t size,
@@ -132,41 +149,51 @@ private:
 
   /// x + l (m + r * d)^T = x + l m^T + (l * d) r^T.
   void splitOuter(AddOuterOp add) {
-    auto split = matchOffset(add.getRight());
-    if (!split)
+    SmallVector<Term> terms = termsOf(add.getRight());
+    if (terms.empty())
       return;
     ImplicitLocOpBuilder b(add.getLoc(), add);
-    Value left = add.getLeft();
-    Value first = AddOuterOp::create(b, add.getRows(), left, split->base);
-    Value by = splat(b, cast<VectorType>(left.getType()).getNumElements(),
-                     split->product.factor);
-    Value scaled = arith::MulFOp::create(b, left, by);
-    Value second = AddOuterOp::create(b, first, scaled, split->product.vector);
-    add.replaceAllUsesWith(second);
+    Value left = add.getLeft(), sum = add.getRows();
+    for (const Term &term : terms) {
+      Value by = left;
+      if (term.factor)
+        by = arith::MulFOp::create(
+            b, left,
+            splat(b, cast<VectorType>(left.getType()).getNumElements(),
+                  *term.factor));
+      sum = AddOuterOp::create(b, sum, by, term.vector);
+      numHoisted += term.factor ? 1 : 0;
+    }
+    add.replaceAllUsesWith(sum);
     add.erase();
-    ++numHoisted;
   }
 
   /// reduce(a, m + r * d) = reduce(a, m) + d * reduce(scale(a, r), ones).
   void splitOffset(ReduceOp reduce) {
-    auto split = matchOffset(reduce.getBy());
-    if (!split)
+    SmallVector<Term> terms = termsOf(reduce.getBy());
+    if (terms.empty())
       return;
-    ConstantProduct *product = &split->product;
     ImplicitLocOpBuilder b(reduce.getLoc(), reduce);
     Type type = reduce.getType();
-    int64_t width = cast<VectorType>(split->base.getType()).getNumElements();
-    Value first = ReduceOp::create(b, type, reduce.getRows(), split->base);
-    Value scaled = ScaleOp::create(b, reduce.getRows(), product->vector);
-    Value second =
-        ReduceOp::create(b, type, scaled, splat(b, width, APFloat(1.0f)));
-    Value by =
-        splat(b, cast<VectorType>(type).getNumElements(), product->factor);
-    Value result =
-        arith::AddFOp::create(b, first, arith::MulFOp::create(b, second, by));
-    reduce.replaceAllUsesWith(result);
+    int64_t width = cast<VectorType>(reduce.getBy().getType()).getNumElements();
+    Value sum;
+    for (const Term &term : terms) {
+      Value part;
+      if (term.factor) {
+        Value scaled = ScaleOp::create(b, reduce.getRows(), term.vector);
+        part =
+            ReduceOp::create(b, type, scaled, splat(b, width, APFloat(1.0f)));
+        part = arith::MulFOp::create(
+            b, part,
+            splat(b, cast<VectorType>(type).getNumElements(), *term.factor));
+        ++numHoisted;
+      } else {
+        part = ReduceOp::create(b, type, reduce.getRows(), term.vector);
+      }
+      sum = sum ? Value(arith::AddFOp::create(b, sum, part)) : part;
+    }
+    reduce.replaceAllUsesWith(sum);
     reduce.erase();
-    ++numHoisted;
   }
 };
 } // namespace

@@ -105,6 +105,25 @@ func.func @raw_keys(%s: !llvm.ptr<3>, %codes: !llvm.ptr<1>,
   return
 }
 
+// Values with a byte a token: 64 bytes, from the unit's tokens on.
+// CHECK-LABEL: func @ranges_alone
+func.func @ranges_alone(%s: !llvm.ptr<3>, %codes: !llvm.ptr<1>,
+                        %parameters: !llvm.ptr<1>, %n: i32, %exists: i1,
+                        %policy: i64, %info: i32) {
+  // CHECK: nvvm.mbarrier.arrive.expect_tx %{{.*}}, %c8768_i32
+  // CHECK: arith.muli %{{.*}}, %c640_i64
+  // CHECK: %[[GBYTES:.*]] = arith.muli %{{.*}}, %c32_i32
+  // CHECK: nvvm.cp.async.bulk.shared.cluster.global %{{.*}}, %c512_i32
+  // CHECK: %[[V:.*]] = llvm.getelementptr %{{.*}}[%[[GBYTES]]]
+  // CHECK: nvvm.cp.async.bulk.shared.cluster.global %{{.*}}, %[[V]], %{{.*}}, %c64_i32
+  pmkvq.ring_issue %n into %s, %s if %exists from %codes, %parameters
+    at %n, %n, %n info %info policy %policy
+    kinds [4, 4] slots 2 slot_bytes 8832 head_dim 128 keys_per_token false
+    value_bytes 1
+    : !llvm.ptr<3>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+  return
+}
+
 // A slot's barrier changes phase every second unit.
 // CHECK-LABEL: func @wait
 func.func @wait(%ring: !llvm.ptr<3>, %barriers: !llvm.ptr<3>, %n: i32) -> !llvm.ptr<3> {

@@ -2,7 +2,7 @@
 
 !kv = !pmkvq.cache<kv_heads = 2, head_dim = 64, key = <paper>, value = <per_token>>
 func.func @requantize_key_8_4(%c: !kv, %p: !pmkvq.pages) -> !kv {
-  // expected-error@+1 {{writes format #pmkvq.format<paper>; a GPU supports formats whose first level is 8, with two fp16 parameters that are written once and groups of a whole axis}}
+  // expected-error@+1 {{writes format #pmkvq.format<paper>; a GPU supports formats whose first level is 8, with two fp16 parameters, of values also one byte, that are written once and groups of a whole axis}}
   %r = pmkvq.requantize key %c, %p from 8 to 4 : !kv
   return %r : !kv
 }

@@ -126,6 +126,17 @@ func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %n: i32, %l: i1, %p: i64) {
 
 // -----
 
+// ring_issue C4.
+func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %n: i32, %l: i1, %p: i64) {
+  // expected-error @+1 {{(C4) expected parameters of 4 bytes or 1 a token, got 2}}
+  pmkvq.ring_issue %n into %s, %s if %l from %g, %g at %n, %n, %n info %n policy %p
+    kinds [2, 2] slots 2 slot_bytes 9216 head_dim 128 keys_per_token false value_bytes 2
+    : !llvm.ptr<3>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+  return
+}
+
+// -----
+
 // merge_warps C1.
 func.func @f(%s: !llvm.ptr<3>, %g: !llvm.ptr<1>, %i: i32, %x: f32) {
   // expected-error @+1 {{(C1) expected 1 to 16 queries, got 17}}

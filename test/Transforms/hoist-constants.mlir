@@ -89,3 +89,32 @@ pmkvq.kernel @no_constant(%q: !q, %k: !k4, %by: vector<64xf32>, %out: !out, %tas
   %ok = arith.constant true
   pmkvq.return %ok
 }
+
+// A format with a range alone: its offset is that times two constants, which
+// are one; and the products with ranges are there anyway.
+!w = !pmkvq.rows<3, 128>
+!o = !pmkvq.rows<3, 64>
+!vs = !pmkvq.tile<value, 2, 128, 64, <per_token_symmetric>>
+!outs = memref<?x3x64xf32>
+// CHECK-LABEL: kernel @range_alone
+pmkvq.kernel @range_alone(%p: !w, %v: !vs, %out: !outs, %x: !o, %task: index) -> i1 {
+  // CHECK-DAG: %[[D:.*]] = arith.constant dense<-4.000000e-01> : vector<3xf32>
+  // CHECK-DAG: %[[ONES:.*]] = arith.constant dense<1.000000e+00> : vector<128xf32>
+  // CHECK: %[[R:.*]] = pmkvq.load_parameters
+  // CHECK: %[[A:.*]] = pmkvq.scale %{{.*}}, %[[R]]
+  // CHECK: %[[S:.*]] = pmkvq.reduce %[[A]], %[[ONES]]
+  // CHECK: arith.mulf %[[S]], %[[D]]
+  // CHECK-NOT: pmkvq.reduce
+  %range = pmkvq.load_parameters %v : !vs -> vector<128xf32>
+  %half = arith.constant dense<-0.5> : vector<128xf32>
+  %tenth = arith.constant dense<0.1> : vector<128xf32>
+  %min = arith.mulf %range, %half : vector<128xf32>
+  %margin = arith.mulf %range, %tenth : vector<128xf32>
+  %offset = arith.addf %min, %margin : vector<128xf32>
+  %left = pmkvq.reduce %p, %offset : !w, vector<128xf32> -> vector<3xf32>
+  %ones = arith.constant dense<1.0> : vector<64xf32>
+  %y = pmkvq.add_outer %x, %left, %ones : !o, vector<3xf32>, vector<64xf32>
+  pmkvq.store_rows %y, %out[%task, %task] count %task group 3 : !o, !outs
+  %ok = arith.constant true
+  pmkvq.return %ok
+}

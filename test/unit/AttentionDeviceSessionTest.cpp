@@ -113,6 +113,30 @@ TEST_F(DeviceSessionTest, KernelsThatRotateQueriesForEachScale) {
   EXPECT_NE(llvm::toString(other.takeError()).find("sm_75"), std::string::npos);
 }
 
+TEST_F(DeviceSessionTest, ValuesMayHaveARangeAlone) {
+  mlir::pmkvq::PlanOptions options;
+  options.valueFormat = "<per_token_symmetric, plain>";
+  ASSERT_NO_FATAL_FAILURE(plan(options));
+  ASSERT_TRUE(session) << error;
+  std::unique_ptr<HostProgram> program = compileHost();
+  ASSERT_TRUE(program);
+  auto code = session->compile(context, *program, "sm_90a");
+  ASSERT_TRUE(bool(code)) << llvm::toString(code.takeError());
+  EXPECT_EQ(code->slotBytes, 128 * 4 + 128);
+  auto decode = code->decode(0, 1, {{4, 2}});
+  ASSERT_TRUE(decode.ok()) << decode.status().message();
+}
+
+TEST_F(DeviceSessionTest, KeysWithARangeAloneAreRefused) {
+  mlir::pmkvq::PlanOptions options;
+  options.keyFormat = "<per_token_symmetric, hadamard>";
+  options.valueFormat = "<per_token, plain>";
+  ASSERT_NO_FATAL_FAILURE(plan(options));
+  EXPECT_FALSE(session);
+  EXPECT_NE(error.find("keys with fp16 parameters"), std::string::npos)
+      << error;
+}
+
 TEST_F(DeviceSessionTest, ResultsThatAreRotatedBackAreRefused) {
   // Nothing behind these layers takes the rotation.
   ASSERT_NO_FATAL_FAILURE(plan({}));

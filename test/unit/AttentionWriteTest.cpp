@@ -33,6 +33,7 @@ enum class Content { Normal, Offsets, Tiny, Huge, Constant };
 struct Geometry {
   const char *keyFormat;
   int64_t headDim;
+  const char *valueFormat = "<per_token, hadamard>";
 };
 
 /// A cache of `pages` pages and as many fixed areas, on the host and on a GPU.
@@ -48,6 +49,7 @@ protected:
     shape.headDim = GetParam().headDim;
     shape.context = "128";
     shape.keyFormat = GetParam().keyFormat;
+    shape.valueFormat = GetParam().valueFormat;
     auto understood = bench::understand(shape);
     ASSERT_TRUE(understood.ok()) << understood.status().message();
     problem = *understood;
@@ -437,10 +439,17 @@ INSTANTIATE_TEST_SUITE_P(
                       Geometry{"<per_token, hadamard>", 80},
                       Geometry{"<per_channel, hadamard>", 96},
                       Geometry{"<per_token, hadamard>", 96},
-                      Geometry{"<per_channel, hadamard>", 256}),
+                      Geometry{"<per_channel, hadamard>", 256},
+                      Geometry{"<per_channel, hadamard>", 128,
+                               "<per_token_symmetric, hadamard>"},
+                      Geometry{"<per_token, hadamard>", 80,
+                               "<per_token_symmetric, hadamard>"}),
     [](const auto &info) {
-      return std::string(info.param.keyFormat).find("channel") !=
-                     std::string::npos
-                 ? "PerChannel" + std::to_string(info.param.headDim)
-                 : "PerToken" + std::to_string(info.param.headDim);
+      auto has = [](const char *text, const char *word) {
+        return std::string(text).find(word) != std::string::npos;
+      };
+      return (has(info.param.keyFormat, "channel") ? "PerChannel"
+                                                   : "PerToken") +
+             std::to_string(info.param.headDim) +
+             (has(info.param.valueFormat, "symmetric") ? "Symmetric" : "");
     });

@@ -278,6 +278,37 @@ TEST(CacheImageTest, EveryKindOfPageIsTheSameCodesOnBothSides) {
     }
 }
 
+// A byte a token, whose minimum is minus half of its range.
+TEST(CacheImageTest, RangesInAByteAreOneOfAToken) {
+  ImageShape shape{64, {false, true}, true};
+  EXPECT_EQ(HostImage(shape, nullptr, nullptr).slotBytes(), 64 * 4 + 128);
+  EXPECT_EQ(DeviceImage(shape, nullptr, nullptr).slotBytes(), 64 * 4 + 128);
+  rt::PageEntry page = {};
+  page.level[rt::kKey] = page.level[rt::kValue] = 4;
+  std::vector<uint8_t> blocks(4 * 2048), host(64 * 4 + 128), device(host);
+  page.blocks[rt::kKey][1] = 1;
+  page.blocks[rt::kValue][0] = 2;
+  page.blocks[rt::kValue][1] = 3;
+  for (size_t token = 0; token < 128; ++token)
+    host[256 + token] = static_cast<uint8_t>(token * 247 / 127);
+  HostImage from(shape, blocks.data(), host.data());
+  std::vector<uint8_t> copied(blocks.size());
+  DeviceImage to(shape, copied.data(), device.data());
+  ASSERT_TRUE(convertPage(from, page, to, page).ok());
+  for (int64_t token = 0; token < 128; ++token) {
+    int64_t g = token % 8, upper = token % 16 / 8, block = token % 32 / 16;
+    EXPECT_EQ(device[256 + token / 32 * 32 + g * 4 + block * 2 + upper],
+              host[256 + token]);
+    float range = reference::halfToFloat(
+        to.parameter(page, rt::kValue, token, 3, kRange));
+    EXPECT_EQ(range, reference::halfToFloat(
+                         static_cast<uint16_t>(host[256 + token] << 7)));
+    EXPECT_EQ(reference::halfToFloat(
+                  to.parameter(page, rt::kValue, token, 3, kMinimum)),
+              -range / 2);
+  }
+}
+
 TEST(CacheImageTest, WritesOneFieldAndNoOther) {
   ImageShape shape{64, {false, true}};
   rt::PageEntry page = {};

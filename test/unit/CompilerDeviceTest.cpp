@@ -41,6 +41,7 @@ struct DecodeCase {
   int64_t headDim = 128;
   std::string chip = "sm_90a";
   int64_t rows = 1;
+  bool symmetric = false;
 
   std::string name() const {
     std::string text;
@@ -52,7 +53,8 @@ struct DecodeCase {
            (dependentLaunch ? "Dependent" : "") +
            (headDim == 128 ? "" : "Dims" + std::to_string(headDim)) +
            (chip == "sm_90a" ? "" : chip) +
-           (rows == 1 ? "" : "Rows" + std::to_string(rows));
+           (rows == 1 ? "" : "Rows" + std::to_string(rows)) +
+           (symmetric ? "Symmetric" : "");
   }
   DecodeSpec spec() const {
     DecodeSpec spec;
@@ -66,6 +68,8 @@ struct DecodeCase {
     spec.rows = rows;
     if (keysPerToken)
       spec.keyFormat = kPerToken;
+    if (symmetric)
+      spec.valueFormat = "<per_token_symmetric, hadamard>";
     return spec;
   }
   int sets() const { return group * rows > 8 ? 2 : 1; }
@@ -121,6 +125,10 @@ std::vector<DecodeCase> makeCases() {
     for (UnitKind kind : {UnitKind{16, 16}, {4, 4}})
       cases.push_back({{kind}, group, false, false, 128, "sm_90a", rows});
   cases.push_back({{{2, 2}, {16, 16}}, 4, true, true, 64, "sm_90a", 2});
+  // Values with a range alone.
+  for (UnitKind kind : {UnitKind{8, 8}, {4, 4}, {2, 2}, {16, 2}})
+    cases.push_back({{kind}, 4, false, false, 128, "sm_90a", 1, true});
+  cases.push_back({{{2, 2}}, 8, false, false, 80, "sm_80", 1, true});
   cases.push_back({kEveryKind});
   cases.push_back({kEveryKind, 8, /*keysPerToken=*/true,
                    /*dependentLaunch=*/true});

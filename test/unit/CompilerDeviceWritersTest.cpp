@@ -37,6 +37,16 @@ mlir::MLIRContext &writersContext() {
 struct Geometry {
   const char *keyFormat;
   int64_t headDim;
+  const char *valueFormat = "<per_token, hadamard>";
+
+  std::string name() const {
+    auto has = [](const char *text, const char *word) {
+      return std::string(text).find(word) != std::string::npos;
+    };
+    return (has(keyFormat, "channel") ? "PerChannel" : "PerToken") +
+           std::to_string(headDim) +
+           (has(valueFormat, "symmetric") ? "Symmetric" : "");
+  }
 };
 
 class DeviceWriters : public ::testing::TestWithParam<Geometry> {
@@ -45,15 +55,14 @@ protected:
     WriterSpec spec;
     spec.headDim = GetParam().headDim;
     spec.keyFormat = GetParam().keyFormat;
+    spec.valueFormat = GetParam().valueFormat;
     spec.embedsPositions = true;
     return spec;
   }
   /// Compiled once a geometry: it takes a second.
   const mlir::pmkvq::DeviceKernels &compile() const {
-    static std::map<std::pair<std::string, int64_t>, mlir::pmkvq::DeviceKernels>
-        compiled;
-    auto [it, isNew] =
-        compiled.try_emplace({GetParam().keyFormat, GetParam().headDim});
+    static std::map<std::string, mlir::pmkvq::DeviceKernels> compiled;
+    auto [it, isNew] = compiled.try_emplace(GetParam().name());
     if (isNew) {
       auto kernels = mlir::pmkvq::compileWriters(writersContext(), spec());
       EXPECT_TRUE(static_cast<bool>(kernels))
@@ -187,11 +196,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Geometry{"<per_channel, hadamard>", 80},
                       Geometry{"<per_token, hadamard>", 80},
                       Geometry{"<per_channel, hadamard>", 96},
-                      Geometry{"<per_token, hadamard>", 96}),
-    [](const auto &info) {
-      return (std::string(info.param.keyFormat).find("channel") !=
-                      std::string::npos
-                  ? "PerChannel"
-                  : "PerToken") +
-             std::to_string(info.param.headDim);
-    });
+                      Geometry{"<per_token, hadamard>", 96},
+                      Geometry{"<per_channel, hadamard>", 128,
+                               "<per_token_symmetric, hadamard>"}),
+    [](const auto &info) { return info.param.name(); });

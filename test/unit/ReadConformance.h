@@ -125,6 +125,26 @@ TYPED_TEST_P(ReadConformance, FormatsOfBothAxes) {
   this->expectRight(shape);
 }
 
+TYPED_TEST_P(ReadConformance, ValuesWithARangeAlone) {
+  for (const char *levels : {"8", "4", "2"})
+    for (const char *inputs : {"normal", "tiny", "huge", "constant"}) {
+      bench::Shape shape = this->shape(levels, "ragged:1-3000");
+      shape.valueFormat = "<per_token_symmetric, hadamard>";
+      shape.inputs = inputs;
+      this->expectRight(shape);
+    }
+  for (const char *keyFormat : {"<per_channel, hadamard>", "<per_token>"})
+    for (int64_t headDim : {64, 80, 256}) {
+      bench::Shape shape =
+          this->shape("mixed:2=1/k8v2=1/4=1/k16v4=1/16=1", "1100");
+      shape.headDim = headDim;
+      shape.queryHeads = 16;
+      shape.keyFormat = keyFormat;
+      shape.valueFormat = "<per_token_symmetric, plain, clip = 0.75>";
+      this->expectRight(shape);
+    }
+}
+
 TYPED_TEST_P(ReadConformance, GroupsOfOneToSixteenQueries) {
   for (int64_t group : {1, 2, 4, 5, 8, 9, 16}) {
     bench::Shape shape = this->shape("mixed:2=1/4=1/8=1/16=1", "1100");
@@ -182,12 +202,15 @@ TYPED_TEST_P(ReadConformance, WhatIsNoNumberStaysNone) {
     }
 }
 
-REGISTER_TYPED_TEST_SUITE_P(
-    ReadConformance, EveryLevel, LevelsOfKeysAndValuesApart,
-    LevelsMixedInOneSequence, RaggedBatchesWithSinkAndWindow,
-    SeveralQueryTokens, FormatsOfBothAxes, GroupsOfOneToSixteenQueries,
-    HeadDims, NormalInputs, OutlierChannels, TinyRanges, HugeRanges,
-    ConstantGroups, SeveralQueryTokensOverWideRanges, WhatIsNoNumberStaysNone);
+REGISTER_TYPED_TEST_SUITE_P(ReadConformance, EveryLevel,
+                            LevelsOfKeysAndValuesApart,
+                            LevelsMixedInOneSequence,
+                            RaggedBatchesWithSinkAndWindow, SeveralQueryTokens,
+                            FormatsOfBothAxes, ValuesWithARangeAlone,
+                            GroupsOfOneToSixteenQueries, HeadDims, NormalInputs,
+                            OutlierChannels, TinyRanges, HugeRanges,
+                            ConstantGroups, SeveralQueryTokensOverWideRanges,
+                            WhatIsNoNumberStaysNone);
 
 } // namespace pmkvq::test
 

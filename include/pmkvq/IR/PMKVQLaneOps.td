@@ -336,6 +336,8 @@ def PMKVQ_RingIssueOp : PMKVQ_Op<"ring_issue"> {
     (C1) `kinds` lists pairs of levels, as in `for_unit`.
     (C2) A slot holds a unit of each kind and is a multiple of 128 bytes.
     (C3) `slots` is 1 or 2.
+    (C4) `value_bytes`, parameters of a token's values, are 4 if they are not
+         said, or 1.
 
     Lowers to: an expected byte count and one bulk copy for each piece of the
     unit, by one lane, whose arrival completes the slot's barrier; or 16-byte
@@ -358,12 +360,13 @@ def PMKVQ_RingIssueOp : PMKVQ_Op<"ring_issue"> {
                        I32:$key, I32:$value, I32:$slot, I32:$info, I64:$policy,
                        DenseI64ArrayAttr:$kinds, I64Attr:$slots,
                        I64Attr:$slot_bytes,
-                       I64Attr:$head_dim, BoolAttr:$keys_per_token);
+                       I64Attr:$head_dim, BoolAttr:$keys_per_token,
+                       OptionalAttr<I64Attr>:$value_bytes);
   let assemblyFormat = [{
     $number `into` $ring `,` $barriers `if` $exists `from` $codes `,` $parameters
     `at` $key `,` $value `,` $slot `info` $info `policy` $policy
     `kinds` $kinds `slots` $slots `slot_bytes` $slot_bytes `head_dim` $head_dim
-    `keys_per_token` $keys_per_token attr-dict
+    `keys_per_token` $keys_per_token (`value_bytes` $value_bytes^)? attr-dict
     `:` type($ring) `,` type($barriers) `,` type($codes) `,` type($parameters)
   }];
   let hasVerifier = 1;

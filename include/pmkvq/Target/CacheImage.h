@@ -26,6 +26,17 @@ struct ImageShape {
   int64_t headDim = 128;
   /// Whether groups of parameters are tokens (else head dims), per part.
   bool perToken[rt::kParts] = {false, true};
+  /// Whether a token's values have a range alone, in a byte (E5M3), and minus
+  /// half of it as their minimum.
+  bool symmetricValues = false;
+
+  bool isSymmetric(rt::Part part) const {
+    return part == rt::kValue && symmetricValues;
+  }
+  /// Bytes of a group's parameters.
+  int64_t groupBytes(rt::Part part) const {
+    return isSymmetric(part) ? 1 : 2 * sizeof(uint16_t);
+  }
 
   int64_t groups(rt::Part part) const {
     return perToken[part] ? rt::kPageTokens : headDim;
@@ -56,7 +67,8 @@ public:
   void setCode(const rt::PageEntry &page, rt::Part part, int64_t token,
                int64_t dim, uint32_t code);
 
-  /// fp16 patterns of the group that an element belongs to.
+  /// fp16 patterns of the group that an element belongs to.  A minimum that
+  /// follows from the range is not set.
   uint16_t parameter(const rt::PageEntry &page, rt::Part part, int64_t token,
                      int64_t dim, Parameter which) const;
   void setParameter(const rt::PageEntry &page, rt::Part part, int64_t token,

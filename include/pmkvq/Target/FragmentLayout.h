@@ -294,6 +294,12 @@ struct ParameterLayout {
     int64_t run = token / 32, block = token % 32 / 16, r = token % 16;
     return run * 64 + (r % 8) * 8 + (which == 0 ? 4 : 0) + block * 2 + r / 8;
   }
+  /// The byte of a range alone, of as many tokens: lane g finds those of tokens
+  /// g and g + 8 of both blocks in a word.
+  static constexpr int64_t perTokenByte(int64_t token) {
+    int64_t run = token / 32, block = token % 32 / 16, r = token % 16;
+    return run * 32 + (r % 8) * 4 + block * 2 + r / 8;
+  }
 };
 
 } // namespace pmkvq

@@ -69,8 +69,9 @@ struct SharedLayout {
   }
 
   /// Makes slots large enough for units of `kind`.
-  constexpr void fit(rt::UnitKind kind, bool keysPerToken) {
-    int64_t bytes = unitSlot(kind, headDim, keysPerToken).end;
+  constexpr void fit(rt::UnitKind kind, bool keysPerToken,
+                     int64_t valueBytes = kGroupBytes) {
+    int64_t bytes = unitSlot(kind, headDim, keysPerToken, valueBytes).end;
     int64_t aligned = (bytes + 127) / 128 * 128;
     slotBytes = slotBytes < aligned ? aligned : slotBytes;
   }

@@ -1,7 +1,8 @@
 //===- SlotLayout.h - Parameters of pages, pieces of units ------*- C++ -*-===//
 //
-// What formats of two fp16 parameters a group take on a GPU: a page's slot in
-// the parameter pool, and a unit's place in shared memory.  The runtime is told
+// What formats of two fp16 parameters a group, of values also of one byte, take
+// on a GPU: a page's slot in the parameter pool, and a unit's place in shared
+// memory.  The runtime is told
 // the slot's size (DeviceProgram.h).  Neighbours: pmkvq_rt/Units.h (units),
 // SharedLayout.h (the rest of shared memory), FragmentLayout.h (orders within).
 //
@@ -22,10 +23,12 @@ namespace pmkvq {
 /// Bytes of a group's two fp16 parameters.
 inline constexpr int64_t kGroupBytes = 4;
 
-/// Bytes of a page's parameter slot on a GPU: both parts', for 128 tokens.
-constexpr int64_t deviceSlotBytes(int64_t headDim, bool keysPerToken) {
-  return ((keysPerToken ? rt::kPageTokens : headDim) + rt::kPageTokens) *
-         kGroupBytes;
+/// Bytes of a page's parameter slot on a GPU: both parts', for 128 tokens;
+/// values take `valueBytes` a group.
+constexpr int64_t deviceSlotBytes(int64_t headDim, bool keysPerToken,
+                                  int64_t valueBytes = kGroupBytes) {
+  return (keysPerToken ? rt::kPageTokens : headDim) * kGroupBytes +
+         rt::kPageTokens * valueBytes;
 }
 
 /// Where the value parameters begin in a slot.
@@ -41,12 +44,13 @@ struct UnitSlot {
 /// Keys per channel have one group a head dim, the same for all units of a
 /// page; keys per token and values per token one a token.
 constexpr UnitSlot unitSlot(rt::UnitKind kind, int64_t headDim,
-                            bool keysPerToken) {
+                            bool keysPerToken,
+                            int64_t valueBytes = kGroupBytes) {
   int64_t keyGroups = keysPerToken ? kind.copiedTokens(rt::kKey) : headDim;
   UnitSlot slot = {};
   slot.valueParameters = kind.key == 16 ? 0 : keyGroups * kGroupBytes;
   int64_t valueGroups = kind.value == 16 ? 0 : kind.copiedTokens(rt::kValue);
-  slot.keyCodes = slot.valueParameters + valueGroups * kGroupBytes;
+  slot.keyCodes = slot.valueParameters + valueGroups * valueBytes;
   slot.valueCodes = slot.keyCodes + kind.codeBytes(rt::kKey, headDim);
   slot.end = slot.valueCodes + kind.codeBytes(rt::kValue, headDim);
   return slot;

@@ -295,13 +295,14 @@ readFormat(const std::string &attribute) {
   std::string_view name = rest.substr(0, rest.find('+'));
   if (name == "per_channel")
     format.axis = reference::Axis::PerChannel;
-  else if (name == "per_token")
+  else if (name == "per_token" || name == "per_token_symmetric")
     format.axis = reference::Axis::PerToken;
   else
     return Status(StatusCode::Unimplemented,
-                  "the benchmark knows the formats per_channel and per_token, "
-                  "got '" +
+                  "the benchmark knows the formats per_channel, per_token and, "
+                  "of values, per_token_symmetric, got '" +
                       text + "'");
+  format.symmetric = name == "per_token_symmetric";
   format.hadamard = rest.find("hadamard") != rest.npos;
   if (size_t at = rest.find("clip="); at != rest.npos)
     format.clip = std::strtod(rest.data() + at + 5, nullptr);
@@ -317,7 +318,8 @@ double Problem::scale() const {
 ImageShape Problem::image() const {
   return {shape.headDim,
           {format[rt::kKey].axis == reference::Axis::PerToken,
-           format[rt::kValue].axis == reference::Axis::PerToken}};
+           format[rt::kValue].axis == reference::Axis::PerToken},
+          format[rt::kValue].symmetric};
 }
 
 /// Blocks and slots have ids of 32 bits.
@@ -380,6 +382,9 @@ Result<Problem> bench::understand(const Shape &shape) {
       return format.status();
     problem.format[part] = *format;
   }
+  if (problem.format[rt::kKey].symmetric)
+    return Status(StatusCode::Unimplemented,
+                  "the benchmark knows per_token_symmetric of values alone");
   const Inputs *inputs = findInputs(shape.inputs);
   if (!inputs)
     return expected(
