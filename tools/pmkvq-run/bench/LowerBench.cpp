@@ -55,7 +55,7 @@ struct Lowering {
   Part part;
   int32_t from;
   std::vector<rt::PagePartTask> tasks;
-  cuda::DeviceMemory list, failures;
+  cuda::DeviceMemory list, outcomes;
 };
 } // namespace
 
@@ -289,16 +289,16 @@ static Result<std::vector<Lowering>> listAlone(const cuda::DeviceRef &device,
         static_cast<int64_t>(launch.tasks.size() * sizeof(rt::PagePartTask));
     auto words = static_cast<int64_t>(launch.tasks.size() * sizeof(uint32_t));
     auto memory = cuda::DeviceMemory::allocate(device, bytes);
-    auto failures = cuda::DeviceMemory::allocate(device, words);
+    auto outcomes = cuda::DeviceMemory::allocate(device, words);
     if (!memory.ok())
       return memory.status();
-    if (!failures.ok())
-      return failures.status();
+    if (!outcomes.ok())
+      return outcomes.status();
     if (Status status = memory->upload(launch.tasks.data(), bytes);
         !status.ok())
       return status;
     launch.list = std::move(*memory);
-    launch.failures = std::move(*failures);
+    launch.outcomes = std::move(*outcomes);
     launches.push_back(std::move(launch));
   }
   return launches;
@@ -313,7 +313,7 @@ static Status lowerAlone(const cuda::CacheWriters &writers,
       set.pool.memory().pointer(set.pool.layout().slotOffset(0));
   for (const Lowering &launch : launches) {
     arguments.tasks = launch.list.pointer<rt::PagePartTask>();
-    arguments.failures = launch.failures.pointer<uint32_t>();
+    arguments.outcomes = launch.outcomes.pointer<uint32_t>();
     if (Status status = writers.requantize(
             stream, arguments, static_cast<int64_t>(launch.tasks.size()),
             launch.part, launch.from);
