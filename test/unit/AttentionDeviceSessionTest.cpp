@@ -123,7 +123,7 @@ TEST_F(DeviceSessionTest, ValuesMayHaveARangeAlone) {
   auto code = session->compile(context, *program, "sm_90a");
   ASSERT_TRUE(bool(code)) << llvm::toString(code.takeError());
   EXPECT_EQ(code->slotBytes, 128 * 4 + 128);
-  auto decode = code->decode(0, 1, {{4, 2}});
+  auto decode = code->decode(0, {1, {{4, 2}}});
   ASSERT_TRUE(decode.ok()) << decode.status().message();
 }
 
