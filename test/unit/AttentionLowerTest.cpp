@@ -23,7 +23,8 @@ void lowerOnDevice(const std::string &chip) {
   ASSERT_TRUE(device.ok()) << device.status().message();
   bench::DeviceCompiler compiler = CudaReader::compiler().forDevices();
   compiler.chip = chip;
-  for (int64_t headDim : CudaReader::kHeadDims)
+  // The rest of 80 and 96 dims lies in shorter vectors.
+  for (int64_t headDim : {64, 128, 256})
     for (const char *levels :
          {"8", "4", "k8v4", "k4v2", "k2v8", "mixed:k4v2=3/4=2/k8v4=2/16=1"})
       for (const char *format : {"<per_channel, hadamard>", "<per_token>"})
@@ -38,10 +39,10 @@ void lowerOnDevice(const std::string &chip) {
           shape.keyFormat = format;
           auto problem = bench::understand(shape);
           ASSERT_TRUE(problem.ok()) << problem.status().message();
-          auto rows = bench::measureLowering(*device, compiler, *problem,
-                                             /*every=*/3);
-          EXPECT_TRUE(rows.ok())
-              << bench::describe(shape) << ": " << rows.status().message();
+          rt::Status status = bench::checkLowering(*device, compiler, *problem,
+                                                   /*every=*/3);
+          EXPECT_TRUE(status.ok())
+              << bench::describe(shape) << ": " << status.message();
         }
 }
 } // namespace

@@ -370,7 +370,8 @@ static Result<LoweringKernels> loadKernels(const cuda::DeviceRef &device,
 
 static Result<LoweringRun> prepareRun(const cuda::DeviceRef &device,
                                       const DeviceCompiler &compiler,
-                                      const Problem &problem, int64_t every) {
+                                      const Problem &problem, int64_t every,
+                                      bool isTimed) {
   if (problem.rows != 1)
     return Status(StatusCode::InvalidArgument,
                   "expected one query token a sequence where pages fall, got " +
@@ -389,10 +390,11 @@ static Result<LoweringRun> prepareRun(const cuda::DeviceRef &device,
   if (!list.ok())
     return list.status();
   const int64_t blockBytes = rt::blockBytes(problem.shape.headDim);
-  Result<std::vector<DecodeSet>> sets = makeDecodeSets(
-      device, kernels->attention, *content, *list, setsOf(content->bytes()),
-      (falls->firstBlock + falls->blocks) * blockBytes -
-          content->memoryBytes());
+  Result<std::vector<DecodeSet>> sets =
+      makeDecodeSets(device, kernels->attention, *content, *list,
+                     isTimed ? setsOf(content->bytes()) : 1,
+                     (falls->firstBlock + falls->blocks) * blockBytes -
+                         content->memoryBytes());
   if (!sets.ok())
     return sets.status();
   Result<cuda::Stream> stream = cuda::Stream::create(device);
@@ -427,29 +429,41 @@ static Result<Measurement> measureAttention(LoweringRun &run,
   return row;
 }
 
-/// Both in one launch; `codes` becomes what it leaves in the first set.
-static Result<Measurement> measureBoth(const cuda::DeviceRef &device,
-                                       LoweringRun &run,
-                                       const Measurement &attention,
-                                       std::vector<uint8_t> &codes) {
+/// Gives the sets the work lists of both in one launch.
+static Status listBoth(const cuda::DeviceRef &device, LoweringRun &run) {
   const DecodeKernel &kernel = run.kernels.both;
   Result<rt::DeviceWorkList> list =
       listLowering(*device, run.content, kernel, run.falls);
   if (!list.ok())
     return list.status();
-  if (Status status = replaceWork(device, kernel, run.content, *list, run.sets,
-                                  run.attentionWork);
-      !status.ok())
-    return status;
-  Result<Measurement> row = measureAttention(run, kernel);
-  if (!row.ok())
-    return row;
+  return replaceWork(device, kernel, run.content, *list, run.sets,
+                     run.attentionWork);
+}
+
+/// What both in one launch has left in the first set, checked.
+static Result<std::vector<uint8_t>> readCodes(LoweringRun &run) {
   Result<std::vector<uint8_t>> memory = downloadPool(run.sets.front());
   if (!memory.ok())
-    return memory.status();
-  codes = std::move(*memory);
-  if (Status status = checkCodes(run.content, run.falls, codes); !status.ok())
+    return memory;
+  if (Status status = checkCodes(run.content, run.falls, *memory); !status.ok())
     return status;
+  return memory;
+}
+
+/// Both in one launch; `codes` becomes what it leaves in the first set.
+static Result<Measurement> measureBoth(const cuda::DeviceRef &device,
+                                       LoweringRun &run,
+                                       const Measurement &attention,
+                                       std::vector<uint8_t> &codes) {
+  if (Status status = listBoth(device, run); !status.ok())
+    return status;
+  Result<Measurement> row = measureAttention(run, run.kernels.both);
+  if (!row.ok())
+    return row;
+  Result<std::vector<uint8_t>> left = readCodes(run);
+  if (!left.ok())
+    return left.status();
+  codes = std::move(*left);
   row->device = "cuda+lower";
   row->isAttention = false;
   row->bytes = attention.bytes + writtenBytes(run);
@@ -502,15 +516,12 @@ timeAlone(LoweringRun &run, const std::vector<Lowering> &launches) {
   return std::vector<Measurement>{alone, after};
 }
 
-/// Lowering alone, which is compared with `codes`, and after attention.
-static Result<std::vector<Measurement>>
-measureAlone(const cuda::DeviceRef &device, LoweringRun &run,
-             const std::vector<uint8_t> &codes) {
-  Result<std::vector<Lowering>> launches = listAlone(device, run.falls);
-  if (!launches.ok())
-    return launches.status();
+/// Lowers the first set in launches of its own and compares with `codes`.
+static Status checkAlone(const LoweringRun &run,
+                         const std::vector<Lowering> &launches,
+                         const std::vector<uint8_t> &codes) {
   Status status =
-      lowerAlone(run.kernels.writers, run.stream, run.sets.front(), *launches);
+      lowerAlone(run.kernels.writers, run.stream, run.sets.front(), launches);
   if (status.ok())
     status = run.stream.synchronize();
   if (!status.ok())
@@ -518,17 +529,37 @@ measureAlone(const cuda::DeviceRef &device, LoweringRun &run,
   Result<std::vector<uint8_t>> alone = downloadPool(run.sets.front());
   if (!alone.ok())
     return alone.status();
-  status = compareCodes(run.content, run.falls, codes, *alone);
-  if (!status.ok())
+  return compareCodes(run.content, run.falls, codes, *alone);
+}
+
+Status bench::checkLowering(const cuda::DeviceRef &device,
+                            const DeviceCompiler &compiler,
+                            const Problem &problem, int64_t every) {
+  Result<LoweringRun> run =
+      prepareRun(device, compiler, problem, every, /*isTimed=*/false);
+  if (!run.ok())
+    return run.status();
+  if (Status status = listBoth(device, *run); !status.ok())
     return status;
-  return timeAlone(run, *launches);
+  Result<Errors> errors =
+      checkDecode(run->kernels.both, run->stream, run->sets.front(),
+                  run->content, /*results=*/nullptr);
+  if (!errors.ok())
+    return errors.status();
+  Result<std::vector<uint8_t>> codes = readCodes(*run);
+  if (!codes.ok())
+    return codes.status();
+  Result<std::vector<Lowering>> launches = listAlone(device, run->falls);
+  return launches.ok() ? checkAlone(*run, *launches, *codes)
+                       : launches.status();
 }
 
 Result<std::vector<Measurement>>
 bench::measureLowering(const cuda::DeviceRef &device,
                        const DeviceCompiler &compiler, const Problem &problem,
                        int64_t every) {
-  Result<LoweringRun> run = prepareRun(device, compiler, problem, every);
+  Result<LoweringRun> run =
+      prepareRun(device, compiler, problem, every, /*isTimed=*/true);
   if (!run.ok())
     return run.status();
   Result<Measurement> attention =
@@ -545,7 +576,12 @@ bench::measureLowering(const cuda::DeviceRef &device,
   Result<Measurement> both = measureBoth(device, *run, *attention, codes);
   if (!both.ok())
     return both.status();
-  Result<std::vector<Measurement>> rows = measureAlone(device, *run, codes);
+  Result<std::vector<Lowering>> launches = listAlone(device, run->falls);
+  if (!launches.ok())
+    return launches.status();
+  if (Status status = checkAlone(*run, *launches, codes); !status.ok())
+    return status;
+  Result<std::vector<Measurement>> rows = timeAlone(*run, *launches);
   if (!rows.ok())
     return rows;
   rows->insert(rows->begin(), std::move(*attention));

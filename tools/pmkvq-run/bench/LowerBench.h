@@ -40,6 +40,11 @@ measureLowering(const rt::cuda::DeviceRef &device,
                 const DeviceCompiler &compiler, const Problem &problem,
                 int64_t every);
 
+/// The checks alone.
+rt::Status checkLowering(const rt::cuda::DeviceRef &device,
+                         const DeviceCompiler &compiler, const Problem &problem,
+                         int64_t every);
+
 } // namespace pmkvq::bench
 
 #endif // PMKVQ_TOOLS_RUN_BENCH_LOWERBENCH_H
