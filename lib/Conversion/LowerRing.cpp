@@ -71,7 +71,7 @@ static void issueKind(LaneBuilder &b, RingIssueOp op, rt::UnitKind kind,
       ::pmkvq::unitSlot(kind, headDim, keysPerToken, perValue);
   auto [slot, barrier] = slotOf(b, op);
   if (bulkCopies)
-    b.expectBytes(barrier, b.i32(places.end));
+    b.expectBytes(barrier, b.i32(places.copied()));
   auto copy = [&, slot = slot, barrier = barrier](int64_t to, Value from,
                                                   int64_t bytes) {
     if (!bytes)
@@ -88,7 +88,7 @@ static void issueKind(LaneBuilder &b, RingIssueOp op, rt::UnitKind kind,
   Value valueGrain = b.mul(number, rt::kUnitGrain * perValue);
   Value keyGrain = b.mul(number, rt::kUnitGrain * ::pmkvq::kGroupBytes);
   int64_t keyBytes = places.valueParameters;
-  int64_t valueBytes = places.keyCodes - places.valueParameters;
+  int64_t valueBytes = places.parametersEnd - places.valueParameters;
   int64_t valueStart = ::pmkvq::deviceValueParameters(headDim, keysPerToken);
   if (keyBytes == valueStart && kind.tokens() == rt::kPageTokens) {
     copy(0, parameters, keyBytes + valueBytes);

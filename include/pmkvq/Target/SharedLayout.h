@@ -38,7 +38,7 @@ struct SharedLayout {
   int64_t group = 4;
   /// Rows of queries that a segment may have.
   int64_t rows = 1;
-  /// Bytes of the largest unit, a multiple of 128.
+  /// Bytes of the largest unit, whole lines.
   int64_t slotBytes = 0;
   /// Where two do not fit, one: copies then begin when a unit is worked on, and
   /// memory is busy with those of other warps.
@@ -72,7 +72,7 @@ struct SharedLayout {
   constexpr void fit(rt::UnitKind kind, bool keysPerToken,
                      int64_t valueBytes = kGroupBytes) {
     int64_t bytes = unitSlot(kind, headDim, keysPerToken, valueBytes).end;
-    int64_t aligned = (bytes + 127) / 128 * 128;
+    int64_t aligned = (bytes + kSharedLine - 1) / kSharedLine * kSharedLine;
     slotBytes = slotBytes < aligned ? aligned : slotBytes;
   }
 
@@ -84,9 +84,10 @@ struct SharedLayout {
     for (slots = kMaxSlots; slots > 0; --slots)
       for (int share = 0; share <= (mayShare ? 1 : 0); ++share) {
         recordsInRing = share == 1;
-        slotBytes = recordsInRing && recordBytes() > unitBytes
-                        ? (recordBytes() + 127) / 128 * 128
-                        : unitBytes;
+        slotBytes =
+            recordsInRing && recordBytes() > unitBytes
+                ? (recordBytes() + kSharedLine - 1) / kSharedLine * kSharedLine
+                : unitBytes;
         if (bytes() <= limit)
           return true;
       }

@@ -7,7 +7,8 @@
 // SharedLayout.h (the rest of shared memory), FragmentLayout.h (orders within).
 //
 // In shared memory a unit lies as [key parameters][value parameters][key codes]
-// [value codes]; a side at level 16 has no parameters.
+// [value codes]; a side at level 16 has no parameters.  Codes begin at a line
+// of 128 bytes: copies to places between two take a fifth longer.
 //
 //===----------------------------------------------------------------------===//
 
@@ -36,9 +37,16 @@ constexpr int64_t deviceValueParameters(int64_t headDim, bool keysPerToken) {
   return (keysPerToken ? rt::kPageTokens : headDim) * kGroupBytes;
 }
 
+/// What codes in shared memory begin at a multiple of, in bytes.
+inline constexpr int64_t kSharedLine = 128;
+
 /// Where the four pieces of a unit lie in its slot, in bytes.
 struct UnitSlot {
-  int64_t keyParameters, valueParameters, keyCodes, valueCodes, end;
+  int64_t keyParameters, valueParameters, parametersEnd, keyCodes, valueCodes,
+      end;
+
+  /// Bytes of all pieces.
+  constexpr int64_t copied() const { return parametersEnd + end - keyCodes; }
 };
 
 /// Keys per channel have one group a head dim, the same for all units of a
@@ -50,7 +58,9 @@ constexpr UnitSlot unitSlot(rt::UnitKind kind, int64_t headDim,
   UnitSlot slot = {};
   slot.valueParameters = kind.key == 16 ? 0 : keyGroups * kGroupBytes;
   int64_t valueGroups = kind.value == 16 ? 0 : kind.copiedTokens(rt::kValue);
-  slot.keyCodes = slot.valueParameters + valueGroups * valueBytes;
+  slot.parametersEnd = slot.valueParameters + valueGroups * valueBytes;
+  slot.keyCodes =
+      (slot.parametersEnd + kSharedLine - 1) / kSharedLine * kSharedLine;
   slot.valueCodes = slot.keyCodes + kind.codeBytes(rt::kKey, headDim);
   slot.end = slot.valueCodes + kind.codeBytes(rt::kValue, headDim);
   return slot;
