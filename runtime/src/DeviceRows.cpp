@@ -29,6 +29,10 @@ static int64_t sumOfSides(const UnitTask &unit, const UnitCosts &costs,
   return tokens * sum;
 }
 
+static bool fallsAtAll(const UnitTask &unit) {
+  return (unit.info & (UnitTask::falls(kKey) | UnitTask::falls(kValue))) != 0;
+}
+
 int64_t pmkvq::rt::unitCost(const UnitTask &unit, const UnitCosts &costs) {
   return sumOfSides(unit, costs, costs.token);
 }
@@ -253,8 +257,13 @@ std::vector<size_t> pmkvq::rt::dealToWarps(const UnitTask *units, size_t count,
     least->work += work[index];
   }
   for (size_t first = 0; first < kDecodeWarps; ++first) {
-    // In the order of the list, so that kinds stay mixed in time.
-    std::sort(warps[first].units.begin(), warps[first].units.end());
+    // In the order of the list, so that kinds stay mixed in time; but what
+    // falls before all else: writes among reads cost memory more than together.
+    std::sort(warps[first].units.begin(), warps[first].units.end(),
+              [&](size_t a, size_t b) {
+                const bool aFalls = fallsAtAll(units[a]);
+                return aFalls != fallsAtAll(units[b]) ? aFalls : a < b;
+              });
     for (size_t i = 0; i < warps[first].units.size(); ++i)
       dealt[first + i * kDecodeWarps] = warps[first].units[i];
   }
