@@ -406,6 +406,16 @@ void LaneBuilder::storeWords(const Values &words, Value address) {
   store(vector, address, static_cast<unsigned>(count * 4));
 }
 
+void LaneBuilder::storeOnce(const Values &words, Value address, Value policy) {
+  assert(words.size() == 4 && "a vector of 16 bytes");
+  Values operands = {address};
+  llvm::append_range(operands, words);
+  operands.push_back(policy);
+  instruction({}, operands,
+              "st.global.L2::cache_hint.v4.b32 [$0], {$1, $2, $3, $4}, $5;",
+              "l,r,r,r,r,l", /*sideEffects=*/true);
+}
+
 //===----------------------------------------------------------------------===//
 // The ring and launches
 //===----------------------------------------------------------------------===//

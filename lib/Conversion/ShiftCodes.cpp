@@ -7,7 +7,8 @@
 // A unit is read from shared memory a second time, which costs little beside
 // what it took to get there; words kept from the products would take the
 // registers of outputs.  The first level's fields of a word are shifted
-// together, and each goes to its place at the second.
+// together, and each goes to its place at the second.  What is stored is not
+// read again in this launch, and leaves the GPU's cache first.
 //
 //===----------------------------------------------------------------------===//
 
@@ -41,6 +42,7 @@ public:
     Value lane = b.andBits(b.threadId(), FragmentLayout::kLanes - 1);
     source = b.at(op.getCodes(), b.shl(lane, 4));
     target = b.at(op.getPlace(), b.shl(lane, 4));
+    policy = b.evictFirstPolicy();
   }
 
   void run() {
@@ -49,8 +51,9 @@ public:
       Values words(4);
       for (int32_t i = 0; i < to.fragmentsPerVector(); ++i)
         shiftFragment(to.fragment(vector, i), words);
-      b.storeWords(
-          words, b.at(target, int64_t{vector} * FragmentLayout::kVectorBytes));
+      b.storeOnce(words,
+                  b.at(target, int64_t{vector} * FragmentLayout::kVectorBytes),
+                  policy);
     }
   }
 
@@ -92,7 +95,7 @@ private:
   LaneBuilder &b;
   FormatAttr format;
   FragmentLayout from, to;
-  Value source, target;
+  Value source, target, policy;
   /// Vectors that become the one at hand.
   std::map<int32_t, Values> sources;
 };

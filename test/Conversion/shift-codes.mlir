@@ -12,10 +12,10 @@ func.func @four_bits(%codes: !llvm.ptr<3>, %place: !llvm.ptr<1>, %falls: i1) {
   // CHECK: llvm.getelementptr %[[CODES]][%[[MINE]]]
   // CHECK: llvm.getelementptr %[[PLACE]][%[[MINE]]]
   // CHECK-COUNT-2: llvm.load %{{.*}} {alignment = 16 : i64} : !llvm.ptr<3> -> vector<4xi32>
-  // CHECK: llvm.store %{{.*}} {alignment = 16 : i64} : vector<4xi32>, !llvm.ptr<1>
+  // CHECK: llvm.inline_asm {{.*}}"st.global.L2::cache_hint.v4.b32 [$0], {$1, $2, $3, $4}, $5;"
   // CHECK-COUNT-2: llvm.load %{{.*}} {alignment = 16 : i64} : !llvm.ptr<3> -> vector<4xi32>
-  // CHECK: llvm.store %{{.*}} {alignment = 16 : i64} : vector<4xi32>, !llvm.ptr<1>
-  // CHECK-NOT: llvm.store
+  // CHECK: llvm.inline_asm {{.*}}"st.global.L2::cache_hint.v4.b32 [$0], {$1, $2, $3, $4}, $5;"
+  // CHECK-NOT: st.global
   pmkvq.shift_codes key 4 tokens 32 head_dim 128 format <per_channel>
     in %codes to %place if %falls : !llvm.ptr<3>, !llvm.ptr<1>
   return
@@ -34,8 +34,8 @@ func.func @eight_bits(%codes: !llvm.ptr<3>, %place: !llvm.ptr<1>, %falls: i1) {
   // CHECK: %[[HIGH:.*]] = arith.shli %{{.*}}, %c4_i32
   // CHECK: arith.ori %{{.*}}, %[[HIGH]]
   // CHECK: llvm.load %{{.*}} : !llvm.ptr<3> -> vector<4xi32>
-  // CHECK: llvm.store %{{.*}} {alignment = 16 : i64} : vector<4xi32>, !llvm.ptr<1>
-  // CHECK-NOT: llvm.store
+  // CHECK: llvm.inline_asm {{.*}}"st.global.L2::cache_hint.v4.b32 [$0], {$1, $2, $3, $4}, $5;"
+  // CHECK-NOT: st.global
   pmkvq.shift_codes key 8 tokens 16 head_dim 64 format <per_token>
     in %codes to %place if %falls : !llvm.ptr<3>, !llvm.ptr<1>
   return

@@ -91,9 +91,8 @@ protected:
 TEST_P(LoweringKernels, LoadCodesAgainAndStoreHalfAsMany) {
   PtxText alone(compile(false)), both(compile(true));
   const int written = GetParam().written();
-  // Merges store whole vectors, too.
-  EXPECT_EQ(both.count("st.global.v4.b32") - alone.count("st.global.v4.b32"),
-            written);
+  EXPECT_EQ(both.count("st.global.L2::cache_hint.v4.b32"), written);
+  EXPECT_EQ(both.count("st.global.v4.b32"), alone.count("st.global.v4.b32"));
   EXPECT_EQ(both.count("ld.shared.v4") - alone.count("ld.shared.v4"),
             2 * written);
   EXPECT_EQ(both.count("mma.sync"), alone.count("mma.sync"));

@@ -67,6 +67,19 @@ private:
     return type.getAddressSpace() == 3 ? shared : global;
   }
 
+  /// st.global of a vector: address, words, policy.
+  void storeVector(LLVM::InlineAsmOp op) {
+    ASSERT_TRUE(op.getAsmString().starts_with("st.global."));
+    ASSERT_EQ(op->getNumOperands(), 6u);
+    const uint32_t at = get(op->getOperand(0));
+    std::vector<uint8_t> &memory = memoryOf(op->getOperand(0));
+    ASSERT_LE(at + 16, memory.size());
+    for (unsigned i = 0; i < 4; ++i) {
+      const uint32_t word = get(op->getOperand(1 + i));
+      std::memcpy(&memory[at + 4 * i], &word, 4);
+    }
+  }
+
   void runOp(Operation *op) {
     // Of no dialect that is linked here for its header's sake.
     StringRef name = op->getName().getStringRef();
@@ -114,21 +127,14 @@ private:
                       16);
           values[o] = words;
         })
-        .Case([&](LLVM::StoreOp o) {
-          const Words &words = values.at(o.getValue());
-          std::vector<uint8_t> &memory = memoryOf(o.getAddr());
-          ASSERT_EQ(words.size(), 4u);
-          ASSERT_LE(get(o.getAddr()) + 16, memory.size());
-          std::memcpy(&memory[get(o.getAddr())], words.data(), 16);
+        .Case([&](LLVM::InlineAsmOp o) {
+          if (o.getAsmString().starts_with("createpolicy"))
+            values[o->getResult(0)] = {0};
+          else
+            storeVector(o);
         })
-        .Case([&](LLVM::UndefOp o) { values[o] = Words(4, 0xdeadbeef); })
         .Case([&](LLVM::ExtractElementOp o) {
           values[o] = {values.at(o.getVector()).at(get(o.getPosition()))};
-        })
-        .Case([&](LLVM::InsertElementOp o) {
-          Words words = values.at(o.getVector());
-          words.at(get(o.getPosition())) = get(o.getValue());
-          values[o] = words;
         })
         .Case([&](scf::IfOp o) {
           if (get(o.getCondition()))
