@@ -25,7 +25,8 @@ _WIDTH = r"\d+(?:\.\d+)?"
 # What a baseline's options may be, beside those of all baselines.
 _FLAGS = {"turboquant": {"norm": "correct"}, "trial": {"exact": "exact", "mean": "mean"}}
 _CHOICES = {"kivi": {"group": (32, 64, 128), "sink": (0, 1)},
-            "trial": {"parameters": trial.PARAMETERS, "heads": (1, 2, 3, 4), "pages": (1, 2)}}
+            "trial": {"parameters": trial.PARAMETERS, "heads": (1, 2, 3, 4), "pages": (1, 2),
+                      "feedback": trial.FEEDBACK}}
 ORDERS = ("age", "mass", "recent", "error")
 _AMOUNTS = "a width in bits (2, or k4v2), a budget a sequence (3500KiB), or a budget in bits an element (2.375bits)"
 

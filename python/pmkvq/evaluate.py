@@ -68,6 +68,8 @@ With a budget, pages fall by pmkvq's default schedule, keys_last. Options:
   +heads=2  +pages=2       trial: values' parameters shared by so many heads, keys' by two pages
   +exact                   trial: 1 bit from the values, not by a shift
   +mean                    trial: at 2 bits and less a page's values get their mean back
+  +feedback=channels       trial: keys at 4 and 2 bits are rounded to where the queries seen so far are small,
+                           by the mean square of each of their channels, or by all products of two (full)
 
 Examples:
   script/eval test/models/reasoner --data=test/models/reasoner/programs-256.jsonl --limit=16 \\

@@ -57,6 +57,12 @@ class PagedCache:
         self._mass_before = None
         # Attention of the newest rows, [sequences, kv_heads, count, tokens] a layer: some may not be kept.
         self._newest: list[torch.Tensor] = []
+        # What queries of the rows that were kept were like (Trial.feedback), [sequences, kv_heads, ...] a layer;
+        # those of the newest, [sequences, kv_heads, group, count, head_dim], and the token that they begin at.
+        self._feedback = getattr(scheme, "feedback", None)
+        size = (geometry.head_dim,) * (2 if self._feedback == "full" else 1)
+        self._moments = torch.zeros((geometry.layers, *shape[1:3], *size), device=device, dtype=torch.float64)
+        self._newest_queries: list[tuple[torch.Tensor, int]] = []
         self._slid = 0
         self._codes = True
         self.tokens = 0
@@ -84,6 +90,7 @@ class PagedCache:
         """Before new rows, at most room(): makes the page that they push out of the window."""
         self._slide()
         self._count_attention()
+        self._count_queries()
         window = self.tokens - self._geometry.sink
         if window > 0 and window % PAGE_TOKENS == 0:
             before = self._levels
@@ -99,6 +106,13 @@ class PagedCache:
             kept = self.tokens - (end - count)
             self._mass[layer, ..., :end] += p[..., :kept, :].sum(-2)
         self._newest = []
+
+    def _count_queries(self) -> None:
+        """Adds the queries of the rows that were kept to the moments."""
+        for moments, (queries, begin) in zip(self._moments, self._newest_queries):
+            kept = queries[..., :self.tokens - begin, :].flatten(2, 3).double()
+            moments += kept.mT @ kept if self._feedback == "full" else (kept * kept).sum(-2)
+        self._newest_queries = []
 
     def _choose(self, before: np.ndarray, planned: np.ndarray) -> np.ndarray:
         """Levels of pages in this cache's order."""
@@ -144,7 +158,8 @@ class PagedCache:
                 self._dropped[layer][..., rows] |= here
                 self._drops = True
                 continue
-            decoded = self._scheme.decode(x, part, int(width) if width.is_integer() else width, first)
+            more = {"moments": self._moments[layer]} if self._feedback and part == KEY else {}
+            decoded = self._scheme.decode(x, part, int(width) if width.is_integer() else width, first, **more).float()
             read[...] = torch.where(here[..., None], decoded, read)
 
     def append(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
@@ -167,6 +182,8 @@ class PagedCache:
         kv_heads, end = self._geometry.kv_heads, self.tokens + count
         keys, values = self._read[layer][:, :, :, :end]
         grouped = queries.reshape(sequences, kv_heads, -1, size)
+        if self._feedback:
+            self._newest_queries.append((grouped.view(sequences, kv_heads, -1, count, size), self.tokens))
         p = grouped @ keys.transpose(-1, -2)
         p *= scale
         if count > 1:

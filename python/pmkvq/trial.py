@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pmkvq.baselines import KEY, VALUE, Scheme, library, rotate, to_bf16, to_half
+import numpy as np
+
+from pmkvq.baselines import KEY, VALUE, Scheme, library, like, rotate, to_bf16, to_half
 from pmkvq.cache_plan import PAGE_TOKENS, TERNARY
 
 WIDTHS = (8, 4, 2, TERNARY, 1)
+FEEDBACK = ("channels", "full")
 PARAMETERS = ("half", "byte", "scale", "scale_byte")
 _CLIP = 0.8
+# What is added to the diagonal of queries' second moments, as a part of its mean.
+_DAMPING = 0.1
 # Bytes of a group's parameters: of keys, of values.
 _GROUP_BYTES = {"half": (4, 4), "byte": (3, 2), "scale": (4, 2), "scale_byte": (3, 1)}
 # Where the two values of 1 bit lie, and the outer two of three, as parts of a group's range apart. A group of
@@ -35,6 +40,27 @@ def _byte_range(x):
     return xp.where(x > 0, 2 ** (xp.ceil(16 * xp.log2(safe)) / 16), xp.zeros_like(x))
 
 
+def feedback_factor(moments):
+    """What the error of one stored element changes in those after it, [..., head_dim, head_dim].
+
+    The upper Cholesky factor U of the inverse of the moments in the rotated basis: an error e of element i is
+    made good, as far as it can be, by -e U[i, j] / U[i, i] in every j > i. So a rounding goes where queries
+    are small (GPTQ, arXiv 2210.17323, with tokens in place of a weight's rows and queries in place of inputs).
+
+    Args:
+        moments: sums of products of queries, [..., head_dim, head_dim], or of squares, [..., head_dim], in the
+            model's basis.
+    """
+    xp, size = library(moments), moments.shape[-1]
+    if moments.shape[-2:] != (size, size):
+        moments = moments[..., None] * like(np.eye(size), moments)
+    rotated = rotate(xp.swapaxes(rotate(moments), -1, -2))
+    mean = xp.diagonal(rotated, 0, -2, -1).mean(-1)[..., None, None]
+    # Of queries that are all 0 every error is as good as another.
+    damped = rotated + like(np.eye(size), moments) * xp.where(mean > 0, mean * _DAMPING, mean + 1)
+    return xp.swapaxes(xp.linalg.cholesky(xp.linalg.inv(damped)), -1, -2)
+
+
 @dataclass(frozen=True)
 class Trial(Scheme):
     """Keys per channel, values per token, both rotated; 8 bits first, lower levels by shifts.
@@ -44,15 +70,19 @@ class Trial(Scheme):
     alone, in an fp16 or a byte (keys as in "half" and "byte"). pages: 2: every second page takes the
     parameters of keys from the page before it, and is cut off where it exceeds them. exact: 1 bit is taken
     from the values, with their own mean and mean distance to it. mean: a page's values get their mean back
-    at 2 bits and less, an fp16 a channel.
+    at 2 bits and less, an fp16 a channel. feedback: codes of keys at 4 and 2 bits are not the nearest: the
+    error of each head dim is fed back into those after it, by the queries seen so far; "channels": by the
+    mean square of each of their channels, "full": by all products of two.
     """
 
     parameters: str = "half"
     pages: int = 1
     exact: bool = False
     mean: bool = False
+    feedback: str | None = None
 
-    def decode(self, x, part, bits, first=None):
+    def decode(self, x, part, bits, first=None, moments=None):
+        """moments: with feedback, of keys: as of feedback_factor(), of the heads of x."""
         if bits == 16:
             return x
         stored = to_bf16(rotate(x))
@@ -61,10 +91,39 @@ class Trial(Scheme):
         else:
             source = to_bf16(rotate(first)) if self.pages == 2 and part == KEY and first is not None else stored
             minimum, extent = self._parameters(source, part)
-            decoded = minimum + extent * self._grid(self._encode(stored, minimum, extent), bits)
+            codes = self._encode(stored, minimum, extent)
+            if moments is None:
+                decoded = minimum + extent * self._grid(codes, bits)
+            else:
+                decoded = self._fall(codes, minimum, extent, bits, feedback_factor(moments))
         if self.mean and part == VALUE and bits <= 2:
             decoded = decoded + to_half((stored - decoded).mean(-2)[..., None, :])
         return rotate(decoded)
+
+    def _fall(self, codes, minimum, extent, bits, factor):
+        """Codes at 8 bits, level by level, each with feedback from what the one before stood for."""
+        decoded = minimum + extent * codes / 255
+        for level, first, step in ((4, 0.0, 1 / 15), (2, (1 - _CLIP) / 2, _CLIP / 3)):
+            if level < bits:
+                break
+            decoded = self._feed_back(decoded, minimum + extent * first, extent * step, 2**level - 1, factor)
+        return decoded
+
+    @staticmethod
+    def _feed_back(x, lowest, step, highest: int, factor):
+        """Nearest of lowest + step * (0 .. highest), one head dim after the other."""
+        xp = library(x)
+        targets, found = x * 1.0, []
+        lowest, step = lowest + 0 * x, step + 0 * x
+        safe = xp.where(step > 0, step, xp.ones_like(step))
+        for i in range(x.shape[-1]):
+            here = targets[..., i]
+            code = xp.clip(xp.round((here - lowest[..., i]) / safe[..., i]), 0, highest)
+            value = lowest[..., i] + step[..., i] * code
+            found.append(value)
+            error = (here - value) / factor[..., i, i][..., None]
+            targets[..., i + 1:] -= error[..., None] * factor[..., i, i + 1:][..., None, :]
+        return xp.stack(found, -1)
 
     def _parameters(self, x, part: int):
         """Minimum and range of every group, as they are stored."""

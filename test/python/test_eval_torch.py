@@ -50,7 +50,8 @@ def test_a_bf16_cache_gives_the_products_logits(model, reasoner, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["rtn:2", "kivi:2", "paper:2", "turboquant+norm:k4v2", "kivi:3.5bits", "rtn+layer:5bits",
-                                  "trial+heads=2+floor=k2v1+order=mass:2bits", "trial+pages=2+drop+order=error:1.75bits"])
+                                  "trial+heads=2+floor=k2v1+order=mass:2bits", "trial+pages=2+drop+order=error:1.75bits",
+                                  "trial+feedback=full:2.5bits", "trial+feedback=channels:2"])
 def test_rows_one_by_one_and_many_at_a_time_are_the_same(model, name):
     tokens = (program()[0] + program()[1])[:430]
     many = forced(model, paged(name, 430), tokens)

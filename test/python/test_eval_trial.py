@@ -6,7 +6,7 @@ import pytest
 from pmkvq import quantize
 from pmkvq.baselines import KEY, VALUE, rotate, to_bf16
 from pmkvq.cache_plan import BudgetError, TERNARY, Geometry, Limits, Plan, by_importance
-from pmkvq.trial import PARAMETERS, Trial
+from pmkvq.trial import FEEDBACK, PARAMETERS, Trial, feedback_factor
 
 
 def page(seed=0, heads=2, head_dim=64, offset=0.0):
@@ -59,6 +59,50 @@ class TestFormats:
             # fp16 of what is below 1, and sums of the rotation.
             assert mended < 5e-3 < 0.05 < off
         assert np.array_equal(Trial(mean=True).decode(x, KEY, 2), Trial().decode(x, KEY, 2))
+
+
+class TestFeedback:
+    @staticmethod
+    def queries(heads=2, head_dim=64):
+        """[heads, 256, head_dim], of which two channels in three are small."""
+        random = np.random.default_rng(20)
+        return random.normal(size=(heads, 256, head_dim)) * np.where(np.arange(head_dim) % 3, 0.1, 2.0)
+
+    @staticmethod
+    def moments(kind, queries):
+        return np.swapaxes(queries, -1, -2) @ queries if kind == "full" else (queries * queries).sum(-2)
+
+    @pytest.mark.parametrize("kind", FEEDBACK)
+    @pytest.mark.parametrize("bits", [4, 2])
+    def test_scores_are_nearer_than_with_the_nearest_codes(self, kind, bits):
+        x, seen, new = page(21), self.queries(), self.queries()[:, ::-1]
+        found = Trial(feedback=kind).decode(x, KEY, bits, moments=self.moments(kind, seen))
+        wrong, nearest = (np.mean((new @ np.swapaxes(keys - x, -1, -2))**2)
+                          for keys in (found, Trial().decode(x, KEY, bits)))
+        # What it can reach is the geometric by the arithmetic mean of channels' squares, damped: 0.3.
+        assert wrong < 0.4 * nearest
+        # Elements themselves are further off.
+        assert np.mean((found - x)**2) > np.mean((Trial().decode(x, KEY, bits) - x)**2)
+
+    @pytest.mark.parametrize("moments", [np.ones((2, 64)), np.zeros((2, 64)), np.eye(64) * np.ones((2, 1, 1))])
+    def test_queries_that_are_the_same_in_all_channels_change_nothing(self, moments):
+        assert np.abs(np.triu(feedback_factor(moments), 1)).max() < 1e-7 * np.abs(feedback_factor(moments)).max()
+        for bits in (8, 4, 2):
+            found = Trial(feedback="channels").decode(page(22), KEY, bits, moments=moments)
+            # A code that lies in the middle between two may fall on the other side.
+            assert np.median(np.abs(found - Trial().decode(page(22), KEY, bits))) < 1e-5
+
+    def test_a_channel_of_one_value_stays(self):
+        x = page(23)
+        x[..., :, :] = x[..., :1, :]
+        found = Trial(feedback="channels").decode(x, KEY, 2, moments=self.moments("channels", self.queries()))
+        assert np.allclose(found, x, atol=0.02)
+
+    def test_8_bits_and_values_are_as_they_were(self):
+        x, moments = page(24), self.moments("channels", self.queries())
+        scheme = Trial(feedback="channels")
+        assert np.allclose(scheme.decode(x, KEY, 8, moments=moments), Trial().decode(x, KEY, 8), atol=1e-6)
+        assert np.array_equal(scheme.decode(x, VALUE, 2), Trial().decode(x, VALUE, 2))
 
 
 class TestParameters:
