@@ -76,7 +76,12 @@ def ConvertTileToLanes : Pass<"convert-pmkvq-tile-to-lanes",
     Option<"bulkCopies", "bulk-copies", "bool", "true",
            "Whether the ring's copies are to be bulk copies">,
     Option<"sharedBytes", "shared-bytes", "int64_t", "232448",
-           "Shared memory that a thread block can have">];
+           "Shared memory that a thread block can have">,
+    Option<"keysPerToken", "keys-per-token", "bool", "false",
+           "Whether keys have parameters a token, if no unit's say so: where "
+           "all are raw, slots have a place for them">,
+    Option<"valueBytes", "value-bytes", "int64_t", "4",
+           "Bytes of parameters of a token's values, likewise">];
   // Dependent dialects: lib/Conversion/LaneBuilder.cpp.
 }
 
@@ -145,7 +150,8 @@ def ShiftCodes : PMKVQ_LanePass<"pmkvq-shift-codes"> {
   let summary = "Lower codes that fall to shifts of words";
   let description = [{
     `shift_codes` becomes a branch with the loads of the vectors that become one,
-    the format's shift of the four codes of a word, and a 16-byte store.
+    the format's shift of the four codes of a word, and a 16-byte store that leaves
+    the cache first.
   }];
 }
 

@@ -406,7 +406,8 @@ void LaneBuilder::storeWords(const Values &words, Value address) {
   store(vector, address, static_cast<unsigned>(count * 4));
 }
 
-void LaneBuilder::storeOnce(const Values &words, Value address, Value policy) {
+void LaneBuilder::storeWithPolicy(const Values &words, Value address,
+                                  Value policy) {
   assert(words.size() == 4 && "a vector of 16 bytes");
   Values operands = {address};
   llvm::append_range(operands, words);

@@ -185,9 +185,8 @@ public:
   /// `count` words (1, 2 or 4) at once.
   Values loadWords(Value address, int64_t count);
   void storeWords(const Values &words, Value address);
-  /// Stores four words to global memory, to leave the GPU's cache before others
-  /// do: `policy` is evictFirstPolicy().
-  void storeOnce(const Values &words, Value address, Value policy);
+  /// Stores four words to global memory with a policy of the GPU's cache.
+  void storeWithPolicy(const Values &words, Value address, Value policy);
 
   //===--------------------------------------------------------------------===//
   // The ring and launches

@@ -436,7 +436,7 @@ private:
     return success();
   }
 
-  /// Whether one of the lane's groups has one.
+  /// Whether one of the lane's groups has a range above kNarrowRange.
   Value findWideRange(const Values &ranges) {
     Value widest;
     for (Value range : ranges)

@@ -51,9 +51,9 @@ public:
       Values words(4);
       for (int32_t i = 0; i < to.fragmentsPerVector(); ++i)
         shiftFragment(to.fragment(vector, i), words);
-      b.storeOnce(words,
-                  b.at(target, int64_t{vector} * FragmentLayout::kVectorBytes),
-                  policy);
+      b.storeWithPolicy(
+          words, b.at(target, int64_t{vector} * FragmentLayout::kVectorBytes),
+          policy);
     }
   }
 

@@ -42,11 +42,12 @@ struct DecodeParts {
 
 class DecodeLowering {
 public:
-  DecodeLowering(KernelOp kernel, OpBuilder &at, bool dependentLaunch,
-                 bool bulkCopies, int64_t sharedBytes)
+  DecodeLowering(KernelOp kernel, OpBuilder &at,
+                 const ConvertTileToLanesOptions &options)
       : kernel(kernel), b(kernel.getLoc(), at),
-        dependentLaunch(dependentLaunch), bulkCopies(bulkCopies),
-        sharedBytes(sharedBytes) {}
+        dependentLaunch(options.dependentLaunch),
+        bulkCopies(options.bulkCopies), sharedBytes(options.sharedBytes),
+        keysPerToken(options.keysPerToken), valueBytes(options.valueBytes) {}
 
   LogicalResult run() {
     if (failed(match()))
@@ -542,10 +543,10 @@ private:
   DecodeParts parts;
   SharedLayout shared;
   SmallVector<rt::UnitKind> kinds;
-  bool keysPerToken = false;
+  bool keysPerToken;
   /// Whether units may be stored one level lower.
   bool lowers = false;
-  int64_t valueBytes = ::pmkvq::kGroupBytes;
+  int64_t valueBytes;
   double scale = 1.0;
 
   Value arguments, codes, parameters, queries, results, partials;
@@ -583,8 +584,9 @@ public:
                            /*alignment=*/128, kSharedSpace);
     for (KernelOp kernel : kernels) {
       builder.setInsertionPointToEnd(module);
-      if (failed(DecodeLowering(kernel, builder, dependentLaunch, bulkCopies,
-                                sharedBytes)
+      if (failed(DecodeLowering(kernel, builder,
+                                {dependentLaunch, bulkCopies, sharedBytes,
+                                 keysPerToken, valueBytes})
                      .run()))
         return signalPassFailure();
       kernel.erase();

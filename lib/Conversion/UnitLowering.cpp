@@ -170,7 +170,7 @@ private:
       to.append({first, second});
   }
 
-  /// Parameters of a tile: minima, then ranges, as formats number them.
+  /// Parameters of a tile: minima, then ranges, or ranges alone.
   LogicalResult lowerParameters(LoadParametersOp op) {
     TileType tile = op.getTile().getType();
     bool isKey = tile.getPart() == Part::Key;

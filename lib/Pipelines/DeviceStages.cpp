@@ -54,6 +54,8 @@ void mlir::pmkvq::buildDevicePipeline(OpPassManager &pm,
   lanes.dependentLaunch = options.dependentLaunch;
   lanes.bulkCopies = options.bulkCopies;
   lanes.sharedBytes = options.sharedBytes;
+  lanes.keysPerToken = options.keysPerToken;
+  lanes.valueBytes = options.valueBytes;
   pm.addPass(createConvertTileToLanes(lanes));
   LowerRingOptions ring;
   ring.bulkCopies = options.bulkCopies;

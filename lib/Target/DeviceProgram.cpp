@@ -231,8 +231,8 @@ mlir::pmkvq::compileDecode(MLIRContext &context, const DecodeSpec &spec) {
   options.bulkCopies = chip->isHopper;
   options.absoluteMaximum = chip->absoluteMaximum;
   options.sharedBytes = chip->sharedKiB * 1024;
-  bool keysPerToken = hasKeysPerToken(*module);
-  const int64_t valueBytes = valueBytesOf(*module);
+  const bool keysPerToken = options.keysPerToken = hasKeysPerToken(*module);
+  const int64_t valueBytes = options.valueBytes = valueBytesOf(*module);
   ::pmkvq::SharedLayout shared;
   shared.headDim = spec.headDim;
   shared.group = spec.queryHeads / spec.kvHeads;

@@ -39,15 +39,16 @@ rt::cuda::PageOrders pmkvq::pageOrders(const ImageShape &shape) {
   orders.hasWideRange = [shape](const rt::PageEntry &page,
                                 const PageBytes &host) {
     HostImage image(shape, host.blocks, host.parameters);
-    for (rt::Part part : {rt::kKey, rt::kValue})
-      for (int64_t group = 0; group < shape.groups(part); ++group) {
-        const bool ofToken = shape.perToken[part];
-        uint16_t range = image.parameter(page, part, ofToken ? group : 0,
-                                         ofToken ? 0 : group, kRange);
-        // Raw parts have no parameters yet.
-        if (page.level[part] < 16 && range > rt::kNarrowRangeBits)
+    for (rt::Part part : {rt::kKey, rt::kValue}) {
+      // Raw parts have no parameters yet.
+      if (page.level[part] == 16)
+        continue;
+      const bool ofToken = shape.perToken[part];
+      for (int64_t group = 0; group < shape.groups(part); ++group)
+        if (image.parameter(page, part, ofToken ? group : 0,
+                            ofToken ? 0 : group, kRange) > rt::kNarrowRangeBits)
           return true;
-      }
+    }
     return false;
   };
   return orders;

@@ -74,6 +74,7 @@ class PagedCache:
             # All at once: the bytes at that moment are those of bf16.
             self.points.append([self.tokens, self._geometry.fixed_bytes(0) + self._geometry.bf16_bytes(self.tokens)])
             self._codes = True
+            self._count_queries()
             self._write(self._levels[:0], self._levels)
         self._codes = codes
 

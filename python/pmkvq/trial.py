@@ -72,7 +72,8 @@ class Trial(Scheme):
     from the values, with their own mean and mean distance to it. mean: a page's values get their mean back
     at 2 bits and less, an fp16 a channel. feedback: codes of keys at 4 and 2 bits are not the nearest: the
     error of each head dim is fed back into those after it, by the queries seen so far; "channels": by the
-    mean square of each of their channels, "full": by all products of two.
+    mean square of each of their channels, "full": by all products of two. Pages fall as if they came from 8
+    bits at once: what was rounded at 4 is not kept.
     """
 
     parameters: str = "half"
@@ -92,7 +93,7 @@ class Trial(Scheme):
             source = to_bf16(rotate(first)) if self.pages == 2 and part == KEY and first is not None else stored
             minimum, extent = self._parameters(source, part)
             codes = self._encode(stored, minimum, extent)
-            if moments is None:
+            if moments is None or bits < 2:
                 decoded = minimum + extent * self._grid(codes, bits)
             else:
                 decoded = self._fall(codes, minimum, extent, bits, feedback_factor(moments))

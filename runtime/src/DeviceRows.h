@@ -27,7 +27,8 @@ std::vector<RowCut> cutRows(const std::vector<std::vector<UnitTask>> &pairs,
 
 /// The order in which a run's units are listed, as their numbers in it.  Warps
 /// take them in turns, and should have as much work; among warps that take one
-/// unit less, the dearer.  Units of fixed areas, which are last, stay.
+/// unit less, the dearer.  What falls comes first in each.  Units of fixed
+/// areas, which are last, stay.
 std::vector<size_t> dealToWarps(const UnitTask *units, size_t count,
                                 const UnitCosts &costs);
 

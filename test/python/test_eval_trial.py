@@ -103,6 +103,8 @@ class TestFeedback:
         scheme = Trial(feedback="channels")
         assert np.allclose(scheme.decode(x, KEY, 8, moments=moments), Trial().decode(x, KEY, 8), atol=1e-6)
         assert np.array_equal(scheme.decode(x, VALUE, 2), Trial().decode(x, VALUE, 2))
+        for bits in (TERNARY, 1):
+            assert np.array_equal(scheme.decode(x, KEY, bits, moments=moments), Trial().decode(x, KEY, bits))
 
 
 class TestParameters:

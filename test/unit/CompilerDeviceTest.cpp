@@ -388,6 +388,29 @@ TEST(DeviceRead, LoadsFourVectorsAtATime) {
   EXPECT_EQ(report.spillBytes, 0);
 }
 
+/// Kinds of which one part is raw do not say what its pages' slots hold.
+TEST(DeviceSlots, AreThoseOfTheFormatsWhateverTheKinds) {
+  auto multiplies = [](DecodeCase what, int64_t slotBytes, int64_t by) {
+    auto kernel = mlir::pmkvq::compileDecode(context(), what.spec());
+    EXPECT_TRUE(static_cast<bool>(kernel))
+        << llvm::toString(kernel.takeError());
+    if (!kernel)
+      return false;
+    EXPECT_EQ(kernel->slotBytes, slotBytes);
+    const std::string factor = ", " + std::to_string(by);
+    return kernel->ptx.find(factor + ";") != std::string::npos ||
+           kernel->ptx.find(factor + ",") != std::string::npos;
+  };
+  DecodeCase symmetric = {{{4, 16}, {16, 16}}};
+  symmetric.symmetric = true;
+  EXPECT_TRUE(multiplies(symmetric, 640, 640));
+  // A shift; with keys per channel it were 832.
+  DecodeCase perToken = {{{16, 4}}, 4, /*keysPerToken=*/true, false, 80};
+  EXPECT_FALSE(multiplies(perToken, 1024, 832));
+  perToken.keysPerToken = false;
+  EXPECT_TRUE(multiplies(perToken, 832, 832));
+}
+
 /// The message with which `spec` is refused.
 std::string refusal(const DecodeSpec &spec) {
   auto kernel = mlir::pmkvq::compileDecode(context(), spec);

@@ -126,7 +126,7 @@ TYPED_TEST_P(ReadConformance, FormatsOfBothAxes) {
 }
 
 TYPED_TEST_P(ReadConformance, ValuesWithARangeAlone) {
-  for (const char *levels : {"8", "4", "2"})
+  for (const char *levels : {"8", "4", "2", "k4v16"})
     for (const char *inputs : {"normal", "tiny", "huge", "constant"}) {
       bench::Shape shape = this->shape(levels, "ragged:1-3000");
       shape.valueFormat = "<per_token_symmetric, hadamard>";

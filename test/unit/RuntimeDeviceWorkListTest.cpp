@@ -13,6 +13,7 @@
 #include <gtest/gtest.h>
 #include <map>
 #include <random>
+#include <set>
 
 using namespace pmkvq::rt;
 
@@ -536,13 +537,30 @@ TEST(DeviceUnitsTest, FallingUnitsAreSpreadAndDealtWithTheirPlaces) {
   for (int32_t row = 0; row < list->rows; ++row) {
     const uint8_t *at = list->bytes.data() + size_t(row) * list->rowBytes;
     auto header = readAs<WorkHeader>(at);
+    std::set<uint32_t> starts;
+    for (uint32_t i = 0, unit = 0; i < header.segments; ++i) {
+      starts.insert(unit);
+      unit += readAs<WorkSegment>(at + 16 + 16 * i).units;
+    }
     at += 16 + 16 * list->segmentsPerRow;
-    for (uint32_t i = 0; i < header.units; ++i, at += sizeof(LoweringTask)) {
+    // Warps take a segment's units in turns.
+    std::array<bool, kDecodeWarps> hasOther = {};
+    size_t turn = 0;
+    for (uint32_t i = 0; i < header.units;
+         ++i, ++turn, at += sizeof(LoweringTask)) {
+      if (starts.count(i)) {
+        hasOther = {};
+        turn = 0;
+      }
+      bool &other = hasOther[turn % kDecodeWarps];
       auto task = readAs<LoweringTask>(at);
       ++all;
-      if (!(task.unit.info & UnitTask::falls(kKey)))
+      if (!(task.unit.info & UnitTask::falls(kKey))) {
+        other = true;
         continue;
+      }
       ++falling;
+      EXPECT_FALSE(other) << "what falls comes first";
       // Two units of a block each become halves of one.
       uint32_t block = task.unit.key / kBlock, first = block / 16 * 16;
       EXPECT_EQ(task.lowered[kKey],

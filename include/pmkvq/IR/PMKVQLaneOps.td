@@ -188,7 +188,7 @@ def PMKVQ_ShiftCodesOp : PMKVQ_Op<"shift_codes"> {
 
     Lowers to: a branch; in it, for each vector that is written, 16-byte loads
     of those that become it, the format's shift of four codes at a time, a
-    16-byte store.
+    16-byte store that leaves the cache first.
 
     ```mlir
     func.func @f(%codes: !llvm.ptr<3>, %place: !llvm.ptr<1>, %falls: i1) {
@@ -336,8 +336,8 @@ def PMKVQ_RingIssueOp : PMKVQ_Op<"ring_issue"> {
     (C1) `kinds` lists pairs of levels, as in `for_unit`.
     (C2) A slot holds a unit of each kind and is a multiple of 128 bytes.
     (C3) `slots` is 1 or 2.
-    (C4) `value_bytes`, parameters of a token's values, are 4 if they are not
-         said, or 1.
+    (C4) `value_bytes`, bytes of parameters of a token's values, is 1 or 4, and
+         4 if it is absent.
 
     Lowers to: an expected byte count and one bulk copy for each piece of the
     unit, by one lane, whose arrival completes the slot's barrier; or 16-byte

@@ -84,6 +84,10 @@ struct DeviceOptions {
   bool bulkCopies = true;
   bool absoluteMaximum = true;
   int64_t sharedBytes = 227 << 10;
+  /// What a page's slot of parameters holds, whichever kinds occur: of keys, a
+  /// group a token; of a token's values, so many bytes.
+  bool keysPerToken = false;
+  int64_t valueBytes = 4;
 };
 
 /// From kernels in tile form over pages to one gpu.module in the LLVM and NVVM

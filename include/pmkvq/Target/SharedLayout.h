@@ -72,7 +72,7 @@ struct SharedLayout {
   constexpr void fit(rt::UnitKind kind, bool keysPerToken,
                      int64_t valueBytes = kGroupBytes) {
     int64_t bytes = unitSlot(kind, headDim, keysPerToken, valueBytes).end;
-    int64_t aligned = (bytes + kSharedLine - 1) / kSharedLine * kSharedLine;
+    int64_t aligned = wholeLines(bytes);
     slotBytes = slotBytes < aligned ? aligned : slotBytes;
   }
 
@@ -84,10 +84,9 @@ struct SharedLayout {
     for (slots = kMaxSlots; slots > 0; --slots)
       for (int share = 0; share <= (mayShare ? 1 : 0); ++share) {
         recordsInRing = share == 1;
-        slotBytes =
-            recordsInRing && recordBytes() > unitBytes
-                ? (recordBytes() + kSharedLine - 1) / kSharedLine * kSharedLine
-                : unitBytes;
+        slotBytes = recordsInRing && recordBytes() > unitBytes
+                        ? wholeLines(recordBytes())
+                        : unitBytes;
         if (bytes() <= limit)
           return true;
       }

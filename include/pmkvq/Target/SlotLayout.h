@@ -2,9 +2,9 @@
 //
 // What formats of two fp16 parameters a group, of values also of one byte, take
 // on a GPU: a page's slot in the parameter pool, and a unit's place in shared
-// memory.  The runtime is told
-// the slot's size (DeviceProgram.h).  Neighbours: pmkvq_rt/Units.h (units),
-// SharedLayout.h (the rest of shared memory), FragmentLayout.h (orders within).
+// memory.  The runtime is told the slot's size (DeviceProgram.h).  Neighbours:
+// pmkvq_rt/Units.h (units), SharedLayout.h (the rest of shared memory),
+// FragmentLayout.h (orders within).
 //
 // In shared memory a unit lies as [key parameters][value parameters][key codes]
 // [value codes]; a side at level 16 has no parameters.  Codes begin at a line
@@ -40,6 +40,11 @@ constexpr int64_t deviceValueParameters(int64_t headDim, bool keysPerToken) {
 /// What codes in shared memory begin at a multiple of, in bytes.
 inline constexpr int64_t kSharedLine = 128;
 
+/// The next multiple of a line.
+constexpr int64_t wholeLines(int64_t bytes) {
+  return (bytes + kSharedLine - 1) / kSharedLine * kSharedLine;
+}
+
 /// Where the four pieces of a unit lie in its slot, in bytes.
 struct UnitSlot {
   int64_t keyParameters, valueParameters, parametersEnd, keyCodes, valueCodes,
@@ -59,8 +64,7 @@ constexpr UnitSlot unitSlot(rt::UnitKind kind, int64_t headDim,
   slot.valueParameters = kind.key == 16 ? 0 : keyGroups * kGroupBytes;
   int64_t valueGroups = kind.value == 16 ? 0 : kind.copiedTokens(rt::kValue);
   slot.parametersEnd = slot.valueParameters + valueGroups * valueBytes;
-  slot.keyCodes =
-      (slot.parametersEnd + kSharedLine - 1) / kSharedLine * kSharedLine;
+  slot.keyCodes = wholeLines(slot.parametersEnd);
   slot.valueCodes = slot.keyCodes + kind.codeBytes(rt::kKey, headDim);
   slot.end = slot.valueCodes + kind.codeBytes(rt::kValue, headDim);
   return slot;

@@ -316,7 +316,7 @@ struct PagesArgs {
   uint8_t *codes;
   uint8_t *parameters;
   const PagePartTask *tasks;
-  /// [tasks], a PageOutcome each; kPageWritten is left as it is.
+  /// [tasks], a PageOutcome each: zero before, written if it is another.
   uint32_t *outcomes;
 };
 static_assert(sizeof(PagesArgs) == 32);
