@@ -124,6 +124,23 @@ func.func @ranges_alone(%s: !llvm.ptr<3>, %codes: !llvm.ptr<1>,
   return
 }
 
+// Of a whole page both parts' parameters are one copy.
+// CHECK-LABEL: func @ranges_alone_of_a_page
+func.func @ranges_alone_of_a_page(%s: !llvm.ptr<3>, %codes: !llvm.ptr<1>,
+                                  %parameters: !llvm.ptr<1>, %n: i32,
+                                  %exists: i1, %policy: i64, %info: i32) {
+  // CHECK: nvvm.mbarrier.arrive.expect_tx %{{.*}}, %c8832_i32
+  // CHECK: nvvm.cp.async.bulk.shared.cluster.global %{{.*}}, %c640_i32
+  // CHECK-COUNT-2: nvvm.cp.async.bulk.shared.cluster.global %{{.*}}, %c4096_i32
+  // CHECK-NOT: nvvm.cp.async
+  pmkvq.ring_issue %n into %s, %s if %exists from %codes, %parameters
+    at %n, %n, %n info %info policy %policy
+    kinds [2, 2] slots 2 slot_bytes 8832 head_dim 128 keys_per_token false
+    value_bytes 1
+    : !llvm.ptr<3>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+  return
+}
+
 // A slot's barrier changes phase every second unit.
 // CHECK-LABEL: func @wait
 func.func @wait(%ring: !llvm.ptr<3>, %barriers: !llvm.ptr<3>, %n: i32) -> !llvm.ptr<3> {

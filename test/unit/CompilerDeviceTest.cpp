@@ -539,7 +539,15 @@ TEST(DeviceErrors, Formats) {
   spec = goodSpec();
   spec.valueFormat = "<per_channel>";
   EXPECT_NE(refusal(spec).find("values of the format 'per_channel' at level 4, "
-                               "which a GPU does not support; use per_token"),
+                               "which a GPU does not support; use per_token or "
+                               "per_token_symmetric"),
+            std::string::npos)
+      << refusal(spec);
+  spec = goodSpec();
+  spec.keyFormat = "<per_token_symmetric>";
+  EXPECT_NE(refusal(spec).find("keys of the format 'per_token_symmetric' at "
+                               "level 4, which a GPU does not support; use "
+                               "per_channel or per_token"),
             std::string::npos)
       << refusal(spec);
 }

@@ -239,10 +239,12 @@ TEST(ManyTokens, WideRangesAreMultipliedAndSpillNoMore) {
 
 TEST(ManyTokens, OthersStayOnWarps) {
   mlir::pmkvq::DecodeSpec specs[] = {manyTokens(2, 4), manyTokens(4, 4),
-                                     manyTokens(4, 4), manyTokens(4, 4)};
+                                     manyTokens(4, 4), manyTokens(4, 4),
+                                     manyTokens(4, 4)};
   specs[1].chip = "sm_90";
   specs[2].keyFormat = "<per_token>";
   specs[3].headDim = 64;
+  specs[4].valueFormat = "<per_token_symmetric>";
   for (const mlir::pmkvq::DecodeSpec &spec : specs) {
     auto kernel = mlir::pmkvq::compileDecode(prefillContext(), spec);
     ASSERT_TRUE(bool(kernel)) << llvm::toString(kernel.takeError());
@@ -302,6 +304,14 @@ TEST(PrefillErrors, KeysPerToken) {
   spec.keyFormat = "<per_token>";
   expectRefused(spec, "has keys with parameters per token; prefill on a GPU "
                       "supports the other axis");
+}
+
+TEST(PrefillErrors, ValuesWithARangeAlone) {
+  PrefillSpec spec = kCases[0].spec();
+  spec.keyLevels = spec.valueLevels = {16, 4};
+  spec.valueFormat = "<per_token_symmetric>";
+  expectRefused(spec, "has a format whose elements are no minimum plus a range "
+                      "times the code: #pmkvq.format<per_token_symmetric>");
 }
 
 TEST(PrefillErrors, Stages) {
