@@ -132,12 +132,14 @@ class Sums:
     maxima: np.ndarray
     alpha: np.ndarray
     kl: np.ndarray
+    squares: np.ndarray
 
     @classmethod
     def empty(cls, settings: str, layers: int, kv_heads: int, head_dim: int) -> "Sums":
         return cls(settings, np.zeros(len(Pass), np.int64), np.zeros((layers, len(CLIPS))), np.zeros(1),
                    np.zeros((layers, 2, 3)), np.zeros((layers, kv_heads, head_dim), np.float32),
-                   np.zeros((layers, len(sensitivity.ALPHAS) + 1)), np.zeros((layers, 2, 3)))
+                   np.zeros((layers, len(sensitivity.ALPHAS) + 1)), np.zeros((layers, 2, 3)),
+                   np.zeros((layers, kv_heads, head_dim)))
 
     def clip(self, layer: int, part: int) -> float:
         """Of keys the one with the least error, if any was measured; values keep the default."""
@@ -223,7 +225,7 @@ def add_clips(model, tokens: list[int], options, sums: Sums) -> None:
 
 
 def add_gradients(model, tokens: list[int], options, sums: Sums) -> None:
-    """Adds one sample's sensitivities and maxima. Raises NotRepresentable."""
+    """Adds one sample's sensitivities, maxima and squares of queries. Raises NotRepresentable."""
     loss, layers = model.gradients(tokens)
     sums.loss += loss
     parts = [(layer, index, form, x) for layer, a in enumerate(layers)
@@ -240,6 +242,8 @@ def add_gradients(model, tokens: list[int], options, sums: Sums) -> None:
         # A norm's weight is one for all heads, so is what is folded into it.
         largest = largest.max(0) if model.key_norms else largest
         np.maximum(sums.maxima[layer], largest, out=sums.maxima[layer])
+        queries = a.q.detach().double().unflatten(0, (model.kv_heads, -1))
+        sums.squares[layer] += (queries * queries).mean((1, 2)).cpu().numpy()
 
 
 def add_alpha(model, tokens: list[int], options, sums: Sums) -> None:
@@ -311,6 +315,7 @@ def layer_document(sums: Sums, layer: int) -> dict:
                         "sensitivity": _rounded(sums.sensitivity[layer, index] / count)}
         if sums.done[Pass.DIVERGENCE]:
             result[part]["kl"] = _rounded(sums.kl[layer, index] / sums.done[Pass.DIVERGENCE])
+    result["query_squares"] = [_rounded(head) for head in sums.squares[layer] / count]
     errors = sums.alpha[layer] / max(1, int(sums.done[Pass.ALPHA]))
     best = int(np.argmin(errors[:-1]))
     result["key_scale"] = {

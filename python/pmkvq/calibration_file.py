@@ -43,6 +43,12 @@ class Calibration:
         """[layers, 2, 4]: KL in nats a token that a part causes alone at 16, 8, 4 and 2 bits; None: not measured."""
         return self._table("kl") if "kl" in self.document["layers"][0]["key"] else None
 
+    def query_squares(self) -> np.ndarray | None:
+        """[layers, kv_heads, head_dim]: mean square of queries' channels after RoPE; None: an older file."""
+        if any("query_squares" not in layer for layer in self.document["layers"]):
+            return None
+        return np.array([layer["query_squares"] for layer in self.document["layers"]])
+
     def formats(self) -> tuple[Format, Format]:
         """Of keys and values, as they were measured."""
         settings = self.document["settings"]
@@ -96,6 +102,8 @@ def check(path, document: dict) -> None:
         for part in PARTS:
             _check_part(path, f"layers[{index}].{part}",
                         layer.get(part) if isinstance(layer, dict) else None, settings["measure"])
+        if "query_squares" in layer:
+            _check_squares(path, f"layers[{index}].query_squares", layer["query_squares"], model)
         scale = layer.get("key_scale")
         if scale is not None:
             _check_scale(path, f"layers[{index}].key_scale", scale, model)
@@ -129,6 +137,13 @@ def _check_format(path, name: str, value) -> None:
         Format.parse(value if isinstance(value, str) else "")
     except ValueError:
         raise FileError(path, name, "a format like <per_channel, hadamard>", value) from None
+
+
+def _check_squares(path, name: str, rows, model: dict) -> None:
+    dim = model["head_dim"]
+    if not isinstance(rows, list) or len(rows) != model["kv_heads"] or \
+            not all(isinstance(row, list) and len(row) == dim and all(_is_number(x) and x >= 0 for x in row) for row in rows):
+        raise FileError(path, name, f"[{model['kv_heads']}][{dim}] finite numbers of at least 0", rows)
 
 
 def _check_scale(path, name: str, scale, model: dict) -> None:

@@ -27,6 +27,8 @@ _FLAGS = {"turboquant": {"norm": "correct"}, "trial": {"exact": "exact", "mean":
 _CHOICES = {"kivi": {"group": (32, 64, 128), "sink": (0, 1)},
             "trial": {"parameters": trial.PARAMETERS, "heads": (1, 2, 3, 4), "pages": (1, 2),
                       "feedback": trial.FEEDBACK}}
+# Options whose values are any text.
+_TEXTS = {"pmkvq": ("key", "value", "calibration"), "trial": ("calibration",)}
 ORDERS = ("age", "mass", "recent", "error")
 _AMOUNTS = "a width in bits (2, or k4v2), a budget a sequence (3500KiB), or a budget in bits an element (2.375bits)"
 
@@ -140,6 +142,8 @@ def parse_method(text: str) -> Method:
     widths, budget, bits = _amount(text, name, amount)
     if widths and floor:
         raise MethodError(f"{text!r}: a floor is for a budget, {amount!r} is a fixed width")
+    if name == "trial" and "calibration" in options and options.get("feedback") != "channels":
+        raise MethodError(f"{text!r}: a calibration has what feedback=channels takes")
     if widths and "allocate" in options:
         raise MethodError(f"{text!r}: allocate chooses widths for a budget, {amount!r} is a fixed width")
     if widths and name != "paper":
@@ -166,7 +170,7 @@ def _options(text: str, name: str, words: list[str]) -> tuple[dict, str | None, 
             floor = _widths(text, value, _floors(name))
             if name == "pmkvq" and floor[0] < LADDER[-1]:
                 raise MethodError(f"{text!r}: pmkvq's keys end at {LADDER[-1]} bits")
-        elif name == "pmkvq" and key in ("key", "value", "calibration") and value:
+        elif value and key in _TEXTS.get(name, ()):
             options[key] = value
         elif name == "pmkvq" and word in ("scales", "allocate"):
             options[word] = True
@@ -175,7 +179,8 @@ def _options(text: str, name: str, words: list[str]) -> tuple[dict, str | None, 
         elif word in flags:
             options[flags[word]] = True
         else:
-            own = _PRODUCT_OPTIONS if name == "pmkvq" else [*flags, *(f"{key}=..." for key in choices)]
+            own = _PRODUCT_OPTIONS if name == "pmkvq" else [*flags, *(f"{key}=..." for key in choices),
+                                                            *(f"{key}=FILE" for key in _TEXTS.get(name, ()))]
             raise MethodError(f"{text!r}: expected an option of {name} ({', '.join([*_SCHEDULES, 'floor=N', *own])}), "
                               f"got {word!r}")
     for word in ("scales", "allocate"):

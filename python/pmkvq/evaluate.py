@@ -70,6 +70,7 @@ With a budget, pages fall by pmkvq's default schedule, keys_last. Options:
   +mean                    trial: at 2 bits and less a page's values get their mean back
   +feedback=channels       trial: keys at 4 and 2 bits are rounded to where the queries seen so far are small,
                            by the mean square of each of their channels, or by all products of two (full)
+  +calibration=FILE        trial+feedback=channels: squares of a calibration, in place of the queries seen
 
 Examples:
   script/eval test/models/reasoner --data=test/models/reasoner/programs-256.jsonl --limit=16 \\

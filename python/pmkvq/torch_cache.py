@@ -22,8 +22,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # everything is in the model's folder
 import torch
 import transformers
 
+from pmkvq import calibration_file
 from pmkvq.baselines import KEY, VALUE, Scheme
 from pmkvq.cache_plan import DROPPED, PAGE_TOKENS, Geometry, Limits, Plan, by_importance, part_levels
+from pmkvq.errors import FileError
 
 # A name a model: attention is found by its name, and reads its own model's cache.
 _ATTENTION = (f"pmkvq_paged_{number}" for number in itertools.count())
@@ -62,6 +64,10 @@ class PagedCache:
         self._feedback = getattr(scheme, "feedback", None)
         size = (geometry.head_dim,) * (2 if self._feedback == "full" else 1)
         self._moments = torch.zeros((geometry.layers, *shape[1:3], *size), device=device, dtype=torch.float64)
+        self._counts_queries = self._feedback is not None
+        if self._feedback and scheme.calibration:
+            self._moments += torch.from_numpy(_squares(scheme.calibration, geometry))[:, None].to(device)
+            self._counts_queries = False
         self._newest_queries: list[tuple[torch.Tensor, int]] = []
         self._slid = 0
         self._codes = True
@@ -183,7 +189,7 @@ class PagedCache:
         kv_heads, end = self._geometry.kv_heads, self.tokens + count
         keys, values = self._read[layer][:, :, :, :end]
         grouped = queries.reshape(sequences, kv_heads, -1, size)
-        if self._feedback:
+        if self._counts_queries:
             self._newest_queries.append((grouped.view(sequences, kv_heads, -1, count, size), self.tokens))
         p = grouped @ keys.transpose(-1, -2)
         p *= scale
@@ -224,6 +230,16 @@ class PagedCache:
         last = torch.arange(count, device=p.device)[:, None] + self.tokens - PAGE_TOKENS
         left = p[..., self._slid:end] * (torch.arange(self._slid, end, device=p.device) <= last)
         return left @ (decoded - values)[:, :, None]
+
+
+def _squares(path: str, geometry: Geometry) -> np.ndarray:
+    """A calibration's squares of queries. Raises FileError if it has none, or another model's."""
+    squares = calibration_file.read(path).query_squares()
+    expected = (geometry.layers, geometry.kv_heads, geometry.head_dim)
+    if squares is None or squares.shape != expected:
+        raise FileError(path, "query_squares", f"{list(expected)} numbers; calibrate again",
+                        squares if squares is None else list(squares.shape))
+    return squares
 
 
 class PagedModel:

@@ -3,11 +3,12 @@
 import importlib.util
 import json
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from pmkvq import calibrate, calibration_file, samples
+from pmkvq import calibrate, calibration_file, quantize, samples
 from pmkvq.checkpoint import Checkpoint
 from pmkvq.errors import FileError
 from pmkvq.safetensors_file import write_bf16
@@ -169,7 +170,25 @@ def test_a_run_writes_what_its_readers_take(model, data, tmp_path):
     for layer in document["layers"]:
         assert layer["key"]["sensitivity"] == sorted(layer["key"]["sensitivity"])
         assert len(layer["key_scale"]["maxima"]) == 2 and len(layer["key_scale"]["maxima"][0]) == 64
+    assert calibration_file.read(out).query_squares().shape == (len(document["layers"]), 2, 64)
     assert not (tmp_path / "c.json.partial").exists()
+
+
+@needs_torch
+def test_squares_of_queries_are_means_over_heads_and_tokens(model):
+    from pmkvq.torch_model import Model
+
+    found, tokens = Model(Checkpoint(model)), np.random.RandomState(6).randint(0, 50, 300).tolist()
+    sums = calibrate.Sums.empty("", found.layers, 2, 64)
+    options = SimpleNamespace(key_format=quantize.Format(quantize.PER_CHANNEL),
+                              value_format=quantize.Format(quantize.PER_TOKEN))
+    calibrate.add_gradients(found, tokens, options, sums)
+    before, _ = found.inputs(tokens)
+    for layer, hidden in enumerate(before):
+        queries = found.project(layer, hidden, found.rotary(len(tokens))).q.detach().numpy().astype(np.float64)
+        # Heads 0 and 1 share the first kv head.
+        wanted = [(queries[2 * head:2 * head + 2]**2).mean((0, 1)) for head in range(2)]
+        assert np.allclose(sums.squares[layer], wanted, rtol=1e-3)
 
 
 @needs_torch

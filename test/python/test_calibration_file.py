@@ -52,7 +52,18 @@ def test_divergences_and_key_scales_are_read_where_there_are_some(tmp_path):
     assert [str(form) for form in found.formats()] == [KEYS, "<per_token, hadamard>"]
 
 
+def test_squares_of_queries_are_read_where_all_layers_have_some(tmp_path):
+    path = tmp_path / "c.json"
+    calibration_file.write(path, GOOD)
+    assert calibration_file.read(path).query_squares() is None
+    layers = [{**layer, "query_squares": [[0.5] * 64]} for layer in GOOD["layers"]]
+    calibration_file.write(path, changed("layers", to=layers))
+    assert calibration_file.read(path).query_squares().tolist() == [[[0.5] * 64]] * 2
+
+
 @pytest.mark.parametrize("document, message", [
+    (changed("layers", 0, "query_squares", to=[[1.0] * 63]), r"layers\[0\].query_squares: expected \[1\]\[64\] finite"),
+    (changed("layers", 1, "query_squares", to=[[-1.0] * 64]), r"layers\[1\].query_squares: .*numbers of at least 0"),
     (changed("settings", "key_format", to=None), "settings.key_format: expected a format like .*, got None"),
     (changed("settings", "value_format", to="<paper>"), "settings.value_format: expected a format .*, got <paper>"),
     (changed("settings", "key_scales", to=1), "settings.key_scales: expected true or false, got 1"),

@@ -65,6 +65,7 @@ class TestMethods:
         assert (scheme.parameters, scheme.pages) == ("byte", 2)
         assert parse_method("trial:k2v1.6").widths == (2, 1.6)
         assert parse_method("trial+feedback=full:2").options == {"feedback": "full"}
+        assert parse_method("trial+feedback=channels+calibration=c.json:2").scheme().calibration == "c.json"
         assert parse_method("turboquant+floor=1:2bits").floor == (1, 1)
 
     @pytest.mark.parametrize("text, words", [
@@ -75,6 +76,8 @@ class TestMethods:
         ("trial+order=luck:2bits", "order: expected age, mass, recent or error, got 'luck'"),
         ("trial+parameters=9:2", "parameters: expected half, byte, scale or scale_byte, got '9'"),
         ("trial+pages=3:2", "pages: expected 1 or 2, got '3'"),
+        ("trial+feedback=full+calibration=c.json:2", "a calibration has what feedback=channels takes"),
+        ("rtn+calibration=c.json:2", "expected an option of rtn"),
         ("trial+feedback=all:2", "feedback: expected channels or full, got 'all'"),
         ("trial:3", "expected a width of 1, 1.6, 2, 4, 8, 16 bits, got 3"),
         ("turboquant+floor=k2v1.6:2bits", "expected a width of 1, 2, 4, 8, 16 bits, got 1.6"),

@@ -8,10 +8,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is installed by script/eval only")
 pytest.importorskip("transformers", reason="transformers is installed by script/eval only")
 
-from pmkvq import evaluate, torch_cache  # noqa: E402
+from pmkvq import calibration_file, evaluate, torch_cache  # noqa: E402
 from pmkvq.baselines import Kivi, RoundToNearest  # noqa: E402
 from pmkvq.cache_plan import Geometry, budget_for_bits  # noqa: E402
 from pmkvq.divergence import read_logits  # noqa: E402
+from pmkvq.errors import FileError  # noqa: E402
 from pmkvq.eval_methods import parse_method  # noqa: E402
 from pmkvq_run import generate, ids, programs  # noqa: E402
 
@@ -29,6 +30,25 @@ def paged(name, tokens, sequences=1):
     slot = sum(scheme.parameter_bytes(128, part) for part in (0, 1))
     limits = method.limits(geometry, slot, tokens)
     return torch_cache.PagedCache(geometry, scheme, limits, sequences, tokens, "cpu", method.order)
+
+
+def test_squares_of_a_calibration_are_taken_in_place_of_those_seen(tmp_path):
+    part = {"clip": 0.8, "sensitivity": [0.1, 0.2, 0.3]}
+    document = {"format": "pmkvq-calibration", "version": 1,
+                "model": {"hash": "", "layers": 6, "kv_heads": 2, "head_dim": 128},
+                "settings": {"measure": "sensitivity", "key_format": "<per_channel, hadamard>",
+                             "value_format": "<per_token, hadamard>"},
+                "layers": [{"key": part, "value": part, "query_squares": [[1.0 + layer] * 128] * 2} for layer in range(6)]}
+    path = tmp_path / "c.json"
+    calibration_file.write(path, document)
+    cache = paged(f"trial+feedback=channels+calibration={path}:2", 300, sequences=3)
+    assert cache._moments[4].tolist() == [[[5.0] * 128] * 2] * 3
+    cache.attend(4, torch.ones(3, 6, 1, 128), 1.0)
+    assert not cache._newest_queries
+    del document["layers"][1]["query_squares"]
+    calibration_file.write(path, document)
+    with pytest.raises(FileError, match="query_squares: expected .*calibrate again, got None"):
+        paged(f"trial+feedback=channels+calibration={path}:2", 300)
 
 
 def program(lines=64):
@@ -61,7 +81,8 @@ def test_rows_one_by_one_and_many_at_a_time_are_the_same(model, name):
         cache.tokens += 1
     # Sums in another order; a key or value whose last bf16 place differs, and a code at an edge, change a little more.
     differences = np.abs(many - np.array(single)).mean(1)
-    assert np.median(differences) < 1e-3 and differences.mean() < 0.1
+    # With feedback a code at an edge changes those after it, too.
+    assert np.median(differences) < (5e-3 if "feedback" in name else 1e-3) and differences.mean() < 0.1
 
 
 def test_a_page_is_read_back_from_codes_and_the_window_is_not(model):
