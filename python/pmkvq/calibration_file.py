@@ -142,7 +142,8 @@ def _check_format(path, name: str, value) -> None:
 def _check_squares(path, name: str, rows, model: dict) -> None:
     dim = model["head_dim"]
     if not isinstance(rows, list) or len(rows) != model["kv_heads"] or \
-            not all(isinstance(row, list) and len(row) == dim and all(_is_number(x) and x >= 0 for x in row) for row in rows):
+            not all(isinstance(row, list) and len(row) == dim for row in rows) or \
+            not all(_is_number(x) and x >= 0 for row in rows for x in row):
         raise FileError(path, name, f"[{model['kv_heads']}][{dim}] finite numbers of at least 0", rows)
 
 

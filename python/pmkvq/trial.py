@@ -72,8 +72,9 @@ class Trial(Scheme):
     from the values, with their own mean and mean distance to it. mean: a page's values get their mean back
     at 2 bits and less, an fp16 a channel. feedback: codes of keys at 4 and 2 bits are not the nearest: the
     error of each head dim is fed back into those after it, by the queries seen so far; "channels": by the
-    mean square of each of their channels, "full": by all products of two. calibration: a file whose squares of channels are
-    taken in place of those seen. Pages fall as if they came from 8 bits at once: what was rounded at 4 is not kept.
+    mean square of each of their channels, "full": by all products of two. calibration: a file whose squares
+    of channels are taken in place of those seen. Pages fall as if they came from 8 bits at once: what was
+    rounded at 4 is not kept.
     """
 
     parameters: str = "half"
