@@ -68,7 +68,9 @@ def ApplyCalibration : Pass<"pmkvq-apply-calibration", "::mlir::ModuleOp"> {
     A clip in the calibration of a `pmkvq.create` takes the place of the
     format's in the types of that layer's caches: the create's, and those of
     `@step` from the layer's argument on.  Types of layers then differ in clips
-    alone; layers of equal clips share their kernels.
+    alone; layers of equal clips share their kernels.  With `feedback`, keys that
+    can fall with it (see `#pmkvq.format`) do, where the calibration has squares
+    of queries.
 
     Precondition: caches are planned; `@step`, if there is one, takes one cache a
     create, in order.
@@ -85,7 +87,11 @@ def ApplyCalibration : Pass<"pmkvq-apply-calibration", "::mlir::ModuleOp"> {
   }];
   let dependentDialects = ["::mlir::pmkvq::PMKVQDialect"];
   let statistics = [
-    Statistic<"numLayers", "layers", "Layers whose clips have changed">];
+    Statistic<"numLayers", "layers", "Layers whose types have changed">];
+  let options = [
+    Option<"feedback", "feedback", "bool", /*default=*/"true",
+           "Let keys fall with feedback where the calibration has squares of "
+           "queries">];
 }
 
 def AllocateBits : Pass<"pmkvq-allocate-bits", "::mlir::ModuleOp"> {

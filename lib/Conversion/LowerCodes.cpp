@@ -6,7 +6,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "LaneParameters.h"
+#include "LowerFeedback.h"
+#include "ParameterMemory.h"
 #include "TileLowering.h"
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
@@ -114,60 +115,6 @@ private:
   TileType type;
   int64_t headDim;
   Value codes;
-};
-
-/// Memory of a tile's parameters, one after the other, as they are stored.
-///
-/// bf16 is moved and widened as integers: LLVM carries vectors of it from block
-/// to block as f32, and truncates them by calls (see toBf16Bits).
-class ParameterMemory {
-public:
-  ParameterMemory(TileBuilder &b, TileType type, Value memory)
-      : b(b), groups(type.getGroups()),
-        count(type.getFormat().getModel().getNumParameters()),
-        stored(type.getFormat().getModel().getParameterType()),
-        memory(memory ? memory : b.scratch(bytes())) {}
-
-  Value address() const { return memory; }
-  int64_t bytes() const { return count * groups * bytesOf(stored); }
-
-  void store(ValueRange values) {
-    for (auto [i, value] : llvm::enumerate(values))
-      b.store(value, place(i), bytesOf(stored));
-  }
-
-  /// Each parameter of all groups, in f32.
-  SmallVector<Value> load() {
-    SmallVector<Value> values;
-    for (int64_t i = 0; i < count; ++i)
-      values.push_back(widenParameters(
-          b, b.load(vector(elementType()), place(i), bytesOf(stored)), stored));
-    return values;
-  }
-
-private:
-  VectorType vector(Type element) { return VectorType::get({groups}, element); }
-
-  Value place(int64_t parameter) {
-    return b.offset(memory, parameter * groups * bytesOf(stored));
-  }
-
-  Type elementType() {
-    switch (stored) {
-    case ParameterType::F16:
-      return b.getF16Type();
-    case ParameterType::BF16:
-      return b.getI16Type();
-    case ParameterType::E5M3:
-      return b.getI8Type();
-    }
-    llvm_unreachable("a type of parameters that has no name");
-  }
-
-  TileBuilder &b;
-  int64_t groups, count;
-  ParameterType stored;
-  Value memory;
 };
 
 /// Quantizes one whole part to its format's first level.
@@ -433,7 +380,12 @@ static Value shiftParameters(TileBuilder &b, TileType from,
 /// `source`.
 static TileFields shiftOnce(TileBuilder &b, TileType from,
                             const TileFields &source,
-                            const std::optional<TileFields> &ahead) {
+                            const std::optional<TileFields> &ahead,
+                            Value feedback) {
+  if (feedback) {
+    shiftWithFeedback(b, from, source, feedback);
+    return source;
+  }
   Value parameters = shiftParameters(b, from, source);
   if (from.getLevel() == 16)
     return {shiftRows(b, from, source), b.identityIds(), parameters,
@@ -448,7 +400,7 @@ static Lowered lowerShift(TileBuilder &b, ShiftOp op, ShiftOp::Adaptor values) {
   std::optional<TileFields> ahead = unpackOptional(b, values.getAhead());
   for (int64_t to = op.getResult().getType().getLevel(); from.getLevel() > to;
        from = from.withLevel(from.getLevel() / 2)) {
-    tile = shiftOnce(b, from, tile, ahead);
+    tile = shiftOnce(b, from, tile, ahead, values.getFeedback());
     ahead.reset();
   }
   return {b.packTile(tile)};

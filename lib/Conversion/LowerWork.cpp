@@ -141,6 +141,16 @@ static Value takePart(TileBuilder &b, CacheType type, Part part, Value page) {
                      b.constI64(rt::kPageTokens)});
 }
 
+/// Address of what keys of the head fall with.
+static Lowered lowerFetchFeedback(TileBuilder &b, FetchFeedbackOp op,
+                                  FetchFeedbackOp::Adaptor values) {
+  int64_t headDim = op.getCache().getType().getHeadDim();
+  Value layer =
+      b.loadPtrField(values.getCache(), offsetof(rt::CacheView, keyFeedback));
+  return {b.at(layer, b.toI64(values.getHead()),
+               rt::keyFeedbackFloats(headDim) * sizeof(float))};
+}
+
 /// Values at level 1: the half of their block that the entry says.
 static Value sharedHalf(TileBuilder &b, CacheType type, Value part) {
   TileFields tile = b.unpackTile(part);
@@ -346,6 +356,7 @@ void mlir::pmkvq::populateWorkLowerings(RewritePatternSet &patterns,
                TilePattern<MergeTaskOp, lowerMergeTask>,
                TilePattern<PageTaskOp, lowerPageTask>,
                TilePattern<FetchOp, lowerFetch>, TilePattern<TakeOp, lowerTake>,
+               TilePattern<FetchFeedbackOp, lowerFetchFeedback>,
                TilePattern<FetchFixedOp, lowerFetchFixed>,
                TilePattern<StoreFixedOp, lowerStoreFixed>,
                TilePattern<StoreOp, lowerStore>,

@@ -14,6 +14,7 @@
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "pmkvq/Passes.h"
+#include "pmkvq/Target/KeyFeedback.h"
 #include "pmkvq_rt/Abi.h"
 #include "llvm/Support/raw_ostream.h"
 #include "llvm/Support/xxhash.h"
@@ -199,8 +200,52 @@ private:
                 floor(op), 8);
     }
     func::ReturnOp::create(b);
+    if (cache.getKey().getFeedback())
+      addKeyFeedback(b, creates);
     create->getParentOfType<func::FuncOp>().erase();
   }
+
+  /// `const float *pmkvq_key_feedback(int64_t layer)`
+  void addKeyFeedback(ImplicitLocOpBuilder &b, ArrayRef<CreateOp> creates) {
+    CreateOp first = creates.front();
+    CacheType cache = first.getCache().getType();
+    std::vector<float> table;
+    for (CreateOp made : creates) {
+      CreateOp create = made;
+      FormatAttr format = create.getCache().getType().getKey();
+      auto parts = format.getModel().getPartsOfRange(format, 2);
+      ArrayRef<float> squares =
+          create.getCalibrationAttr().getQuerySquares().asArrayRef();
+      std::vector<float> layer = ::pmkvq::keyFeedbackOfLayer(
+          squares.data(), cache.getKvHeads(), cache.getHeadDim(), parts.offset,
+          parts.step);
+      llvm::append_range(table, layer);
+    }
+    auto size = static_cast<int64_t>(table.size());
+    b.setInsertionPointToEnd(getOperation().getBody());
+    auto type = LLVM::LLVMArrayType::get(b.getF32Type(), size);
+    auto values = DenseElementsAttr::get(
+        RankedTensorType::get({size}, b.getF32Type()), ArrayRef<float>(table));
+    auto global = LLVM::GlobalOp::create(b, type, /*isConstant=*/true,
+                                         LLVM::Linkage::Internal,
+                                         "key_feedback_table", values,
+                                         /*alignment=*/kTableAlignment);
+    auto pointer = LLVM::LLVMPointerType::get(&getContext());
+    auto function =
+        func::FuncOp::create(b, "pmkvq_key_feedback",
+                             b.getFunctionType({b.getI64Type()}, {pointer}));
+    Block *entry = function.addEntryBlock();
+    b.setInsertionPointToStart(entry);
+    Value begin = LLVM::AddressOfOp::create(b, global);
+    Value floats = LLVM::ConstantOp::create(
+        b, b.getI64Type(),
+        b.getI64IntegerAttr(size / static_cast<int64_t>(creates.size())));
+    Value index = LLVM::MulOp::create(b, entry->getArgument(0), floats);
+    Value layer = LLVM::GEPOp::create(b, pointer, b.getF32Type(), begin,
+                                      ArrayRef<LLVM::GEPArg>{index});
+    func::ReturnOp::create(b, layer);
+  }
+  static constexpr int64_t kTableAlignment = 64;
 
   /// What decides the meaning of codes and parameters: the types of all caches.
   static uint64_t hashOf(ArrayRef<CreateOp> creates) {

@@ -312,17 +312,28 @@ startPageKernel(ImplicitLocOpBuilder &b, StringRef name, CacheType cache) {
   return {task, page};
 }
 
+/// What the tiles of a task's page that fall to `target` fall with, if they do.
+static Value fetchFeedback(ImplicitLocOpBuilder &b, PageTaskOp task,
+                           TileType target) {
+  if (target.getPart() != Part::Key || !target.getFormat().getFeedback() ||
+      target.getLevel() >= 8)
+    return {};
+  return FetchFeedbackOp::create(b, task.getCache(), task.getHead());
+}
+
 /// Quantizes a raw tile, shifts it down to `to`, and stores codes and
 /// parameters if all could be represented.
-static void quantizeAndStore(ImplicitLocOpBuilder &b, Value raw, Value page,
-                             TileType target) {
+static void quantizeAndStore(ImplicitLocOpBuilder &b, PageTaskOp task,
+                             Value raw, Value page, TileType target) {
   FormatAttr format = target.getFormat();
   int64_t level = format.getModel().getFirstLevel();
   auto quantize =
       QuantizeOp::create(b, target.withLevel(level), b.getI1Type(), raw);
   Value tile = quantize.getResult();
+  Value feedback = fetchFeedback(b, task, target);
   for (level /= 2; level >= target.getLevel(); level /= 2)
-    tile = ShiftOp::create(b, target.withLevel(level), tile);
+    tile = ShiftOp::create(b, target.withLevel(level), tile, /*ahead=*/Value(),
+                           feedback);
   auto branch = scf::IfOp::create(b, quantize.getOk(),
                                   /*withElseRegion=*/false);
   {
@@ -345,7 +356,7 @@ KernelOp mlir::pmkvq::buildFlushKernel(ImplicitLocOpBuilder &b, StringRef name,
     StoreOp::create(b, window, page, /*with_parameters=*/false);
     finishKernel(b);
   } else {
-    quantizeAndStore(b, window, page, target);
+    quantizeAndStore(b, task, window, page, target);
   }
   return task->getParentOfType<KernelOp>();
 }
@@ -359,9 +370,10 @@ KernelOp mlir::pmkvq::buildRequantizeKernel(ImplicitLocOpBuilder &b,
   TileType target = source.withLevel(from / 2);
   Value tile = TakeOp::create(b, source, page);
   if (source.isRaw()) {
-    quantizeAndStore(b, tile, page, target);
+    quantizeAndStore(b, task, tile, page, target);
   } else {
-    Value shifted = ShiftOp::create(b, target, tile);
+    Value shifted = ShiftOp::create(b, target, tile, /*ahead=*/Value(),
+                                    fetchFeedback(b, task, target));
     bool rewrites = source.getFormat().getModel().rewritesParameters();
     StoreOp::create(b, shifted, page, /*with_parameters=*/rewrites);
     finishKernel(b);

@@ -35,6 +35,7 @@ public:
     };
     addConversion([=](CacheType type) { return toPointer(type); });
     addConversion([=](BatchType type) { return toPointer(type); });
+    addConversion([=](FeedbackType type) { return toPointer(type); });
     addConversion([=](PagesType type) { return toPointer(type); });
     addConversion([=](RowsType type) { return toPointer(type); });
     addConversion([=](IntegerRowsType type) { return toPointer(type); });

@@ -23,6 +23,11 @@ FormatModel::emitShiftedParameters(ImplicitLocOpBuilder &, FormatAttr,
   return {};
 }
 
+FormatModel::PartsOfRange FormatModel::getPartsOfRange(FormatAttr,
+                                                       int64_t) const {
+  llvm_unreachable("a format without ranges");
+}
+
 Value FormatModel::emitGrid(ImplicitLocOpBuilder &b, FormatAttr, Value codes,
                             int64_t) const {
   auto type = cast<VectorType>(codes.getType()).clone(b.getF32Type());
@@ -89,20 +94,24 @@ Value UniformFormat::emitShift(ImplicitLocOpBuilder &b, FormatAttr, Value codes,
   return equivalentShift(b, codes, from);
 }
 
+FormatModel::PartsOfRange UniformFormat::getPartsOfRange(FormatAttr format,
+                                                         int64_t level) const {
+  double clip = level == 2   ? format.getClip()
+                : level == 1 ? kSpreadAtLevel1
+                             : 1.0;
+  return {(1.0 - clip) / 2, clip / static_cast<double>((1 << level) - 1)};
+}
+
 FormatModel::Affine UniformFormat::emitAffine(ImplicitLocOpBuilder &b,
                                               FormatAttr format,
                                               ValueRange parameters,
                                               int64_t level) const {
   Value min = parameters[0], range = parameters[1];
   Type type = range.getType();
-  double clip = level == 2   ? format.getClip()
-                : level == 1 ? kSpreadAtLevel1
-                             : 1.0;
-  double codes = static_cast<double>((1 << level) - 1);
-  Value step = arith::MulFOp::create(b, range, splat(b, type, clip / codes));
-  if (clip == 1.0)
+  PartsOfRange parts = getPartsOfRange(format, level);
+  Value step = arith::MulFOp::create(b, range, splat(b, type, parts.step));
+  if (parts.offset == 0)
     return {min, step};
-  Value margin =
-      arith::MulFOp::create(b, range, splat(b, type, (1.0 - clip) / 2));
+  Value margin = arith::MulFOp::create(b, range, splat(b, type, parts.offset));
   return {arith::AddFOp::create(b, min, margin), step};
 }

@@ -69,21 +69,29 @@ int64_t FormatAttr::getLastLevel(int64_t from, int64_t to) const {
   return from;
 }
 
+bool FormatAttr::canFeedBack() const {
+  return getHadamard() && getModel().hasRanges();
+}
+
 int64_t FormatAttr::getAxisSize(int64_t tokens, int64_t headDim) const {
   return getModel().getGroupAxis() == GroupAxis::HeadDim ? tokens : headDim;
 }
 
 /// One `, field` of a format.
 static ParseResult parseField(AsmParser &parser, bool &hadamard, double &clip,
-                              int64_t &group) {
+                              int64_t &group, bool &feedback) {
   SMLoc loc = parser.getCurrentLocation();
   StringRef field;
   if (failed(parser.parseOptionalKeyword(
-          &field, {"hadamard", "plain", "clip", "group"})))
-    return parser.emitError(loc,
-                            "expected 'clip', 'group', 'hadamard' or 'plain'");
+          &field, {"hadamard", "plain", "clip", "group", "feedback"})))
+    return parser.emitError(
+        loc, "expected 'clip', 'feedback', 'group', 'hadamard' or 'plain'");
   if (field == "hadamard" || field == "plain") {
     hadamard = field == "hadamard";
+    return success();
+  }
+  if (field == "feedback") {
+    feedback = true;
     return success();
   }
   if (parser.parseEqual())
@@ -103,16 +111,17 @@ Attribute FormatAttr::parse(AsmParser &parser, Type) {
   bool hadamard = false;
   double clip = kDefaultClip;
   int64_t group = 0;
+  bool feedback = false;
   if (parser.parseLess() || parser.parseKeyword(&keyword))
     return {};
   while (succeeded(parser.parseOptionalComma()))
-    if (parseField(parser, hadamard, clip, group))
+    if (parseField(parser, hadamard, clip, group, feedback))
       return {};
   if (parser.parseGreater())
     return {};
   return parser.getChecked<FormatAttr>(
       parser.getContext(), parser.getBuilder().getStringAttr(keyword), hadamard,
-      parser.getBuilder().getF64FloatAttr(clip), group);
+      parser.getBuilder().getF64FloatAttr(clip), group, feedback);
 }
 
 void FormatAttr::print(AsmPrinter &printer) const {
@@ -125,12 +134,15 @@ void FormatAttr::print(AsmPrinter &printer) const {
   }
   if (getGroup())
     printer << ", group = " << getGroup();
+  if (getFeedback())
+    printer << ", feedback";
   printer << '>';
 }
 
 LogicalResult FormatAttr::verify(function_ref<InFlightDiagnostic()> emitError,
-                                 StringAttr name, bool, FloatAttr clipAttr,
-                                 int64_t group) {
+                                 StringAttr name, bool hadamard,
+                                 FloatAttr clipAttr, int64_t group,
+                                 bool feedback) {
   auto *dialect = name.getContext()->getLoadedDialect<PMKVQDialect>();
   if (!dialect->lookupFormat(name))
     return unknown(emitError, "(C1) unknown format", name,
@@ -141,6 +153,11 @@ LogicalResult FormatAttr::verify(function_ref<InFlightDiagnostic()> emitError,
   if (group < 0)
     return emitError() << "(C3) expected a group of at least 1 element, got "
                        << group;
+  if (feedback && !(hadamard && dialect->lookupFormat(name)->hasRanges()))
+    return emitError() << "(C4) expected feedback with hadamard and a format "
+                          "that has ranges, got "
+                       << name.getValue()
+                       << (hadamard ? ", hadamard" : ", plain");
   return success();
 }
 
@@ -216,12 +233,18 @@ static LogicalResult verifyLoss(function_ref<InFlightDiagnostic()> emitError,
 LogicalResult
 CalibrationAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                         FloatAttr keyClip, FloatAttr valueClip,
-                        DenseF64ArrayAttr keyLoss,
-                        DenseF64ArrayAttr valueLoss) {
+                        DenseF64ArrayAttr keyLoss, DenseF64ArrayAttr valueLoss,
+                        DenseF32ArrayAttr querySquares) {
   for (FloatAttr clip : {keyClip, valueClip})
     if (clip && !FormatAttr::isClip(clip.getValueAsDouble()))
       return emitError() << "(C1) expected clips in (0.7, 0.9), got "
                          << clip.getValueAsDouble();
+  if (querySquares)
+    for (float square : querySquares.asArrayRef())
+      if (!(square >= 0 && std::isfinite(square)))
+        return emitError() << "(C3) expected squares that are finite and not "
+                              "negative, got "
+                           << square;
   return success(succeeded(verifyLoss(emitError, keyLoss)) &&
                  succeeded(verifyLoss(emitError, valueLoss)));
 }

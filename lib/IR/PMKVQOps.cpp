@@ -106,6 +106,21 @@ static LogicalResult verifyBudget(CreateOp create) {
          << " in layers 0 to " << create.getLayer();
 }
 
+static LogicalResult verifySquares(CreateOp create) {
+  CacheType type = create.getCache().getType();
+  CalibrationAttr calibration = create.getCalibrationAttr();
+  DenseF32ArrayAttr squares =
+      calibration ? calibration.getQuerySquares() : DenseF32ArrayAttr();
+  int64_t expected = type.getKvHeads() * type.getHeadDim();
+  if (squares && squares.size() != expected)
+    return create.emitOpError("(C7) expected ")
+           << expected << " query_squares, got " << squares.size();
+  if (!squares && type.isPlanned() && type.getKey().getFeedback())
+    return create.emitOpError("(C7) expected a calibration with query_squares "
+                              "for keys that fall with feedback");
+  return success();
+}
+
 LogicalResult CreateOp::verify() {
   if (static_cast<int64_t>(getLayer()) < 0)
     return emitOpError("(C1) expected a layer of at least 0, got ")
@@ -130,6 +145,8 @@ LogicalResult CreateOp::verify() {
                               getCache().getType().getFormat(part), 16,
                               getSchedule()->getFloor(part))))
         return failure();
+  if (failed(verifySquares(*this)))
+    return failure();
   return getBudget() ? verifyBudget(*this) : success();
 }
 

@@ -232,18 +232,39 @@ LogicalResult ShiftOp::verify() {
       result != source.withLevel(result.getLevel()))
     return emitOpError("(C1) expected a tile of codes to a lower level, got ")
            << source << " to " << result;
-  return verifyShifts(*this, "(C2)", source.getFormat(), source.getLevel(),
-                      result.getLevel());
+  if (failed(verifyShifts(*this, "(C2)", source.getFormat(), source.getLevel(),
+                          result.getLevel())))
+    return failure();
+  bool feedsBack =
+      source.getPart() == Part::Key && source.getFormat().getFeedback();
+  if (feedsBack != static_cast<bool>(getFeedback()))
+    return emitOpError("(C4) expected ")
+           << (feedsBack ? "feedback for " : "no feedback for ") << source;
+  if (feedsBack && (source.getTokens() != rt::kPageTokens ||
+                    source.getLevel() > 8 || result.getLevel() < 2))
+    return emitOpError("(C4) expected a whole page to fall with feedback, from "
+                       "8 bits at most, got ")
+           << source << " to " << result;
+  return success();
+}
+
+LogicalResult FetchFeedbackOp::verify() {
+  CacheType cache = getCache().getType();
+  if (!cache.isPlanned() || !cache.getKey().getFeedback())
+    return emitOpError("(C1) expected keys that fall with feedback, got ")
+           << cache;
+  return success();
 }
 
 /// A shift of a shift is one shift.  One that others use too stays: from its
 /// result, theirs is the shorter way.
 LogicalResult ShiftOp::canonicalize(ShiftOp op, PatternRewriter &rewriter) {
   auto first = op.getSource().getDefiningOp<ShiftOp>();
-  if (!first || !first->hasOneUse() || op.getAhead())
+  if (!first || !first->hasOneUse() || op.getAhead() ||
+      first.getFeedback() != op.getFeedback())
     return failure();
   rewriter.replaceOpWithNewOp<ShiftOp>(op, op.getType(), first.getSource(),
-                                       first.getAhead());
+                                       first.getAhead(), op.getFeedback());
   return success();
 }
 

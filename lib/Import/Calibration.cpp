@@ -88,6 +88,7 @@ private:
   bool readHead(const json &head, std::vector<int8_t> &exponents) const;
   Error readExponents(const json &scale, const std::string &prefix,
                       std::vector<int8_t> &exponents) const;
+  void readSquares(Fields &layer, std::vector<float> &squares) const;
 
   const ModelConfig &config;
   StringRef path;
@@ -134,6 +135,33 @@ Error LayerReader::readExponents(const json &scale, const std::string &prefix,
   return fields.takeError();
 }
 
+/// Reads the squares of queries' channels, if the layer has any.
+void LayerReader::readSquares(Fields &layer,
+                              std::vector<float> &squares) const {
+  const json *heads = layer.find("query_squares");
+  if (!heads)
+    return;
+  auto readSquaresOfHead = [&](const json &head) {
+    if (!head.is_array() || head.size() != static_cast<size_t>(config.headDim))
+      return false;
+    for (const json &square : head) {
+      auto narrow =
+          isFinite(square) ? static_cast<float>(square.get<double>()) : -1.0f;
+      if (!(narrow >= 0 && std::isfinite(narrow)))
+        return false;
+      squares.push_back(narrow);
+    }
+    return true;
+  };
+  if (!heads->is_array() ||
+      heads->size() != static_cast<size_t>(config.kvHeads) ||
+      !llvm::all_of(*heads, readSquaresOfHead))
+    layer.fail("query_squares",
+               Twine(config.kvHeads) + " lists of " + Twine(config.headDim) +
+                   " finite numbers of at least 0",
+               heads);
+}
+
 Expected<LayerCalibration> LayerReader::read(const json &object,
                                              size_t index) const {
   std::string prefix = "layers[" + std::to_string(index) + "].";
@@ -157,6 +185,9 @@ Expected<LayerCalibration> LayerReader::read(const json &object,
     if (Error error =
             readExponents(*scale, prefix + "key_scale.", result.keyExponents))
       return error;
+  readSquares(layer, result.querySquares);
+  if (Error error = layer.takeError())
+    return error;
   return result;
 }
 

@@ -43,6 +43,7 @@ private:
   DenseI8ArrayAttr keyScalesOf(StringRef tensor, int64_t layer);
   void addCreate();
   CalibrationAttr calibrationOf(int64_t layer);
+  DenseF32ArrayAttr querySquaresOf(const LayerCalibration &found);
   void addStep();
   func::FuncOp beginFunction(StringRef name, TypeRange arguments,
                              TypeRange results);
@@ -178,11 +179,23 @@ CalibrationAttr Importer::calibrationOf(int64_t layer) {
   const LayerCalibration &found = config.calibration->layers[layer];
   auto key = static_cast<size_t>(Part::Key);
   auto value = static_cast<size_t>(Part::Value);
-  return CalibrationAttr::get(b.getContext(),
-                              b.getF64FloatAttr(found.clip[key]),
-                              b.getF64FloatAttr(found.clip[value]),
-                              b.getDenseF64ArrayAttr(found.loss[key]),
-                              b.getDenseF64ArrayAttr(found.loss[value]));
+  return CalibrationAttr::get(
+      b.getContext(), b.getF64FloatAttr(found.clip[key]),
+      b.getF64FloatAttr(found.clip[value]),
+      b.getDenseF64ArrayAttr(found.loss[key]),
+      b.getDenseF64ArrayAttr(found.loss[value]), querySquaresOf(found));
+}
+
+/// Squares of queries as the program has them: multiplied by key scales, if it
+/// has these.
+DenseF32ArrayAttr Importer::querySquaresOf(const LayerCalibration &found) {
+  if (found.querySquares.empty())
+    return {};
+  std::vector<float> squares = found.querySquares;
+  if (config.foldKeyScales)
+    for (auto [square, exponent] : llvm::zip(squares, found.keyExponents))
+      square = std::ldexp(square, 2 * exponent);
+  return b.getDenseF32ArrayAttr(squares);
 }
 
 void Importer::addCreate() {

@@ -47,7 +47,7 @@ static void buildPlan(OpPassManager &pm, const PlanOptions &options) {
     allocate.keep.assign(options.keptLayers.begin(), options.keptLayers.end());
     pm.addPass(createAllocateBits(allocate));
   }
-  pm.addPass(createApplyCalibration());
+  pm.addPass(createApplyCalibration({options.feedback}));
   pm.addPass(createFoldValueRotation());
   pm.addPass(createAddPageFunctions());
 }
@@ -172,6 +172,10 @@ struct PlanPipelineOptions : PassPipelineOptions<PlanPipelineOptions> {
   Option<int64_t> budget{*this, "budget",
                          llvm::cl::desc("Bytes for all caches; 0 is no limit"),
                          llvm::cl::init(defaults.budgetBytes)};
+  Option<bool> feedback{
+      *this, "feedback",
+      llvm::cl::desc("Let keys fall with feedback where calibration allows"),
+      llvm::cl::init(defaults.feedback)};
   Option<int64_t> registerBytes{
       *this, "register-bytes",
       llvm::cl::desc("Bytes of a vector register: 32 or 64"),
@@ -185,6 +189,7 @@ struct PlanPipelineOptions : PassPipelineOptions<PlanPipelineOptions> {
     options.keyFloor = keyFloor;
     options.valueFloor = valueFloor;
     options.budgetBytes = budget;
+    options.feedback = feedback;
     options.registerBytes = registerBytes;
     return options;
   }

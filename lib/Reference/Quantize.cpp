@@ -192,6 +192,47 @@ uint8_t encode(float x, float minimum, float range) {
   return static_cast<uint8_t>(std::fmin(std::fmax(code, 0.0f), 255.0f));
 }
 
+/// Where a level's values lie within a group's range, as parts of it.
+struct Grid {
+  float lowest, step;
+};
+
+Grid gridOf(const UniformFormat &format, int32_t level) {
+  if (level == 2)
+    return {static_cast<float>((1.0 - format.clip) / 2),
+            static_cast<float>(format.clip / 3)};
+  return {0.0f, static_cast<float>(1.0 / ((1 << level) - 1))};
+}
+
+/// Codes of one token at 8 or 4 bits to those at half of it, with feedback.
+void feedBack(const UniformFormat &format, int64_t headDim, int64_t token,
+              const KeyFeedback &feedback, PagePart &part) {
+  const int32_t from = part.level, to = from / 2;
+  const Grid before = gridOf(format, 8), after = gridOf(format, to);
+  const auto highest = static_cast<float>((1 << to) - 1);
+  uint8_t *codes = part.codes.data() + token * headDim;
+  auto rangeOf = [&](int64_t dim) {
+    return halfToFloat(part.range[groupOf(format, headDim, token, dim)]);
+  };
+  std::vector<float> targets(headDim);
+  for (int64_t dim = 0; dim < headDim; ++dim) {
+    float step = rangeOf(dim) * before.step;
+    targets[dim] = step * static_cast<float>(codes[dim] * (from == 4 ? 17 : 1));
+  }
+  for (int64_t dim = 0; dim < headDim; ++dim) {
+    float range = rangeOf(dim);
+    float lowest = range * after.lowest, step = range * after.step;
+    float inverse = range == 0.0f ? 0.0f : 1.0f / step;
+    float code = std::nearbyintf((targets[dim] - lowest) * inverse);
+    code = std::fmin(std::fmax(code, 0.0f), highest);
+    float error = targets[dim] - std::fma(step, code, lowest);
+    codes[dim] = static_cast<uint8_t>(code);
+    for (int64_t later = dim + 1; later < headDim; ++later)
+      targets[later] = std::fma(-feedback.factor[later * headDim + dim], error,
+                                targets[later]);
+  }
+}
+
 } // namespace
 
 Status quantizePart(const UniformFormat &format, int64_t headDim,
@@ -221,7 +262,7 @@ Status quantizePart(const UniformFormat &format, int64_t headDim,
 }
 
 Status lowerPart(const UniformFormat &format, int64_t headDim, int32_t level,
-                 PagePart &part) {
+                 PagePart &part, const KeyFeedback *feedback) {
   if (!rt::isLevelOf(rt::kValue, level) || level > part.level)
     return Status(StatusCode::InvalidArgument,
                   "cannot lower a part from level " +
@@ -238,8 +279,12 @@ Status lowerPart(const UniformFormat &format, int64_t headDim, int32_t level,
     part = std::move(quantized);
   }
   for (; part.level > level; part.level /= 2)
-    for (uint8_t &code : part.codes)
-      code = static_cast<uint8_t>(lowerCode(format, code, part.level));
+    if (feedback)
+      for (int64_t token = 0; token < kPageTokens; ++token)
+        feedBack(format, headDim, token, *feedback, part);
+    else
+      for (uint8_t &code : part.codes)
+        code = static_cast<uint8_t>(lowerCode(format, code, part.level));
   return {};
 }
 

@@ -1,6 +1,7 @@
 //===- ApplyCalibration.cpp - A layer's clips become its type's -----------===//
 //
-// Changes the cache types of single layers.  Neighbours: SetFormats.cpp (which
+// Changes the cache types of single layers, and lets keys of all fall with
+// feedback.  Neighbours: SetFormats.cpp (which
 // chooses the formats of all), lib/Conversion/VerifyProgram.cpp (which lets
 // layers differ in clips).
 //
@@ -18,8 +19,9 @@ namespace mlir::pmkvq {
 using namespace mlir;
 using namespace mlir::pmkvq;
 
-/// The type of a create's cache with the clips that calibration found.
-static CacheType calibratedType(CreateOp create) {
+/// The type of a create's cache with the clips that calibration found and, if
+/// `feedback`, keys that fall with it where there is what it takes.
+static CacheType calibratedType(CreateOp create, bool feedback) {
   CacheType type = create.getCache().getType();
   CalibrationAttr calibration = create.getCalibrationAttr();
   auto calibrated = [&](Part part) {
@@ -27,7 +29,10 @@ static CacheType calibratedType(CreateOp create) {
     FloatAttr clip = calibration.getClip(part);
     return clip ? format.withClip(clip.getValueAsDouble()) : format;
   };
-  return type.withFormats(calibrated(Part::Key), calibrated(Part::Value));
+  FormatAttr key = calibrated(Part::Key);
+  if (feedback && calibration.getQuerySquares() && key.canFeedBack())
+    key = key.withFeedback(true);
+  return type.withFormats(key, calibrated(Part::Value));
 }
 
 /// Gives a cache, and every cache that appends make of it, another type.
@@ -59,6 +64,8 @@ namespace {
 class ApplyCalibrationPass
     : public mlir::pmkvq::impl::ApplyCalibrationBase<ApplyCalibrationPass> {
 public:
+  using ApplyCalibrationBase::ApplyCalibrationBase;
+
   void runOnOperation() override {
     SmallVector<CreateOp> creates;
     getOperation().walk([&](CreateOp create) { creates.push_back(create); });
@@ -79,7 +86,7 @@ private:
     if (!create.getCache().getType().isPlanned())
       return create.emitOpError("expected a cache with formats; run "
                                 "pmkvq-set-formats first");
-    CacheType type = calibratedType(create);
+    CacheType type = calibratedType(create, feedback);
     if (type == create.getCache().getType())
       return success();
     if (step && index >= arguments.size())

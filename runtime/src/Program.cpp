@@ -35,6 +35,8 @@ pmkvq::rt::findEntries(const std::function<void *(const char *)> &lookUp) {
   entries.step = find<decltype(entries.step)>(lookUp, "pmkvq_step");
   entries.scratchBytes =
       find<decltype(entries.scratchBytes)>(lookUp, "pmkvq_scratch");
+  entries.keyFeedback =
+      find<decltype(entries.keyFeedback)>(lookUp, "pmkvq_key_feedback");
   if (!entries.describe || !entries.step)
     return Status(StatusCode::DataLoss,
                   std::string("the program does not export ") +

@@ -146,6 +146,8 @@ Status Session::reserve(const SessionOptions &options) {
     view.fixed = reinterpret_cast<uint16_t *>(
         fixed_.data() + layer * (fixedBytes_ / info.layers));
     view.maxPages = maxPages_;
+    if (program_.entries.keyFeedback)
+      view.keyFeedback = program_.entries.keyFeedback(layer);
     caches_.push_back(view);
   }
   peak_ = bytesInUse();

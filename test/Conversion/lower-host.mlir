@@ -29,7 +29,7 @@ func.func @step(%batch: !pmkvq.batch, %tokens: memref<?xi32>, %positions: memref
   // Layer 1's view follows layer 0's, 40 bytes.
   // CHECK: %[[AT:.*]] = llvm.getelementptr %[[ARGS]][16]
   // CHECK: %[[CACHES:.*]] = llvm.load %[[AT]]
-  // CHECK: %[[C1:.*]] = llvm.getelementptr %[[CACHES]][40]
+  // CHECK: %[[C1:.*]] = llvm.getelementptr %[[CACHES]][48]
   // CHECK: %[[OK:.*]] = arith.constant 0 : i32
 
   // The second weight of the module is entry 1 of the table.

@@ -24,7 +24,7 @@ pmkvq.kernel @status(%b: !pmkvq.batch, %m: memref<?x2x64xf32>, %task: index) -> 
 // CHECK-LABEL: func.func @page
 // CHECK-SAME: (%[[OPERANDS:.*]]: !llvm.ptr, %[[TASK:.*]]: i64)
 pmkvq.kernel @page(%c: !kv, %pages: !pmkvq.pages, %task: index) -> i1 {
-  // CHECK-DAG: %[[VIEW:.*]] = arith.constant 40 : i64
+  // CHECK-DAG: %[[VIEW:.*]] = arith.constant 48 : i64
   // CHECK-DAG: %[[ENTRY:.*]] = arith.constant 72 : i64
   // CHECK: %[[CACHES:.*]] = llvm.load %[[OPERANDS]] : !llvm.ptr -> !llvm.ptr
   // CHECK: %[[LAYER:.*]] = arith.extsi

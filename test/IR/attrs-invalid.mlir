@@ -19,7 +19,7 @@ func.func private @f() attributes {a = #pmkvq.format<per_token, clip = 0.9>}
 // -----
 
 // FormatAttr: a field that it does not have.
-// expected-error @+1 {{expected 'clip', 'group', 'hadamard' or 'plain'}}
+// expected-error @+1 {{expected 'clip', 'feedback', 'group', 'hadamard' or 'plain'}}
 func.func private @f() attributes {a = #pmkvq.format<per_token, bits = 4>}
 
 // -----

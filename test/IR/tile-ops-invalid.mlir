@@ -120,6 +120,6 @@ func.func @f(%p: !p, %t: !t) {
 // C3: what lies ahead has the type of the source.
 func.func @f(%t: !pmkvq.tile<key, 8, 128, 64, <per_channel>>, %a: !pmkvq.tile<key, 4, 128, 64, <per_channel>>) {
   // expected-error @+1 {{`ahead` has the type of the source}}
-  %r = "pmkvq.shift"(%t, %a) : (!pmkvq.tile<key, 8, 128, 64, <per_channel>>, !pmkvq.tile<key, 4, 128, 64, <per_channel>>) -> !pmkvq.tile<key, 4, 128, 64, <per_channel>>
+  %r = "pmkvq.shift"(%t, %a) {operandSegmentSizes = array<i32: 1, 1, 0>} : (!pmkvq.tile<key, 8, 128, 64, <per_channel>>, !pmkvq.tile<key, 4, 128, 64, <per_channel>>) -> !pmkvq.tile<key, 4, 128, 64, <per_channel>>
   return
 }

@@ -12,6 +12,7 @@
 #include "mlir/Pass/PassManager.h"
 #include "pmkvq/Pipelines/Pipelines.h"
 #include "pmkvq/Reference/Bits.h"
+#include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/FormatVariadic.h"
 
 #include <algorithm>
@@ -23,11 +24,19 @@ using namespace ::pmkvq::test;
 
 /// The calibration of the module's create, or nothing.
 static std::string calibrationText(const KernelShape &shape) {
-  if (shape.keyClip == 0 && shape.valueClip == 0)
-    return "";
-  return llvm::formatv("calibration <key_clip = {0:f4}, value_clip = {1:f4}>",
-                       shape.keyClip, shape.valueClip)
-      .str();
+  std::vector<std::string> fields;
+  if (shape.keyClip != 0)
+    fields.push_back(llvm::formatv("key_clip = {0:f4}", shape.keyClip));
+  if (shape.valueClip != 0)
+    fields.push_back(llvm::formatv("value_clip = {0:f4}", shape.valueClip));
+  if (!shape.querySquares.empty()) {
+    std::string squares;
+    for (float square : shape.querySquares)
+      squares +=
+          llvm::formatv("{0}{1:e8}", squares.empty() ? "" : ", ", square);
+    fields.push_back("query_squares = [" + squares + "]");
+  }
+  return fields.empty() ? "" : "calibration <" + llvm::join(fields, ", ") + ">";
 }
 
 /// A module whose kernels are append_0, attend_0, merge_0 and the page kernels.
@@ -109,6 +118,15 @@ rt::KernelFn Kernels::flush(int32_t part, int32_t level) const {
 rt::KernelFn Kernels::requantize(int32_t part, int32_t from) const {
   return find("pmkvq_requantize_" + partName(part) + "_" +
               std::to_string(from) + "_" + std::to_string(from / 2));
+}
+
+const float *Kernels::keyFeedback() const {
+  if (shape.querySquares.empty())
+    return nullptr;
+  auto *entry = reinterpret_cast<const float *(*)(int64_t)>(
+      program->lookUp("pmkvq_key_feedback"));
+  EXPECT_NE(entry, nullptr);
+  return entry ? entry(0) : nullptr;
 }
 
 TestCache::TestCache(const KernelShape &shape, int64_t parameterBytesKey,

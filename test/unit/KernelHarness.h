@@ -36,6 +36,8 @@ struct KernelShape {
   int64_t sink = 1;
   /// Clips of a calibration that replace those of the formats; 0: none.
   double keyClip = 0, valueClip = 0;
+  /// Mean squares of queries, [kvHeads * headDim]; keys fall with feedback.
+  std::vector<float> querySquares;
   /// 1 lets values fall to one bit.
   int64_t valueFloor = 2;
 };
@@ -52,6 +54,8 @@ public:
   rt::KernelFn find(const std::string &name) const;
   rt::KernelFn flush(int32_t part, int32_t level) const;
   rt::KernelFn requantize(int32_t part, int32_t from) const;
+  /// What the layer's keys fall with; null: nothing.
+  const float *keyFeedback() const;
 
   const KernelShape shape;
 

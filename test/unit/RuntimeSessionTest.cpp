@@ -396,8 +396,9 @@ TEST_F(SessionTest, EntriesAreFoundByName) {
   ASSERT_TRUE(entries.ok());
   EXPECT_EQ(entries->step, fakeStep);
   EXPECT_EQ(entries->flush[kKey][0], nullptr);
-  EXPECT_EQ(asked.size(), 3u + 8u + 7u);
+  EXPECT_EQ(asked.size(), 4u + 8u + 7u);
   EXPECT_TRUE(asked.count("pmkvq_scratch"));
+  EXPECT_TRUE(asked.count("pmkvq_key_feedback"));
   EXPECT_TRUE(asked.count("pmkvq_requantize_value_4_2"));
   EXPECT_TRUE(asked.count("pmkvq_requantize_value_2_1"));
   EXPECT_EQ(findEntries([](const char *) -> void * { return nullptr; })

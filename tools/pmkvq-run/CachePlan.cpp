@@ -233,6 +233,25 @@ static Error checkOneBit(const Options &options, const ModelConfig &config) {
   return Error::success();
 }
 
+/// Whether keys can fall with feedback, where that is asked for.
+static Error checkRounding(const Options &options, const ModelConfig &config,
+                           CacheType cache) {
+  if (options.rounding != "feedback")
+    return Error::success();
+  if (!cache.getKey().canFeedBack())
+    return llvm::createStringError(
+        "--rounding=feedback: expected keys that are rotated and have ranges "
+        "(--key-format=per_channel+hadamard)");
+  for (auto [index, layer] : llvm::enumerate(config.calibration->layers))
+    if (layer.querySquares.empty())
+      return llvm::createStringError(
+          "--rounding=feedback: " + options.calibrationFile + ": layers[" +
+          llvm::Twine(index) +
+          "].query_squares: expected squares of queries, got none; calibrate "
+          "again");
+  return Error::success();
+}
+
 Expected<CachePlan>
 pmkvq::run::planCaches(const Options &options, const ModelConfig &config,
                        const std::vector<std::vector<int32_t>> &prompts,
@@ -253,6 +272,9 @@ pmkvq::run::planCaches(const Options &options, const ModelConfig &config,
   Expected<CacheType> cache = makeCacheType(plan.compiler, config, context);
   if (!cache)
     return cache.takeError();
+  if (Error error = checkRounding(options, config, *cache))
+    return error;
+  plan.compiler.feedback = options.rounding != "nearest";
   auto levels = givenLevels(options, config, plan.compiler.keptLayers);
   if (!levels)
     return levels.takeError();

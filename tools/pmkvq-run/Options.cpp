@@ -170,12 +170,17 @@ static rt::Status readLoss(const CommandLine &line, Options &options) {
   options.keyScales = line.keyScales;
   if (!line.calibration.given()) {
     for (const Option *option : {static_cast<const Option *>(&line.keyScales),
+                                 static_cast<const Option *>(&line.rounding),
                                  static_cast<const Option *>(&line.maxLoss),
                                  static_cast<const Option *>(&line.acceptLoss)})
       if (option->given())
         return refusal("expected --calibration with --" + option->name);
     return rt::Status();
   }
+  rt::Result<std::string> rounding = readChoice(line.rounding);
+  if (!rounding.ok())
+    return rounding.status();
+  options.rounding = line.rounding.given() ? *rounding : "";
   if (!line.maxLoss.given())
     return rt::Status();
   if (line.acceptLoss)

@@ -72,6 +72,9 @@ struct Options : RunOptions {
   std::vector<std::string> layerFloors;
   /// Whether weights take the calibration's key scales.
   bool keyScales = false;
+  /// How keys fall with a calibration: "feedback", "nearest" or, if empty, with
+  /// feedback where the calibration has what it takes.
+  std::string rounding;
   /// KL that a plan may lose by calibration, nats a token; none: the default.
   std::optional<double> maxLoss;
   /// Whether it may lose anything.

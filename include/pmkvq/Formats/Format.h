@@ -47,9 +47,9 @@ constexpr int64_t bytesOf(ParameterType type) {
   return type == ParameterType::E5M3 ? 1 : 2;
 }
 
-/// Methods may look at `format`, but only emitAffine and emitGrid may depend on
-/// its clip: codes of layers with clips of their own are made and shifted by
-/// the same kernels.
+/// Methods may look at `format`, but only emitAffine, emitGrid and
+/// getPartsOfRange may depend on its clip: codes of layers with clips of their
+/// own are made and shifted by the same kernels.
 class FormatModel {
 public:
   virtual ~FormatModel();
@@ -110,6 +110,18 @@ public:
 
   /// Whether a shift rewrites parameters.
   virtual bool rewritesParameters() const { return false; }
+
+  /// Whether the last parameter is a range of which step and offset, but for
+  /// the group's lowest value, are constant parts.
+  virtual bool hasRanges() const { return false; }
+
+  /// Parts of a range: from a group's lowest value to the lowest code's, and
+  /// from code to code.
+  struct PartsOfRange {
+    double offset, step;
+  };
+  /// Of a format with ranges, at a level that has codes.
+  virtual PartsOfRange getPartsOfRange(FormatAttr format, int64_t level) const;
 
   struct Affine {
     Value offset;

@@ -32,6 +32,8 @@ public:
                  ValueRange parameters) const override;
   Value emitShift(ImplicitLocOpBuilder &b, FormatAttr format, Value codes,
                   int64_t from) const override;
+  bool hasRanges() const override { return true; }
+  PartsOfRange getPartsOfRange(FormatAttr format, int64_t level) const override;
   Affine emitAffine(ImplicitLocOpBuilder &b, FormatAttr format,
                     ValueRange parameters, int64_t level) const override;
 };

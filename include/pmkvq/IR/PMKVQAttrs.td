@@ -27,26 +27,32 @@ def PMKVQ_FormatAttr : PMKVQ_Attr<"Format", "format"> {
     elements along the format's axis that share parameters, by default the
     whole axis: the tokens of a page per channel, the head dims of a token per
     token.  How many elements an axis has, the cache's type says, which checks
-    that the group divides it.  Only whole axes are lowered today.
+    that the group divides it.  Only whole axes are lowered today.  `feedback` says
+    that keys fall to 4 and 2 bits with feedback: not each to the nearest code,
+    but so that what is lost of a token lies where queries are small; `shift`
+    then takes what calibration found of them.  Codes decode as without.
 
     (C1) `name` is a known format.
     (C2) `clip` lies in (0.7, 0.9), where the nearest level of a 4-bit code is
          its upper half.
     (C3) `group`, where it is given, is positive.
+    (C4) `feedback` needs `hadamard`, without which no channel can make good what
+         another loses, and a format with ranges.
 
     Example: `#pmkvq.format<per_channel, hadamard, clip = 0.8, group = 32>`
   }];
   let parameters = (ins "::mlir::StringAttr":$name,
                         "bool":$hadamard, "::mlir::FloatAttr":$clip_attr,
-                        "int64_t":$group);
+                        "int64_t":$group, "bool":$feedback);
   let hasCustomAssemblyFormat = 1;
   let builders = [
     AttrBuilderWithInferredContext<(ins "::mlir::StringAttr":$name,
                                         "bool":$hadamard, "double":$clip,
-                                        CArg<"int64_t", "0">:$group), [{
+                                        CArg<"int64_t", "0">:$group,
+                                        CArg<"bool", "false">:$feedback), [{
       ::mlir::Builder builder(name.getContext());
       return $_get(name.getContext(), name, hadamard,
-                   builder.getF64FloatAttr(clip), group);
+                   builder.getF64FloatAttr(clip), group, feedback);
     }]>];
   let extraClassDeclaration = [{
     double getClip() const { return getClipAttr().getValueAsDouble(); }
@@ -60,8 +66,15 @@ def PMKVQ_FormatAttr : PMKVQ_Attr<"Format", "format"> {
     /// Whether 2-bit codes of this clip are the upper halves of 4-bit codes.
     static bool isClip(double clip) { return clip > 0.7 && clip < 0.9; }
     FormatAttr withClip(double clip) const {
-      return FormatAttr::get(getName(), getHadamard(), clip, getGroup());
+      return FormatAttr::get(getName(), getHadamard(), clip, getGroup(),
+                             getFeedback());
     }
+    FormatAttr withFeedback(bool feedback) const {
+      return FormatAttr::get(getName(), getHadamard(), getClip(), getGroup(),
+                             feedback);
+    }
+    /// Whether keys of this format can fall with feedback.
+    bool canFeedBack() const;
     /// Elements along the axis whose elements may share parameters.
     int64_t getAxisSize(int64_t tokens, int64_t headDim) const;
     /// Elements that share parameters.
@@ -124,9 +137,13 @@ def PMKVQ_CalibrationAttr : PMKVQ_Attr<"Calibration", "calibration"> {
     part costs at 8, 4 and 2 bits, in this order, while all else is at 16: the
     KL divergence from the full cache in nats a token, or any other measure that
     adds up over layers and parts, the same for all of a program.
+    `query_squares` has the mean square of each channel of the queries of each
+    kv head, [kv_heads * head_dim], after RoPE and before rotation: what keys
+    that fall with feedback go by.
 
     (C1) Clips lie in (0.7, 0.9), as those of formats.
     (C2) A loss is three finite numbers that are not negative.
+    (C3) Squares are finite and not negative.
 
     Example: `#pmkvq.calibration<key_clip = 0.77, value_clip = 0.82,
       key_loss = [1.0e-04, 3.0e-03, 7.0e-02], value_loss = [0.0, 1.0e-03, 1.3e-02]>`
@@ -134,7 +151,8 @@ def PMKVQ_CalibrationAttr : PMKVQ_Attr<"Calibration", "calibration"> {
   let parameters = (ins OptionalParameter<"::mlir::FloatAttr">:$key_clip,
                         OptionalParameter<"::mlir::FloatAttr">:$value_clip,
                         OptionalParameter<"::mlir::DenseF64ArrayAttr">:$key_loss,
-                        OptionalParameter<"::mlir::DenseF64ArrayAttr">:$value_loss);
+                        OptionalParameter<"::mlir::DenseF64ArrayAttr">:$value_loss,
+                        OptionalParameter<"::mlir::DenseF32ArrayAttr">:$query_squares);
   let assemblyFormat = "`<` struct(params) `>`";
   let extraClassDeclaration = [{
     /// Null where calibration left the clip open.

@@ -102,6 +102,8 @@ def PMKVQ_CreateOp : PMKVQ_Op<"create"> {
     (C6) The budget holds, for layers 0 to this one and a single sequence, fixed
          areas and the first page of each kv head: this layer's at its floor,
          others' at the ladder's last level.
+    (C7) `query_squares` of its calibration, if there are any, are one a kv head
+         and head dim; keys that fall with feedback have them.
 
     Floors may differ from layer to layer; the schedule's name may not.
 

@@ -418,6 +418,29 @@ def PMKVQ_StoreFixedOp : PMKVQ_Op<"store_fixed"> {
   let hasVerifier = 1;
 }
 
+def PMKVQ_FetchFeedbackOp : PMKVQ_Op<"fetch_feedback", [Pure]> {
+  let summary = "what keys of a kv head fall with";
+  let description = [{
+    (C1) Keys of the cache's type fall with feedback.
+
+    Lowers to: an address.
+
+    ```mlir
+    !kv = !pmkvq.cache<kv_heads = 2, head_dim = 64,
+                       key = <per_channel, hadamard, feedback>,
+                       value = <per_token>>
+    func.func @f(%c: !kv, %head: index) -> !pmkvq.feedback {
+      %feedback = pmkvq.fetch_feedback %c[%head] : !kv
+      return %feedback : !pmkvq.feedback
+    }
+    ```
+  }];
+  let arguments = (ins PMKVQ_CacheType:$cache, Index:$head);
+  let results = (outs PMKVQ_FeedbackType:$result);
+  let assemblyFormat = "$cache `[` $head `]` attr-dict `:` type($cache)";
+  let hasVerifier = 1;
+}
+
 def PMKVQ_AheadOfTheSource : OptionalTypesMatchWith<
     "`ahead` has the type of the source", "source", "ahead", "$_self">;
 
@@ -457,18 +480,25 @@ def PMKVQ_QuantizeOp : PMKVQ_Op<"quantize", [Pure, PMKVQ_AheadOfTheSource]> {
   let hasVerifier = 1;
 }
 
-def PMKVQ_ShiftOp : PMKVQ_Op<"shift", [Pure, PMKVQ_AheadOfTheSource]> {
+def PMKVQ_ShiftOp : PMKVQ_Op<"shift",
+    [Pure, PMKVQ_AheadOfTheSource, AttrSizedOperandSegments]> {
   let summary = "lowers the codes of a tile to fewer bits";
   let description = [{
     The right shift, by way of every level between.  A shift of a shift is one
     shift; for `paper`, whose every step rounds code / (2^b + 1), the way does
     not even matter: 16 -> 8 -> 4 -> 2 equals 16 -> 2, for all codes.
 
+    With `feedback`, what each head dim of a token loses is fed back into those
+    after it, and codes are the nearest to what they are to make good
+    (pmkvq/Reference/Quantize.h has the arithmetic).
+
     (C1) The source holds codes; the result's level is below its, all else is
          equal.
     (C2) The format's grid is linear at every level but the last.
     (C3) `ahead`, a tile that will be read next and is fetched meanwhile, has the
          type of the source.
+    (C4) Keys whose format says so fall with `feedback`, whole pages of them at
+         8 or 4 bits; nothing else does.
 
     Lowers to: the format's algebra on packed codes, once a level, and on
     parameters where it rewrites them.
@@ -483,13 +513,15 @@ def PMKVQ_ShiftOp : PMKVQ_Op<"shift", [Pure, PMKVQ_AheadOfTheSource]> {
     ```
   }];
   let arguments = (ins PMKVQ_TileType:$source,
-                       Optional<PMKVQ_TileType>:$ahead);
+                       Optional<PMKVQ_TileType>:$ahead,
+                       Optional<PMKVQ_FeedbackType>:$feedback);
   let results = (outs PMKVQ_TileType:$result);
   let builders = [
     OpBuilder<(ins "Type":$result, "Value":$source),
-              [{ build($_builder, $_state, result, source, Value()); }]>];
+              [{ build($_builder, $_state, result, source, Value(), Value());
+              }]>];
   let assemblyFormat = [{
-    $source (`ahead` $ahead^)? attr-dict
+    $source (`ahead` $ahead^)? (`feedback` $feedback^)? attr-dict
     `:` type($source) `->` type($result)
   }];
   let hasCanonicalizeMethod = 1;

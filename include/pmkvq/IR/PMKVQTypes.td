@@ -88,6 +88,14 @@ def PMKVQ_PagesType : PMKVQ_Type<"Pages", "pages"> {
   let summary = "a list of pages to work on: layer, sequence, head, page";
 }
 
+def PMKVQ_FeedbackType : PMKVQ_Type<"Feedback", "feedback"> {
+  let summary = "what rounds a kv head's keys to where queries are small";
+  let description = [{
+    Of one layer and kv head: where 2-bit codes lie in a range, and how what one
+    head dim loses changes those after it (pmkvq_rt/KeyFeedback.h).
+  }];
+}
+
 def PMKVQ_PageType : PMKVQ_Type<"Page", "page"> {
   let summary = "one page of one kv head, at levels known at run time";
   let parameters = (ins "CacheType":$cache);

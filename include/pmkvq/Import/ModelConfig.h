@@ -34,6 +34,9 @@ struct LayerCalibration {
   /// Key scales as exponents of two: keys are divided, queries multiplied;
   /// [kvHeads * headDim].  Empty: there are none.
   std::vector<int8_t> keyExponents;
+  /// Mean squares of the channels of a kv head's queries, after RoPE;
+  /// [kvHeads * headDim].  Empty: there are none.
+  std::vector<float> querySquares;
 };
 
 /// What calibration found, and what of.

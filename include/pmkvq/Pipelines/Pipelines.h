@@ -43,6 +43,8 @@ struct PlanOptions {
   bool allocate = false;
   std::vector<int64_t> tokens;
   std::vector<int64_t> keptLayers;
+  /// Whether keys fall with feedback where calibration has what it takes.
+  bool feedback = true;
   /// Bytes of a vector register of the CPU: 32 or 64.
   int64_t registerBytes = 32;
 };

@@ -8,7 +8,9 @@
 // At level 16 it is raw bf16.  Lowered to 8 bits, each group of values gets two
 // fp16 parameters, minimum and range, and each value a code 0..255 that counts
 // 255ths of the range.  Every lower level rewrites the codes alone, by a shift;
-// the parameters never change, the level says what divides them.
+// the parameters never change, the level says what divides them.  Keys may be
+// lowered with feedback instead: what rounding a head dim misses is made good
+// by the dims after it, as far as queries are large there (KeyFeedback).
 //
 // Example, one group with minimum -1 and range 3: the value 0.5 is in the
 // middle, code8 = rint(1.5 * 255 / 3) = rint(127.5) = 128 (ties to even),
@@ -145,13 +147,37 @@ struct PagePart {
 rt::Status quantizePart(const UniformFormat &format, int64_t headDim,
                         const uint16_t *values, PagePart &part);
 
+/// How the keys of one layer and kv head are rounded to where queries are
+/// small.
+///
+/// `factor` is the strictly lower part of L, the unit lower triangular factor
+/// of the inverse of queries' second moments, L D L^T: an error e of head dim i
+/// is made good, as far as it can be, by -e L[j][i] in every dim j > i.
+///
+/// Shapes: factor [headDim][headDim], f32; what is not below the diagonal is
+///         not read.
+/// Source: GPTQ (arXiv 2210.17323), with tokens in place of a weight's rows
+///         and queries in place of inputs.
+struct KeyFeedback {
+  std::vector<float> factor;
+};
+
 /// Lowers a part to `level`, always by way of 8 bits and every level between.
+///
+/// With `feedback`, steps to 4 and 2 bits go token by token through the head
+/// dims.  In IEEE single precision, each operation rounded by itself: a dim's
+/// target is its range * (1 / 255) * code, of codes at 4 bits times 17; the
+/// code is rint((target - lowest) * (1 / step)) within its bits, where lowest
+/// and step are parts of the range, as `decodeCode` has them (range 0: the code
+/// is 0); and each dim after it, in the order of dims, gets
+/// fma(-factor, target - fma(step, code, lowest), its target).
 ///
 /// Units:  level in bits, at most the part's level; equal: nothing happens.
 /// Errors: InvalidArgument for any other level, NotRepresentable as for
 ///         `quantizePart`; `part` is then untouched.
 rt::Status lowerPart(const UniformFormat &format, int64_t headDim,
-                     int32_t level, PagePart &part);
+                     int32_t level, PagePart &part,
+                     const KeyFeedback *feedback = nullptr);
 
 /// Decodes a part in double precision; level 16 is exact.
 /// Shapes: result [128][headDim].

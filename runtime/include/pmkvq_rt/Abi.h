@@ -27,7 +27,7 @@
 namespace pmkvq::rt {
 
 /// Changes whenever a struct or signature below does.
-inline constexpr int32_t kAbiVersion = 4;
+inline constexpr int32_t kAbiVersion = 5;
 
 //===----------------------------------------------------------------------===//
 // The cache as kernels see it
@@ -46,6 +46,17 @@ struct PageEntry {
 };
 static_assert(sizeof(PageEntry) == 72);
 
+/// What keys of one kv head fall with, where their format has feedback; floats:
+/// at kKeyFeedbackOffset and kKeyFeedbackStep where 2-bit codes lie in a range,
+/// as parts of it, and from kKeyFeedbackFactor on the factor, [headDim][headDim]
+/// (pmkvq/Target/KeyFeedback.h).
+inline constexpr int64_t kKeyFeedbackOffset = 0;
+inline constexpr int64_t kKeyFeedbackStep = 1;
+inline constexpr int64_t kKeyFeedbackFactor = 16; // a cache line
+constexpr int64_t keyFeedbackFloats(int64_t headDim) {
+  return kKeyFeedbackFactor + headDim * headDim;
+}
+
 /// The cache of one layer, all sequences.
 struct CacheView {
   /// Block pool: block i starts at blocks + i * blockBytes(headDim).
@@ -59,6 +70,8 @@ struct CacheView {
   uint16_t *fixed;
   /// Stride of `pages` in entries.
   int64_t maxPages;
+  /// [kvHeads][keyFeedbackFloats(headDim)]; null: keys fall without.
+  const float *keyFeedback = nullptr;
 };
 
 //===----------------------------------------------------------------------===//
@@ -288,6 +301,7 @@ constexpr int64_t firstPageBytes(const ProgramInfo &info) {
 ///   void    pmkvq_describe(ProgramInfo *)
 ///   int32_t pmkvq_step(StepArgs *)                          (KernelStatus)
 ///   int64_t pmkvq_scratch(int64_t rows, int64_t outputs)    (bytes)
+///   const float *pmkvq_key_feedback(int64_t layer)          (CacheView)
 ///   KernelFn pmkvq_flush_{key,value}_{16,8,4,2}             (by target level)
 ///   KernelFn pmkvq_requantize_{key,value}_{16_8,8_4,4_2}
 ///   KernelFn pmkvq_requantize_value_2_1
@@ -303,6 +317,8 @@ struct ProgramEntries {
   KernelFn requantize[kParts][4];
   /// Bytes of StepArgs::scratch; null: a step needs none.  Grows with both.
   int64_t (*scratchBytes)(int64_t rows, int64_t outputs);
+  /// CacheView::keyFeedback; null: keys of all layers fall without.
+  const float *(*keyFeedback)(int64_t layer);
 };
 
 } // namespace pmkvq::rt

@@ -66,6 +66,10 @@ CommandLine::CommandLine(const std::vector<std::string> &stages, bool compiles)
       keyScales("key-scales",
                 "Divide key channels by the calibration's scales and multiply "
                 "queries; weights take them, so that it costs nothing"),
+      rounding("rounding", "feedback|nearest",
+               "How keys fall to 4 and 2 bits with a calibration: so that what "
+               "is lost lies where queries are small (feedback, default where "
+               "the file has squares of queries), or each to the nearest code"),
       maxLoss("max-loss", "KL",
               "Refuse a run that is predicted to lose more, in nats a token, "
               "by a calibration with divergences (default 0.1)"),
@@ -184,12 +188,12 @@ CommandLine::CommandLine(const std::vector<std::string> &stages, bool compiles)
            &valueFormat, &cpu})
     option->use = Option::Use::Decision;
   for (Option *option : std::initializer_list<Option *>{
-           &calibration, &allocate, &layerFloors,    &keyScales, &maxLoss,
-           &acceptLoss,  &device,   &cacheDevice,    &codeCache, &ptxas,
-           &bench,       &kvHeads,  &queryHeads,     &headDim,   &batch,
-           &context,     &levels,   &inputs,         &chip,      &lower,
-           &explain,     &check,    &checkTolerance, &emit,      &outputFile,
-           &dumpStages})
+           &calibration, &allocate,   &layerFloors, &keyScales,      &rounding,
+           &maxLoss,     &acceptLoss, &device,      &cacheDevice,    &codeCache,
+           &ptxas,       &bench,      &kvHeads,     &queryHeads,     &headDim,
+           &batch,       &context,    &levels,      &inputs,         &chip,
+           &lower,       &explain,    &check,       &checkTolerance, &emit,
+           &outputFile,  &dumpStages})
     option->use = Option::Use::Compiler;
   groups = {
       {"What to generate",
@@ -199,7 +203,7 @@ CommandLine::CommandLine(const std::vector<std::string> &stages, bool compiles)
       {"The cache: bytes, levels, formats",
        {&kvBudget, &kvBits, &schedule, &floorLevel, &keyFloor, &valueFloor,
         &keyFormat, &valueFormat, &calibration, &allocate, &layerFloors,
-        &keyScales, &maxLoss, &acceptLoss},
+        &keyScales, &rounding, &maxLoss, &acceptLoss},
        "pmkvq-run model.gguf --prompt=Hello --max-tokens=2000 \\\n"
        "        --kv-budget=64MiB --key-floor=4"},
       {"How it runs",

@@ -110,6 +110,7 @@ struct CommandLine {
   Flag allocate;
   StringOption layerFloors;
   Flag keyScales;
+  ChoiceOption rounding;
   StringOption maxLoss;
   Flag acceptLoss;
 
