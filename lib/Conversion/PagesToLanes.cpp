@@ -22,16 +22,18 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "FeedbackInLanes.h"
 #include "HalvesInWords.h"
 #include "LaneParameters.h"
 #include "LanePass.h"
 #include "LinearMap.h"
-#include "PageQuads.h"
+#include "PageCodes.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "pmkvq/IR/PMKVQ.h"
 #include "pmkvq/Passes.h"
 #include "pmkvq/Target/SlotLayout.h"
+#include "pmkvq_rt/Abi.h"
 #include "pmkvq_rt/DeviceAbi.h"
 #include "llvm/ADT/TypeSwitch.h"
 
@@ -107,8 +109,10 @@ private:
   void startLanes() {
     threads = static_cast<int32_t>(shape.slices() * 32);
     // Enough warps to hide what memory and special functions take; a window's
-    // addresses need more registers.
-    int32_t blocks = (takesPage ? 512 : 256) / threads;
+    // addresses need more registers, and so do sums that are fed back.
+    bool feedsBack =
+        !kernel.getBody().front().getOps<FetchFeedbackOp>().empty();
+    int32_t blocks = (!takesPage ? 256 : feedsBack ? 384 : 512) / threads;
     Value arguments = b.startFunction(kernel.getSymName(),
                                       sizeof(rt::PagesArgs), threads, blocks);
     auto pointer = [&](size_t offset) {
@@ -117,6 +121,7 @@ private:
     codes = pointer(offsetof(rt::PagesArgs, codes));
     parameters = pointer(offsetof(rt::PagesArgs, parameters));
     outcomes = pointer(offsetof(rt::PagesArgs, outcomes));
+    keyFeedback = pointer(offsetof(rt::PagesArgs, keyFeedback));
     Value tasks = pointer(offsetof(rt::PagesArgs, tasks));
     task = b.at(tasks, b.mul(b.blockId(), sizeof(rt::PagePartTask)));
     Value thread = b.threadId();
@@ -124,14 +129,15 @@ private:
     lane = b.andBits(thread, 31);
     g = b.shr(lane, 2);
     t = b.andBits(lane, 3);
+    pageCodes.emplace(b, shape, codes, task, slice, lane);
   }
 
   LogicalResult lowerBlock(Block &block) {
     for (Operation &op : block) {
       LogicalResult lowered =
           llvm::TypeSwitch<Operation *, LogicalResult>(&op)
-              .Case<TakeOp, FetchFixedOp, QuantizeOp, ShiftOp, StoreOp,
-                    scf::IfOp>([&](auto op) { return lower(op); })
+              .Case<TakeOp, FetchFixedOp, FetchFeedbackOp, QuantizeOp, ShiftOp,
+                    StoreOp, scf::IfOp>([&](auto op) { return lower(op); })
               .Case<PageTaskOp, FetchOp, ReturnOp, scf::YieldOp,
                     arith::ConstantOp>([](auto) { return success(); })
               .Default([](Operation *op) {
@@ -144,121 +150,12 @@ private:
   }
 
   //===--------------------------------------------------------------------===//
-  // Memory
-  //===--------------------------------------------------------------------===//
-
-  /// What f of the first slice becomes in this warp's.
-  template <typename Function> Value bySlice(Function f) {
-    return emitLinear(b, slice, shape.slices(), f);
-  }
-
-  /// Address of words of a lane that begin at the quad's, in this warp's slice.
-  /// Their block's number may depend on the slice, as may how far lanes lie
-  /// apart.
-  Value vectorAddress(const PageOrder &order, QuadPlace quad) {
-    auto find = [&](int64_t s) { return order.find(shape.inSlice(quad, s)); };
-    PageOrder::Word first = find(0);
-    std::vector<int64_t> numbers;
-    for (int64_t s = 0; s < shape.slices(); ++s)
-      numbers.push_back(find(s).block);
-    Value &base = blocks[numbers];
-    if (!base) {
-      Value number = b.add(bySlice([&](int64_t s) { return numbers[s]; }),
-                           numbers.front());
-      Value id = b.load(b.getI32Type(), b.at(task, b.shl(number, 2)), 4);
-      base = b.atRecord(codes, id, rt::blockBytes(shape.headDim));
-    }
-    Value byte =
-        b.add(bySlice([&](int64_t s) { return find(s).byte; }), first.byte);
-    std::vector<int64_t> strides;
-    for (int64_t s = 0; s < shape.slices(); ++s)
-      strides.push_back(find(s).laneBytes);
-    Value &ofLane = lanePlaces[strides];
-    if (!ofLane && llvm::all_equal(strides))
-      ofLane = b.shl(lane, llvm::Log2_64(strides.front()));
-    if (!ofLane)
-      ofLane = b.mul(lane, b.add(bySlice([&](int64_t s) { return strides[s]; }),
-                                 strides.front()));
-    return b.at(base, b.add(byte, ofLane));
-  }
-
-  /// Groups the words of the first slice's quads into runs of neighbours that
-  /// one access moves: [run] of (word, quad and half).
-  struct RunWord {
-    PageOrder::Word word;
-    QuadPlace quad;
-    int64_t half;
-  };
-  std::vector<std::vector<RunWord>> findRuns(const PageOrder &order) {
-    std::map<std::pair<int64_t, int64_t>, std::vector<RunWord>> words;
-    for (const QuadPlace &quad : shape.quads())
-      for (int64_t half = 0; half < (order.layout.level == 16 ? 2 : 1);
-           ++half) {
-        PageOrder::Word word = order.find(quad, half);
-        words[{word.block, word.byte}].push_back({word, quad, half});
-      }
-    std::vector<std::vector<RunWord>> runs;
-    int64_t block = -1, next = -1, first = 0;
-    for (auto &[place, fields] : words) {
-      // A run stays within 16 bytes, and is 4, 8 or 16 long.
-      if (place.first != block || place.second != next ||
-          place.second / 16 != first / 16) {
-        runs.emplace_back();
-        first = place.second;
-      }
-      block = place.first;
-      next = place.second + 4;
-      llvm::append_range(runs.back(), fields);
-    }
-    return runs;
-  }
-
-  static int64_t wordsOf(const std::vector<RunWord> &run) {
-    return (run.back().word.byte - run.front().word.byte) / 4 + 1;
-  }
-
-  /// Every quad's codes from the page's blocks.
-  LaneTile loadTile(const PageOrder &order) {
-    LaneTile tile;
-    tile.level = order.layout.level;
-    tile.raw = tile.level == 16;
-    for (const std::vector<RunWord> &run : findRuns(order)) {
-      Value address = vectorAddress(order, run.front().quad);
-      Values words = b.loadWords(address, wordsOf(run));
-      for (const RunWord &field : run) {
-        Value word = words[(field.word.byte - run.front().word.byte) / 4];
-        Values &quad = tile.quads[field.quad];
-        quad.resize(tile.raw ? 2 : 1);
-        if (tile.level < 8)
-          word = b.andBits(field.word.bit ? b.shr(word, field.word.bit) : word,
-                           ((int64_t{1} << tile.level) - 1) * 0x01010101);
-        quad[field.half] = word;
-      }
-    }
-    return tile;
-  }
-
-  void storeTile(const PageOrder &order, const LaneTile &tile) {
-    for (const std::vector<RunWord> &run : findRuns(order)) {
-      Values words(wordsOf(run));
-      for (const RunWord &field : run) {
-        Value part = tile.quads.at(field.quad)[field.half];
-        if (field.word.bit)
-          part = b.shl(part, field.word.bit);
-        Value &word = words[(field.word.byte - run.front().word.byte) / 4];
-        word = word ? Value(arith::OrIOp::create(b, word, part)) : part;
-      }
-      b.storeWords(words, vectorAddress(order, run.front().quad));
-    }
-  }
-
-  //===--------------------------------------------------------------------===//
   // Sources
   //===--------------------------------------------------------------------===//
 
   LogicalResult lower(TakeOp op) {
     TileType type = op.getTile().getType();
-    tiles[op.getTile()] = loadTile(PageOrder(shape, type.getLevel()));
+    tiles[op.getTile()] = pageCodes->load(PageOrder(shape, type.getLevel()));
     return success();
   }
 
@@ -313,10 +210,50 @@ private:
   // Shift
   //===--------------------------------------------------------------------===//
 
+  LogicalResult lower(FetchFeedbackOp op) {
+    Value number = b.load(b.getI32Type(),
+                          b.at(task, offsetof(rt::PagePartTask, feedback)), 4);
+    feedback = b.atRecord(keyFeedback, number,
+                          rt::keyFeedbackFloats(shape.headDim) * 4);
+    feedbackInLanes.emplace(b, kernel.getSymName(), shape, target.getFormat(),
+                            threads, slice, lane);
+    return success();
+  }
+
+  /// Has the ranges of the page known before its codes are shifted.
+  void findRanges(const LaneTile &tile) {
+    if (tile.parameters.empty())
+      return feedbackInLanes->forEachGroup([&](Value group) {
+        Value place = b.at(slotAddress(), byGroup(group));
+        Value half = b.load(b.getF16Type(), place, 2);
+        feedbackInLanes->setRange(
+            group, arith::ExtFOp::create(b, b.getF32Type(), half));
+      });
+    ifHasGroups([&] {
+      const FormatModel &model = target.getFormat().getModel();
+      Values ranges = b.unpack(
+          widenParameters(b, tile.parameters.back(), model.getParameterType()));
+      Value first =
+          b.add(groupsAlongK() ? b.mul(t, layout8().quadPlace(1, 0)) : g,
+                b.mul(slice, shape.sliceBlocks() * kQuads));
+      for (int64_t group = 0; group < groups(); ++group)
+        feedbackInLanes->setRange(b.add(first, numberOf(group)), ranges[group]);
+    });
+  }
+
   LogicalResult lower(ShiftOp op) {
     TileType type = op.getSource().getType();
     LaneTile tile = tiles.at(op.getSource());
     FormatAttr format = type.getFormat();
+    if (op.getFeedback()) {
+      if (!hasRanges)
+        findRanges(tile);
+      hasRanges = true;
+      while (tile.level > op.getResult().getType().getLevel())
+        feedbackInLanes->shift(tile, feedback);
+      tiles[op.getResult()] = std::move(tile);
+      return success();
+    }
     for (; tile.level > op.getResult().getType().getLevel(); tile.level /= 2)
       for (auto &[place, quad] : tile.quads)
         quad = {emitShiftOfBytes(b, format, quad[0], tile.level)};
@@ -488,7 +425,7 @@ private:
       b.barrier();
     didSynchronize = true;
     const LaneTile &tile = tiles.at(op.getTile());
-    storeTile(PageOrder(shape, tile.level), tile);
+    pageCodes->store(PageOrder(shape, tile.level), tile);
     if (op.getWithParameters())
       storeParameters(tile);
     return success();
@@ -506,8 +443,18 @@ private:
     return index * 2;
   }
 
-  /// The lanes of g 0, or t 0, have all groups of a slice.
-  void storeParameters(const LaneTile &tile) {
+  /// Byte of the last parameter of a group, in the part's place of a slot.
+  Value byGroup(Value group) {
+    auto which = static_cast<int32_t>(
+        target.getFormat().getModel().getNumParameters() - 1);
+    Value byte = emitLinear(
+        b, group, groupsAlongK() ? shape.kBlocks() * kQuads : rt::kPageTokens,
+        [&](int64_t i) { return parameterByte(i, which); });
+    return b.add(byte, parameterByte(0, which));
+  }
+
+  /// Where the part's parameters begin in the page's slot.
+  Value slotAddress() {
     bool keysPerToken =
         cache.getKey().getModel().getGroupAxis() == GroupAxis::Token;
     Value id =
@@ -516,40 +463,60 @@ private:
         parameters, id,
         ::pmkvq::deviceSlotBytes(shape.headDim, keysPerToken,
                                  groupBytes(cache.getValue().getModel())));
-    const auto bytes = static_cast<unsigned>(
-        bytesOf(target.getFormat().getModel().getParameterType()));
-    if (!shape.isKey())
-      slot = b.at(slot,
-                  ::pmkvq::deviceValueParameters(shape.headDim, keysPerToken));
+    return shape.isKey() ? slot
+                         : b.at(slot, ::pmkvq::deviceValueParameters(
+                                          shape.headDim, keysPerToken));
+  }
+
+  /// if (the lane has groups of its own).  The lanes of g 0, or t 0, have all
+  /// groups of a slice.
+  void ifHasGroups(function_ref<void()> body) {
     Value first =
         b.compare(arith::CmpIPredicate::eq, groupsAlongK() ? g : t, 0);
     auto branch = scf::IfOp::create(b, first, /*withElseRegion=*/false);
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(branch.thenBlock());
-    // Group number: of k, 16 k + quadPlace(t, byte); of rows, 16 row + 8 upper
-    // + g; and 32 more a slice, or 16.
-    const FragmentLayout layout = PageOrder(shape, 8).layout;
-    for (int32_t which = 0;
-         which < static_cast<int32_t>(tile.parameters.size()); ++which) {
-      Values stored = b.unpack(tile.parameters[which]);
-      auto byteOf = [&](int64_t group) { return parameterByte(group, which); };
-      Value mine = bySlice(
-          [&](int64_t s) { return byteOf(shape.sliceBlocks() * kQuads * s); });
-      auto byLane = [&](Value x, int64_t size, int64_t step) {
-        return emitLinear(b, x, size,
-                          [&](int64_t i) { return byteOf(i * step); });
-      };
-      mine = b.add(mine, groupsAlongK() ? byLane(t, 4, layout.quadPlace(1, 0))
-                                        : byLane(g, 8, 1));
-      for (int64_t group = 0; group < groups(); ++group) {
-        int64_t number =
-            groupsAlongK()
-                ? kQuads * (group / kQuad) +
-                      layout.quadPlace(0, static_cast<int32_t>(group % kQuad))
-                : kRows * (group / 2) + 8 * (group % 2);
-        b.store(stored[group], b.at(slot, b.add(mine, byteOf(number))), bytes);
-      }
-    }
+    body();
+  }
+
+  FragmentLayout layout8() const { return PageOrder(shape, 8).layout; }
+
+  /// Number of a lane's group, from that of its first on: of k, 16 k +
+  /// quadPlace(0, byte); of rows, 16 row + 8 upper.  Lanes lie quadPlace(t, 0),
+  /// or g, apart, and slices 32, or 16.
+  int64_t numberOf(int64_t group) const {
+    return groupsAlongK()
+               ? kQuads * (group / kQuad) +
+                     layout8().quadPlace(0, static_cast<int32_t>(group % kQuad))
+               : kRows * (group / 2) + 8 * (group % 2);
+  }
+
+  void storeParameters(const LaneTile &tile) {
+    Value slot = slotAddress();
+    const auto bytes = static_cast<unsigned>(
+        bytesOf(target.getFormat().getModel().getParameterType()));
+    ifHasGroups([&] {
+      for (int32_t which = 0;
+           which < static_cast<int32_t>(tile.parameters.size()); ++which)
+        storeParameter(tile, which, slot, bytes);
+    });
+  }
+
+  void storeParameter(const LaneTile &tile, int32_t which, Value slot,
+                      unsigned bytes) {
+    Values stored = b.unpack(tile.parameters[which]);
+    auto byteOf = [&](int64_t group) { return parameterByte(group, which); };
+    Value mine = pageCodes->bySlice(
+        [&](int64_t s) { return byteOf(shape.sliceBlocks() * kQuads * s); });
+    auto byLane = [&](Value x, int64_t size, int64_t step) {
+      return emitLinear(b, x, size,
+                        [&](int64_t i) { return byteOf(i * step); });
+    };
+    mine = b.add(mine, groupsAlongK() ? byLane(t, 4, layout8().quadPlace(1, 0))
+                                      : byLane(g, 8, 1));
+    for (int64_t group = 0; group < groups(); ++group)
+      b.store(stored[group], b.at(slot, b.add(mine, byteOf(numberOf(group)))),
+              bytes);
   }
 
   KernelOp kernel;
@@ -559,15 +526,17 @@ private:
   PageShape shape = {};
   int32_t threads = 0;
 
-  Value codes, parameters, outcomes, task, slice, lane, g, t;
+  Value codes, parameters, outcomes, keyFeedback, task, slice, lane, g, t;
+  std::optional<PageCodes> pageCodes;
+  /// Of keys that fall with feedback: how, and what with.
+  std::optional<FeedbackInLanes> feedbackInLanes;
+  Value feedback;
+  bool hasRanges = false;
   DenseMap<Value, LaneTile> tiles;
   /// Results of quantize, as far as a lane's groups go.
   DenseMap<Value, Value> representable;
   /// Of the lane's groups, once they are quantized.
   Value hasWideRange;
-  /// Addresses of blocks, by their numbers in each slice, and places of lanes,
-  /// by how far they lie apart.
-  std::map<std::vector<int64_t>, Value> blocks, lanePlaces;
   bool didSynchronize = false;
   /// Whether a page is written in place (else a window becomes one).
   bool takesPage = false;

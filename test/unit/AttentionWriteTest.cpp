@@ -11,6 +11,7 @@
 #include "pmkvq/Reference/Bits.h"
 #include "pmkvq/Reference/Quantize.h"
 #include "pmkvq/Target/CacheImage.h"
+#include "pmkvq/Target/KeyFeedback.h"
 #include "pmkvq_rt/cuda/Write.h"
 
 #include <cmath>
@@ -60,6 +61,29 @@ protected:
     ASSERT_TRUE(made.ok()) << made.status().message();
     stream = std::move(*made);
     makePool();
+    if (std::string(GetParam().keyFormat).find("feedback") != std::string::npos)
+      makeFeedback();
+  }
+
+  /// Squares of queries that lie a few powers of ten apart, of each head.
+  void makeFeedback() {
+    std::normal_distribution<float> normal;
+    std::vector<float> squares(kHeads * headDim());
+    for (float &square : squares)
+      square = std::exp(2 * normal(random));
+    const double clip = problem.format[kKey].clip;
+    table = keyFeedbackOfLayer(squares.data(), kHeads, headDim(),
+                               (1 - clip) / 2, clip / 3);
+    for (int64_t head = 0; head < kHeads; ++head)
+      feedback.push_back(
+          {keyFeedbackFactor(squares.data() + head * headDim(), headDim())});
+  }
+
+  /// What the part of a page falls with; null: nothing.
+  const reference::KeyFeedback *feedbackOf(Part part, int64_t page) const {
+    return part == kKey && !feedback.empty()
+               ? &feedback[static_cast<size_t>(page % kHeads)]
+               : nullptr;
   }
 
   void load(bool positions = false) {
@@ -137,8 +161,11 @@ protected:
       tasks[i].slot = pages[i].slot;
       tasks[i].window = static_cast<uint32_t>(
           layout.fixedOffset(kPages - 1 - i, part) / rt::kDeviceGrainBytes);
+      tasks[i].feedback = static_cast<uint32_t>(i % kHeads);
     }
     rt::PagesArgs args = {};
+    if (!table.empty())
+      args.keyFeedback = toDevice(table);
     args.codes = pool->memory().pointer();
     args.parameters = pool->memory().pointer(layout.slotOffset(0));
     args.tasks = toDevice(tasks);
@@ -224,6 +251,9 @@ protected:
   std::vector<rt::cuda::DeviceMemory> buffers;
   std::vector<uint8_t> memory;
   std::vector<rt::PageEntry> pages;
+  /// [kHeads]; empty: keys fall without.
+  std::vector<reference::KeyFeedback> feedback;
+  std::vector<float> table;
 };
 
 constexpr Content kContents[] = {Content::Normal, Content::Offsets,
@@ -249,7 +279,8 @@ TEST_P(WriteTest, FlushedWindowsAreTheReferences) {
                   area, part, headDim(), kSink + token, dim,
                   expected[i].values[token * headDim() + dim]);
           ASSERT_TRUE(reference::lowerPart(problem.format[part], headDim(),
-                                           level, expected[i])
+                                           level, expected[i],
+                                           feedbackOf(part, i))
                           .ok());
         }
         upload();
@@ -289,7 +320,8 @@ TEST_P(WriteTest, PagesFallInPlaceAsTheReferences) {
         const std::vector<uint32_t> said = outcomes();
         for (int64_t i = 0; i < kPages; ++i) {
           ASSERT_TRUE(reference::lowerPart(problem.format[part], headDim(),
-                                           from / 2, expected[i])
+                                           from / 2, expected[i],
+                                           feedbackOf(part, i))
                           .ok());
           ASSERT_NO_FATAL_FAILURE(expectPart(pages[i], part, expected[i]))
               << "from " << from << " content " << int(content);
@@ -443,7 +475,13 @@ INSTANTIATE_TEST_SUITE_P(
                       Geometry{"<per_channel, hadamard>", 128,
                                "<per_token_symmetric, hadamard>"},
                       Geometry{"<per_token, hadamard>", 80,
-                               "<per_token_symmetric, hadamard>"}),
+                               "<per_token_symmetric, hadamard>"},
+                      Geometry{"<per_channel, hadamard, feedback>", 128},
+                      Geometry{"<per_token, hadamard, feedback>", 128},
+                      Geometry{"<per_channel, hadamard, feedback>", 64},
+                      Geometry{"<per_channel, hadamard, feedback>", 80},
+                      Geometry{"<per_token, hadamard, feedback>", 96},
+                      Geometry{"<per_channel, hadamard, feedback>", 256}),
     [](const auto &info) {
       auto has = [](const char *text, const char *word) {
         return std::string(text).find(word) != std::string::npos;
@@ -451,5 +489,6 @@ INSTANTIATE_TEST_SUITE_P(
       return (has(info.param.keyFormat, "channel") ? "PerChannel"
                                                    : "PerToken") +
              std::to_string(info.param.headDim) +
-             (has(info.param.valueFormat, "symmetric") ? "Symmetric" : "");
+             (has(info.param.valueFormat, "symmetric") ? "Symmetric" : "") +
+             (has(info.param.keyFormat, "feedback") ? "Feedback" : "");
     });

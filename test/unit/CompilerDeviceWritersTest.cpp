@@ -200,3 +200,67 @@ INSTANTIATE_TEST_SUITE_P(
                       Geometry{"<per_channel, hadamard>", 128,
                                "<per_token_symmetric, hadamard>"}),
     [](const auto &info) { return info.param.name(); });
+
+namespace {
+/// Keys that fall with feedback.
+class DeviceFeedback
+    : public ::testing::TestWithParam<std::tuple<const char *, int64_t>> {
+protected:
+  /// Compiled once a geometry.
+  static const std::string &kernels(const char *format, int64_t headDim) {
+    static std::map<std::pair<std::string, int64_t>, std::string> known;
+    auto [it, isNew] = known.try_emplace({format, headDim});
+    if (!isNew)
+      return it->second;
+    WriterSpec spec;
+    spec.keyFormat = format;
+    spec.headDim = headDim;
+    auto compiled = mlir::pmkvq::compileWriters(writersContext(), spec);
+    EXPECT_TRUE(static_cast<bool>(compiled))
+        << llvm::toString(compiled.takeError());
+    if (compiled)
+      it->second = std::move(compiled->ptx);
+    return it->second;
+  }
+};
+} // namespace
+
+// A float a head dim of each thread is memory of its own, and nothing else.
+TEST_P(DeviceFeedback, FitsRegisters) {
+  std::string ptxas = mlir::pmkvq::findPtxas();
+  if (ptxas.empty())
+    GTEST_SKIP() << "no ptxas in PATH or /usr/local/cuda/bin";
+  auto [format, headDim] = GetParam();
+  PtxasReport report = runPtxas(ptxas, kernels(format, headDim));
+  ASSERT_TRUE(report.accepted) << report.output;
+  std::string own = " " + std::to_string(headDim * 4) + " bytes stack frame, ";
+  std::istringstream lines(report.output);
+  int feedingBack = 0;
+  for (std::string line; std::getline(lines, line);) {
+    if (line.find("spill stores") == std::string::npos)
+      continue;
+    EXPECT_NE(line.find(" 0 bytes spill stores"), std::string::npos)
+        << report.output;
+    feedingBack += line.find(own) != std::string::npos;
+  }
+  // Flushes of keys to 4 and 2 bits, and from 8 and 4.
+  EXPECT_EQ(feedingBack, 4);
+}
+
+// As rounded as on the CPU: multiply-adds that are asked for, and no others.
+TEST_P(DeviceFeedback, FeedsBackByMultiplyAdds) {
+  auto [format, headDim] = GetParam();
+  PtxText text(
+      bodyOf(kernels(format, headDim), rt::requantizeKernel(rt::kKey, 8)));
+  constexpr int64_t block = 8, quad = 4;
+  EXPECT_EQ(text.count("fma.rn.f32"),
+            block * quad + block * (block - 1) / 2 + block);
+  EXPECT_EQ(text.count("call"), 0);
+  EXPECT_EQ(text.count("fma.rn.ftz"), 0);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Compiler, DeviceFeedback,
+    ::testing::Combine(::testing::Values("<per_channel, hadamard, feedback>",
+                                         "<per_token, hadamard, feedback>"),
+                       ::testing::Values(64, 80, 128)));

@@ -292,7 +292,9 @@ struct PagePartTask {
   /// The part's fixed area, where a window becomes a page:
   /// (address - PagesArgs::codes) / kDeviceGrainBytes.
   uint32_t window;
-  uint32_t reserved[2];
+  /// What its keys fall with: number of the kv head in PagesArgs::keyFeedback.
+  uint32_t feedback;
+  uint32_t reserved;
 };
 static_assert(sizeof(PagePartTask) == 48);
 
@@ -318,8 +320,11 @@ struct PagesArgs {
   const PagePartTask *tasks;
   /// [tasks], a PageOutcome each: zero before, written if it is another.
   uint32_t *outcomes;
+  /// [layers][kvHeads][keyFeedbackFloats(headDim)] (Abi.h); null: keys fall
+  /// without.
+  const float *keyFeedback;
 };
-static_assert(sizeof(PagesArgs) == 32);
+static_assert(sizeof(PagesArgs) == 40);
 
 /// Arguments of the read kernel: the ceiling that attention is compared with.
 struct ReadArgs {

@@ -70,6 +70,8 @@ Status DeviceCache::attach(const CacheGeometry &geometry, CacheView *caches,
   if (!pool.ok())
     return pool.status();
   pool_.emplace(std::move(*pool));
+  if (Status status = uploadFeedback(); !status.ok())
+    return status;
   uint32_t kinds = 1u << UnitKind{16, 16}.index();
   for (UnitKind kind : code_.kinds)
     kinds |= 1u << kind.index();
@@ -81,6 +83,26 @@ Status DeviceCache::attach(const CacheGeometry &geometry, CacheView *caches,
   stage_.reserve(static_cast<size_t>(
       std::max(2 * maxCodes() + layout.slotBytes + geometry.slotBytes(),
                layout.fixedPartBytes())));
+  return {};
+}
+
+/// Copies what keys of all layers fall with, if they fall with something.
+Status DeviceCache::uploadFeedback() {
+  if (!caches()[0].keyFeedback)
+    return {};
+  const int64_t layerBytes = geometry().kvHeads *
+                             keyFeedbackFloats(geometry().headDim) *
+                             static_cast<int64_t>(sizeof(float));
+  Result<DeviceMemory> made =
+      DeviceMemory::allocate(device_, geometry().layers * layerBytes);
+  if (!made.ok())
+    return made.status();
+  keyFeedback_ = std::move(*made);
+  for (int32_t layer = 0; layer < geometry().layers; ++layer)
+    if (Status status = keyFeedback_.upload(caches()[layer].keyFeedback,
+                                            layerBytes, layer * layerBytes);
+        !status.ok())
+      return status;
   return {};
 }
 
@@ -131,6 +153,8 @@ Result<LaunchResult> DeviceCache::writePages(const PageLaunch &launch) {
     task.slot = entry.slot;
     task.window = toGrains(pool_->layout().fixedOffset(
         fixedArea(page.layer, page.sequence, page.head), launch.part));
+    task.feedback =
+        static_cast<uint32_t>(page.layer * geometry().kvHeads + page.head);
     tasks_.push_back(task);
   }
   Status status = pageTasks_.memory.uploadAsync(
@@ -143,6 +167,8 @@ Result<LaunchResult> DeviceCache::writePages(const PageLaunch &launch) {
   arguments.parameters = pool_->memory().pointer(pool_->layout().slotOffset(0));
   arguments.tasks = pageTasks_.memory.pointer<PagePartTask>();
   arguments.outcomes = outcomes_.memory.pointer<uint32_t>();
+  if (keyFeedback_.bytes())
+    arguments.keyFeedback = keyFeedback_.pointer<const float>();
   status = launch.from ? writers_->requantize(stream_, arguments, launch.count,
                                               launch.part, launch.from)
                        : writers_->flush(stream_, arguments, launch.count,

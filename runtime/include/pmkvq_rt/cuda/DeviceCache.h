@@ -163,6 +163,7 @@ private:
   DeviceCache(DeviceRef device, DeviceCacheCode code)
       : device_(std::move(device)), code_(std::move(code)) {}
 
+  Status uploadFeedback();
   int64_t fixedArea(int32_t layer, int32_t sequence, int32_t head) const;
   const PageEntry *pages(int32_t layer, int32_t sequence, int32_t head) const;
   uint32_t kindsOf(int32_t layer, const std::vector<RowRun> &runs) const;
@@ -198,6 +199,8 @@ private:
   Stream stream_;
   std::optional<CacheWriters> writers_;
   std::optional<CachePool> pool_;
+  /// What keys fall with, [layers][kvHeads]; empty: nothing.
+  DeviceMemory keyFeedback_;
   /// By variant and rows that a segment is to have.
   std::map<std::pair<int32_t, int64_t>, Kernel> kernels_;
   Status failure_;
