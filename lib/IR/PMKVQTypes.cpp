@@ -190,6 +190,9 @@ LogicalResult CacheType::verify(function_ref<InFlightDiagnostic()> emitError,
   for (FormatAttr format : {key, value})
     if (failed(verifyGroup(emitError, "(C6)", format, headDim)))
       return failure();
+  if (value && value.getFeedback())
+    return emitError() << "(C8) expected values without feedback, got "
+                       << value;
   return success();
 }
 

@@ -43,12 +43,22 @@ static rt::Status toStatus(llvm::Error error) {
 // The CPU
 //===----------------------------------------------------------------------===//
 
+/// The calibration that keys of the layer fall by, or nothing.
+static std::string calibrationText(const bench::DrawnFeedback &feedback) {
+  if (feedback.squares.empty())
+    return "";
+  std::string squares;
+  for (float square : feedback.squares)
+    squares += llvm::formatv("{0}{1:e8}", squares.empty() ? "" : ", ", square);
+  return "calibration <query_squares = [" + squares + "]>";
+}
+
 /// A layer of attention over an explicit cache.
 static std::string moduleText(const bench::Problem &problem) {
   return llvm::formatv(R"mlir(
 !kv = !pmkvq.cache<kv_heads = {0}, head_dim = {2}, sink = {3}>
 func.func @create() -> !kv {{
-  %c = pmkvq.create layer 0 max_tokens 4096 : !kv
+  %c = pmkvq.create layer 0 max_tokens 4096 {5} : !kv
   return %c : !kv
 }
 func.func @layer(%q: tensor<?x{1}x{2}xf32>, %k: tensor<?x{0}x{2}xf32>,
@@ -62,7 +72,7 @@ func.func @layer(%q: tensor<?x{1}x{2}xf32>, %k: tensor<?x{0}x{2}xf32>,
 )mlir",
                        problem.shape.kvHeads, problem.shape.queryHeads,
                        problem.shape.headDim, bench::kSinkTokens,
-                       problem.scale())
+                       problem.scale(), calibrationText(problem.feedback))
       .str();
 }
 

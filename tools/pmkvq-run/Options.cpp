@@ -38,6 +38,8 @@ rt::Result<std::string> pmkvq::run::parseFormat(const std::string &text) {
     os << ", " << format->rotation;
   if (format->clip)
     os << ", clip = " << llvm::format("%.9f", *format->clip);
+  if (format->feedback)
+    os << ", feedback";
   os << ">";
   return attribute;
 }

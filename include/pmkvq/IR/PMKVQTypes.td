@@ -30,6 +30,7 @@ def PMKVQ_CacheType : PMKVQ_Type<"Cache", "cache"> {
     (C5) `key` and `value` are both there or both missing.
     (C6) A format's group divides its axis: 128 tokens, or `head_dim`.
     (C7) A ladder to 1 has a `head_dim` that is a multiple of 64.
+    (C8) Values fall without feedback.
 
     Example:
     ```mlir

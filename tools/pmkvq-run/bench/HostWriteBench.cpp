@@ -118,8 +118,12 @@ static Result<HostPages> makeHostPages(const Problem &problem) {
 /// Lowers all pages of the set at `memory`.
 static Status lowerSet(rt::ThreadPool &threads, const HostKernels &kernels,
                        HostPages &pages, uint8_t *memory) {
-  rt::CacheView view = {memory, memory + pages.slotOffset(),
-                        pages.entries.data(), nullptr, pages.count()};
+  rt::CacheView view = {memory,
+                        memory + pages.slotOffset(),
+                        pages.entries.data(),
+                        nullptr,
+                        pages.count(),
+                        pages.problem.feedback.table.data()};
   void *operands[] = {&view, pages.tasks.data()};
   rt::nameTasksAhead(pages.tasks.data(), pages.count(), threads.threads());
   for (Part part : {rt::kKey, rt::kValue}) {
@@ -174,9 +178,9 @@ static Status checkLowering(rt::ThreadPool &threads, const HostKernels &kernels,
     for (Part part : {rt::kKey, rt::kValue}) {
       reference::PagePart &want = expected[i][part];
       const reference::PagePart &got = actual[i][part];
-      if (Status s =
-              reference::lowerPart(pages.problem.format[part],
-                                   pages.problem.shape.headDim, level, want);
+      if (Status s = reference::lowerPart(
+              pages.problem.format[part], pages.problem.shape.headDim, level,
+              want, pages.problem.feedback.of(part, 0));
           !s.ok())
         return s;
       if (got.codes != want.codes || got.minimum != want.minimum ||

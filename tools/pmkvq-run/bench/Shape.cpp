@@ -385,6 +385,9 @@ Result<Problem> bench::understand(const Shape &shape) {
   if (problem.format[rt::kKey].symmetric)
     return Status(StatusCode::Unimplemented,
                   "the benchmark knows per_token_symmetric of values alone");
+  if (plainFormat(shape.keyFormat).find("+feedback") != std::string::npos)
+    problem.feedback =
+        drawFeedback(shape.kvHeads, shape.headDim, problem.format[rt::kKey]);
   const Inputs *inputs = findInputs(shape.inputs);
   if (!inputs)
     return expected(

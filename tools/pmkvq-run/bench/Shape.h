@@ -20,6 +20,7 @@
 #ifndef PMKVQ_TOOLS_RUN_BENCH_SHAPE_H
 #define PMKVQ_TOOLS_RUN_BENCH_SHAPE_H
 
+#include "DrawnFeedback.h"
 #include "Inputs.h"
 #include "pmkvq/Reference/Quantize.h"
 #include "pmkvq/Target/CacheImage.h"
@@ -74,6 +75,7 @@ struct Problem {
   int64_t rows = 1;
   LevelMix mix;
   reference::UniformFormat format[rt::kParts];
+  DrawnFeedback feedback;
   Inputs inputs;
 
   int64_t pairs() const { return shape.batch * shape.kvHeads; }

@@ -45,6 +45,10 @@ struct Pages {
         of = static_cast<uint8_t>(level);
   }
   std::vector<rt::PagePartTask> tasks(Part part) const;
+  /// Kv heads take turns.
+  int64_t headOf(size_t page) const {
+    return static_cast<int64_t>(page) % problem.shape.kvHeads;
+  }
 };
 
 /// The pool of one set, with the lists of its launches.
@@ -52,6 +56,7 @@ struct WriteSet {
   cuda::CachePool pool;
   cuda::DeviceMemory tasks[rt::kParts];
   cuda::DeviceMemory outcomes;
+  cuda::DeviceMemory feedback;
 
   rt::PagesArgs arguments(Part part) const {
     rt::PagesArgs args = {};
@@ -59,6 +64,8 @@ struct WriteSet {
     args.parameters = pool.memory().pointer(pool.layout().slotOffset(0));
     args.tasks = tasks[part].pointer<rt::PagePartTask>();
     args.outcomes = outcomes.pointer<uint32_t>();
+    if (feedback.bytes())
+      args.keyFeedback = feedback.pointer<const float>();
     return args;
   }
 };
@@ -118,6 +125,7 @@ std::vector<rt::PagePartTask> Pages::tasks(Part part) const {
     std::copy(std::begin(entries[i].blocks[part]),
               std::end(entries[i].blocks[part]), list[i].blocks);
     list[i].slot = entries[i].slot;
+    list[i].feedback = static_cast<uint32_t>(headOf(i));
     if (layout.fixedAreas)
       list[i].window = static_cast<uint32_t>(
           layout.fixedOffset(static_cast<int64_t>(i), part) /
@@ -144,7 +152,7 @@ static Result<WriteSet> makeSet(const cuda::DeviceRef &device,
   Result<cuda::CachePool> pool = cuda::CachePool::create(device, pages.layout);
   if (!pool.ok())
     return pool.status();
-  WriteSet set = {std::move(*pool), {}, {}};
+  WriteSet set = {std::move(*pool), {}, {}, {}};
   for (Part part : {rt::kKey, rt::kValue}) {
     Result<cuda::DeviceMemory> tasks = toDevice(device, pages.tasks(part));
     if (!tasks.ok())
@@ -156,6 +164,13 @@ static Result<WriteSet> makeSet(const cuda::DeviceRef &device,
   if (!outcomes.ok())
     return outcomes.status();
   set.outcomes = std::move(*outcomes);
+  if (!pages.problem.feedback.table.empty()) {
+    Result<cuda::DeviceMemory> feedback =
+        toDevice(device, pages.problem.feedback.table);
+    if (!feedback.ok())
+      return feedback.status();
+    set.feedback = std::move(*feedback);
+  }
   return set;
 }
 
@@ -212,9 +227,10 @@ checkPages(Pages &pages, WriteSet &set, int32_t level,
   for (size_t i = 0; i < chosen.size(); ++i)
     for (Part part : {rt::kKey, rt::kValue}) {
       reference::PagePart &expected = before[i][part];
-      if (Status status = reference::lowerPart(pages.problem.format[part],
-                                               pages.problem.shape.headDim,
-                                               level, expected);
+      if (Status status = reference::lowerPart(
+              pages.problem.format[part], pages.problem.shape.headDim, level,
+              expected,
+              pages.problem.feedback.of(part, pages.headOf(chosen[i])));
           !status.ok())
         return status;
       if (!isSame(partOf(pages, chosen[i], part), expected))

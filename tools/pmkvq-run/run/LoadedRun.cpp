@@ -44,7 +44,8 @@ static rt::Status checkFormat(const StringOption &option,
   rt::Result<FormatText> ours = parseFormatText(compiled);
   bool same = ours.ok() && given->name == ours->name &&
               (given->rotation.empty() || given->rotation == ours->rotation) &&
-              (!given->clip || given->clip == ours->clip.value_or(1));
+              (!given->clip || given->clip == ours->clip.value_or(1)) &&
+              (!given->feedback || ours->feedback);
   return same ? rt::Status() : contradiction(option, option.text, compiled);
 }
 

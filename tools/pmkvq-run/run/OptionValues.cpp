@@ -154,9 +154,11 @@ rt::Result<FormatText> pmkvq::run::parseFormatText(const std::string &text) {
     } else if (part.compare(0, clip.size(), clip) == 0 &&
                parseNumber(part.substr(clip.size()))) {
       format.clip = parseNumber(part.substr(clip.size()));
+    } else if (part == "feedback") {
+      format.feedback = true;
     } else {
-      return refusal("expected +hadamard, +plain or +clip=F after the format's "
-                     "name");
+      return refusal("expected +hadamard, +plain, +clip=F or +feedback after "
+                     "the format's name");
     }
   }
   return format;

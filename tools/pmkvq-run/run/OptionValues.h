@@ -48,6 +48,8 @@ struct FormatText {
   /// "hadamard" or "plain"; empty: the format's own choice.
   std::string rotation;
   std::optional<double> clip;
+  /// Whether keys fall with feedback.
+  bool feedback = false;
 };
 
 /// Errors: what was expected; that the format exists is not checked.
