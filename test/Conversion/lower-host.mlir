@@ -26,7 +26,7 @@ func.func @step(%batch: !pmkvq.batch, %tokens: memref<?xi32>, %positions: memref
   // CHECK: llvm.getelementptr %[[ARGS]][72]
   // CHECK: llvm.getelementptr %[[ARGS]][64]
   // CHECK: %[[LOGITS:.*]] = builtin.unrealized_conversion_cast %{{.*}} to memref<?x16xf32>
-  // Layer 1's view follows layer 0's, 40 bytes.
+  // Layer 1's view follows layer 0's, 48 bytes.
   // CHECK: %[[AT:.*]] = llvm.getelementptr %[[ARGS]][16]
   // CHECK: %[[CACHES:.*]] = llvm.load %[[AT]]
   // CHECK: %[[C1:.*]] = llvm.getelementptr %[[CACHES]][48]

@@ -35,6 +35,17 @@ func.func private @f() attributes {a = #pmkvq.format<per_token, group = -32>}
 
 // -----
 
+// FormatAttr C4: no rotation, and a format without ranges.
+// expected-error @+1 {{(C4) expected feedback with hadamard and a format that has ranges, got per_channel, plain}}
+func.func private @f() attributes {a = #pmkvq.format<per_channel, feedback>}
+
+// -----
+
+// expected-error @+1 {{(C4) expected feedback with hadamard and a format that has ranges, got paper, hadamard}}
+func.func private @f() attributes {a = #pmkvq.format<paper, hadamard, feedback>}
+
+// -----
+
 // RotationAttr C1: dimension.
 // expected-error @+1 {{(C1) expected a dimension of at least 0, got -1}}
 func.func private @f() attributes {a = #pmkvq.rotation<dim = -1, block = 64>}
@@ -105,6 +116,22 @@ func.func private @f() attributes {a = #pmkvq.calibration<value_loss = [0.0, 0.0
 
 // expected-error @+1 {{(C2) expected losses that are finite and not negative, got nan}}
 func.func private @f() attributes {a = #pmkvq.calibration<key_loss = [0.0, 0.0, 0x7FF8000000000000]>}
+
+// -----
+
+// CalibrationAttr C3: sign, finite.
+// expected-error @+1 {{(C3) expected squares that are finite and not negative, got -1.000000e+00}}
+func.func private @f() attributes {a = #pmkvq.calibration<query_squares = [0.0, -1.0]>}
+
+// -----
+
+// expected-error @+1 {{(C3) expected squares that are finite and not negative, got INF}}
+func.func private @f() attributes {a = #pmkvq.calibration<query_squares = [0x7FF0000000000000]>}
+
+// -----
+
+// expected-error @+1 {{(C3) expected squares that are finite and not negative, got nan}}
+func.func private @f() attributes {a = #pmkvq.calibration<query_squares = [0x7FF8000000000000]>}
 
 // -----
 

@@ -5,6 +5,9 @@
 !k8 = !pmkvq.tile<key, 8, 128, 64, <per_channel>>
 !k4 = !pmkvq.tile<key, 4, 128, 64, <per_channel>>
 !k2 = !pmkvq.tile<key, 2, 128, 64, <per_channel>>
+!f8 = !pmkvq.tile<key, 8, 128, 64, <per_channel, hadamard, feedback>>
+!f4 = !pmkvq.tile<key, 4, 128, 64, <per_channel, hadamard, feedback>>
+!f2 = !pmkvq.tile<key, 2, 128, 64, <per_channel, hadamard, feedback>>
 !p16 = !pmkvq.tile<key, 16, 128, 64, <paper>>
 !p8 = !pmkvq.tile<key, 8, 128, 64, <paper>>
 !p4 = !pmkvq.tile<key, 4, 128, 64, <paper>>
@@ -42,6 +45,20 @@ func.func @first_is_used(%t: !k8) -> (!k4, !k2) {
   %0 = pmkvq.shift %t : !k8 -> !k4
   %1 = pmkvq.shift %0 : !k4 -> !k2
   return %0, %1 : !k4, !k2
+}
+
+// With one feedback it is one shift still, with another it stays two.
+// CHECK-LABEL: func @shift_of_shift_with_feedback
+// CHECK-SAME: (%[[T:.*]]: !pmkvq.tile{{.*}}, %[[F:.*]]: !pmkvq.feedback, %[[G:.*]]: !pmkvq.feedback)
+func.func @shift_of_shift_with_feedback(%t: !f8, %f: !pmkvq.feedback, %g: !pmkvq.feedback) -> (!f2, !f2) {
+  // CHECK-NEXT: pmkvq.shift %[[T]] feedback %[[F]] : <key, 8, {{.*}}> -> <key, 2
+  %0 = pmkvq.shift %t feedback %f : !f8 -> !f4
+  %1 = pmkvq.shift %0 feedback %f : !f4 -> !f2
+  // CHECK-NEXT: %[[S:.*]] = pmkvq.shift %[[T]] feedback %[[F]] : <key, 8, {{.*}}> -> <key, 4
+  // CHECK-NEXT: pmkvq.shift %[[S]] feedback %[[G]] : <key, 4
+  %2 = pmkvq.shift %t feedback %f : !f8 -> !f4
+  %3 = pmkvq.shift %2 feedback %g : !f4 -> !f2
+  return %1, %3 : !f2, !f2
 }
 
 // Decoding what was quantized does not give the values back: a product with the

@@ -127,6 +127,26 @@ func.func @f() {
 
 // -----
 
+// create C7: squares of another number, and none.
+// expected-error @+1 {{(C7) expected 128 query_squares, got 2}}
+%c = pmkvq.create layer 0 max_tokens 128 calibration <query_squares = [0.0, 1.0]>
+  : !pmkvq.cache<kv_heads = 2, head_dim = 64>
+
+// -----
+
+// expected-error @+1 {{(C7) expected a calibration with query_squares for keys that fall with feedback}}
+%c = pmkvq.create layer 0 max_tokens 128 schedule <page, key_floor = 2, value_floor = 2>
+  : !pmkvq.cache<kv_heads = 2, head_dim = 64, key = <per_channel, hadamard, feedback>, value = <per_token>>
+
+// -----
+
+// expected-error @+1 {{(C7) expected a calibration with query_squares for keys that fall with feedback}}
+%c = pmkvq.create layer 0 max_tokens 128 schedule <page, key_floor = 2, value_floor = 2>
+  calibration <key_clip = 0.77>
+  : !pmkvq.cache<kv_heads = 2, head_dim = 64, key = <per_channel, hadamard, feedback>, value = <per_token>>
+
+// -----
+
 // append C1: kv heads, head_dim, element type, rank, rows that are known.
 !kv = !pmkvq.cache<kv_heads = 2, head_dim = 64>
 func.func @heads(%c: !kv, %k: tensor<?x4x64xf32>, %b: !pmkvq.batch) {

@@ -54,6 +54,19 @@ func.func @create_calibrated() -> !unplanned {
   return %c : !unplanned
 }
 
+// Squares of queries are one a kv head and head dim.
+// CHECK-LABEL: func @create_with_squares
+func.func @create_with_squares() -> !pmkvq.cache<kv_heads = 1, head_dim = 64> {
+  // CHECK: calibration <query_squares = [0.000000e+00, 2.500000e-01{{(, 1\.000000e\+00){62}[]]}}> :
+  %c = pmkvq.create layer 0 max_tokens 4096 calibration <query_squares = [
+      0.0, 0.25, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0,
+      1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0,
+      1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0,
+      1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]>
+    : !pmkvq.cache<kv_heads = 1, head_dim = 64>
+  return %c : !pmkvq.cache<kv_heads = 1, head_dim = 64>
+}
+
 // CHECK-LABEL: func @append
 func.func @append(%c: !kv, %k: tensor<?x2x64xf32>, %v: tensor<?x2x64xf32>,
                   %b: !pmkvq.batch) -> !kv {

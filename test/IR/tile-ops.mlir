@@ -10,6 +10,11 @@
 !k8 = !pmkvq.tile<key, 8, 128, 64, <per_channel>>
 !k4 = !pmkvq.tile<key, 4, 128, 64, <per_channel>>
 !k2 = !pmkvq.tile<key, 2, 128, 64, <per_channel>>
+!fed = !pmkvq.cache<kv_heads = 2, head_dim = 64,
+                    key = <per_channel, hadamard, feedback>, value = <per_token>>
+!f8 = !pmkvq.tile<key, 8, 128, 64, <per_channel, hadamard, feedback>>
+!f4 = !pmkvq.tile<key, 4, 128, 64, <per_channel, hadamard, feedback>>
+!f2 = !pmkvq.tile<key, 2, 128, 64, <per_channel, hadamard, feedback>>
 !v4 = !pmkvq.tile<value, 4, 128, 64, <per_token>>
 !v2 = !pmkvq.tile<value, 2, 128, 64, <per_token>>
 
@@ -99,4 +104,15 @@ func.func @tiles(%c: !kv, %i: index, %raw: !k16) {
   // CHECK: pmkvq.store %{{.*}}, %{{.*}} : <key, 8, {{.*}}>, <<kv_heads = 2
   pmkvq.store %k8, %page : !k8, !page
   return
+}
+
+// CHECK-LABEL: func @feedback
+func.func @feedback(%c: !fed, %head: index, %k8: !f8) -> !f2 {
+  // CHECK: %[[F:.*]] = pmkvq.fetch_feedback %{{.*}}[%{{.*}}] : <kv_heads = 2
+  %f = pmkvq.fetch_feedback %c[%head] : !fed
+  // CHECK: pmkvq.shift %{{.*}} feedback %[[F]] : <key, 8, {{.*}}> -> <key, 4
+  %k4 = pmkvq.shift %k8 feedback %f : !f8 -> !f4
+  // CHECK: pmkvq.shift %{{.*}} ahead %{{.*}} feedback %[[F]] : <key, 4, {{.*}}> -> <key, 2
+  %k2 = pmkvq.shift %k4 ahead %k4 feedback %f : !f4 -> !f2
+  return %k2 : !f2
 }

@@ -32,9 +32,19 @@ func.func private @cache_with_full_formats(
                  key = #pmkvq.format<per_channel, hadamard>,
                  value = #pmkvq.format<per_token>>)
 
+// CHECK-LABEL: @cache_with_feedback
+// CHECK-SAME: key = <per_channel, hadamard, feedback>, value = <per_token>>)
+func.func private @cache_with_feedback(
+    !pmkvq.cache<kv_heads = 2, head_dim = 64,
+                 key = <per_channel, feedback, hadamard>, value = <per_token>>)
+
 // CHECK-LABEL: @batch_and_pages
 // CHECK-SAME: (!pmkvq.batch, !pmkvq.pages)
 func.func private @batch_and_pages(!pmkvq.batch, !pmkvq.pages)
+
+// CHECK-LABEL: @feedback
+// CHECK-SAME: (!pmkvq.feedback)
+func.func private @feedback(!pmkvq.feedback)
 
 // CHECK-LABEL: @page
 // CHECK-SAME: (!pmkvq.page<<kv_heads = 2, head_dim = 64>>)
@@ -58,9 +68,11 @@ func.func private @rows_and_state(!pmkvq.rows<3, 128>, !pmkvq.softmax<3, 64>)
 
 // CHECK-LABEL: @formats
 // CHECK-SAME: a = #pmkvq.format<per_channel>, b = #pmkvq.format<per_token, hadamard, clip = 7.100000e-01>
+// CHECK-SAME: c = #pmkvq.format<per_token, hadamard, clip = 7.100000e-01, group = 32, feedback>
 func.func private @formats() attributes {
   a = #pmkvq.format<per_channel, clip = 0.8>,
-  b = #pmkvq.format<per_token, clip = 0.71, hadamard>}
+  b = #pmkvq.format<per_token, clip = 0.71, hadamard>,
+  c = #pmkvq.format<per_token, feedback, hadamard, group = 32, clip = 0.71>}
 
 // CHECK-LABEL: @schedules
 // CHECK-SAME: a = #pmkvq.schedule<page, key_floor = 4, value_floor = 2>
