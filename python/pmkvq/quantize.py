@@ -1,7 +1,8 @@
 """The formats of pages, vectorized: what the compiled cache stores and reads back.
 
 Keys per channel (128 tokens of a page share a minimum and a range), values per
-token, both after a Walsh-Hadamard rotation; 8 bits first, lower levels by shifts.
+token, both after a Walsh-Hadamard rotation; 8 bits first, lower levels by shifts, those
+of keys with feedback where squares of queries are known.
 include/pmkvq/Reference/Quantize.h is the specification, and both are held against
 the same numbers in their tests. Neighbours: sensitivity.py.
 """
@@ -19,6 +20,8 @@ PAGE = 128
 SINK = 1
 LEVELS = (8, 4, 2)
 DEFAULT_CLIP = 0.8
+# What is added to squares of queries, as a part of their mean.
+_DAMPING = 0.1
 # The axis, of [page, token, dim], whose elements share parameters.
 PER_CHANNEL, PER_TOKEN = -2, -1
 
@@ -161,6 +164,88 @@ def lower(codes: np.ndarray, bits: int) -> np.ndarray:
         return codes
     four = ((241 * (codes.astype(np.uint16) + 8)) >> 12).astype(np.uint8)
     return four if bits == 4 else four >> 2
+
+
+def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """a * b + c of finite float32, rounded once.
+
+    The product is exact in float64. Where its sum with c is not, the sum is rounded to odd: a last bit of 1
+    says that more follows, so that rounding to float32 does not take it for a tie.
+    """
+    product, c = np.multiply(a, b, dtype=np.float64), np.asarray(c, np.float64)
+    total = product + c
+    # What the sum lacks (Knuth's TwoSum).
+    part = total - product
+    rest = (product - (total - part)) + (c - part)
+    even = total.view(np.uint64) & 1 == 0
+    return np.where((rest != 0) & even, np.nextafter(total, np.copysign(np.inf, rest)), total).astype(np.float32)
+
+
+def feedback_factor(squares: np.ndarray) -> np.ndarray:
+    """By how much what a head dim (column) loses changes those after it (rows): unit lower triangular, float32.
+
+    L of L D L^T = R diag(1 / (s + damping)) R, R the rotation: pmkvq/Target/KeyFeedback.h, in the same order of
+    operations.
+
+    Args:
+        squares: mean squares s of a kv head's queries before rotation, [dim], float32.
+    """
+    dim, squares = len(squares), squares.astype(np.float64)
+    mean = np.add.accumulate(squares)[-1] / dim
+    weights = mean / (squares + _DAMPING * mean) if mean > 0 else np.ones(dim)
+    block = dim & -dim
+    sums = np.zeros((dim // block, block))
+    for sign, weight in zip(np.sign(_hadamard(block)), weights.reshape(-1, block).T):
+        sums += sign * weight[:, None]
+    rest, index = np.zeros((dim, dim)), np.arange(block)
+    for first in range(0, dim, block):
+        # The element at (i, j) of a block depends on i xor j alone.
+        rest[first:first + block, first:first + block] = sums[first // block][index ^ index[:, None]] / block
+    factor = np.eye(dim, dtype=np.float32)
+    for i in range(dim - 1):
+        ratio = rest[i + 1:, i] / rest[i, i]
+        factor[i + 1:, i] = ratio
+        rest[i + 1:, i + 1:] -= ratio[:, None] * rest[i, i + 1:]
+    return factor
+
+
+def _grid(bits: int, clip: float) -> tuple[np.float32, np.float32]:
+    """Where a level's values begin in a group's range, and how far apart they are, as parts of it."""
+    if bits == 2:
+        return np.float32((1 - clip) / 2), np.float32(clip / 3)
+    return np.float32(0), np.float32(1 / ((1 << bits) - 1))
+
+
+def lower_with_feedback(codes: np.ndarray, extent: np.ndarray, bits: int, factor: np.ndarray,
+                        clip: float = DEFAULT_CLIP) -> np.ndarray:
+    """Codes of keys at 8 bits to codes at 8, 4 or 2; what a head dim loses is fed back into those after it.
+
+    Args:
+        codes: [..., 128, dim]. extent: their ranges, as parameters() gives them. factor: as feedback_factor()
+            gives it, [dim, dim].
+    """
+    for level in (4, 2):
+        if bits <= level:
+            codes = _feed_back(codes, extent, level, factor, clip)
+    return codes
+
+
+def _feed_back(codes: np.ndarray, extent: np.ndarray, bits: int, factor: np.ndarray, clip: float) -> np.ndarray:
+    """One step, from twice the bits: every operation in float32, rounded by itself."""
+    extent = np.broadcast_to(extent, codes.shape)
+    # A code of 4 bits stands for what 17 times it stands for at 8.
+    exact = codes.astype(np.float32) * np.float32(17 if bits == 2 else 1)
+    targets = extent * _grid(8, clip)[1] * exact
+    first, part = _grid(bits, clip)
+    lowest, step = extent * first, extent * part
+    inverse = np.where(extent == 0, np.float32(0), np.float32(1) / np.where(extent == 0, np.float32(1), step))
+    result = np.empty_like(codes)
+    for i in range(codes.shape[-1]):
+        code = np.clip(np.rint((targets[..., i] - lowest[..., i]) * inverse[..., i]), 0, (1 << bits) - 1)
+        error = targets[..., i] - fma(step[..., i], code, lowest[..., i])
+        targets[..., i + 1:] = fma(-factor[i + 1:, i], error[..., None], targets[..., i + 1:])
+        result[..., i] = code
+    return result
 
 
 def decode(codes: np.ndarray, minimum: np.ndarray, extent: np.ndarray, bits: int,

@@ -1,5 +1,7 @@
 """The vectorized formats against the reference's own numbers, and what errors they make."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
@@ -13,6 +15,13 @@ HASHES = {
     ("per_channel", 128): 0x66941a6643c27046,
     ("per_token", 128): 0x936d4b28bd36d58f,
     ("per_token_symmetric", 128): 0x7ec77e8b88b177dd,
+}
+# With feedback, of the same test.
+FEEDBACK_HASHES = {
+    ("per_channel", 64): 0x07e011fc65fa7d83,
+    ("per_channel", 80): 0xb32f8b061b067d30,
+    ("per_token", 64): 0xcc1710024edf834f,
+    ("per_channel", 128): 0x188e386ecf692de0,
 }
 
 
@@ -47,6 +56,70 @@ def test_codes_and_parameters_are_the_references(name, dim):
     data = b"".join(quantize.lower(codes, bits).tobytes() for bits in (8, 4, 2))
     data += minimum.astype("<f2").tobytes() + extent.astype("<f2").tobytes()
     assert fnv(data) == HASHES[name, dim]
+
+
+@pytest.mark.parametrize("name, dim", FEEDBACK_HASHES)
+def test_feedback_is_the_references(name, dim):
+    x = generated(dim)
+    minimum, extent = quantize.Format.parse(name).parameters(x)
+    codes = quantize.encode(x, minimum, extent)
+    factor = quantize.feedback_factor((np.arange(dim) * 37 % 101).astype(np.float32) ** 2 / 64)
+    data = factor.tobytes()
+    data += b"".join(quantize.lower_with_feedback(codes, extent, bits, factor, 0.77).tobytes() for bits in (4, 2))
+    assert fnv(data) == FEEDBACK_HASHES[name, dim], hex(fnv(data))
+
+
+def nearest_float32(exact):
+    """A fraction as float32, ties to even."""
+    near = np.float32(float(exact))
+    around = [np.nextafter(near, np.float32(-np.inf)), near, np.nextafter(near, np.float32(np.inf))]
+    return min(around, key=lambda x: (abs(Fraction(float(x)) - exact), x.view(np.uint32) & 1))
+
+
+def test_fma_rounds_once():
+    random = np.random.default_rng(4)
+    size = 4000
+    a, b = random.standard_normal((2, size)).astype(np.float32)
+    c = (-a * b * (1 + random.choice([0, 1e-7, 1e-3, 1, 1e7], size) * random.standard_normal(size))).astype(np.float32)
+    # Just below a tie: (1 + u)(1 - u) is 1 - u^2, which float64 rounds to a tie above an odd last bit.
+    u = np.float32(2.0**-23)
+    a[0], b[0], c[0] = (1 + u) / 4096, (1 - u) / 4096, 1 + u
+    c[1] = 0
+    found = quantize.fma(a, b, c)
+    assert found.dtype == np.float32
+    wanted = [nearest_float32(Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))) for x, y, z in zip(a, b, c)]
+    assert (found == np.array(wanted)).all()
+    twice = (a.astype(np.float64) * b + c).astype(np.float32)
+    assert found[0] != twice[0]
+
+
+def test_feedback_of_equal_queries_gives_the_nearest_codes():
+    x = generated(64)
+    minimum, extent = quantize.parameters(x, quantize.PER_CHANNEL)
+    codes = quantize.encode(x, minimum, extent)
+    for square in (0, 2.5):
+        factor = quantize.feedback_factor(np.full(64, square, np.float32))
+        assert np.allclose(factor, np.eye(64), rtol=0, atol=1e-12)
+        for bits in (8, 4, 2):
+            found = quantize.lower_with_feedback(codes, extent, bits, factor)
+            assert (found == quantize.lower(codes, bits)).all()
+
+
+def test_feedback_puts_errors_where_queries_are_small():
+    random = np.random.default_rng(5)
+    mean, x = 3 * random.standard_normal((1, 64)), random.standard_normal((128, 64))
+    x = quantize.round_bf16((mean + x).astype(np.float32))
+    squares = np.exp(2 * random.standard_normal(64)).astype(np.float32)
+    minimum, extent = quantize.parameters(x, quantize.PER_CHANNEL)
+    codes = quantize.encode(x, minimum, extent)
+
+    def seen(lower, bits):
+        error = quantize.rotate(quantize.decode(lower, minimum, extent, bits) - x)
+        return float((error**2 * squares).sum())
+
+    for bits in (4, 2):
+        fed_back = quantize.lower_with_feedback(codes, extent, bits, quantize.feedback_factor(squares))
+        assert seen(fed_back, bits) < 0.6 * seen(quantize.lower(codes, bits), bits)
 
 
 def test_the_worked_example_of_the_specification():

@@ -8,7 +8,9 @@
 
 #include "pmkvq/Reference/Bits.h"
 #include "pmkvq/Reference/Quantize.h"
+#include "pmkvq/Target/KeyFeedback.h"
 
+#include <cstring>
 #include <gtest/gtest.h>
 
 using namespace pmkvq::reference;
@@ -75,6 +77,46 @@ TEST(ReferencePython, CodesAndParametersAreTheSame) {
   };
   for (const Expected &expected : cases)
     EXPECT_EQ(hashOf(expected), expected.hash) << std::hex << hashOf(expected);
+}
+
+/// Of the factor, 4-bit codes and 2-bit codes.
+uint64_t hashWithFeedback(Axis axis, int64_t headDim) {
+  // From 0 to 156, exact.
+  std::vector<float> squares;
+  for (int64_t i = 0; i < headDim; ++i) {
+    auto root = static_cast<float>(i * 37 % 101);
+    squares.push_back(root * root / 64);
+  }
+  KeyFeedback feedback = {pmkvq::keyFeedbackFactor(squares.data(), headDim)};
+  Hash hash;
+  for (float element : feedback.factor) {
+    uint32_t bits;
+    std::memcpy(&bits, &element, sizeof(bits));
+    for (int32_t shift : {0, 8, 16, 24})
+      hash.add(static_cast<uint8_t>(bits >> shift));
+  }
+  UniformFormat format{axis, false, 0.77};
+  PagePart part;
+  part.values = generatedValues(headDim);
+  for (int32_t level : {4, 2}) {
+    EXPECT_TRUE(lowerPart(format, headDim, level, part, &feedback).ok());
+    for (uint8_t code : part.codes)
+      hash.add(code);
+  }
+  return hash.value;
+}
+
+TEST(ReferencePython, FeedbackIsTheSame) {
+  const Expected cases[] = {
+      {Axis::PerChannel, 64, 0x07e011fc65fa7d83ull},
+      {Axis::PerChannel, 80, 0xb32f8b061b067d30ull},
+      {Axis::PerToken, 64, 0xcc1710024edf834full},
+      {Axis::PerChannel, 128, 0x188e386ecf692de0ull},
+  };
+  for (const Expected &expected : cases) {
+    uint64_t hash = hashWithFeedback(expected.axis, expected.headDim);
+    EXPECT_EQ(hash, expected.hash) << std::hex << hash;
+  }
 }
 
 } // namespace
