@@ -18,7 +18,9 @@ EXACT = ("bf16", "torch")
 BASELINES = ("paper", "kivi", "turboquant", "rtn", "trial")
 NAMES = (*EXACT, "pmkvq", *BASELINES)
 
-_PRODUCT_OPTIONS = ("key=FORMAT", "value=FORMAT", "calibration=FILE", "scales", "allocate", "none")
+_PRODUCT_OPTIONS = ("key=FORMAT", "value=FORMAT", "calibration=FILE", "scales", "nearest", "allocate", "none")
+# Those that say what of a calibration is taken.
+_BY_CALIBRATION = ("scales", "nearest", "allocate")
 _SCHEDULES = ("keys_last", "page", "layer")
 _UNITS = {"b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _WIDTH = r"\d+(?:\.\d+)?"
@@ -106,6 +108,8 @@ class Method:
             options += [f"--calibration={self.options['calibration']}", "--accept-loss"]
         if "scales" in self.options:
             options.append("--key-scales")
+        if "nearest" in self.options:
+            options.append("--rounding=nearest")
         if self.allocates:
             options.append("--allocate")
         if self.name == "bf16":
@@ -172,7 +176,7 @@ def _options(text: str, name: str, words: list[str]) -> tuple[dict, str | None, 
                 raise MethodError(f"{text!r}: pmkvq's keys end at {LADDER[-1]} bits")
         elif value and key in _TEXTS.get(name, ()):
             options[key] = value
-        elif name == "pmkvq" and word in ("scales", "allocate"):
+        elif name == "pmkvq" and word in _BY_CALIBRATION:
             options[word] = True
         elif key in choices:
             options[key] = _one_of(text, key, value, choices[key])
@@ -183,7 +187,7 @@ def _options(text: str, name: str, words: list[str]) -> tuple[dict, str | None, 
                                                             *(f"{key}=FILE" for key in _TEXTS.get(name, ()))]
             raise MethodError(f"{text!r}: expected an option of {name} ({', '.join([*_SCHEDULES, 'floor=N', *own])}), "
                               f"got {word!r}")
-    for word in ("scales", "allocate"):
+    for word in _BY_CALIBRATION:
         if word in options and "calibration" not in options:
             raise MethodError(f"{text!r}: {word} goes by a calibration: expected +calibration=FILE")
     if schedule == "none" and "allocate" not in options:

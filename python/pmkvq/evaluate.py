@@ -52,6 +52,7 @@ With a budget, pages fall by pmkvq's default schedule, keys_last. Options:
   +key=FORMAT +value=...   pmkvq: formats of pmkvq-run, / for +: pmkvq+key=per_token/plain:2
   +calibration=FILE        pmkvq: clips of a calibration; the file's name has no + , or :
   +scales                  pmkvq: its key scales, too
+  +nearest                 pmkvq: keys fall to the nearest codes even if it has squares of queries
   +allocate                pmkvq: by the calibration, each layer's keys and values have floors of their own; with
                            +none every page is at these from the start
   +group=128               kivi: elements that share a scale (32)
