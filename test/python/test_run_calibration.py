@@ -64,6 +64,33 @@ def test_clips_come_into_the_types(reasoner, file):
         [[layer, pytest.approx(0.72 + 0.01 * layer), pytest.approx(0.82 + 0.01 * layer)] for layer in range(6)]
 
 
+@pytest.mark.parametrize("options, feedback", [
+    ([], True), (["--rounding=feedback"], True), (["--rounding=nearest"], False),
+    (["--key-format=per_channel+plain"], False),
+])
+def test_squares_of_queries_let_keys_fall_with_feedback(reasoner, document, tmp_path, options, feedback):
+    file = tmp_path / "c.json"
+    with_squares = [{**layer, "query_squares": [[1.0] * 127 + [4.0]] * 2} for layer in document["layers"]]
+    calibration_file.write(file, changed(document, "layers", to=with_squares))
+    text = run(reasoner, f"--calibration={file}", "--floor=2", *options, "--emit=mlir:plan").stdout
+    keys = re.findall(r"pmkvq.create layer .* key = <([^>]*)>, value = <([^>]*)>", text)
+    assert [("feedback" in key, "feedback" in value) for key, value in keys] == [(feedback, False)] * 6
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_squares_are_those_of_scaled_queries(reasoner, document, tmp_path, scaled):
+    file = tmp_path / "c.json"
+    more = {"query_squares": [[1.0] * 127 + [4.0]] * 2, "key_scale": {"exponents": [[3] * 128] * 2}}
+    calibration_file.write(file, changed(document, "layers", to=[{**layer, **more} for layer in document["layers"]]))
+    text = run(reasoner, f"--calibration={file}", "--floor=2", "--emit=import",
+               *(["--key-scales"] if scaled else [])).stdout
+    squares = re.findall(r"query_squares = \[([^]]*)\]", text)
+    # Queries are multiplied by 2^3.
+    factor = 64 if scaled else 1
+    assert [[float(word) for word in words.split(", ")] for words in squares] == \
+        [([1.0 * factor] * 127 + [4.0 * factor]) * 2] * 6
+
+
 @pytest.mark.parametrize("blocks", [13, 20, 37])
 def test_the_compiler_allocates_as_python_does(reasoner, file, blocks):
     wanted = allocation.allocate(calibration_file.read(file).losses(), blocks)
