@@ -145,11 +145,9 @@ void LayerReader::readSquares(Fields &layer,
     if (!head.is_array() || head.size() != static_cast<size_t>(config.headDim))
       return false;
     for (const json &square : head) {
-      auto narrow =
-          isFinite(square) ? static_cast<float>(square.get<double>()) : -1.0f;
-      if (!(narrow >= 0 && std::isfinite(narrow)))
+      if (!isFinite(square) || square < 0 || square > kMostQuerySquare)
         return false;
-      squares.push_back(narrow);
+      squares.push_back(square.get<float>());
     }
     return true;
   };
@@ -158,7 +156,7 @@ void LayerReader::readSquares(Fields &layer,
       !llvm::all_of(*heads, readSquaresOfHead))
     layer.fail("query_squares",
                Twine(config.kvHeads) + " lists of " + Twine(config.headDim) +
-                   " finite numbers of at least 0",
+                   " numbers from 0 to 1e30",
                heads);
 }
 
@@ -271,6 +269,12 @@ mlir::pmkvq::readCalibration(StringRef path, const ModelConfig &config,
     Expected<LayerCalibration> read = reader.read(layer, index);
     if (!read)
       return read.takeError();
+    if (!result.layers.empty() &&
+        read->querySquares.empty() !=
+            result.layers.front().querySquares.empty())
+      return fileError(path, "layers[" + Twine(index) + "].query_squares",
+                       "expected all layers to have squares of queries, or "
+                       "none");
     result.layers.push_back(std::move(*read));
   }
   return result;

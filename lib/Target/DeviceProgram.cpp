@@ -222,6 +222,10 @@ mlir::pmkvq::compileDecode(MLIRContext &context, const DecodeSpec &spec) {
   OwningOpRef<ModuleOp> module = buildDecodeModule(context, spec);
   if (!module)
     return diagnostics.take("cannot build the kernel");
+  if (spec.lowers && cacheOf(*module).getKey().getFeedback())
+    return llvm::createStringError(
+        "keys that fall with feedback do not fall as they are read: a lane has "
+        "no whole token of a unit");
   if (usesWarpgroups(*chip, spec, *module))
     return compileForWarpgroups(*chip, spec, *module, diagnostics);
   DeviceOptions options;

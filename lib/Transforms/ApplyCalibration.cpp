@@ -1,9 +1,8 @@
 //===- ApplyCalibration.cpp - A layer's clips become its type's -----------===//
 //
 // Changes the cache types of single layers, and lets keys of all fall with
-// feedback.  Neighbours: SetFormats.cpp (which
-// chooses the formats of all), lib/Conversion/VerifyProgram.cpp (which lets
-// layers differ in clips).
+// feedback.  Neighbours: SetFormats.cpp (which chooses the formats of all),
+// lib/Conversion/VerifyProgram.cpp (which lets layers differ in clips).
 //
 //===----------------------------------------------------------------------===//
 

@@ -93,7 +93,7 @@ def PMKVQ_FeedbackType : PMKVQ_Type<"Feedback", "feedback"> {
   let summary = "what rounds a kv head's keys to where queries are small";
   let description = [{
     Of one layer and kv head: where 2-bit codes lie in a range, and how what one
-    head dim loses changes those after it (pmkvq_rt/KeyFeedback.h).
+    head dim loses changes those after it (pmkvq_rt/Abi.h).
   }];
 }
 

@@ -16,6 +16,9 @@ namespace mlir::pmkvq {
 /// Largest magnitude of an exponent of a key scale.
 inline constexpr int64_t kMostKeyExponent = 13;
 
+/// Largest square of queries: far above any, and scaled ones fit an f32.
+inline constexpr double kMostQuerySquare = 1e30;
+
 /// Reads a calibration file: clips, the losses by the file's measure, and
 /// divergences and key scales where it has them.
 ///
