@@ -224,6 +224,11 @@ static Expected<std::string> readSettings(const json &object, StringRef path,
                     settings.find(name));
   }
   calibration.scaledDivergences = settings.flag("key_scales", false);
+  std::string rounding = textOf(settings, "rounding");
+  calibration.fedBackDivergences = rounding == "feedback";
+  if (settings.find("rounding") && rounding != "feedback" &&
+      rounding != "nearest")
+    settings.fail("rounding", "feedback or nearest", settings.find("rounding"));
   if (Error error = settings.takeError())
     return error;
   return measure;

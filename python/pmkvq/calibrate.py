@@ -69,6 +69,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
              f"(default: {quantize.DEFAULT_CLIP} everywhere)")
     add("--clip-samples", type=_count, default=2, metavar="N",
         help="samples of the search for clips, of --kl-tokens each (default 2)")
+    add("--rounding", choices=calibration_file.ROUNDINGS, default="feedback",
+        help="how keys fall where divergences are measured: with feedback, by the squares of queries that are found, "
+             "or each to the nearest code (default feedback where keys are rotated)")
     add("--key-scales", action="store_true", help="measure divergences with the key scales that are found")
     add("--alpha-samples", type=_count, default=2, metavar="N", help="samples of the search for alpha (default 2)")
     add("--seed", type=int, default=0, metavar="N")
@@ -84,6 +87,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         options.kl_samples = 1 if options.measure == "kl" else 0
     if options.key_scales and not options.kl_samples:
         parser.error("expected --kl-samples or --measure=kl with --key-scales")
+    if not options.key_format.hadamard:
+        options.rounding = "nearest"
     if options.effective_len:
         options.interpolation = options.effective_len / options.tokens
     if not 0 < options.interpolation <= 1024:
@@ -270,11 +275,15 @@ def add_divergence(model, tokens: list[int], options, sums: Sums) -> None:
     rotary = model.rotary(len(tokens))
     for layer, hidden in enumerate(before):
         a = model.project(layer, hidden, rotary)
-        scale = sensitivity.scales(sums.exponents(layer))[:, None] if options.key_scales else np.float32(1)
-        for index, ((form, x), factor) in enumerate(zip(_parts(options, a), (scale, np.float32(1)))):
+        powers = sums.exponents(layer) if options.key_scales else np.zeros(sums.maxima[layer].shape)
+        scale = sensitivity.scales(powers)
+        # Queries are multiplied by what keys are divided by.
+        squares = sums.squares[layer] * np.square(scale)
+        factors = (quantize.feedback_factors(squares) if options.rounding == "feedback" else None, None)
+        for index, ((form, x), factor) in enumerate(zip(_parts(options, a), (scale[:, None], np.float32(1)))):
             scaled = x.cpu().numpy() / factor
             for level, bits in enumerate(quantize.LEVELS):
-                seen = factor * quantize.cached(scaled, form, bits, sums.clip(layer, index))
+                seen = factor * quantize.cached(scaled, form, bits, sums.clip(layer, index), factors[index])
                 sums.kl[layer, index, level] += _alone(model, layer, hidden, a, index, seen, last)
 
 
@@ -384,7 +393,8 @@ def calibrate(options, folder: Path) -> None:
                      "alpha_samples": options.alpha_samples,
                      **({"clip_samples": options.clip_samples} if options.clips else {}),
                      **({"kl_tokens": options.kl_tokens} if options.kl_samples or options.clips else {}),
-                     **({"kl_samples": options.kl_samples, "key_scales": options.key_scales}
+                     **({"kl_samples": options.kl_samples, "key_scales": options.key_scales,
+                         "rounding": options.rounding}
                         if options.kl_samples else {})},
     }
     partial = Path(f"{options.output}.partial")

@@ -22,6 +22,8 @@ from pmkvq.sensitivity import MOST_EXPONENT
 FORMAT, VERSION = "pmkvq-calibration", 1
 PARTS = ("key", "value")
 MEASURES = ("sensitivity", "kl")
+# How keys fell where divergences were measured; older files do not say: to the nearest codes.
+ROUNDINGS = ("feedback", "nearest")
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ def check(path, document: dict) -> None:
         raise FileError(path, "settings.measure", " or ".join(MEASURES), settings.get("measure"))
     for part in PARTS:
         _check_format(path, f"settings.{part}_format", settings.get(f"{part}_format"))
+    if settings.get("rounding", "nearest") not in ROUNDINGS:
+        raise FileError(path, "settings.rounding", " or ".join(ROUNDINGS), settings["rounding"])
     if type(settings.get("key_scales", False)) is not bool:
         raise FileError(path, "settings.key_scales", "true or false", settings["key_scales"])
     layers = document.get("layers")

@@ -169,16 +169,27 @@ def lower(codes: np.ndarray, bits: int) -> np.ndarray:
 def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     """a * b + c of finite float32, rounded once.
 
-    The product is exact in float64. Where its sum with c is not, the sum is rounded to odd: a last bit of 1
-    says that more follows, so that rounding to float32 does not take it for a tie.
+    The product is exact in float64, and its sum with c rounds to the same float32 as the exact sum unless it
+    looks like a tie, or is below float32's normal numbers.
     """
     product, c = np.multiply(a, b, dtype=np.float64), np.asarray(c, np.float64)
-    total = product + c
+    total = np.asarray(product + c)
+    tie = total.view(np.uint64) & ((1 << 29) - 1) == 1 << 28
+    doubtful = np.flatnonzero(tie | (np.abs(total) < 2.0**-126))
+    if len(doubtful):
+        product, c = (np.broadcast_to(x, total.shape).flat[doubtful] for x in (product, c))
+        total.flat[doubtful] = _sum_to_odd(product, c)
+    return total.astype(np.float32)
+
+
+def _sum_to_odd(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a + b of float64; where it is not exact its last bit is 1, so that no further rounding takes it for a tie."""
+    total = a + b
     # What the sum lacks (Knuth's TwoSum).
-    part = total - product
-    rest = (product - (total - part)) + (c - part)
+    part = total - a
+    rest = (a - (total - part)) + (b - part)
     even = total.view(np.uint64) & 1 == 0
-    return np.where((rest != 0) & even, np.nextafter(total, np.copysign(np.inf, rest)), total).astype(np.float32)
+    return np.where((rest != 0) & even, np.nextafter(total, np.copysign(np.inf, rest)), total)
 
 
 def feedback_factor(squares: np.ndarray) -> np.ndarray:
@@ -207,6 +218,11 @@ def feedback_factor(squares: np.ndarray) -> np.ndarray:
         factor[i + 1:, i] = ratio
         rest[i + 1:, i + 1:] -= ratio[:, None] * rest[i, i + 1:]
     return factor
+
+
+def feedback_factors(squares: np.ndarray) -> np.ndarray:
+    """feedback_factor() of every kv head: [heads, dim] to [heads, dim, dim]."""
+    return np.stack([feedback_factor(head.astype(np.float32)) for head in squares])
 
 
 def _grid(bits: int, clip: float) -> tuple[np.float32, np.float32]:
@@ -258,11 +274,13 @@ def decode(codes: np.ndarray, minimum: np.ndarray, extent: np.ndarray, bits: int
     return minimum + extent * grid.astype(np.float32)[codes]
 
 
-def quantized(x: np.ndarray, form: Format, bits: int, clip: float = DEFAULT_CLIP) -> np.ndarray:
+def quantized(x: np.ndarray, form: Format, bits: int, clip: float = DEFAULT_CLIP,
+              factors: np.ndarray | None = None) -> np.ndarray:
     """What attention sees of pages at `bits` bits, in the model's own basis.
 
     Args:
-        x: [..., 128, dim], float32. bits: 16, 8, 4 or 2.
+        x: [..., 128, dim], float32. bits: 16, 8, 4 or 2. factors: of keys that fall with feedback, one for
+            each of the first axis, as feedback_factor() gives them.
 
     Raises:
         NotRepresentable
@@ -270,21 +288,28 @@ def quantized(x: np.ndarray, form: Format, bits: int, clip: float = DEFAULT_CLIP
     stored = round_bf16(form.rotate(x))
     if bits < 16:
         minimum, extent = form.parameters(stored)
-        stored = decode(lower(encode(stored, minimum, extent), bits), minimum, extent, bits, clip)
+        codes = encode(stored, minimum, extent)
+        if factors is None:
+            codes = lower(codes, bits)
+        else:
+            codes = np.stack([lower_with_feedback(*head, clip) for head in
+                              zip(codes, extent, [bits] * len(codes), factors)])
+        stored = decode(codes, minimum, extent, bits, clip)
     return form.rotate(stored)
 
 
-def cached(x: np.ndarray, form: Format, bits: int, clip: float = DEFAULT_CLIP) -> np.ndarray:
+def cached(x: np.ndarray, form: Format, bits: int, clip: float = DEFAULT_CLIP,
+           factors: np.ndarray | None = None) -> np.ndarray:
     """Keys or values as the cache gives them back: pages at `bits`, sink and window exact.
 
     Args:
-        x: [heads, tokens, dim], float32.
+        x: [heads, tokens, dim], float32. factors: of keys that fall with feedback, [heads, dim, dim].
 
     Raises:
         NotRepresentable
     """
     result = x.copy()
-    pages = quantized(split_pages(x), form, bits, clip)
+    pages = quantized(split_pages(x), form, bits, clip, factors)
     count = pages.shape[-3] * PAGE
     result[:, SINK:SINK + count] = pages.reshape(x.shape[0], count, x.shape[-1])
     return result

@@ -147,9 +147,10 @@ makeChoices(const CachePlan &plan, const ModelConfig &config, CacheType cache) {
   return choices;
 }
 
-/// In what the plan's formats differ from those that were calibrated.
+/// In what the plan's formats differ from those that were calibrated.  What
+/// nearest codes lose is more than what feedback does, and no difference.
 static Expected<std::string> compareFormats(const ModelConfig &config,
-                                            CacheType cache) {
+                                            CacheType cache, bool feedback) {
   constexpr StringRef fields[] = {"calibration: settings.key_format",
                                   "calibration: settings.value_format"};
   constexpr StringRef options[] = {"--key-format", "--value-format"};
@@ -169,6 +170,9 @@ static Expected<std::string> compareFormats(const ModelConfig &config,
               options[i] + ")")
           .str();
   }
+  if (config.calibration->fedBackDivergences && !feedback)
+    return std::string("its keys fall with feedback, the plan's to the nearest "
+                       "codes (--rounding)");
   if (config.calibration->scaledDivergences == config.foldKeyScales)
     return std::string();
   return std::string(config.foldKeyScales
@@ -188,7 +192,8 @@ static Error addDivergences(CachePlan &plan, const ModelConfig &config,
     for (int32_t part = 0; part < rt::kParts; ++part)
       llvm::copy((*layer.divergence)[part], parts[part].loss.begin() + 1);
   }
-  Expected<std::string> unmeasured = compareFormats(config, cache);
+  Expected<std::string> unmeasured =
+      compareFormats(config, cache, plan.compiler.feedback);
   if (!unmeasured)
     return unmeasured.takeError();
   plan.unmeasured = *unmeasured;

@@ -46,6 +46,8 @@ struct Calibration {
   std::array<std::string, 2> formats;
   /// Whether divergences are of keys that were scaled.
   bool scaledDivergences = false;
+  /// Whether they are of keys that fell with feedback.
+  bool fedBackDivergences = false;
 };
 
 /// A decoder of the Llama family: RMS norm, RoPE, grouped queries, SwiGLU.
