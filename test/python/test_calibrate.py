@@ -205,6 +205,21 @@ def test_divergence_chooses_clips_of_keys_when_asked(model, data, tmp_path):
 
 
 @needs_torch
+def test_divergences_are_of_keys_that_fall_with_feedback_unless_asked(model, data, tmp_path):
+    def measured(name, *options):
+        assert run(model, data, tmp_path / name, "--kl-samples=1", "--kl-tokens=300", *options) == 0
+        found = calibration_file.read(tmp_path / name)
+        return found.document["settings"]["rounding"], found.divergences()
+
+    (rounding, fed_back), (other, nearest) = measured("a.json"), measured("b.json", "--rounding=nearest")
+    assert (rounding, other) == ("feedback", "nearest")
+    # Values, and keys at 8 bits, are the same.
+    assert np.array_equal(fed_back[:, 1], nearest[:, 1]) and np.array_equal(fed_back[:, 0, :2], nearest[:, 0, :2])
+    assert not np.array_equal(fed_back[:, 0, 2:], nearest[:, 0, 2:])
+    assert measured("c.json", "--key-format=per_channel+plain")[0] == "nearest"
+
+
+@needs_torch
 def test_the_same_seed_gives_the_same_file_also_after_a_stop(model, data, tmp_path, monkeypatch):
     one, two = tmp_path / "one.json", tmp_path / "two.json"
     assert run(model, data, one, "--measure=kl", "--kl-tokens=200") == 0

@@ -66,6 +66,7 @@ def test_squares_of_queries_are_read_where_all_layers_have_some(tmp_path):
     (changed("layers", 1, "query_squares", to=[[-1.0] * 64]), r"layers\[1\].query_squares: .*numbers of at least 0"),
     (changed("settings", "key_format", to=None), "settings.key_format: expected a format like .*, got None"),
     (changed("settings", "value_format", to="<paper>"), "settings.value_format: expected a format .*, got <paper>"),
+    (changed("settings", "rounding", to="up"), "settings.rounding: expected feedback or nearest, got up"),
     (changed("settings", "key_scales", to=1), "settings.key_scales: expected true or false, got 1"),
     (changed("layers", 1, "key", to=WITH_KL[0]["key"]), r"layers\[0\].key.kl: expected three numbers, as other parts"),
     (changed("layers", 0, "key_scale", to={}), r"layers\[0\].key_scale.exponents: .*\[1\]\[64\] whole numbers .* None"),

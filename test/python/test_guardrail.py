@@ -107,6 +107,23 @@ def test_what_was_not_measured_is_refused(reasoner, file, option, words):
     generate(reasoner, *RUN, *options, "--accept-loss")
 
 
+@pytest.mark.parametrize("measured, planned, refused", [
+    ("feedback", [], False), ("feedback", ["--rounding=nearest"], True),
+    # What nearest codes lose is more.
+    ("nearest", [], False), ("nearest", ["--rounding=nearest"], False),
+])
+def test_what_feedback_loses_says_nothing_of_nearest_codes(reasoner, document, tmp_path, measured, planned, refused):
+    path = tmp_path / "c.json"
+    layers = [{**layer, "query_squares": [[1.0] * 127 + [4.0]] * 2} for layer in document["layers"]]
+    calibration_file.write(path, {**document, "settings": {**document["settings"], "rounding": measured},
+                                  "layers": layers})
+    options = (*RUN, f"--calibration={path}", "--schedule=none", "--floor=4", *planned)
+    if refused:
+        fails(reasoner, *options, words=["does not say what this plan loses", "to the nearest codes (--rounding)"])
+    else:
+        generate(reasoner, *options)
+
+
 def test_another_clip_is_no_other_format(reasoner, file):
     generate(reasoner, *RUN, f"--calibration={file}", "--schedule=none", "--floor=8",
              "--key-format=per_channel+clip=0.75")

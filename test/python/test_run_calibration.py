@@ -169,6 +169,7 @@ def changed(document, *path, to):
     (("settings", "measure"), "mse", ["settings.measure: expected sensitivity or kl", '"mse"']),
     (("settings", "measure"), "kl", ["layers[0].key.kl: expected three finite numbers", "got none"]),
     (("settings", "key_format"), None, ["settings.key_format: expected a format like", "got none"]),
+    (("settings", "rounding"), "up", ["settings.rounding: expected feedback or nearest", "up"]),
     (("settings", "key_scales"), 1, ["settings.key_scales: expected true or false, got 1"]),
     (("layers", 0, "key", "kl"), [0, 0, 1], ["layers[0].value.kl: expected three finite numbers", "got none"]),
     (("layers", 2, "key_scale"), {}, ["layers[2].key_scale.exponents: expected 2 lists of 128 whole", "got none"]),

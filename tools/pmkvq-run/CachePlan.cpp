@@ -170,7 +170,8 @@ static Expected<std::string> compareFormats(const ModelConfig &config,
               options[i] + ")")
           .str();
   }
-  if (config.calibration->fedBackDivergences && !feedback)
+  if (config.calibration->fedBackDivergences &&
+      (!feedback || config.calibration->layers.front().querySquares.empty()))
     return std::string("its keys fall with feedback, the plan's to the nearest "
                        "codes (--rounding)");
   if (config.calibration->scaledDivergences == config.foldKeyScales)
