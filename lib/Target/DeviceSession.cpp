@@ -26,7 +26,8 @@ static std::string textOf(FormatAttr format) {
 }
 
 static bool equal(const DecodeSpec &a, const DecodeSpec &b) {
-  return a.queryHeads == b.queryHeads && a.scale == b.scale;
+  return a.queryHeads == b.queryHeads && a.scale == b.scale &&
+         a.keyFormat == b.keyFormat && a.valueFormat == b.valueFormat;
 }
 
 llvm::Expected<DeviceSession> DeviceSession::collect(ModuleOp planned) {
@@ -36,7 +37,8 @@ llvm::Expected<DeviceSession> DeviceSession::collect(ModuleOp planned) {
   planned.walk([&](AppendOp op) { appends.push_back(op); });
   if (attends.empty() || appends.empty())
     return llvm::createStringError("expected a program with attention");
-  CacheType cache = attends.front().getCache().getType();
+  // Layers may have clips of their own: what reads codes is compiled for each.
+  CacheType cache = attends.front().getCache().getType().withoutClips();
   if (cache.getLadder().back() == 1)
     return llvm::createStringError(
         "expected values of 2 bits or more on a GPU; use --value-floor=2");
@@ -63,14 +65,15 @@ llvm::Expected<DeviceSession> DeviceSession::collect(ModuleOp planned) {
     session.shape.perToken[static_cast<size_t>(part)] =
         cache.getFormat(part).getModel().getGroupAxis() == GroupAxis::Token;
   for (AppendOp append : appends)
-    if (append.getCache().getType() != cache ||
+    if (append.getCache().getType().withoutClips() != cache ||
         append.getValuesRotated() != session.writers.valuesRotated)
       return llvm::createStringError(
-          "expected caches of one type in all layers");
+          "expected caches of one type but for clips in all layers");
   for (AttendOp attend : attends) {
-    if (attend.getCache().getType() != cache)
+    CacheType layer = attend.getCache().getType();
+    if (layer.withoutClips() != cache)
       return llvm::createStringError(
-          "expected caches of one type in all layers");
+          "expected caches of one type but for clips in all layers");
     if (cache.getValue().getHadamard() && !attend.getResultRotated())
       return llvm::createStringError(
           "attention rotates its results back, which a GPU's "
@@ -82,8 +85,8 @@ llvm::Expected<DeviceSession> DeviceSession::collect(ModuleOp planned) {
     spec.queryHeads =
         cast<RankedTensorType>(attend.getQuery().getType()).getDimSize(1);
     spec.scale = attend.getScale().convertToDouble();
-    spec.keyFormat = session.writers.keyFormat;
-    spec.valueFormat = session.writers.valueFormat;
+    spec.keyFormat = textOf(layer.getKey());
+    spec.valueFormat = textOf(layer.getValue());
     spec.queriesRotated = false;
     session.layers.push_back(std::move(spec));
   }

@@ -33,7 +33,7 @@ func.func @create() -> (!kv, !kv) {
   %c1 = pmkvq.create layer 1 max_tokens 4096 : !kv
   return %c0, %c1 : !kv, !kv
 }
-func.func @layers(%q: !q, %k: !k, %v: !k, %b: !pmkvq.batch, %c0: !kv, %c1: !kv) -> (!q, !q) {
+func.func @step(%q: !q, %k: !k, %v: !k, %b: !pmkvq.batch, %c0: !kv, %c1: !kv) -> (!q, !q) {
   %a0 = pmkvq.append %c0, %k, %v, %b : !kv, !k
   %o0 = pmkvq.attend %q, %a0, %b scale 8.0e-02 : !q, !kv
   %a1 = pmkvq.append %c1, %k, %v, %b : !kv, !k
@@ -51,8 +51,9 @@ mlir::DialectRegistry makeStageRegistry() {
 class DeviceSessionTest : public ::testing::Test {
 protected:
   /// The module after the stage `plan`; `error` says why it cannot be served.
-  void plan(const mlir::pmkvq::PlanOptions &options) {
-    module = mlir::parseSourceString<mlir::ModuleOp>(kLayers, &context);
+  void plan(const mlir::pmkvq::PlanOptions &options,
+            const std::string &text = kLayers) {
+    module = mlir::parseSourceString<mlir::ModuleOp>(text, &context);
     ASSERT_TRUE(module);
     auto run = mlir::pmkvq::runStages(*module, options, "", "plan");
     ASSERT_TRUE(mlir::succeeded(run));
@@ -64,17 +65,17 @@ protected:
   }
 
   /// The host's program; its kernels are those that a device takes over.
-  std::unique_ptr<HostProgram> compileHost() {
+  std::unique_ptr<HostProgram> compileHost(const std::string &text = kLayers) {
     mlir::pmkvq::PlanOptions options;
     options.valueFormat = "<per_token, plain>";
-    auto whole = mlir::parseSourceString<mlir::ModuleOp>(kLayers, &context);
+    auto whole = mlir::parseSourceString<mlir::ModuleOp>(text, &context);
     for (const mlir::pmkvq::Stage &stage : mlir::pmkvq::getStages()) {
       mlir::PassManager passes(&context);
       stage.build(passes, options);
       EXPECT_TRUE(mlir::succeeded(passes.run(*whole)));
       // The step of a model would be in its place.
       if (stage.name == "tile")
-        whole->lookupSymbol("layers")->erase();
+        whole->lookupSymbol("step")->erase();
     }
     auto program = HostProgram::compile(*whole);
     EXPECT_TRUE(bool(program));
@@ -111,6 +112,35 @@ TEST_F(DeviceSessionTest, KernelsThatRotateQueriesForEachScale) {
   auto other = session->compile(context, *program, "sm_75");
   ASSERT_FALSE(bool(other));
   EXPECT_NE(llvm::toString(other.takeError()).find("sm_75"), std::string::npos);
+}
+
+TEST_F(DeviceSessionTest, LayersMayHaveClipsAndKeysFallWithFeedback) {
+  std::string squares = "1.0";
+  for (int64_t i = 1; i < 2 * 128; ++i)
+    squares += i % 3 ? ", 1.0" : ", 9.0";
+  std::string text = kLayers;
+  for (const char *clip : {"0.75", "0.85"}) {
+    const std::string plain = "max_tokens 4096 : !kv";
+    text.replace(
+        text.find(plain), plain.size(),
+        "max_tokens 4096 calibration <key_clip = " + std::string(clip) +
+            ", query_squares = [" + squares + "]> : !kv");
+  }
+  // One scale, so that clips alone tell the layers apart.
+  text.replace(text.find("9.0e-02"), 7, "8.0e-02");
+  mlir::pmkvq::PlanOptions options;
+  options.valueFormat = "<per_token, plain>";
+  ASSERT_NO_FATAL_FAILURE(plan(options, text));
+  ASSERT_TRUE(session) << error;
+  std::unique_ptr<HostProgram> program = compileHost(text);
+  ASSERT_TRUE(program);
+  auto code = session->compile(context, *program, "sm_90a");
+  ASSERT_TRUE(bool(code)) << llvm::toString(code.takeError());
+  EXPECT_EQ(code->variants, (std::vector<int32_t>{0, 1}));
+  // What a token's head dims have more than they were to be.
+  EXPECT_NE(code->writers.code.find("requantize_key_8_feedback"),
+            std::string::npos);
+  EXPECT_TRUE(code->decode(1, {1, {{2, 2}}}).ok());
 }
 
 TEST_F(DeviceSessionTest, ValuesMayHaveARangeAlone) {

@@ -28,9 +28,11 @@
 #include "llvm/Support/MemoryBuffer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
+#include <random>
 
 using namespace pmkvq;
 using namespace pmkvq::test;
@@ -98,10 +100,27 @@ protected:
       FAIL() << llvm::toString(made.takeError());
   }
 
+  /// Each layer has a clip of its own, and keys fall with feedback.
+  static mlir::pmkvq::Calibration calibrate(const ModelConfig &config) {
+    mlir::pmkvq::Calibration calibration;
+    std::mt19937 random(23);
+    std::normal_distribution<float> normal;
+    for (int64_t i = 0; i < config.layers; ++i) {
+      mlir::pmkvq::LayerCalibration layer;
+      layer.clip = {0.74 + 0.06 * static_cast<double>(i % 2), 0.8};
+      for (int64_t k = 0; k < config.kvHeads * config.headDim; ++k)
+        layer.querySquares.push_back(std::exp(2 * normal(random)));
+      calibration.layers.push_back(std::move(layer));
+    }
+    return calibration;
+  }
+
   /// Compiles the model of a folder and loads its weights.
-  void load(const std::string &folder) {
+  void load(const std::string &folder, bool calibrated = false) {
     auto config = mlir::pmkvq::readModelConfig(folder);
     ASSERT_NO_FATAL_FAILURE(must(config));
+    if (calibrated)
+      config->calibration = calibrate(*config);
     auto checkpoint = Checkpoint::open(folder);
     ASSERT_NO_FATAL_FAILURE(must(checkpoint));
     auto module = mlir::pmkvq::importModel(&context, *config);
@@ -256,10 +275,11 @@ protected:
   }
 };
 
-/// By head_dim, of models of random weights.
+/// By head_dim, of models of random weights; with a calibration or without.
 // NOLINTNEXTLINE(misc-multiple-inheritance): GoogleTest's way to parameters.
-class SmallModelTest : public ReplayTest,
-                       public ::testing::WithParamInterface<int64_t> {};
+class SmallModelTest
+    : public ReplayTest,
+      public ::testing::WithParamInterface<std::pair<int64_t, bool>> {};
 
 TEST_F(ReasonerTest, TheReasonersCacheIsTheSameOnBoth) {
   auto program = readProgram(modelFolder());
@@ -346,8 +366,9 @@ TEST_F(ReasonerTest, ForksAndSnapshotsAreTheSameOnBoth) {
 }
 
 TEST_P(SmallModelTest, OtherHeadDimsAreTheSameOnBoth) {
-  SmallModel model(GetParam());
-  ASSERT_NO_FATAL_FAILURE(load(model.folder()));
+  const auto [headDim, calibrated] = GetParam();
+  SmallModel model(headDim);
+  ASSERT_NO_FATAL_FAILURE(load(model.folder(), calibrated));
   std::vector<int32_t> tokens;
   for (int32_t i = 0; i < 1000; ++i)
     tokens.push_back(i * i % 31 % static_cast<int32_t>(SmallModel::kTokens));
@@ -361,7 +382,7 @@ TEST_P(SmallModelTest, OtherHeadDimsAreTheSameOnBoth) {
   auto least = rt::minimumBytes(*program, options, {{0, 1000, 1}});
   ASSERT_TRUE(least.ok()) << least.status().message();
   // A few blocks more than all at 2 bits take: not enough for keys at 4.
-  options.budgetBytes = *least + 16 * rt::blockBytes(GetParam());
+  options.budgetBytes = *least + 16 * rt::blockBytes(headDim);
   ASSERT_NO_FATAL_FAILURE(open(options));
   checker->watch(*session);
   ASSERT_NO_FATAL_FAILURE(feed(0, tokens, 0, 900));
@@ -376,8 +397,14 @@ TEST_P(SmallModelTest, OtherHeadDimsAreTheSameOnBoth) {
   ASSERT_NO_FATAL_FAILURE(expectSnapshots(options, 0, onDevice, taken));
 }
 
-INSTANTIATE_TEST_SUITE_P(Cuda, SmallModelTest, ::testing::Values(64, 80, 96),
+INSTANTIATE_TEST_SUITE_P(Cuda, SmallModelTest,
+                         ::testing::Values(std::pair(64, false),
+                                           std::pair(80, false),
+                                           std::pair(96, false),
+                                           std::pair(64, true),
+                                           std::pair(80, true)),
                          [](const auto &info) {
-                           return "Dims" + std::to_string(info.param);
+                           return "Dims" + std::to_string(info.param.first) +
+                                  (info.param.second ? "Calibrated" : "");
                          });
 } // namespace
