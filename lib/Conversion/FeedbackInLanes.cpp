@@ -105,8 +105,8 @@ static Values loadFour(LaneBuilder &b, Value address) {
   return b.unpack(b.load(b.floats(4), address, 16));
 }
 
-/// A block of head dims of a token: takes in what those before have more, then rounds
-/// one after the other.
+/// A block of head dims of a token: takes in what those before have more, then
+/// rounds one after the other.
 void FeedbackInLanes::shiftBlock(FeedbackRounding &rounding, Value factor,
                                  Value token, Value block) {
   const int64_t rowBytes = shape.headDim * 4;

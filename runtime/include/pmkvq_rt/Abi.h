@@ -48,8 +48,8 @@ static_assert(sizeof(PageEntry) == 72);
 
 /// What keys of one kv head fall with, where their format has feedback; floats:
 /// at kKeyFeedbackOffset and kKeyFeedbackStep where 2-bit codes lie in a range,
-/// as parts of it, and from kKeyFeedbackFactor on the factor, [headDim][headDim]
-/// (pmkvq/Target/KeyFeedback.h).
+/// as parts of it, and from kKeyFeedbackFactor on the factor,
+/// [headDim][headDim] (pmkvq/Target/KeyFeedback.h).
 inline constexpr int64_t kKeyFeedbackOffset = 0;
 inline constexpr int64_t kKeyFeedbackStep = 1;
 inline constexpr int64_t kKeyFeedbackFactor = 16; // a cache line
