@@ -68,9 +68,9 @@ def ApplyCalibration : Pass<"pmkvq-apply-calibration", "::mlir::ModuleOp"> {
     A clip in the calibration of a `pmkvq.create` takes the place of the
     format's in the types of that layer's caches: the create's, and those of
     `@step` from the layer's argument on.  Types of layers then differ in clips
-    alone; layers of equal clips share their kernels.  With `feedback`, keys that
-    can fall with it (see `#pmkvq.format`) do, where the calibration has squares
-    of queries.
+    alone; layers of equal clips share their kernels.  With `feedback`, keys of
+    all layers that can fall with it (see `#pmkvq.format`) do, where a floor is
+    below 8 bits and calibrations have squares of queries: of all layers, or none.
 
     Precondition: caches are planned; `@step`, if there is one, takes one cache a
     create, in order.

@@ -105,69 +105,73 @@ static Values loadFour(LaneBuilder &b, Value address) {
   return b.unpack(b.load(b.floats(4), address, 16));
 }
 
-/// A block of head dims of a token: takes in what those before have more, then
-/// rounds one after the other.
-void FeedbackInLanes::shiftBlock(FeedbackRounding &rounding, Value factor,
-                                 Value token, Value block) {
-  const int64_t rowBytes = shape.headDim * 4;
-  Value first = b.mul(block, kBlock);
-  Value rows = b.at(factor, b.mul(first, rowBytes));
-  Values codes, targets;
-  SmallVector<FeedbackGrid> gridOf;
-  for (int64_t i = 0; i < kBlock; ++i) {
-    if (i % kQuad == 0)
-      codes.push_back(b.load(
-          b.getI32Type(),
-          wordAddress(b.add(b.mul(block, kBlock / kQuad), i / kQuad), token),
-          4));
-    gridOf.push_back(gridAt(first, i, token));
-    Value code = b.andBits(b.shr(codes.back(), i % kQuad * 8), 255);
-    targets.push_back(
-        b.unpack(rounding.targetsOf(b.pack({code}), gridOf[i].before)).front());
-  }
+/// Adds to the targets of a block of head dims what all before it have more.
+/// `rows`: of the factor; `first`: the block's first dim.
+void FeedbackInLanes::takeIn(Value rows, Value first, Values &targets) {
   auto loop = scf::ForOp::create(b, b.i32(0), first, b.i32(kQuad), targets);
-  {
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(loop.getBody());
-    Value byte = b.shl(loop.getInductionVar(), 2);
-    Values left = loadFour(b, b.at(excess, byte));
-    Value columns = b.at(rows, byte);
-    Values next(loop.getRegionIterArgs());
-    for (int64_t i = 0; i < kBlock; ++i) {
-      Values row = loadFour(b, b.at(columns, i * rowBytes));
-      for (int64_t k = 0; k < kQuad; ++k)
-        next[i] = b.fma(row[k], left[k], next[i]);
-    }
-    scf::YieldOp::create(b, next);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(loop.getBody());
+  Value byte = b.shl(loop.getInductionVar(), 2);
+  Values left = loadFour(b, b.at(excess, byte));
+  Value columns = b.at(rows, byte);
+  Values next(loop.getRegionIterArgs());
+  for (int64_t i = 0; i < kBlock; ++i) {
+    Values row = loadFour(b, b.at(columns, i * shape.headDim * 4));
+    for (int64_t k = 0; k < kQuad; ++k)
+      next[i] = b.fma(row[k], left[k], next[i]);
   }
+  scf::YieldOp::create(b, next);
   targets.assign(loop.getResults().begin(), loop.getResults().end());
-  // The factor of the block itself, a column of quads at a time.
-  Value diagonal = b.at(rows, b.shl(first, 2));
-  Value mine = b.at(excess, b.shl(first, 2));
+}
+
+/// Rounds four head dims of a block, one after the other, from `begin` on, and
+/// adds what they have more to the block's later targets; gives their codes.
+Value FeedbackInLanes::roundQuad(FeedbackRounding &rounding, Value rows,
+                                 Value first, int64_t begin,
+                                 ArrayRef<FeedbackGrid> gridOf,
+                                 Values &targets) {
+  Value columns = b.at(rows, b.shl(b.add(first, begin), 2));
+  std::vector<Values> factors(kBlock);
+  for (int64_t row = begin; row < kBlock; ++row)
+    factors[row] = loadFour(b, b.at(columns, row * shape.headDim * 4));
   Value word;
   Values left;
-  std::vector<Values> factors(kBlock);
-  for (int64_t i = 0; i < kBlock; ++i) {
-    if (i % kQuad == 0) {
-      left.clear();
-      word = Value();
-      for (int64_t later = i; later < kBlock; ++later)
-        factors[later] = loadFour(b, b.at(diagonal, later * rowBytes + i * 4));
-    }
-    auto [code, more] = rounding.choose(b.pack({targets[i]}), gridOf[i]);
+  for (int64_t k = 0; k < kQuad; ++k) {
+    const int64_t dim = begin + k;
+    auto [code, more] = rounding.choose(b.pack({targets[dim]}), gridOf[dim]);
     left.push_back(b.unpack(more).front());
-    for (int64_t later = i + 1; later < kBlock; ++later)
-      targets[later] =
-          b.fma(factors[later][i % kQuad], left.back(), targets[later]);
-    Value byte = b.shl(b.unpack(code).front(), i % kQuad * 8);
+    for (int64_t later = dim + 1; later < kBlock; ++later)
+      targets[later] = b.fma(factors[later][k], left.back(), targets[later]);
+    Value byte = b.shl(b.unpack(code).front(), k * 8);
     word = word ? Value(arith::OrIOp::create(b, word, byte)) : byte;
-    if (i % kQuad != kQuad - 1)
-      continue;
-    b.store(b.pack(left), b.at(mine, (i - kQuad + 1) * 4), 16);
-    b.store(word,
-            wordAddress(b.add(b.mul(block, kBlock / kQuad), i / kQuad), token),
-            4);
   }
+  b.store(b.pack(left), b.at(excess, b.shl(b.add(first, begin), 2)), 16);
+  return word;
+}
+
+/// A block of head dims of a token.
+void FeedbackInLanes::shiftBlock(FeedbackRounding &rounding, Value factor,
+                                 Value token, Value block) {
+  Value first = b.mul(block, kBlock);
+  Value rows = b.at(factor, b.mul(first, shape.headDim * 4));
+  auto wordOf = [&](int64_t quad) {
+    return wordAddress(b.add(b.mul(block, kBlock / kQuad), quad), token);
+  };
+  Values targets;
+  SmallVector<FeedbackGrid> gridOf;
+  for (int64_t quad = 0; quad < kBlock / kQuad; ++quad) {
+    Value word = b.load(b.getI32Type(), wordOf(quad), 4);
+    for (int64_t k = 0; k < kQuad; ++k) {
+      gridOf.push_back(gridAt(first, quad * kQuad + k, token));
+      Value code = b.andBits(b.shr(word, k * 8), 255);
+      Value target = rounding.targetsOf(b.pack({code}), gridOf.back().before);
+      targets.push_back(b.unpack(target).front());
+    }
+  }
+  takeIn(rows, first, targets);
+  for (int64_t quad = 0; quad < kBlock / kQuad; ++quad)
+    b.store(roundQuad(rounding, rows, first, quad * kQuad, gridOf, targets),
+            wordOf(quad), 4);
 }
 
 void FeedbackInLanes::shiftToken(FeedbackRounding &rounding, Value factor,

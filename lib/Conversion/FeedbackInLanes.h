@@ -45,6 +45,10 @@ private:
   Value laneWord(QuadPlace quad);
   void makeGrids(FeedbackRounding &rounding);
   FeedbackGrid gridAt(Value dim, int64_t ahead, Value token);
+  void takeIn(Value rows, Value first, SmallVector<Value> &targets);
+  Value roundQuad(FeedbackRounding &rounding, Value rows, Value first,
+                  int64_t begin, ArrayRef<FeedbackGrid> gridOf,
+                  SmallVector<Value> &targets);
   void shiftToken(FeedbackRounding &rounding, Value factor, Value token);
   void shiftBlock(FeedbackRounding &rounding, Value factor, Value token,
                   Value block);

@@ -3,7 +3,8 @@
 // The arithmetic that a shift with feedback does for each element, on scalars
 // or vectors of them: the same on either target, as Reference/Quantize.h
 // specifies it.  What goes from head dim to head dim is the lowering's.
-// Neighbours: LowerFeedback.cpp, PagesToLanes.cpp.  Private to lib/Conversion.
+// Neighbours: LowerFeedback.cpp, FeedbackInLanes.cpp.  Private to
+// lib/Conversion.
 //
 //===----------------------------------------------------------------------===//
 

@@ -247,12 +247,16 @@ private:
   }
   static constexpr int64_t kTableAlignment = 64;
 
-  /// What decides the meaning of codes and parameters: the types of all caches.
+  /// What decides the meaning of codes and parameters: the types of all caches,
+  /// but for how keys came to their codes.
   static uint64_t hashOf(ArrayRef<CreateOp> creates) {
     std::string text;
     llvm::raw_string_ostream stream(text);
-    for (CreateOp create : creates)
-      stream << create.getCache().getType();
+    for (CreateOp create : creates) {
+      CacheType type = create.getCache().getType();
+      stream << type.withFormats(type.getKey().withFeedback(false),
+                                 type.getValue());
+    }
     return llvm::xxh3_64bits(text);
   }
 

@@ -10,7 +10,8 @@
 // other.  A lane holds the same elements at every level (FragmentLayout.h), in
 // *quads* of 4 neighbours along k, so loading, shifting, quantizing and storing
 // stay in the lane; only the extremes of a group go through shuffles, among the
-// 8 lanes that have its rows or the 4 that have its k.  Which axis is sliced
+// 8 lanes that have its rows or the 4 that have its k, and keys that fall with
+// feedback through shared memory (FeedbackInLanes.h).  Which axis is sliced
 // follows from the groups: all of a group lies in one slice.
 //
 //   quad (row block, half of its rows, k / 16):

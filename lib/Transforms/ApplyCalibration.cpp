@@ -74,6 +74,10 @@ public:
       for (BlockArgument argument : step.getArguments())
         if (isa<CacheType>(argument.getType()))
           arguments.push_back(argument);
+    // Kernels are those of all layers.
+    fallsBelow8 = llvm::any_of(creates, [](CreateOp create) {
+      return create.getSchedule() && create.getSchedule()->getKeyFloor() < 8;
+    });
     for (auto [i, create] : llvm::enumerate(creates))
       if (create.getCalibration() && failed(apply(create, i, arguments, step)))
         return signalPassFailure();
@@ -85,7 +89,7 @@ private:
     if (!create.getCache().getType().isPlanned())
       return create.emitOpError("expected a cache with formats; run "
                                 "pmkvq-set-formats first");
-    CacheType type = calibratedType(create, feedback);
+    CacheType type = calibratedType(create, feedback && fallsBelow8);
     if (type == create.getCache().getType())
       return success();
     if (step && index >= arguments.size())
@@ -101,5 +105,7 @@ private:
     ++numLayers;
     return success();
   }
+
+  bool fallsBelow8 = false;
 };
 } // namespace

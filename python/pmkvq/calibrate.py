@@ -69,9 +69,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
              f"(default: {quantize.DEFAULT_CLIP} everywhere)")
     add("--clip-samples", type=_count, default=2, metavar="N",
         help="samples of the search for clips, of --kl-tokens each (default 2)")
-    add("--rounding", choices=calibration_file.ROUNDINGS, default="feedback",
-        help="how keys fall where divergences are measured: with feedback, by the squares of queries that are found, "
-             "or each to the nearest code (default feedback where keys are rotated)")
+    add("--rounding", choices=calibration_file.ROUNDINGS,
+        help="how keys fall where divergences (--kl-samples) are measured: with feedback, by the squares of queries "
+             "that are found, or each to the nearest code (default feedback where keys are rotated)")
     add("--key-scales", action="store_true", help="measure divergences with the key scales that are found")
     add("--alpha-samples", type=_count, default=2, metavar="N", help="samples of the search for alpha (default 2)")
     add("--seed", type=int, default=0, metavar="N")
@@ -87,8 +87,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         options.kl_samples = 1 if options.measure == "kl" else 0
     if options.key_scales and not options.kl_samples:
         parser.error("expected --kl-samples or --measure=kl with --key-scales")
-    if not options.key_format.hadamard:
-        options.rounding = "nearest"
+    if options.rounding == "feedback" and not options.key_format.hadamard:
+        parser.error("--rounding=feedback: expected keys that are rotated (--key-format=...+hadamard)")
+    options.rounding = options.rounding or ("feedback" if options.key_format.hadamard else "nearest")
     if options.effective_len:
         options.interpolation = options.effective_len / options.tokens
     if not 0 < options.interpolation <= 1024:

@@ -217,6 +217,8 @@ def test_divergences_are_of_keys_that_fall_with_feedback_unless_asked(model, dat
     assert np.array_equal(fed_back[:, 1], nearest[:, 1]) and np.array_equal(fed_back[:, 0, :2], nearest[:, 0, :2])
     assert not np.array_equal(fed_back[:, 0, 2:], nearest[:, 0, 2:])
     assert measured("c.json", "--key-format=per_channel+plain")[0] == "nearest"
+    # Of keys that are scaled, by squares of queries that are, too.
+    assert not np.array_equal(measured("d.json", "--key-scales")[1][:, 0, 2:], fed_back[:, 0, 2:])
 
 
 @needs_torch

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from pmkvq import calibration_file
 from pmkvq.artifact import read_sections
+from pmkvq.checkpoint import Checkpoint
 from pmkvq_run import BUILD, ROOT, fails, generate, ids, programs, run, write_prompts
 
 # script/test builds it and sets the variable: a tool that is missing then fails the tests.
@@ -79,6 +81,25 @@ class TestSameResults:
         generate(f"--load={file}", *prompt, *budget, f"--logits={tmp_path / 'loaded'}")
         generate(reasoner, *prompt, *budget, *options, f"--cpu={cpu}", f"--logits={tmp_path / 'compiled'}")
         assert logits(tmp_path / "loaded") == logits(tmp_path / "compiled")
+
+    def test_keys_that_fall_with_feedback(self, reasoner, cpu, tmp_path):
+        part = {"clip": 0.8, "sensitivity": [0, 0, 1]}
+        calibration = tmp_path / "c.json"
+        calibration_file.write(calibration, {
+            "format": "pmkvq-calibration", "version": 1,
+            "model": {"hash": Checkpoint(reasoner).fingerprint(), "layers": 6, "kv_heads": 2, "head_dim": 128},
+            "settings": {"measure": "sensitivity", "key_format": "<per_channel, hadamard>",
+                         "value_format": "<per_token, hadamard>"},
+            "layers": [{"key": part, "value": part, "query_squares": [[1.0, 16.0] * 64, [4.0, 1.0, 1.0, 1.0] * 32]}] * 6})
+        options = (f"--calibration={calibration}", "--schedule=none", "--floor=2")
+        file = emit(reasoner, tmp_path / "m.pmkvq", *options)
+        assert description(file)["plan"]["key_format"] == "per_channel+hadamard+feedback"
+        prompt = (f"--prompt-tokens={ids(programs(64)[0]['prompt'])}", "--max-tokens=2")
+        generate(f"--load={file}", *prompt, "--key-format=per_channel", f"--logits={tmp_path / 'loaded'}")
+        for rounding, same in (("feedback", True), ("nearest", False)):
+            generate(reasoner, *prompt, *options, f"--rounding={rounding}", f"--cpu={cpu}",
+                     f"--logits={tmp_path / rounding}")
+            assert (logits(tmp_path / "loaded") == logits(tmp_path / rounding)) == same
 
     def test_any_cpu(self, reasoner, tmp_path):
         """Halves are converted by functions of the loader's."""

@@ -66,13 +66,14 @@ def test_clips_come_into_the_types(reasoner, file):
 
 @pytest.mark.parametrize("options, feedback", [
     ([], True), (["--rounding=feedback"], True), (["--rounding=nearest"], False),
-    (["--key-format=per_channel+plain"], False),
+    (["--key-format=per_channel+plain"], False), (["--floor=8", "--schedule=none"], False),
 ])
 def test_squares_of_queries_let_keys_fall_with_feedback(reasoner, document, tmp_path, options, feedback):
     file = tmp_path / "c.json"
     with_squares = [{**layer, "query_squares": [[1.0] * 127 + [4.0]] * 2} for layer in document["layers"]]
     calibration_file.write(file, changed(document, "layers", to=with_squares))
-    text = run(reasoner, f"--calibration={file}", "--floor=2", *options, "--emit=mlir:plan").stdout
+    floor = [] if "--floor=8" in options else ["--floor=2"]
+    text = run(reasoner, f"--calibration={file}", *floor, *options, "--emit=mlir:plan").stdout
     keys = re.findall(r"pmkvq.create layer .* key = <([^>]*)>, value = <([^>]*)>", text)
     assert [("feedback" in key, "feedback" in value) for key, value in keys] == [(feedback, False)] * 6
 
@@ -212,6 +213,9 @@ def test_a_number_that_is_none_is_named(reasoner, document, tmp_path):
     (["--max-loss=1"], ["expected --calibration with --max-loss"]),
     (["--accept-loss"], ["expected --calibration with --accept-loss"]),
     (["--rounding=nearest"], ["expected --calibration with --rounding"]),
+    (["--calibration=FILE", "--key-format=per_channel+feedback"], ["--key-format: +feedback is for --bench alone",
+                                                                   "--calibration", "--rounding"]),
+    (["--value-format=per_token+feedback"], ["--value-format: +feedback is for --bench alone"]),
     (["--calibration=FILE", "--rounding=up"], ["--rounding: expected", "feedback", "nearest", "got 'up'"]),
     (["--calibration=FILE", "--rounding=feedback"],
      ["--rounding=feedback: ", "layers[0].query_squares: expected squares of queries, got none; calibrate again"]),

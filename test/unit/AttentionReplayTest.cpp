@@ -377,6 +377,7 @@ TEST_P(SmallModelTest, OtherHeadDimsAreTheSameOnBoth) {
   options.maxSequences = 2;
   auto entries = code->entries();
   ASSERT_NO_FATAL_FAILURE(must(entries));
+  EXPECT_EQ(entries->keyFeedback != nullptr, calibrated);
   auto program = rt::openProgram(*entries, weights->pointers());
   ASSERT_TRUE(program.ok()) << program.status().message();
   auto least = rt::minimumBytes(*program, options, {{0, 1000, 1}});

@@ -154,4 +154,13 @@ TEST(LoweringErrors, TheNextLaunchMustNotReadBefore) {
   EXPECT_NE(llvm::toString(kernel.takeError()).find("no dependent launch"),
             std::string::npos);
 }
+
+TEST(LoweringErrors, KeysWithFeedbackDoNotFallAsTheyAreRead) {
+  DecodeSpec spec = LowerCase{{{4, 4}}}.spec(/*lowers=*/true);
+  spec.keyFormat = "<per_channel, hadamard, feedback>";
+  auto kernel = mlir::pmkvq::compileDecode(lowerContext(), spec);
+  ASSERT_FALSE(kernel);
+  EXPECT_NE(llvm::toString(kernel.takeError()).find("feedback"),
+            std::string::npos);
+}
 } // namespace

@@ -383,6 +383,20 @@ TEST_F(SessionTest, OnlyTheKernelsNeededMustBeThere) {
             std::string::npos);
 }
 
+TEST_F(SessionTest, LayersHaveWhatTheirKeysFallWith) {
+  static float tables[2];
+  ProgramEntries entries = fakeEntries();
+  entries.keyFeedback = [](int64_t layer) -> const float * {
+    return &tables[layer];
+  };
+  Result<Program> opened = openProgram(entries, {});
+  ASSERT_TRUE(opened.ok()) << opened.status().message();
+  auto made = Session::open(*opened, {});
+  ASSERT_TRUE(made.ok()) << made.status().message();
+  for (size_t layer : {0, 1})
+    EXPECT_EQ((*made)->caches()[layer].keyFeedback, &tables[layer]);
+}
+
 TEST_F(SessionTest, EntriesAreFoundByName) {
   std::set<std::string> asked;
   auto entries = findEntries([&](const char *name) -> void * {

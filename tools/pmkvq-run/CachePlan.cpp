@@ -150,7 +150,8 @@ makeChoices(const CachePlan &plan, const ModelConfig &config, CacheType cache) {
 /// In what the plan's formats differ from those that were calibrated.  What
 /// nearest codes lose is more than what feedback does, and no difference.
 static Expected<std::string> compareFormats(const ModelConfig &config,
-                                            CacheType cache, bool feedback) {
+                                            CacheType cache,
+                                            const CachePlan &plan) {
   constexpr StringRef fields[] = {"calibration: settings.key_format",
                                   "calibration: settings.value_format"};
   constexpr StringRef options[] = {"--key-format", "--value-format"};
@@ -170,10 +171,11 @@ static Expected<std::string> compareFormats(const ModelConfig &config,
               options[i] + ")")
           .str();
   }
-  if (config.calibration->fedBackDivergences &&
-      (!feedback || config.calibration->layers.front().querySquares.empty()))
+  const bool falls = plan.workload.info.floor[rt::kKey] < 8;
+  if (config.calibration->fedBackDivergences && falls && !plan.feedback)
     return std::string("its keys fall with feedback, the plan's to the nearest "
-                       "codes (--rounding)");
+                       "codes (--rounding, or a file without squares of "
+                       "queries)");
   if (config.calibration->scaledDivergences == config.foldKeyScales)
     return std::string();
   return std::string(config.foldKeyScales
@@ -193,8 +195,7 @@ static Error addDivergences(CachePlan &plan, const ModelConfig &config,
     for (int32_t part = 0; part < rt::kParts; ++part)
       llvm::copy((*layer.divergence)[part], parts[part].loss.begin() + 1);
   }
-  Expected<std::string> unmeasured =
-      compareFormats(config, cache, plan.compiler.feedback);
+  Expected<std::string> unmeasured = compareFormats(config, cache, plan);
   if (!unmeasured)
     return unmeasured.takeError();
   plan.unmeasured = *unmeasured;
@@ -239,23 +240,30 @@ static Error checkOneBit(const Options &options, const ModelConfig &config) {
   return Error::success();
 }
 
-/// Whether keys can fall with feedback, where that is asked for.
-static Error checkRounding(const Options &options, const ModelConfig &config,
-                           CacheType cache) {
-  if (options.rounding != "feedback")
-    return Error::success();
-  if (!cache.getKey().canFeedBack())
+/// Whether keys fall with feedback.
+///
+/// Errors: it is asked for, and they cannot.
+static Expected<bool> chooseRounding(const Options &options,
+                                     const ModelConfig &config,
+                                     CacheType cache) {
+  const bool asked = options.rounding == "feedback";
+  if (options.rounding == "nearest" || !config.calibration)
+    return false;
+  if (!cache.getKey().canFeedBack()) {
+    if (!asked)
+      return false;
     return llvm::createStringError(
         "--rounding=feedback: expected keys that are rotated and have ranges "
         "(--key-format=per_channel+hadamard)");
-  for (auto [index, layer] : llvm::enumerate(config.calibration->layers))
-    if (layer.querySquares.empty())
-      return llvm::createStringError(
-          "--rounding=feedback: " + options.calibrationFile + ": layers[" +
-          llvm::Twine(index) +
-          "].query_squares: expected squares of queries, got none; calibrate "
-          "again");
-  return Error::success();
+  }
+  // All layers have squares, or none.
+  bool known = !config.calibration->layers.front().querySquares.empty();
+  if (asked && !known)
+    return llvm::createStringError(
+        "--rounding=feedback: " + options.calibrationFile +
+        ": layers[0].query_squares: expected squares of queries, got none; "
+        "calibrate again");
+  return known;
 }
 
 Expected<CachePlan>
@@ -278,9 +286,10 @@ pmkvq::run::planCaches(const Options &options, const ModelConfig &config,
   Expected<CacheType> cache = makeCacheType(plan.compiler, config, context);
   if (!cache)
     return cache.takeError();
-  if (Error error = checkRounding(options, config, *cache))
-    return error;
-  plan.compiler.feedback = options.rounding != "nearest";
+  Expected<bool> feedback = chooseRounding(options, config, *cache);
+  if (!feedback)
+    return feedback.takeError();
+  plan.feedback = plan.compiler.feedback = *feedback;
   auto levels = givenLevels(options, config, plan.compiler.keptLayers);
   if (!levels)
     return levels.takeError();

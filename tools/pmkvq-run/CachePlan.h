@@ -27,6 +27,8 @@ struct CachePlan {
   allocation::Choices choices;
   /// The same losses as KL, nats a token; empty: it was not measured.
   allocation::Choices divergences;
+  /// Whether keys fall with feedback, if they fall below 8 bits.
+  bool feedback = false;
   /// In what the plan differs from what divergences are of; empty: in nothing.
   std::string unmeasured;
 };

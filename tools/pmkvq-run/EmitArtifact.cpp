@@ -84,7 +84,8 @@ static rt::ArtifactDescription describe(const Model &model,
   description.target = {code.architecture, options.host.cpu, code.features,
                         code.hooks};
   description.plan = {
-      plan.compiler.schedule, plainFormat(plan.compiler.keyFormat),
+      plan.compiler.schedule,
+      plainFormat(plan.compiler.keyFormat) + (plan.feedback ? "+feedback" : ""),
       plainFormat(plan.compiler.valueFormat),
       options.bitsPerElement.value_or(0), model.config.calibration.has_value()};
   description.info = plan.workload.info;

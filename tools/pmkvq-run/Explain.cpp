@@ -67,7 +67,8 @@ static void printRun(raw_ostream &os, const CachePlan &plan) {
                                   &plan.compiler.valueFormat};
   for (int32_t part = 0; part < rt::kParts; ++part)
     os << formatv("{0,-10}", kPartNames[part])
-       << StringRef(*formats[part]).trim("<>") << "; "
+       << StringRef(*formats[part]).trim("<>")
+       << (part == rt::kKey && plan.feedback ? ", feedback; " : "; ")
        << (rt::layersDiffer(info) ? "lowest floor " : "floor ")
        << info.floor[part] << " bits\n";
   os << "schedule  " << plan.compiler.schedule

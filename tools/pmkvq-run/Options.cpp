@@ -51,6 +51,10 @@ rt::Result<std::string> pmkvq::run::readFormat(const StringOption &option) {
   if (!format.ok())
     return refusal("--" + option.name + ": " + format.status().message() +
                    ", got '" + option.getValue() + "'");
+  if (option.getValue().find("+feedback") != std::string::npos)
+    return refusal("--" + option.name +
+                   ": +feedback is for --bench alone; keys of a model fall "
+                   "with feedback by a --calibration (--rounding)");
   return format;
 }
 

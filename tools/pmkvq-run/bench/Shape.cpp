@@ -385,7 +385,16 @@ Result<Problem> bench::understand(const Shape &shape) {
   if (problem.format[rt::kKey].symmetric)
     return Status(StatusCode::Unimplemented,
                   "the benchmark knows per_token_symmetric of values alone");
-  if (plainFormat(shape.keyFormat).find("+feedback") != std::string::npos)
+  auto feedsBack = [](const std::string &format) {
+    return plainFormat(format).find("+feedback") != std::string::npos;
+  };
+  if (feedsBack(shape.valueFormat) ||
+      (feedsBack(shape.keyFormat) && !problem.format[rt::kKey].hadamard))
+    return expected("feedback of keys alone, with +hadamard",
+                    plainFormat(feedsBack(shape.valueFormat)
+                                    ? shape.valueFormat
+                                    : shape.keyFormat));
+  if (feedsBack(shape.keyFormat))
     problem.feedback =
         drawFeedback(shape.kvHeads, shape.headDim, problem.format[rt::kKey]);
   const Inputs *inputs = findInputs(shape.inputs);

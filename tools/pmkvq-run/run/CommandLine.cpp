@@ -50,9 +50,9 @@ CommandLine::CommandLine(const std::vector<std::string> &stages, bool compiles)
                  "keys_last and page"),
       keyFormat("key-format", "FORMAT",
                 "per_channel, per_token or per_token_symmetric, and "
-                "[+hadamard|+plain][+clip=F][+feedback]; or paper (default "
-                "per_channel+hadamard); feedback as --rounding has it, with "
-                "--bench by squares that are drawn"),
+                "[+hadamard|+plain][+clip=F]; or paper (default "
+                "per_channel+hadamard); with --bench also +feedback: keys fall "
+                "as --rounding has it, by squares that are drawn"),
       valueFormat("value-format", "FORMAT",
                   "The same for values (default per_token+hadamard)"),
       calibration("calibration", "FILE.json",
