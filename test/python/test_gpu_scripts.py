@@ -173,10 +173,10 @@ def test_a_clean_sanitizer_has_seen_what_was_planted(sanitized):
     result, calls = run(sanitized, "--sanitize")
     assert result.returncode == 0, result.stdout + result.stderr
     lines = result.stdout.splitlines()
-    assert len(lines) == len(calls) == 9
+    assert len(lines) == len(calls) == 12
     assert all("sees the planted" in line for line in lines[:3])
     assert all("1 tests clean" in line for line in lines[3:])
-    assert calls[8].startswith("--tool racecheck") and calls[8].endswith("--gtest_filter=*Sanitized.OneThreadBlock/*")
+    assert calls[11].startswith("--tool racecheck") and calls[11].endswith("--gtest_filter=*Sanitized.OneThreadBlock/*")
 
 
 def test_a_sanitizer_that_is_blind_or_hangs_fails(sanitized, monkeypatch):
