@@ -22,7 +22,6 @@ using reference::KeyFeedback;
 using reference::PagePart;
 
 namespace {
-constexpr int64_t kTokens = rt::kPageTokens;
 constexpr int64_t kHeads = 2;
 
 /// Mean squares that lie apart as those of models do, of a few powers of ten.
@@ -39,8 +38,8 @@ std::vector<uint16_t> randomKeys(std::mt19937 &random, int64_t headDim) {
   std::vector<float> mean(headDim);
   for (float &x : mean)
     x = 3 * normal(random);
-  std::vector<uint16_t> values(kTokens * headDim);
-  for (int64_t i = 0; i < kTokens * headDim; ++i)
+  std::vector<uint16_t> values(rt::kPageTokens * headDim);
+  for (int64_t i = 0; i < rt::kPageTokens * headDim; ++i)
     values[i] = reference::floatToBf16(mean[i % headDim] + normal(random));
   return values;
 }
@@ -159,7 +158,7 @@ protected:
   void expectCodes(int32_t head, const PagePart &expected) {
     const rt::PageEntry &entry = cache->entry(0, head, 0);
     ASSERT_EQ(entry.level[rt::kKey], expected.level);
-    for (int64_t i = 0; i < kTokens * shape.headDim; ++i)
+    for (int64_t i = 0; i < rt::kPageTokens * shape.headDim; ++i)
       ASSERT_EQ(
           cache->code(entry, rt::kKey, i / shape.headDim, i % shape.headDim),
           expected.codes[i])
@@ -180,7 +179,7 @@ protected:
     std::vector<double> decoded =
         reference::decodePart(key, shape.headDim, part);
     double sum = 0;
-    for (int64_t token = 0; token < kTokens; ++token) {
+    for (int64_t token = 0; token < rt::kPageTokens; ++token) {
       std::vector<double> error(shape.headDim);
       for (int64_t i = 0; i < shape.headDim; ++i)
         error[i] = decoded[token * shape.headDim + i] -
@@ -212,7 +211,7 @@ TEST_P(FeedbackCodes, FallInPlaceAsTheReference) {
   for (int32_t head = 0; head < kHeads; ++head) {
     std::vector<uint16_t> keys = randomKeys(random, shape.headDim);
     // A channel that is one number, whose range is 0 per channel.
-    for (int64_t token = 0; token < kTokens; ++token)
+    for (int64_t token = 0; token < rt::kPageTokens; ++token)
       keys[token * shape.headDim + 7] = reference::floatToBf16(1.5f);
     PagePart expected = quantized(keys);
     write(head, 16, keys);
