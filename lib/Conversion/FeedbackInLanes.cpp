@@ -169,9 +169,11 @@ void FeedbackInLanes::shiftBlock(FeedbackRounding &rounding, Value factor,
     }
   }
   takeIn(rows, first, targets);
-  for (int64_t quad = 0; quad < kBlock / kQuad; ++quad)
-    b.store(roundQuad(rounding, rows, first, quad * kQuad, gridOf, targets),
-            wordOf(quad), 4);
+  for (int64_t quad = 0; quad < kBlock / kQuad; ++quad) {
+    Value word =
+        roundQuad(rounding, rows, first, quad * kQuad, gridOf, targets);
+    b.store(word, wordOf(quad), 4);
+  }
 }
 
 void FeedbackInLanes::shiftToken(FeedbackRounding &rounding, Value factor,
@@ -187,8 +189,9 @@ void FeedbackInLanes::shift(LaneTile &tile, Value feedback) {
   auto part = [&](int64_t index) {
     return b.load(b.getF32Type(), b.at(feedback, index * 4), 4);
   };
-  FeedbackRounding rounding(b, format, tile.level, part(rt::kKeyFeedbackOffset),
-                            part(rt::kKeyFeedbackStep));
+  Value offset = part(rt::kKeyFeedbackOffset);
+  Value step = part(rt::kKeyFeedbackStep);
+  FeedbackRounding rounding(b, format, tile.level, offset, step);
   Value factor = b.at(feedback, rt::kKeyFeedbackFactor * 4);
   for (auto &[quad, codes] : tile.quads)
     b.store(codes.front(), laneWord(quad), 4);

@@ -40,9 +40,9 @@ public:
         headDim(from.getHeadDim()), layout(from),
         perHeadDim(from.getFormat().getModel().getGroupAxis() ==
                    GroupAxis::HeadDim),
-        rounding(b, from.getFormat(), from.getLevel(),
-                 loadFloat(feedback, rt::kKeyFeedbackOffset),
-                 loadFloat(feedback, rt::kKeyFeedbackStep)),
+        offsetAt2(loadFloat(feedback, rt::kKeyFeedbackOffset)),
+        stepAt2(loadFloat(feedback, rt::kKeyFeedbackStep)),
+        rounding(b, from.getFormat(), from.getLevel(), offsetAt2, stepAt2),
         excess(b.scratchFloats(headDim * layout.runOutputs())) {}
 
   void run() {
@@ -190,6 +190,7 @@ private:
   int64_t headDim;
   CodeLayout layout;
   bool perHeadDim;
+  Value offsetAt2, stepAt2;
   FeedbackRounding rounding;
   Value excess;
   /// In memory, one a group.
