@@ -17,16 +17,10 @@
 
 namespace mlir::pmkvq {
 
-/// Bits by which an E5M3 is shifted to be an fp16.
-inline constexpr int64_t kE5M3Shift = 7;
-
 /// Bytes of a group's parameters; where a tile has none, those of two fp16.
-inline int64_t groupBytes(const FormatModel &model) {
-  return model.getNumParameters() * bytesOf(model.getParameterType());
-}
 inline int64_t groupBytes(TileType tile) {
   return tile.isRaw() ? ::pmkvq::kGroupBytes
-                      : groupBytes(tile.getFormat().getModel());
+                      : tile.getFormat().getModel().getGroupBytes();
 }
 
 /// Whether lanes have a place for them: two fp16 numbers, or one byte of
@@ -56,7 +50,8 @@ inline Value widenParameters(ImplicitLocOpBuilder &b, Value stored,
     return arith::BitcastOp::create(b, f32, upperBits(b.getI32Type(), 16));
   case ParameterType::E5M3: {
     Value half = arith::BitcastOp::create(
-        b, narrow.clone(b.getF16Type()), upperBits(b.getI16Type(), kE5M3Shift));
+        b, narrow.clone(b.getF16Type()),
+        upperBits(b.getI16Type(), ::pmkvq::kE5M3Shift));
     return arith::ExtFOp::create(b, f32, half);
   }
   }
@@ -90,7 +85,7 @@ loadByteRanges(LaneBuilder &b, Value ranges, Value g, int64_t tokens) {
   for (int64_t run = 0; run < tokens; run += 32) {
     Value word = b.load(b.getI32Type(), b.at(mine, run), 4);
     auto block = [&](int64_t selector) {
-      return b.shl(b.permute(word, b.i32(0), selector), kE5M3Shift);
+      return b.shl(b.permute(word, b.i32(0), selector), ::pmkvq::kE5M3Shift);
     };
     Value first = block(0x4140);
     blocks.push_back({first, block(0x4342)});

@@ -463,7 +463,7 @@ private:
     Value slot = b.atRecord(
         parameters, id,
         ::pmkvq::deviceSlotBytes(shape.headDim, keysPerToken,
-                                 groupBytes(cache.getValue().getModel())));
+                                 cache.getValue().getModel().getGroupBytes()));
     return shape.isKey() ? slot
                          : b.at(slot, ::pmkvq::deviceValueParameters(
                                           shape.headDim, keysPerToken));

@@ -53,8 +53,7 @@ static LogicalResult verifyGroup(function_ref<InFlightDiagnostic()> emitError,
 
 int64_t CacheType::getParameterBytes(Part part) const {
   FormatAttr format = getFormat(part);
-  const FormatModel &model = format.getModel();
-  return model.getNumParameters() * bytesOf(model.getParameterType()) *
+  return format.getModel().getGroupBytes() *
          countGroups(format, rt::kPageTokens, getHeadDim());
 }
 

@@ -27,9 +27,6 @@ static void write16(uint8_t *at, uint32_t value) {
   at[1] = static_cast<uint8_t>(value >> 8);
 }
 
-/// Bits by which E5M3 is shifted to be an fp16.
-static constexpr int32_t kE5M3Shift = 7;
-
 /// fp16 of minus half of a range, exact: one less in the exponent, or half of
 /// what is below the smallest that has one.
 static uint16_t minusHalf(uint16_t range) {

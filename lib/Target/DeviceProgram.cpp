@@ -139,8 +139,7 @@ static bool hasKeysPerToken(ModuleOp module) {
 
 /// Bytes of parameters of a token's values.
 static int64_t valueBytesOf(ModuleOp module) {
-  const FormatModel &model = cacheOf(module).getValue().getModel();
-  return model.getNumParameters() * bytesOf(model.getParameterType());
+  return cacheOf(module).getValue().getModel().getGroupBytes();
 }
 
 /// Queries a kv head, of several rows, from which on warpgroups are faster.

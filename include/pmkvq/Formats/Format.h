@@ -65,6 +65,11 @@ public:
   /// What parameters are stored as; fp16 unless a format says otherwise.
   virtual ParameterType getParameterType() const { return ParameterType::F16; }
 
+  /// Bytes of a group's parameters.
+  int64_t getGroupBytes() const {
+    return getNumParameters() * bytesOf(getParameterType());
+  }
+
   /// The level that bf16 values are quantized to, from which all lower levels
   /// come: 8, so that pages at level 16 are the values themselves, or 16.
   virtual int64_t getFirstLevel() const { return 8; }

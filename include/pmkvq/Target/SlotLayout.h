@@ -24,6 +24,9 @@ namespace pmkvq {
 /// Bytes of a group's two fp16 parameters.
 inline constexpr int64_t kGroupBytes = 4;
 
+/// Bits by which the byte of a range, an E5M3, is shifted to be an fp16.
+inline constexpr int32_t kE5M3Shift = 7;
+
 /// Bytes of a page's parameter slot on a GPU: both parts', for 128 tokens;
 /// values take `valueBytes` a group.
 constexpr int64_t deviceSlotBytes(int64_t headDim, bool keysPerToken,
