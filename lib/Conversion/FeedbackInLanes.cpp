@@ -85,7 +85,8 @@ void FeedbackInLanes::makeGrids(FeedbackRounding &rounding) {
     Values parts;
     for (Value part : {grid.before, grid.offset, grid.step, grid.inverse})
       parts.push_back(b.unpack(part).front());
-    b.store(b.pack(parts), b.at(grids, b.mul(group, kGridBytes)), kGridBytes);
+    Value place = b.at(grids, b.mul(group, kGridBytes));
+    b.store(b.pack(parts), place, kGridBytes);
   });
 }
 
@@ -145,7 +146,8 @@ Value FeedbackInLanes::roundQuad(FeedbackRounding &rounding, Value rows,
     Value byte = b.shl(b.unpack(code).front(), k * 8);
     word = word ? Value(arith::OrIOp::create(b, word, byte)) : byte;
   }
-  b.store(b.pack(left), b.at(excess, b.shl(b.add(first, begin), 2)), 16);
+  Value place = b.at(excess, b.shl(b.add(first, begin), 2));
+  b.store(b.pack(left), place, 16);
   return word;
 }
 

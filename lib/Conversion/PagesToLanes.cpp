@@ -225,8 +225,8 @@ private:
   void findRanges(const LaneTile &tile) {
     if (tile.parameters.empty())
       return feedbackInLanes->forEachGroup([&](Value group) {
-        Value place = b.at(slotAddress(), byGroup(group));
-        Value half = b.load(b.getF16Type(), place, 2);
+        Value slot = slotAddress();
+        Value half = b.load(b.getF16Type(), b.at(slot, byGroup(group)), 2);
         feedbackInLanes->setRange(
             group, arith::ExtFOp::create(b, b.getF32Type(), half));
       });
@@ -234,9 +234,9 @@ private:
       const FormatModel &model = target.getFormat().getModel();
       Values ranges = b.unpack(
           widenParameters(b, tile.parameters.back(), model.getParameterType()));
-      Value first =
-          b.add(groupsAlongK() ? b.mul(t, layout8().quadPlace(1, 0)) : g,
-                b.mul(slice, shape.sliceBlocks() * kQuads));
+      Value first = b.mul(slice, shape.sliceBlocks() * kQuads);
+      first = b.add(first,
+                    groupsAlongK() ? b.mul(t, layout8().quadPlace(1, 0)) : g);
       for (int64_t group = 0; group < groups(); ++group)
         feedbackInLanes->setRange(b.add(first, numberOf(group)), ranges[group]);
     });

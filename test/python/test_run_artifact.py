@@ -84,13 +84,14 @@ class TestSameResults:
 
     def test_keys_that_fall_with_feedback(self, reasoner, cpu, tmp_path):
         part = {"clip": 0.8, "sensitivity": [0, 0, 1]}
+        layer = {"key": part, "value": part, "query_squares": [[1.0, 16.0] * 64, [4.0, 1.0, 1.0, 1.0] * 32]}
         calibration = tmp_path / "c.json"
         calibration_file.write(calibration, {
             "format": "pmkvq-calibration", "version": 1,
             "model": {"hash": Checkpoint(reasoner).fingerprint(), "layers": 6, "kv_heads": 2, "head_dim": 128},
             "settings": {"measure": "sensitivity", "key_format": "<per_channel, hadamard>",
                          "value_format": "<per_token, hadamard>"},
-            "layers": [{"key": part, "value": part, "query_squares": [[1.0, 16.0] * 64, [4.0, 1.0, 1.0, 1.0] * 32]}] * 6})
+            "layers": [layer] * 6})
         options = (f"--calibration={calibration}", "--schedule=none", "--floor=2")
         file = emit(reasoner, tmp_path / "m.pmkvq", *options)
         assert description(file)["plan"]["key_format"] == "per_channel+hadamard+feedback"
