@@ -15,6 +15,10 @@
 
 namespace mlir::pmkvq {
 
+/// Offsets of a pair of groups, in f16, times `unit`.
+Value offsetOf(WarpgroupBuilder &b, const AffineForm &form, Value range,
+               Value minimum, double unit = 1.0);
+
 /// Of the eight words that `load_groups` gives: steps of pairs (e0 e2), (e1 e3)
 /// of both halves, for fields at the lowest exponent, then offsets, all in
 /// units of HalfTile::kUnit.  For `wide` ranges steps are 2^kWideExponent less.

@@ -25,6 +25,7 @@ using namespace mlir;
 using namespace mlir::pmkvq;
 using Values = LaneBuilder::Values;
 namespace rt = ::pmkvq::rt;
+using ::pmkvq::FoldedUnits;
 using ::pmkvq::Fragment;
 using ::pmkvq::FragmentLayout;
 using ::pmkvq::FragmentRegister;
@@ -168,6 +169,17 @@ static Value timesConstant(LaneBuilder &b, Value word, double constant) {
   return b.fmaHalves(word, b.splatHalf(high), low);
 }
 
+Value mlir::pmkvq::offsetOf(WarpgroupBuilder &b, const AffineForm &form,
+                            Value range, Value minimum, double unit) {
+  Value offset = form.offset[0] * unit == 1.0
+                     ? minimum
+                     : timesConstant(b, minimum, form.offset[0] * unit);
+  if (form.offset[1] == 0)
+    return offset;
+  Value by = b.splatHalf(nearestHalf(form.offset[1] * unit).first);
+  return b.fmaHalves(range, by, offset);
+}
+
 Values mlir::pmkvq::codeConstants(WarpgroupBuilder &b, const AffineForm &form,
                                   const FragmentLayout &layout,
                                   ArrayRef<Value> groups, bool wide) {
@@ -177,13 +189,7 @@ Values mlir::pmkvq::codeConstants(WarpgroupBuilder &b, const AffineForm &form,
   Values steps, offsets;
   for (size_t i = 0; i < 4; ++i) {
     Value range = groups[i], minimum = groups[4 + i];
-    Value offset = timesConstant(b, minimum, form.offset[0] * HalfTile::kUnit);
-    if (form.offset[1] != 0)
-      offset = b.fmaHalves(
-          range,
-          b.splatHalf(nearestHalf(form.offset[1] * HalfTile::kUnit).first),
-          offset);
-    offsets.push_back(offset);
+    offsets.push_back(offsetOf(b, form, range, minimum, HalfTile::kUnit));
     steps.push_back(timesConstant(b, range, step));
   }
   llvm::append_range(steps, offsets);
@@ -241,6 +247,26 @@ public:
     return {even, element(1)};
   }
 
+  /// The same as the field is, in units of FoldedUnits::kCode.
+  std::pair<Value, Value> bareFields(Value word, const FragmentRegister &r,
+                                     bool upper) const {
+    const int32_t exponent = upper ? FoldedUnits::kUpperExponent : 0;
+    const bool fits = layout.level + exponent <= FoldedUnits::kDenormalBits;
+    const int32_t to = fits ? exponent : 0;
+    auto mask =
+        static_cast<int64_t>((r.mask >> r.exponent << to) & 0x00ff00ffu);
+    auto element = [&](bool odd) {
+      int32_t by = r.exponent - to + (odd ? 8 : 0);
+      Value moved = by > 0 ? b.shr(word, by) : by < 0 ? b.shl(word, -by) : word;
+      Value field = b.andBits(moved, mask);
+      if (fits)
+        return field;
+      return b.mulHalves(field, b.splatHalf(nearestHalf(1 << exponent).first));
+    };
+    Value even = element(false);
+    return {even, element(true)};
+  }
+
   /// Which register of row g (0 or 2), and which half of its word, has element
   /// e of lane t's 4 of 16 columns, at level 16; none if another lane has it.
   std::optional<std::pair<size_t, int64_t>> rawElement(int64_t e) const {
@@ -259,12 +285,11 @@ public:
     return std::nullopt;
   }
 
-  /// f16 of element e of the word that rawElement says, times HalfTile::kUnit,
-  /// as f32.
-  Value rawValue(Value word, bool high) {
+  /// f16 of element e of the word that rawElement says, times `unit`, as f32.
+  Value rawValue(Value word, bool high, double unit = HalfTile::kUnit) {
     Value bits = high ? b.andBits(word, static_cast<int32_t>(0xffff0000))
                       : b.shl(word, 16);
-    return b.mulF(b.bitcast(bits, b.getF32Type()), b.f32(HalfTile::kUnit));
+    return b.mulF(b.bitcast(bits, b.getF32Type()), b.f32(unit));
   }
 
 private:
@@ -425,6 +450,11 @@ public:
   FailureOr<Value> run() {
     if (share.level() == 16)
       return raw();
+    if (op.getFolded())
+      return forEach([&](int32_t m, int32_t h, bool upper) {
+        FragmentRegister r = field(m, h, upper);
+        return decoder.bareFields(words[static_cast<size_t>(r.word)], r, upper);
+      });
     Constants block = decoder.constantsOf(b.unpack(op.getGroups()));
     return forEach([&](int32_t m, int32_t h, bool upper) {
       FragmentRegister r = field(m, h, upper);
@@ -465,9 +495,12 @@ private:
     }
     return forEach([&](int32_t m, int32_t h, bool upper) {
       auto start = static_cast<size_t>(field(m, h, upper).word);
+      const int32_t exponent =
+          op.getFolded() && upper ? FoldedUnits::kUpperExponent : 0;
       auto element = [&](int64_t e) {
         auto [reg, high] = elements[e];
-        return decoder.rawValue(words[start + reg], high != 0);
+        return decoder.rawValue(words[start + reg], high != 0,
+                                std::ldexp(HalfTile::kUnit, exponent));
       };
       auto pair = [&](int64_t odd) {
         Value low = element(odd);

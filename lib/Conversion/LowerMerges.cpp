@@ -17,6 +17,7 @@
 #include "pmkvq/Target/SharedLayout.h"
 #include "pmkvq/Target/WarpgroupLayout.h"
 #include "pmkvq_rt/DeviceAbi.h"
+#include <cmath>
 
 namespace mlir::pmkvq {
 #define GEN_PASS_DEF_LOWERMERGES
@@ -27,6 +28,7 @@ using namespace mlir;
 using namespace mlir::pmkvq;
 using Values = LaneBuilder::Values;
 namespace rt = ::pmkvq::rt;
+using ::pmkvq::FoldedUnits;
 using ::pmkvq::HalfTile;
 using ::pmkvq::SharedLayout;
 using ::pmkvq::SharedRowsLayout;
@@ -328,6 +330,7 @@ static void storeWarpgroupStates(LaneBuilder &b, MergeWarpgroupsOp op,
   Values maxima = b.unpack(op.getMaxima()), sums = b.unpack(op.getSums()),
          outputs = b.unpack(op.getOutputs());
   const size_t n = outputs.size();
+  const bool folds = static_cast<bool>(op.getOffsets());
   Value records = b.at(op.getShared(), layout.records());
   records = b.at(records, b.mul(warpgroup, layout.recordBytes()));
   Value dim = b.add(b.shl(warp, 5), g);
@@ -339,11 +342,17 @@ static void storeWarpgroupStates(LaneBuilder &b, MergeWarpgroupsOp op,
     auto further =
         static_cast<int64_t>(i / (n / 2) * 16 + inProduct % 4 / 2 * 8);
     int64_t place = query * SharedRowsLayout::kRecordFloats + further;
-    b.store(b.mulF(outputs[i], b.f32(1.0 / HalfTile::kUnit)),
-            b.at(first, place * 4), 4);
+    double unit = folds ? FoldedUnits::kOutput : HalfTile::kUnit;
+    if (folds && i % 4 / 2)
+      unit = std::ldexp(unit, FoldedUnits::kUpperExponent);
+    b.store(b.mulF(outputs[i], b.f32(1.0 / unit)), b.at(first, place * 4), 4);
   }
-  for (Value &sum : sums)
-    sum = sumOverTokens(b, sum);
+  Values offsets;
+  if (folds)
+    offsets = b.unpack(op.getOffsets());
+  for (Values *values : {&sums, &offsets})
+    for (Value &value : *values)
+      value = sumOverTokens(b, value);
   Value isFirst = b.compare(arith::CmpIPredicate::eq, g, 0);
   auto branch = scf::IfOp::create(b, isFirst, /*withElseRegion=*/false);
   OpBuilder::InsertionGuard guard(b);
@@ -353,6 +362,12 @@ static void storeWarpgroupStates(LaneBuilder &b, MergeWarpgroupsOp op,
     Value query = b.add(b.shl(t, 1), static_cast<int64_t>(i / 2 * 8 + i % 2));
     Value place = b.shl(b.add(b.mul(inWarp, layout.rows), query), 2);
     b.store(sums[i], b.at(b.at(op.getShared(), layout.perWarp()), place), 4);
+    if (folds) {
+      Value inOrder = b.add(b.mul(warpgroup, layout.rows), query);
+      inOrder = b.shl(b.add(b.shl(inOrder, 2), warp), 2);
+      b.store(offsets[i],
+              b.at(b.at(op.getShared(), layout.warpOffsets()), inOrder), 4);
+    }
     // All warps have the same maximum.
     place = b.shl(b.add(b.mul(warpgroup, layout.rows), query), 2);
     b.store(maxima[i], b.at(b.at(op.getShared(), layout.maxima()), place), 4);
@@ -361,7 +376,7 @@ static void storeWarpgroupStates(LaneBuilder &b, MergeWarpgroupsOp op,
 
 static Merged mergeWarpgroupStates(LaneBuilder &b, Value base,
                                    const Share &share,
-                                   const SharedRowsLayout &layout) {
+                                   const SharedRowsLayout &layout, bool folds) {
   auto of = [&](int64_t start, int64_t number) {
     Value place = b.shl(b.add(share.query, number * layout.rows), 2);
     return b.load(b.getF32Type(), b.at(b.at(base, start), place), 4);
@@ -381,10 +396,20 @@ static Merged mergeWarpgroupStates(LaneBuilder &b, Value base,
     for (int64_t warp = 0; warp < 4; ++warp)
       merged.sum =
           b.fma(weight, of(layout.perWarp(), 4 * i + warp), merged.sum);
+    Value offset;
+    if (folds) {
+      Value at = b.shl(b.add(share.query, i * layout.rows), 4);
+      for (Value more :
+           loadFloats(b, b.at(b.at(base, layout.warpOffsets()), at), 4))
+        offset = offset ? b.addF(offset, more) : more;
+    }
     Value record = b.at(base, layout.records() + i * layout.recordBytes());
     Values outputs = loadFloats(b, b.at(record, place), share.width);
-    for (auto [sum, output] : llvm::zip(merged.outputs, outputs))
+    for (auto [sum, output] : llvm::zip(merged.outputs, outputs)) {
+      if (folds)
+        output = b.addF(output, offset);
       sum = b.fma(weight, output, sum);
+    }
   }
   return merged;
 }
@@ -402,7 +427,9 @@ static SmallVector<Value> mergeWarpgroups(LaneBuilder &b,
   WarpgroupBuilder(op.getLoc(), b).syncThreads(b.i32(0), layout.threads());
   forShares(b, shared, [&](const Share &share) {
     ifQuery(b, share, shared, op.getMoreRows(), [&] {
-      storeMerged(b, mergeWarpgroupStates(b, op.getShared(), share, layout),
+      storeMerged(b,
+                  mergeWarpgroupStates(b, op.getShared(), share, layout,
+                                       static_cast<bool>(op.getOffsets())),
                   share, shared, op);
     });
   });

@@ -70,7 +70,8 @@ static SmallVector<Value> multiplyOperands(LaneBuilder &lanes,
   auto n = cast<VectorType>(op.getNext().getType()).getNumElements();
   const auto count = static_cast<size_t>(n / 2);
   // A row of the right operand is as long as one of a tile; there are fewer.
-  Value rows = b.descriptor(op.getRows());
+  // What is added to it is computed here, where both are uniform.
+  Value rows = b.forget(b.descriptor(op.getRows()));
   const int64_t halfBytes = n * HalfTile::kRowBytes;
   const auto block = static_cast<int64_t>(op.getBlock());
   Values operands = b.hold(b.unpack(op.getLeft()));

@@ -12,6 +12,7 @@
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "pmkvq/Passes.h"
 #include "pmkvq/Target/WarpgroupLayout.h"
+#include <cmath>
 #include <limits>
 
 namespace mlir::pmkvq {
@@ -22,8 +23,8 @@ namespace mlir::pmkvq {
 using namespace mlir;
 using namespace mlir::pmkvq;
 using Values = LaneBuilder::Values;
+using ::pmkvq::FoldedUnits;
 using ::pmkvq::HalfTile;
-using ::pmkvq::SharedRowsLayout;
 
 /// How far above the largest score a maximum is set, log2: so much it may be
 /// exceeded by later scores, and once more, before it rises again.
@@ -296,21 +297,42 @@ static SmallVector<Value> largestOfColumns(LaneBuilder &b,
   return {b.pack(largest)};
 }
 
+/// Which of a lane's four tokens, 2 m + u.
+static size_t columnTokenNumber(size_t i, size_t n) {
+  return i / (n / 2) * 2 + i % 4 / 2;
+}
+
+static void addTo(LaneBuilder &b, Value &sum, Value value) {
+  sum = sum ? b.addF(sum, value) : value;
+}
+
 static SmallVector<Value> weighColumns(LaneBuilder &b, WeighColumnsOp op) {
   Values scores = b.unpack(op.getScores());
   Values below = b.unpack(op.getMaxima());
   for (Value &maximum : below)
     maximum = b.subF(b.f32(0.0), maximum);
   const size_t n = scores.size();
-  Value factor = b.f32(1.0 / SharedRowsLayout::kScoreUnit), bits;
-  Values weights, sums(n / 4);
+  Value factors[] = {op.getFactor(), op.getFactor()}, bits;
+  Values folding, weights, sums(n / 4), offsets(n / 4);
+  if (Value all = op.getFolding()) {
+    folding = b.unpack(all);
+    factors[1] = b.mulF(factors[1],
+                        b.f32(std::ldexp(1.0, -FoldedUnits::kUpperExponent)));
+  }
   for (size_t i = 0; i < n; ++i) {
     size_t query = columnQuery(i, n);
-    Value weight = b.exp2(b.fma(scores[i], factor, below[query]));
-    weights.push_back(weight);
-    sums[query] = sums[query] ? b.addF(sums[query], weight) : weight;
+    Value weight = b.exp2(b.fma(scores[i], factors[rowOf(i)], below[query]));
+    addTo(b, sums[query], weight);
     Value these = b.bitcast(weight, b.getI32Type());
     bits = bits ? arith::OrIOp::create(b, bits, these).getResult() : these;
+    if (!folding.empty()) {
+      size_t token = columnTokenNumber(i, n);
+      Value offset = folding[folding.size() / 2 + token];
+      Value &sum = offsets[query];
+      sum = sum ? b.fma(weight, offset, sum) : b.mulF(weight, offset);
+      weight = b.mulF(weight, folding[token]);
+    }
+    weights.push_back(weight);
   }
   // Rows g of product m, then rows g + 8.
   Values words;
@@ -322,7 +344,10 @@ static SmallVector<Value> weighColumns(LaneBuilder &b, WeighColumnsOp op) {
       }
   Value above =
       b.compare(arith::CmpIPredicate::ne, b.andBits(bits, kTwoBit), 0);
-  return {b.pack(words), b.pack(sums), above};
+  SmallVector<Value> results = {b.pack(words), b.pack(sums), above};
+  if (!folding.empty())
+    results.push_back(b.pack(offsets));
+  return results;
 }
 
 static SmallVector<Value> storeWeights(LaneBuilder &lanes, StoreWeightsOp op) {

@@ -9,7 +9,9 @@
 #ifndef PMKVQ_LIB_CONVERSION_SEGMENTKERNEL_H
 #define PMKVQ_LIB_CONVERSION_SEGMENTKERNEL_H
 
+#include "AffineForm.h"
 #include "PrefillKernel.h"
+#include <map>
 
 namespace mlir::pmkvq {
 
@@ -24,10 +26,14 @@ struct ColumnState {
   RingTurn turn;
   Value tile;
   LaneBuilder::Values maxima, sums, outputs;
+  /// Weights times offsets of tokens, of the lane's queries, where these are
+  /// folded.
+  LaneBuilder::Values offsets;
 
   void append(SmallVectorImpl<Value> &to) const {
     llvm::append_range(to, ArrayRef<Value>{turn.stage, turn.parity, tile});
-    for (const LaneBuilder::Values *values : {&maxima, &sums, &outputs})
+    for (const LaneBuilder::Values *values :
+         {&maxima, &sums, &outputs, &offsets})
       llvm::append_range(to, *values);
   }
   /// The same from values of a loop, sizes as they are here.
@@ -40,11 +46,25 @@ struct ColumnState {
     for (Value *value : {&state.turn.stage, &state.turn.parity, &state.tile})
       take(*value);
     for (LaneBuilder::Values *values :
-         {&state.maxima, &state.sums, &state.outputs})
+         {&state.maxima, &state.sums, &state.outputs, &state.offsets})
       for (Value &value : *values)
         take(value);
     return state;
   }
+};
+
+/// Scores of a page, [token][query]: times `factor`, and with `more` of the
+/// lane's queries added, they are in units of log2.
+struct PageScores {
+  LaneBuilder::Values scores;
+  Value factor;
+  LaneBuilder::Values more;
+};
+
+/// The right operand of a page's keys, where parameters are folded, and what
+/// makes scores of its products, as in PageScores.
+struct FoldedScores {
+  Value queries, factor;
 };
 
 /// A kernel that is being made, and who we are in it.
@@ -100,6 +120,13 @@ struct SegmentKernel {
   /// Query heads of all kv heads: what lies between a head's rows.
   int64_t stride() { return group * kvHeads; }
 
+  /// Where the warpgroup's own right operands are: a tile of weights, and
+  /// another or, where steps are folded, one of queries times ranges.
+  Value operandTiles() {
+    return b.at(b.at(base, shared.weights(0)),
+                b.mul(warpgroup, 2 * shared.operandBytes()));
+  }
+
   size_t queriesOfLane() { return static_cast<size_t>(shared.rows / 4); }
   /// Query i of lane t is 2 t and this.
   static int64_t queryOffset(size_t i) {
@@ -109,6 +136,10 @@ struct SegmentKernel {
   WarpgroupBuilder b;
   SharedRowsLayout shared;
   SmallVector<int64_t> levels[::pmkvq::rt::kParts];
+  /// By level, below 16.
+  std::map<int64_t, AffineForm> forms[::pmkvq::rt::kParts];
+  /// Whether steps and offsets are folded (FoldedUnits).
+  bool folds = false;
 
   /// What queries are multiplied by, and whether they are rotated first.
   double scale = 1.0;
@@ -129,9 +160,22 @@ struct SegmentKernel {
 void stageQueries(SegmentKernel &kernel, const PageSegment &segment);
 
 /// Weights of a page's scores to `tile`, for all warps to see; sums, and maxima
-/// where they rise.
+/// where they rise.  `folding` are factors and offsets of the lane's tokens.
 void weighColumns(SegmentKernel &kernel, ColumnState &state,
-                  const LaneBuilder::Values &scores, Value tile);
+                  const PageScores &scores, const LaneBuilder::Values &folding,
+                  Value tile);
+
+/// Folds parameters of a page's keys at a level below 16, which are in `slot`,
+/// into queries, for all warps to see.
+FoldedScores foldKeys(SegmentKernel &kernel, int64_t level, Value slot);
+
+/// What the page's offsets add to scores of the lane's queries.
+LaneBuilder::Values loadScoreOffsets(SegmentKernel &kernel);
+
+/// Factors and then offsets of the lane's four tokens, of values at a level
+/// below 16 whose parameters are in `slot`.
+LaneBuilder::Values foldValues(SegmentKernel &kernel, int64_t level,
+                               Value slot);
 
 /// What the last warpgroup does: a warp copies pages for each of the others.
 void copySegments(SegmentKernel &kernel);

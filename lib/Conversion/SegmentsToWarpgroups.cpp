@@ -18,12 +18,12 @@
 #include "SegmentKernel.h"
 #include "mlir/IR/Matchers.h"
 #include "pmkvq_rt/DeviceAbi.h"
-#include <map>
 
 using namespace mlir;
 using namespace mlir::pmkvq;
 using Values = LaneBuilder::Values;
 namespace rt = ::pmkvq::rt;
+using ::pmkvq::FoldedUnits;
 using ::pmkvq::FragmentLayout;
 using ::pmkvq::HalfTile;
 using ::pmkvq::OperandShare;
@@ -128,6 +128,7 @@ private:
       return kernel.emitOpError("expected 1 to ")
              << SharedRowsLayout::kMostWarpgroups << " warpgroups, got "
              << shared.warpgroups;
+    folds = shared.folds(options.wideRanges);
     for (rt::Part part : {rt::kKey, rt::kValue})
       if (failed(findLevels(kernel, parts.levels[part], options.levels[part],
                             levels[part], formats[part])) ||
@@ -271,8 +272,9 @@ private:
     MergeWarpgroupsOp::create(
         b, base, results, partials, segment.pair, segment.shares,
         b.add(segment.partial, segment.share), b.pack(state.maxima),
-        b.pack(state.sums), b.pack(state.outputs), segment.moreRows,
-        attr(group), attr(rows), attr(stride()), attr(shared.warpgroups));
+        b.pack(state.sums), b.pack(state.outputs),
+        folds ? b.pack(state.offsets) : Value(), segment.moreRows, attr(group),
+        attr(rows), attr(stride()), attr(shared.warpgroups));
     return state.turn;
   }
 
@@ -283,12 +285,19 @@ private:
     state.maxima.assign(queriesOfLane(), b.f32(kNoMaximum));
     state.sums.assign(queriesOfLane(), b.f32(0.0));
     state.outputs.assign(shared.rows, b.f32(0.0));
+    if (folds)
+      state.offsets = state.sums;
     return state;
   }
 
   //===--------------------------------------------------------------------===//
   // The ring
   //===--------------------------------------------------------------------===//
+
+  void waitFull(const RingTurn &turn) {
+    b.waitBarrier(slotBarrier(SharedRowsLayout::kFull, turn.stage),
+                  turn.parity);
+  }
 
   /// The piece has been read.
   void endPiece(ColumnState &state) {
@@ -333,64 +342,144 @@ private:
 
   void attendPage(ColumnState &state) {
     // Until the first of a page's pieces is there, so is its entry.
-    b.waitBarrier(slotBarrier(SharedRowsLayout::kFull, state.turn.stage),
-                  state.turn.parity);
+    waitFull(state.turn);
     Values entry = b.loadWords(
         b.at(slotAt(state.turn.stage), SharedRowsLayout::kSlotEntry), 2);
-    Values scores = multiply(rt::kKey, entry[1], state,
-                             b.at(base, shared.queries()), Values());
-    scores = mask(scores, entry);
-    Value tile = b.at(base, shared.weights(0));
-    Value tiles = b.add(b.shl(warpgroup, 1), state.tile);
-    tile = b.at(tile, b.mul(tiles, shared.operandBytes()));
-    weighColumns(*this, state, scores, tile);
-    state.outputs = multiply(rt::kValue, entry[1], state, tile, state.outputs);
+    PageScores page = multiplyKeys(entry[1], state);
+    page.scores = mask(page.scores, entry);
+    Value tile = operandTiles();
+    if (!folds)
+      tile = b.at(tile, b.mul(state.tile, shared.operandBytes()));
+    weighColumns(*this, state, page, foldValues(entry[1], state.turn), tile);
+    multiplyValues(entry[1], state, tile);
     state.tile = b.xorBits(state.tile, 1);
   }
 
-  /// Products of a part of the page with the right operand at `right`.
-  Values multiply(rt::Part part, Value info, ColumnState &state, Value right,
-                  const Values &accumulators) {
-    SmallVector<Type> types(static_cast<size_t>(shared.rows), b.getF32Type());
+  PageScores multiplyKeys(Value info, ColumnState &state) {
+    const size_t more = folds ? queriesOfLane() : 0;
+    SmallVector<Type> types(static_cast<size_t>(shared.rows) + 1 + more,
+                            b.getF32Type());
     types.append(2, b.getI32Type());
     SmallVector<Value> results =
-        pages().byLevel(part, info, levels[part], types, [&](size_t i) {
+        pages().byLevel(rt::kKey, info, levels[rt::kKey], types, [&](size_t i) {
+          const int64_t level = levels[rt::kKey][i];
           ColumnState mine = state;
-          Values sums =
-              multiplyLevel(part, levels[part][i], mine, right, accumulators);
-          llvm::append_range(
-              sums, ArrayRef<Value>{mine.turn.stage, mine.turn.parity});
-          return sums;
+          FoldedScores folded;
+          Values sums = multiplyLevel(rt::kKey, level, mine, Values(), [&] {
+            folded = foldedScores(level, mine.turn);
+            return folded.queries;
+          });
+          // Loaded while products are under way.
+          Values offsets(more, b.f32(0.0));
+          if (folds && level < 16)
+            offsets = loadScoreOffsets(*this);
+          Values all = await(sums);
+          all.push_back(folded.factor);
+          llvm::append_range(all, offsets);
+          return append(all, mine.turn);
+        });
+    ValueRange rest = results;
+    auto take = [&](size_t count) {
+      Values values(rest.take_front(count));
+      rest = rest.drop_front(count);
+      return values;
+    };
+    PageScores page;
+    page.scores = take(static_cast<size_t>(shared.rows));
+    page.factor = take(1)[0];
+    page.more = take(more);
+    state.turn = {rest[0], rest[1]};
+    return page;
+  }
+
+  void multiplyValues(Value info, ColumnState &state, Value tile) {
+    SmallVector<Type> types(static_cast<size_t>(shared.rows), b.getF32Type());
+    types.append(2, b.getI32Type());
+    SmallVector<Value> results = pages().byLevel(
+        rt::kValue, info, levels[rt::kValue], types, [&](size_t i) {
+          ColumnState mine = state;
+          Values sums = multiplyLevel(rt::kValue, levels[rt::kValue][i], mine,
+                                      state.outputs, [&] { return tile; });
+          return append(await(sums), mine.turn);
         });
     ValueRange rest = ValueRange(results).drop_front(shared.rows);
     state.turn = {rest[0], rest[1]};
-    return Values(ArrayRef<Value>(results).take_front(shared.rows));
+    state.outputs = Values(ArrayRef<Value>(results).take_front(shared.rows));
   }
 
+  Values await(const Values &products) {
+    return b.unpack(AwaitProductsOp::create(b, b.pack(products), 0));
+  }
+
+  static SmallVector<Value> append(const Values &values, const RingTurn &turn) {
+    SmallVector<Value> all(values);
+    all.append({turn.stage, turn.parity});
+    return all;
+  }
+
+  /// The right operand of keys at a level, and what makes scores of products.
+  FoldedScores foldedScores(int64_t level, const RingTurn &turn) {
+    if (folds && level < 16)
+      return foldKeys(*this, level, slotAt(turn.stage));
+    // Nobody writes weights that others still multiply: there is one tile.
+    if (folds)
+      b.syncThreads(barrier, SharedRowsLayout::kWarpgroup);
+    return {b.at(base, shared.queries()),
+            b.f32(1.0 / SharedRowsLayout::kScoreUnit)};
+  }
+
+  /// Factors and offsets of the lane's tokens, if they are folded.
+  Values foldValues(Value info, const RingTurn &turn) {
+    if (!folds)
+      return {};
+    waitFull(turn);
+    constexpr size_t kTokens = 4;
+    SmallVector<Type> types(2 * kTokens, b.getF32Type());
+    SmallVector<Value> results = pages().byLevel(
+        rt::kValue, info, levels[rt::kValue], types, [&](size_t i) {
+          const int64_t level = levels[rt::kValue][i];
+          if (level < 16)
+            return SmallVector<Value>(
+                mlir::pmkvq::foldValues(*this, level, slotAt(turn.stage)));
+          SmallVector<Value> raw(kTokens,
+                                 b.f32(FoldedUnits::kOutput / HalfTile::kUnit));
+          raw.append(kTokens, b.f32(0.0));
+          return raw;
+        });
+    return Values(results);
+  }
+
+  /// `rightOf` makes the right operand, while codes are loaded.
   Values multiplyLevel(rt::Part part, int64_t level, ColumnState &state,
-                       Value right, Values sums) {
+                       Values sums, function_ref<Value()> rightOf) {
     OperandShare mine = operandShare(part, level);
+    Value right;
+    const bool decodes = level < 16 && !folds;
     for (int32_t piece = 0; piece < mine.pieces(); ++piece) {
-      b.waitBarrier(slotBarrier(SharedRowsLayout::kFull, state.turn.stage),
-                    state.turn.parity);
+      // Others look at the first of a page's pieces, and fold the parameters in
+      // that of its values, before.
+      if (piece > 0 || !(part == rt::kKey || folds))
+        waitFull(state.turn);
       Value slot = slotAt(state.turn.stage);
       Values words = loadPiece(part, level, slot);
       const int64_t first = int64_t{piece} * mine.pieceBlocks();
-      if (level < 16 && piece == 0)
+      if (decodes && piece == 0)
         storeConstants(part, level, slot);
+      if (piece == 0)
+        right = rightOf();
       // A block's constants are loaded while the one before is decoded.
-      Value constants = loadConstants(level, first);
+      Value constants = decodes ? loadConstants(first) : Value();
       for (int64_t j = 0; j < mine.pieceBlocks(); ++j) {
         Value following;
-        if (j + 1 < mine.pieceBlocks())
-          following = loadConstants(level, first + j + 1);
+        if (decodes && j + 1 < mine.pieceBlocks())
+          following = loadConstants(first + j + 1);
         sums = multiplyBlock(part, level, first + j, words, constants, right,
                              sums);
         constants = following;
       }
       endPiece(state);
     }
-    return b.unpack(AwaitProductsOp::create(b, b.pack(sums), 0));
+    return sums;
   }
 
   /// Where this warp's constants of a block's half are.
@@ -432,10 +521,7 @@ private:
     b.syncWarp();
   }
 
-  /// Of a block; null at level 16.
-  Value loadConstants(int64_t level, int64_t block) {
-    if (level == 16)
-      return {};
+  Value loadConstants(int64_t block) {
     Values steps, offsets;
     for (int64_t h : {0, 1}) {
       Values words = b.loadWords(constantsAt(b.i32(block), lane, h), 4);
@@ -449,10 +535,11 @@ private:
   Values multiplyBlock(rt::Part part, int64_t level, int64_t block,
                        const Values &words, Value constants, Value right,
                        const Values &sums) {
-    Value operands = DecodeOperandsOp::create(
-        b, b.words(16), irPartOf(part), level,
-        constants ? formats[part] : FormatAttr(),
-        constants && options.wideRanges, block, b.pack(words), constants);
+    Value operands =
+        DecodeOperandsOp::create(b, b.words(16), irPartOf(part), level,
+                                 constants ? formats[part] : FormatAttr(),
+                                 constants && options.wideRanges, folds, block,
+                                 b.pack(words), constants);
     return b.unpack(MultiplyOperandsOp::create(
         b, b.floats(shared.rows), operands, right,
         sums.empty() ? Value() : b.pack(sums), block));
@@ -493,8 +580,6 @@ private:
   const WarpgroupOptions &options;
   SegmentParts parts;
   FormatAttr formats[rt::kParts];
-  /// By level, below 16.
-  std::map<int64_t, AffineForm> forms[rt::kParts];
 };
 } // namespace
 

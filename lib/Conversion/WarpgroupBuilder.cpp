@@ -234,6 +234,15 @@ void WarpgroupBuilder::storeWords(ArrayRef<Value> values, Value address) {
   store(vector, address, static_cast<unsigned>(count * 4));
 }
 
+Values WarpgroupBuilder::loadMatrices(Value address, int64_t count) {
+  Value words = NVVM::LdMatrixOp::create(
+      *this, structOf(*this, static_cast<size_t>(count), getI32Type()), address,
+      static_cast<uint32_t>(count), NVVM::MMALayout::row,
+      NVVM::LdStMatrixShapeAttr::get(getContext(), 8, 8),
+      NVVM::LdStMatrixEltType::B16);
+  return elementsOf(*this, words, static_cast<size_t>(count));
+}
+
 void WarpgroupBuilder::storeTransposed(ArrayRef<Value> words, Value address) {
   NVVM::StMatrixOp::create(*this, address, words, NVVM::MMALayout::col,
                            NVVM::LdStMatrixShapeAttr::get(getContext(), 8, 8),

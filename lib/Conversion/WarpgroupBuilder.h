@@ -72,6 +72,9 @@ public:
   /// `count` words (1, 2 or 4) of memory that no kernel writes meanwhile.
   Values loadConstantWords(Value address, int64_t count);
   void storeWords(ArrayRef<Value> words, Value address);
+  /// `count` (1, 2 or 4) matrices of 8 rows of 16 bytes in shared memory, whose
+  /// addresses lanes 8 i + row have.
+  Values loadMatrices(Value address, int64_t count);
   /// 8 x 8 matrices of f16, one of 2 or 4 words each, transposed; lane 8 i + r
   /// says where row r of the i-th goes.
   void storeTransposed(ArrayRef<Value> words, Value address);

@@ -7,9 +7,12 @@
 //===----------------------------------------------------------------------===//
 
 #include "SegmentKernel.h"
+#include <array>
+#include <cmath>
 
 using namespace mlir;
 using namespace mlir::pmkvq;
+using ::pmkvq::FoldedUnits;
 
 /// How far above the largest score a maximum is set, log2.
 static constexpr double kColumnHeadroom = 4.0;
@@ -17,16 +20,16 @@ static constexpr double kColumnHeadroom = 4.0;
 namespace {
 class ColumnWeighing : SegmentKernel {
 public:
-  explicit ColumnWeighing(const SegmentKernel &kernel)
-      : SegmentKernel(kernel) {}
+  ColumnWeighing(const SegmentKernel &kernel, const PageScores &page,
+                 const Values &folding, Value tile)
+      : SegmentKernel(kernel), page(page), folding(folding), tile(tile) {}
 
-  void run(ColumnState &state, const Values &scores, Value tile) {
-    Values sums;
-    Value above = storeWeights(scores, state.maxima, tile, sums);
+  void run(ColumnState &state) {
+    PageSums sums;
+    Value above = storeWeights(state.maxima, sums);
     Value rises = b.syncAny(barrier, SharedRowsLayout::kWarpgroup, above);
     SmallVector<Value> kept;
-    for (const Values *values :
-         {&state.maxima, &state.sums, &sums, &state.outputs})
+    for (const Values *values : carried(state, sums))
       llvm::append_range(kept, *values);
     auto branch =
         scf::IfOp::create(b, ValueRange(kept).getTypes(), rises,
@@ -36,42 +39,61 @@ public:
       b.setInsertionPointToStart(branch.elseBlock());
       scf::YieldOp::create(b, kept);
       b.setInsertionPointToStart(branch.thenBlock());
-      raise(state, scores, tile, sums);
+      raise(state, sums);
     }
     ValueRange results = branch.getResults();
-    for (Values *values : {&state.maxima, &state.sums, &sums, &state.outputs})
+    for (Values *values : carried(state, sums))
       for (Value &value : *values) {
         value = results.front();
         results = results.drop_front();
       }
-    for (size_t i = 0; i < sums.size(); ++i)
-      state.sums[i] = b.addF(state.sums[i], sums[i]);
+    for (size_t i = 0; i < queriesOfLane(); ++i) {
+      state.sums[i] = b.addF(state.sums[i], sums.weights[i]);
+      if (folds)
+        state.offsets[i] = b.addF(state.offsets[i], sums.offsets[i]);
+    }
   }
 
 private:
+  /// The lane's sums over one page.
+  struct PageSums {
+    Values weights, offsets;
+  };
+
+  static std::array<Values *, 6> carried(ColumnState &state, PageSums &sums) {
+    return {&state.maxima,  &state.sums,    &sums.weights,
+            &state.outputs, &state.offsets, &sums.offsets};
+  }
+
   /// Gives whether a weight is too large.
-  Value storeWeights(const Values &scores, const Values &maxima, Value tile,
-                     Values &sums) {
-    auto op =
-        WeighColumnsOp::create(b, b.words(shared.rows / 2),
-                               b.floats(static_cast<int64_t>(queriesOfLane())),
-                               b.getI1Type(), b.pack(scores), b.pack(maxima));
+  Value storeWeights(const Values &maxima, PageSums &sums) {
+    auto perQuery = b.floats(static_cast<int64_t>(queriesOfLane()));
+    // What the page adds to all scores of a query is taken off its maximum.
+    Values below(maxima);
+    for (auto [maximum, more] : llvm::zip(below, page.more))
+      maximum = b.subF(maximum, more);
+    auto op = WeighColumnsOp::create(
+        b, b.words(shared.rows / 2), perQuery, b.getI1Type(),
+        folds ? Type(perQuery) : Type(), b.pack(page.scores), page.factor,
+        b.pack(below), folds ? b.pack(folding) : Value());
     StoreWeightsOp::create(b, op.getWords(), warp, lane, tile);
     b.fenceShared();
-    sums = b.unpack(op.getSums());
+    sums.weights = b.unpack(op.getSums());
+    if (folds)
+      sums.offsets = b.unpack(op.getOffsetSums());
     return op.getAbove();
   }
 
   /// Maxima rise to kColumnHeadroom above the largest score, and the page is
   /// weighed again.  Seldom run but for a segment's first pages.
-  void raise(const ColumnState &before, const Values &scores, Value tile,
-             Values sums) {
+  void raise(const ColumnState &before, PageSums sums) {
     ColumnState state = before;
-    Values largest = largestOfWarps(scores);
+    Values largest = largestOfWarps(evenScores());
     Values rescale;
     for (size_t i = 0; i < largest.size(); ++i) {
-      Value score =
-          b.mulF(largest[i], b.f32(1.0 / SharedRowsLayout::kScoreUnit));
+      Value score = b.mulF(largest[i], page.factor);
+      if (!page.more.empty())
+        score = b.addF(score, page.more[i]);
       Value old = state.maxima[i];
       Value isAbove =
           arith::CmpFOp::create(b, arith::CmpFPredicate::OGT, score, old);
@@ -79,18 +101,31 @@ private:
           b.select(isAbove, b.addF(score, b.f32(kColumnHeadroom)), old);
       rescale.push_back(b.exp2(b.subF(old, state.maxima[i])));
       state.sums[i] = b.mulF(state.sums[i], rescale[i]);
+      if (folds)
+        state.offsets[i] = b.mulF(state.offsets[i], rescale[i]);
     }
     const size_t count = state.outputs.size() / 2;
     for (size_t i = 0; i < state.outputs.size(); ++i)
       state.outputs[i] =
           b.mulF(state.outputs[i], rescale[i % count / 4 * 2 + i % 2]);
-    (void)storeWeights(scores, state.maxima, tile, sums);
+    (void)storeWeights(state.maxima, sums);
     b.syncThreads(barrier, SharedRowsLayout::kWarpgroup);
     SmallVector<Value> yielded;
-    for (const Values *values :
-         {&state.maxima, &state.sums, &sums, &state.outputs})
+    for (const Values *values : carried(state, sums))
       llvm::append_range(yielded, *values);
     scf::YieldOp::create(b, yielded);
+  }
+
+  /// Scores, all in the same units.
+  Values evenScores() {
+    Values scores = page.scores;
+    if (!folds)
+      return scores;
+    Value unit = b.f32(std::ldexp(1.0, -FoldedUnits::kUpperExponent));
+    for (size_t i = 0; i < scores.size(); ++i)
+      if (i % 4 / 2)
+        scores[i] = b.mulF(scores[i], unit);
+    return scores;
   }
 
   /// Largest score of each of the lane's queries, over all warps.
@@ -125,10 +160,15 @@ private:
     }
     return largest;
   }
+
+  const PageScores &page;
+  const Values &folding;
+  Value tile;
 };
 } // namespace
 
 void mlir::pmkvq::weighColumns(SegmentKernel &kernel, ColumnState &state,
-                               const LaneBuilder::Values &scores, Value tile) {
-  ColumnWeighing(kernel).run(state, scores, tile);
+                               const PageScores &scores,
+                               const LaneBuilder::Values &folding, Value tile) {
+  ColumnWeighing(kernel, scores, folding, tile).run(state);
 }

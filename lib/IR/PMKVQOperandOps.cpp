@@ -19,6 +19,8 @@ using ::pmkvq::SharedRowsLayout;
 
 /// Words of a block of 32 columns: two products, two halves, four registers.
 static constexpr int64_t kOperandWords = 16;
+/// Factors and offsets of a lane's four tokens.
+static constexpr int64_t kFolding = 8;
 /// Words of a block's groups.
 static constexpr int64_t kBlockGroupWords = 8;
 
@@ -59,12 +61,12 @@ LogicalResult DecodeOperandsOp::verify() {
                      static_cast<int32_t>(getLevel()));
   if (failed(verifySize(*this, getWords(), share.words(), "words of codes")))
     return failure();
-  const bool raw = getLevel() == 16;
-  if (raw == getFormat().has_value() || raw == static_cast<bool>(getGroups()))
-    return emitOpError("(C2) expected a format and groups below level 16, and "
-                       "none at it");
-  if (raw && getWide())
-    return emitOpError("(C2) expected no wide ranges at level 16");
+  const bool bare = getLevel() == 16 || getFolded();
+  if (bare == getFormat().has_value() || bare == static_cast<bool>(getGroups()))
+    return emitOpError("(C2) expected a format and groups below level 16 where "
+                       "nothing is folded, and none elsewhere");
+  if (bare && getWide())
+    return emitOpError("(C2) expected no wide ranges at level 16 or folded");
   if (getGroups() && sizeOf(getGroups()) != kBlockGroupWords)
     return emitOpError("(C2) expected ")
            << kBlockGroupWords << " words of groups, got "
@@ -105,7 +107,16 @@ LogicalResult WeighColumnsOp::verify() {
   if (failed(verifyColumns(*this, n, "(C1)")) ||
       failed(verifySize(*this, getMaxima(), n / 4, "maxima")))
     return failure();
-  return verifySize(*this, getWords(), n / 2, "words of weights");
+  if (failed(verifySize(*this, getWords(), n / 2, "words of weights")))
+    return failure();
+  const int64_t folding = getFolding() ? sizeOf(getFolding()) : 0;
+  const int64_t sums = getOffsetSums() ? sizeOf(getOffsetSums()) : 0;
+  if (folding == (sums ? kFolding : 0) && sums == (folding ? n / 4 : 0))
+    return success();
+  return emitOpError("(C2) expected ")
+         << kFolding << " of folding and " << n / 4
+         << " offset sums, or none of either, got " << folding << " and "
+         << sums;
 }
 
 LogicalResult StoreWeightsOp::verify() {
@@ -120,6 +131,8 @@ LogicalResult MergeWarpgroupsOp::verify() {
   const int64_t n = SharedRowsLayout::of(queries).rows;
   if (failed(verifySize(*this, getMaxima(), n / 4, "maxima")) ||
       failed(verifySize(*this, getOutputs(), n, "outputs")))
+    return failure();
+  if (getOffsets() && failed(verifySize(*this, getOffsets(), n / 4, "offsets")))
     return failure();
   if (getWarpgroups() < 1 ||
       getWarpgroups() >

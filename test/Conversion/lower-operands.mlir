@@ -30,6 +30,43 @@ func.func @raw(%words: vector<16xi32>) -> vector<16xi32> {
   return %a : vector<16xi32>
 }
 
+// Codes alone: of 4 bits an AND each, 15 in both halves of rows g, 16 times that
+// of the others.
+// CHECK-LABEL: func @bare
+// CHECK-DAG: %[[LOW:.*]] = arith.constant 983055 : i32
+// CHECK-DAG: %[[HIGH:.*]] = arith.constant 15728880 : i32
+// CHECK-NOT: fma
+// CHECK: arith.andi %{{.*}}, %[[LOW]]
+// CHECK: arith.andi %{{.*}}, %[[HIGH]]
+// CHECK-NOT: fma
+// CHECK: return
+func.func @bare(%words: vector<16xi32>) -> vector<16xi32> {
+  %a = pmkvq.decode_operands key 4 folded block 1 of %words : vector<16xi32> -> vector<16xi32>
+  return %a : vector<16xi32>
+}
+
+// Fields of 2 bits go where those of 4 bits would be.
+// CHECK-LABEL: func @bare_two_bits
+// CHECK-DAG: %[[LOW:.*]] = arith.constant 196611 : i32
+// CHECK-DAG: %[[HIGH:.*]] = arith.constant 3145776 : i32
+// CHECK: arith.andi %{{.*}}, %[[LOW]]
+// CHECK: %[[UP:.*]] = arith.shli %{{.*}}, %c2_i32
+// CHECK: arith.andi %[[UP]], %[[HIGH]]
+func.func @bare_two_bits(%words: vector<8xi32>) -> vector<16xi32> {
+  %a = pmkvq.decode_operands key 2 folded block 0 of %words : vector<8xi32> -> vector<16xi32>
+  return %a : vector<16xi32>
+}
+
+// Of 8 bits half are multiplied: 16 times a code is no denormal.
+// CHECK-LABEL: func @bare_eight_bits
+// CHECK-COUNT-8: llvm.fmul %{{.*}} : vector<2xf16>
+// CHECK-NOT: fmul
+// CHECK: return
+func.func @bare_eight_bits(%words: vector<16xi32>) -> vector<16xi32> {
+  %a = pmkvq.decode_operands value 8 folded block 0 of %words : vector<16xi32> -> vector<16xi32>
+  return %a : vector<16xi32>
+}
+
 // Parameters from shared memory, of one block whatever the warp.
 // CHECK-LABEL: func @groups
 // CHECK: llvm.load %{{.*}} {alignment = 16 : i64} : !llvm.ptr<3> -> vector<4xi32>
@@ -83,13 +120,28 @@ func.func @largest(%x: vector<8xf32>) -> vector<2xf32> {
 
 // CHECK-LABEL: func @weigh
 // CHECK-DAG: %[[TWO:.*]] = arith.constant 1073741824 : i32
-// CHECK-DAG: %[[UNIT:.*]] = arith.constant 273.066{{.*}} : f32
+// CHECK-NOT: fmul
 // CHECK-COUNT-8: "llvm.nvvm.ex2.approx.ftz.f32"
 // CHECK-COUNT-4: "llvm.nvvm.ff2f16x2.rn"
 // CHECK: arith.andi %{{.*}}, %[[TWO]]
-func.func @weigh(%x: vector<8xf32>, %m: vector<2xf32>) -> (vector<4xi32>, vector<2xf32>, i1) {
-  %w, %sums, %above = pmkvq.weigh_columns %x maxima %m : vector<8xf32>, vector<2xf32> -> vector<4xi32>
+func.func @weigh(%x: vector<8xf32>, %s: f32, %m: vector<2xf32>) -> (vector<4xi32>, vector<2xf32>, i1) {
+  %w, %sums, %above = pmkvq.weigh_columns %x factor %s maxima %m : vector<8xf32>, vector<2xf32> -> vector<4xi32>
   return %w, %sums, %above : vector<4xi32>, vector<2xf32>, i1
+}
+
+// Scores of rows g + 8 are 16 times too large; a weight is multiplied by its
+// token's factor, and by its offset for a sum.
+// CHECK-LABEL: func @weigh_folding
+// CHECK-SAME: %{{.*}}: vector<8xf32>, %[[S:.*]]: f32,
+// CHECK-DAG: %[[SIXTEENTH:.*]] = arith.constant 6.250000e-02 : f32
+// CHECK: arith.mulf %[[S]], %[[SIXTEENTH]]
+// CHECK: "llvm.nvvm.ex2.approx.ftz.f32"
+// CHECK-COUNT-2: arith.mulf
+// CHECK-COUNT-7: "llvm.nvvm.ex2.approx.ftz.f32"
+func.func @weigh_folding(%x: vector<8xf32>, %s: f32, %m: vector<2xf32>, %f: vector<8xf32>) -> (vector<4xi32>, vector<2xf32>) {
+  %w, %sums, %above, %offsets = pmkvq.weigh_columns %x factor %s maxima %m folding %f : vector<8xf32> to vector<2xf32>
+    : vector<8xf32>, vector<2xf32> -> vector<4xi32>
+  return %w, %offsets : vector<4xi32>, vector<2xf32>
 }
 
 // Tokens become columns on the way.
@@ -111,6 +163,22 @@ func.func @store(%w: vector<8xi32>, %tile: !llvm.ptr<3>, %warp: i32, %lane: i32)
 // CHECK: st.relaxed.gpu.global.b128
 func.func @merge(%shared: !llvm.ptr<3>, %out: !llvm.ptr<1>, %i: i32, %m: vector<4xf32>, %o: vector<16xf32>) {
   pmkvq.merge_warpgroups pair %i shares %i partial %i (%m, %m, %o) through %shared to %out, %out
+    group 4 rows 4 more %i stride 32 warpgroups 3
+    : vector<4xf32>, vector<16xf32>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+  return
+}
+
+// Outputs of rows g and g + 8 in their units; offsets of the warps' tokens are
+// added to each.
+// CHECK-LABEL: func @merge_offsets
+// CHECK-DAG: arith.constant 1.638400e+04 : f32
+// CHECK-DAG: arith.constant 1.024000e+03 : f32
+// CHECK-COUNT-16: llvm.store %{{.*}} {alignment = 4 : i64} : f32, !llvm.ptr<3>
+// CHECK: nvvm.barrier id = %c0_i32 number_of_threads = %c384_i32
+// CHECK: llvm.load %{{.*}} {alignment = 16 : i64} : !llvm.ptr<3> -> vector<4xi32>
+// CHECK: st.relaxed.gpu.global.b128
+func.func @merge_offsets(%shared: !llvm.ptr<3>, %out: !llvm.ptr<1>, %i: i32, %m: vector<4xf32>, %o: vector<16xf32>) {
+  pmkvq.merge_warpgroups pair %i shares %i partial %i (%m, %m, %o) plus %m : vector<4xf32> through %shared to %out, %out
     group 4 rows 4 more %i stride 32 warpgroups 3
     : vector<4xf32>, vector<16xf32>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
   return

@@ -2,6 +2,7 @@
 // copies.
 // RUN: pmkvq-opt %s --pass-pipeline="builtin.module(pmkvq-split-rows{rows=4},convert-pmkvq-tile-to-warpgroups{keys=16,4 values=4})" | FileCheck %s
 // RUN: pmkvq-opt %s --pass-pipeline="builtin.module(pmkvq-split-rows{rows=4},convert-pmkvq-tile-to-warpgroups{wide-ranges keys=16,4 values=4})" | FileCheck %s --check-prefix=WIDE
+// RUN: pmkvq-opt %s --pass-pipeline="builtin.module(pmkvq-split-rows{rows=16},convert-pmkvq-tile-to-warpgroups{keys=16,4 values=4})" | FileCheck %s --check-prefix=MANY
 
 !kv = !pmkvq.cache<kv_heads = 2, head_dim = 128, key = <per_channel>, value = <per_token>, ladder = [16, 8, 4]>
 // CHECK: llvm.func @attend({{.*}}) attributes {nvvm.kernel, nvvm.minctasm = 1 : i32, nvvm.reqntid = array<i32: 512>}
@@ -25,35 +26,45 @@ pmkvq.kernel @attend(%c: !kv, %batch: !pmkvq.batch, %in: memref<?x8x128xf32>, %t
 // Its pages, in turns.
 // CHECK: scf.for
 // Raw keys come a block of columns at a time; of codes all words are there.
+// Weights have one tile, so that nobody may be behind.
 // CHECK: nvvm.mbarrier.try_wait.parity
-// CHECK: pmkvq.decode_operands key 16 block 0
+// CHECK: nvvm.barrier id
+// CHECK: pmkvq.decode_operands key 16 folded block 0
 // CHECK: pmkvq.multiply_operands {{.*}} block 0 :
 // CHECK: nvvm.mbarrier.arrive
 // CHECK: nvvm.mbarrier.try_wait.parity
-// CHECK: pmkvq.decode_operands key 16 block 1
+// CHECK: pmkvq.decode_operands key 16 folded block 1
 // CHECK: pmkvq.multiply_operands {{.*}} block 1 to
 // CHECK: pmkvq.await_products {{.*}} pending 0
+// Of few queries steps of keys are folded into them, and offsets are products
+// of their own.
 // CHECK: } else {
-// CHECK: nvvm.mbarrier.try_wait.parity
-// CHECK: pmkvq.decode_operands key 4 format <per_channel> block 0
-// CHECK: pmkvq.decode_operands key 4 format <per_channel> block 3
+// CHECK: pmkvq.load_groups key 4 block 0
+// CHECK-COUNT-2: nvvm.ldmatrix
+// CHECK-COUNT-2: nvvm.mma.sync
+// CHECK: nvvm.fence.proxy
+// CHECK: nvvm.barrier id
+// CHECK: pmkvq.decode_operands key 4 folded block 0
+// CHECK: pmkvq.decode_operands key 4 folded block 3
 // CHECK: nvvm.mbarrier.arrive
 // CHECK: pmkvq.await_products {{.*}} pending 0
 // CHECK: pmkvq.mask_columns
-// CHECK: pmkvq.weigh_columns
+// Those of values go into weights.
+// CHECK: nvvm.mbarrier.try_wait.parity
+// CHECK: pmkvq.weigh_columns {{.*}} folding
 // CHECK: pmkvq.store_weights
 // CHECK: nvvm.fence.proxy
 // CHECK: llvm.nvvm.barrier.cta.red.or.aligned.count
 // Maxima that rise do so in all warps.
 // CHECK: pmkvq.largest_of_columns
-// CHECK: pmkvq.weigh_columns
+// CHECK: pmkvq.weigh_columns {{.*}} folding
 // CHECK: pmkvq.store_weights
 // CHECK: nvvm.barrier id
 // CHECK-NOT: decode_operands value 16
-// CHECK: pmkvq.decode_operands value 4 format <per_token> block 0
+// CHECK: pmkvq.decode_operands value 4 folded block 0
 // CHECK: pmkvq.multiply_operands {{.*}} block 0 to
 // CHECK: pmkvq.await_products {{.*}} pending 0
-// CHECK: pmkvq.merge_warpgroups {{.*}} group 4 rows 4 more {{.*}} stride 8 warpgroups 3
+// CHECK: pmkvq.merge_warpgroups {{.*}} plus {{.*}} group 4 rows 4 more {{.*}} stride 8 warpgroups 3
 // CHECK: pmkvq.merge_shares {{.*}} threads 384
 // The last warpgroup copies: of raw keys four pieces of eight runs, without
 // parameters.
@@ -69,3 +80,10 @@ pmkvq.kernel @attend(%c: !kv, %batch: !pmkvq.batch, %in: memref<?x8x128xf32>, %t
 // WIDE: pmkvq.decode_operands key 16 block
 // WIDE: pmkvq.decode_operands key 4 format <per_channel> wide block
 // WIDE: pmkvq.decode_operands value 4 format <per_token> wide block
+// Of many queries they are not folded: a token's step would be an operation for
+// each of them.
+// MANY-NOT: folded
+// MANY: pmkvq.decode_operands key 4 format <per_channel> block
+// MANY-NOT: folding
+// MANY: pmkvq.decode_operands value 4 format <per_token> block
+// MANY: warpgroups 2

@@ -16,6 +16,11 @@
 //   -> mask_columns -> weigh_columns -> store_weights
 //   decode_operands -> multiply_operands -> outputs [dim][query]
 //
+// Where queries are few, steps and offsets are *folded*: of keys into queries,
+// of values into weights, so that codes are multiplied as they are
+// (FoldedUnits).  An offset is what all elements of a column have, so that it
+// adds the same to a query's scores, or to its outputs.
+//
 // n accumulators of a lane: of two products of 64 rows n / 2 each, in which
 // 4 j + 2 u + v is row 16 (2 w + m) + 8 u + g of product m and column
 // 8 j + 2 t + v.  So a lane has n / 4 queries: 8 (i / 2) + 2 t + i % 2.
@@ -29,20 +34,22 @@ def PMKVQ_DecodeOperandsOp : PMKVQ_Op<"decode_operands", [Pure]> {
   let summary = "codes of a block of columns to left operands";
   let description = [{
     offset + step * code of the warp's rows and the 32 columns of `block`, in
-    units of HalfTile::kUnit; without `format` they are raw bf16.  `groups` are
+    units of HalfTile::kUnit; at level 16 they are raw bf16.  `groups` are
     steps of pairs of columns (e0 e2), (e1 e3) of both halves, for fields at the
     lowest exponent, then offsets; with `wide` steps are 2^kWideExponent less.
+    `folded` are codes alone, in units of 2^-24, and raw elements in kUnit; rows
+    g + 8 of either are 2^FoldedUnits::kUpperExponent times that.
     Four words for each product and each half of the columns.
 
     (C1) `level` is on the ladder, `block` below 4, and `words` are those of a
          piece of OperandShare.
-    (C2) With a format there are eight words of groups, else none, and nothing
-         is `wide`.
+    (C2) Below level 16 there are a format and eight words of groups, or it is
+         `folded`; else neither is there, and nothing is `wide`.
     (C3) 16 words of operands.
 
     Lowers to: for two elements one AND (and a shift where a field is not in the
-    low byte) and one multiply-add of f16, before which `wide` ones are
-    multiplied.
+    low byte) and, if not `folded`, one multiply-add of f16, before which `wide`
+    ones are multiplied.
 
     ```mlir
     func.func @f(%words: vector<16xi32>, %groups: vector<8xi32>)
@@ -55,11 +62,12 @@ def PMKVQ_DecodeOperandsOp : PMKVQ_Op<"decode_operands", [Pure]> {
   }];
   let arguments = (ins PMKVQ_PartAttr:$part, I64Attr:$level,
                        OptionalAttr<PMKVQ_FormatAttr>:$format, UnitAttr:$wide,
-                       I64Attr:$block, PMKVQ_LaneVector<I32>:$words,
+                       UnitAttr:$folded, I64Attr:$block, PMKVQ_LaneVector<I32>:$words,
                        Optional<PMKVQ_LaneVector<I32>>:$groups);
   let results = (outs PMKVQ_LaneVector<I32>:$left);
   let assemblyFormat = [{
-    $part $level (`format` $format^)? (`wide` $wide^)? `block` $block `of` $words
+    $part $level (`format` $format^)? (`wide` $wide^)?
+    (`folded` $folded^)? `block` $block `of` $words
     (`groups` `(` $groups^ `:` type($groups) `)`)? attr-dict
     `:` type($words) `->` type($left)
   }];
@@ -154,30 +162,42 @@ def PMKVQ_WeighColumnsOp : PMKVQ_Op<"weigh_columns",
     [Pure, AllTypesMatch<["maxima", "sums"]>]> {
   let summary = "weights of scores against maxima that seldom rise";
   let description = [{
-    weight = 2^(score / SharedRowsLayout::kScoreUnit - maximum), as words of two
-    neighbouring queries: word (2 m + u) n / 8 + j has elements 4 j + 2 u and the
-    next of product m.  `sums` are of the lane's weights of this page; `above`
-    says that one of them is 2 or more, whereupon maxima are to rise.
+    weight = 2^(score * factor - maximum), as words of two neighbouring queries:
+    word (2 m + u) n / 8 + j has elements 4 j + 2 u and the next of product m.
+    `sums` are of the lane's weights of this page; `above` says that one of them
+    is 2 or more, whereupon maxima are to rise.
+
+    `folding` are factors and then offsets of the lane's four tokens, 2 m + u:
+    words have weights times factors, `offset_sums` are of weights times
+    offsets, and of rows g + 8 `factor` is 2^FoldedUnits::kUpperExponent less.
 
     (C1) n scores, n / 4 maxima, n / 2 words.
+    (C2) With 8 of folding there are n / 4 offset sums, else none of either.
 
     Lowers to: a multiply-add, 2^x, an addition and half a logical operation and
-    a conversion for each score.
+    a conversion for each score, and two operations more with `folding`.
 
     ```mlir
-    func.func @f(%x: vector<16xf32>, %m: vector<4xf32>) -> vector<8xi32> {
-      %w, %sums, %above = pmkvq.weigh_columns %x maxima %m
+    func.func @f(%x: vector<16xf32>, %s: f32, %m: vector<4xf32>,
+                 %f: vector<8xf32>) -> vector<8xi32> {
+      %w, %sums, %above = pmkvq.weigh_columns %x factor %s maxima %m
         : vector<16xf32>, vector<4xf32> -> vector<8xi32>
-      return %w : vector<8xi32>
+      %v, %sums2, %above2, %offsets = pmkvq.weigh_columns %x factor %s maxima %m
+        folding %f : vector<8xf32> to vector<4xf32>
+        : vector<16xf32>, vector<4xf32> -> vector<8xi32>
+      return %v : vector<8xi32>
     }
     ```
   }];
-  let arguments = (ins PMKVQ_LaneVector<F32>:$scores,
-                       PMKVQ_LaneVector<F32>:$maxima);
+  let arguments = (ins PMKVQ_LaneVector<F32>:$scores, F32:$factor,
+                       PMKVQ_LaneVector<F32>:$maxima,
+                       Optional<PMKVQ_LaneVector<F32>>:$folding);
   let results = (outs PMKVQ_LaneVector<I32>:$words,
-                      PMKVQ_LaneVector<F32>:$sums, I1:$above);
+                      PMKVQ_LaneVector<F32>:$sums, I1:$above,
+                      Optional<PMKVQ_LaneVector<F32>>:$offset_sums);
   let assemblyFormat = [{
-    $scores `maxima` $maxima attr-dict
+    $scores `factor` $factor `maxima` $maxima
+    (`folding` $folding^ `:` type($folding) `to` type($offset_sums))? attr-dict
     `:` type($scores) `,` type($maxima) `->` type($words)
   }];
   let hasVerifier = 1;
@@ -215,12 +235,14 @@ def PMKVQ_MergeWarpgroupsOp : PMKVQ_Op<"merge_warpgroups",
   let summary = "merges the states of a thread block's warpgroups";
   let description = [{
     As `merge_warps` does those of warps: for each query of the lane a maximum
-    and a sum over its tokens, and n outputs in units of HalfTile::kUnit.
+    and a sum over its tokens, and n outputs in units of HalfTile::kUnit; or,
+    with `offsets` of the lane's queries, which are added, of
+    FoldedUnits::kOutput.
     `shared` is the thread block's memory, `warpgroups` how many states there
     are.
 
     (C1) `group` * `rows` lies in 1 .. 64, n is that rounded up to a multiple of
-         8, maxima and sums are n / 4.
+         8, maxima, sums and offsets are n / 4.
     (C2) `warpgroups` lies in 1 .. 4.
 
     Lowers to: sums over the lanes of a query, stores to shared memory, a
@@ -240,12 +262,13 @@ def PMKVQ_MergeWarpgroupsOp : PMKVQ_Op<"merge_warpgroups",
                        AnyType:$partials, I32:$pair, I32:$shares, I32:$partial,
                        PMKVQ_LaneVector<F32>:$maxima,
                        PMKVQ_LaneVector<F32>:$sums,
-                       PMKVQ_LaneVector<F32>:$outputs, I32:$more_rows,
-                       I64Attr:$group, I64Attr:$rows, I64Attr:$stride,
-                       I64Attr:$warpgroups);
+                       PMKVQ_LaneVector<F32>:$outputs,
+                       Optional<PMKVQ_LaneVector<F32>>:$offsets,
+                       I32:$more_rows, I64Attr:$group, I64Attr:$rows,
+                       I64Attr:$stride, I64Attr:$warpgroups);
   let assemblyFormat = [{
     `pair` $pair `shares` $shares `partial` $partial `(` $maxima `,` $sums `,`
-    $outputs `)` `through` $shared `to` $out `,` $partials `group` $group `rows`
+    $outputs `)` (`plus` $offsets^ `:` type($offsets))? `through` $shared `to` $out `,` $partials `group` $group `rows`
     $rows `more` $more_rows `stride` $stride `warpgroups` $warpgroups attr-dict
     `:` type($maxima) `,` type($outputs) `,` type($shared) `,` type($out) `,`
     type($partials)

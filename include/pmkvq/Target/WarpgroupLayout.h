@@ -99,6 +99,28 @@ struct HalfTile {
   static constexpr int64_t kScoreLaneTokens = 8;
 };
 
+/// What numbers are in where steps and offsets are folded into right operands:
+/// codes, as denormals of f16, are multiplied as they are.  Ranges are narrow.
+struct FoldedUnits {
+  /// Rows g + 8 are this power of two times what rows g are, at every level and
+  /// in scores and outputs: where the fields of theirs are at 4 bits.
+  static constexpr int32_t kUpperExponent = 4;
+  /// Bits of a masked field that are a denormal.
+  static constexpr int32_t kDenormalBits = 10;
+  /// A unit of a code under its mask.
+  static constexpr double kCode = 1.0 / (1 << 24);
+  /// What queries are multiplied by besides a range, so that both together are
+  /// no larger than queries.
+  static constexpr double kRange = 1.0 / 64;
+  static_assert(rt::kNarrowRange * kRange <= 1);
+  /// What weights are multiplied by besides a step: of weights up to 2 and
+  /// steps of up to a third of a range an f16.
+  static constexpr double kWeight = 1024;
+  static_assert(2 * kWeight * (rt::kNarrowRange / 3.0) <= 65504);
+  /// What an output of 1 is then.
+  static constexpr double kOutput = kWeight * kCode;
+};
+
 /// The vectors (FragmentLayout.h) of a page's part that one of four warps
 /// turns into elements: those of few k blocks, since parameters belong to
 /// these.
@@ -277,6 +299,13 @@ struct SharedRowsLayout {
   /// Queries, a multiple of kRowStep.
   int64_t rows = 16;
 
+  /// Whether steps and offsets are folded: a step of a token is one operation
+  /// for each query then, not one for each two elements.
+  static constexpr int64_t kMostFoldedRows = 16;
+  constexpr bool folds(bool wideRanges) const {
+    return !wideRanges && rows <= kMostFoldedRows;
+  }
+
   /// More queries leave registers and memory for fewer warpgroups.
   static constexpr SharedRowsLayout of(int64_t queries) {
     int64_t rows = (queries + kRowStep - 1) / kRowStep * kRowStep;
@@ -305,7 +334,8 @@ struct SharedRowsLayout {
 
   // Byte offsets, in order.
   constexpr int64_t queries() const { return 0; }
-  /// Two tiles of weights for each warpgroup, in turns.
+  /// Two tiles of weights for each warpgroup, in turns; where steps are folded
+  /// one, and one of queries times ranges of a page.
   constexpr int64_t weights(int64_t warpgroup) const {
     return operandBytes() * (1 + 2 * warpgroup);
   }
@@ -320,9 +350,15 @@ struct SharedRowsLayout {
   constexpr int64_t perWarp() const {
     return records() + warpgroups * recordBytes();
   }
+  /// Where offsets are folded, [warpgroup][query][warp] f32: of scores, each
+  /// warp's channels; in the end of outputs, each warp's tokens.
+  constexpr int64_t warpOffsets() const {
+    return perWarp() + warpgroups * 4 * rows * 4;
+  }
   /// [warpgroup][query] f32
   constexpr int64_t maxima() const {
-    return perWarp() + warpgroups * 4 * rows * 4;
+    return warpOffsets() +
+           (rows <= kMostFoldedRows ? warpgroups * 4 * rows * 4 : 0);
   }
   /// What codes of a part are multiplied by and added to, of each warp:
   /// [block of columns][half][lane t] four words.

@@ -1,0 +1,221 @@
+//===- FoldColumns.cpp - Steps and offsets go into right operands ---------===//
+//
+// What a segment's page has of parameters, where its codes are multiplied as
+// they are: queries times ranges of its channels, what their offsets add to
+// scores, and factors and offsets of its tokens for weights.  Neighbours:
+// SegmentKernel.h, SegmentsToWarpgroups.cpp, WarpgroupLayout.h (FoldedUnits).
+//
+//===----------------------------------------------------------------------===//
+
+#include "CodeConstants.h"
+#include "SegmentKernel.h"
+
+using namespace mlir;
+using namespace mlir::pmkvq;
+namespace rt = ::pmkvq::rt;
+using ::pmkvq::FoldedUnits;
+using ::pmkvq::HalfTile;
+using ::pmkvq::ParameterLayout;
+
+namespace {
+class ColumnFolding : SegmentKernel {
+public:
+  explicit ColumnFolding(const SegmentKernel &kernel) : SegmentKernel(kernel) {}
+
+  FoldedScores foldKeys(int64_t level, Value slot) {
+    const AffineForm &form = forms[rt::kKey].find(level)->second;
+    Value parameters = b.at(slot, SharedRowsLayout::kSlotParameters);
+    // All loads come first.
+    Values offsets = loadOffsets(form, level, parameters);
+    SmallVector<Values> left;
+    for (int64_t step = 0; step < 2; ++step)
+      left.push_back(loadQueryOperand(step));
+    ScaledQueries scaled = loadQueries(parameters);
+    storeOffsets(left, offsets);
+    storeQueries(scaled);
+    b.fenceShared();
+    b.syncThreads(barrier, SharedRowsLayout::kWarpgroup);
+    FoldedScores folded;
+    folded.queries = scaledQueries();
+    folded.factor =
+        b.f32(form.step / (SharedRowsLayout::kQueryUnit * FoldedUnits::kCode *
+                           FoldedUnits::kRange));
+    return folded;
+  }
+
+  Values loadScoreOffsets() {
+    Value t = b.shl(b.andBits(lane, 3), 1);
+    Values sums;
+    for (size_t i = 0; i < queriesOfLane(); ++i) {
+      Value sum;
+      for (Value word :
+           b.loadWords(offsetsAt(b.add(t, queryOffset(i)), b.i32(0)), 4)) {
+        Value one = b.bitcast(word, b.getF32Type());
+        sum = sum ? b.addF(sum, one) : one;
+      }
+      sums.push_back(sum);
+    }
+    return sums;
+  }
+
+  /// Lane g's tokens are 32 warp + 16 m + 8 u + g.
+  Values foldValues(int64_t level, Value slot) {
+    const AffineForm &form = forms[rt::kValue].find(level)->second;
+    constexpr int64_t bytes = 2;
+    Value place = b.mul(warp, ParameterLayout::perToken(32, 1) * bytes);
+    place = b.add(
+        place, b.mul(b.shr(lane, 2), ParameterLayout::perToken(1, 1) * bytes));
+    Values words = b.loadWords(
+        b.at(b.at(slot, SharedRowsLayout::kSlotParameters), place), 4);
+    Values folding, offsets;
+    for (int64_t token = 0; token < 4; ++token) {
+      auto number = [&](int32_t which) {
+        int64_t at =
+            ParameterLayout::perToken(token / 2 * 16 + token % 2 * 8, which);
+        return b.half(words[static_cast<size_t>(at / 2)], at % 2);
+      };
+      Value range = number(1), minimum = number(0);
+      folding.push_back(b.mulF(range, b.f32(form.step * FoldedUnits::kWeight)));
+      Value offset = b.mulF(minimum, b.f32(form.offset[0]));
+      if (form.offset[1] != 0)
+        offset = b.fma(range, b.f32(form.offset[1]), offset);
+      offsets.push_back(offset);
+    }
+    llvm::append_range(folding, offsets);
+    return folding;
+  }
+
+private:
+  /// Where a warp's part of what offsets add to a query's scores is.
+  Value offsetsAt(Value query, Value ofWarp) {
+    Value place = b.add(b.mul(warpgroup, shared.rows), query);
+    place = b.add(b.mul(place, int64_t{OperandShare::kWarps}), ofWarp);
+    return b.at(b.at(base, shared.warpOffsets()), b.shl(place, 2));
+  }
+
+  /// Of 32 channels, those of block `warp`, in pairs (e0 e2), (e1 e3).
+  Values loadOffsets(const AffineForm &form, int64_t level, Value parameters) {
+    constexpr int64_t bytes =
+        2 * ParameterLayout::perChannel(32, 1, HalfTile::kColumns);
+    Values groups = b.unpack(LoadGroupsOp::create(
+        b, b.words(8), Part::Key, level, b.getI64IntegerAttr(0), warp, lane,
+        b.at(parameters, b.mul(warp, bytes))));
+    Values offsets;
+    for (size_t pair = 0; pair < 4; ++pair)
+      offsets.push_back(offsetOf(b, form, groups[pair], groups[4 + pair]));
+    return offsets;
+  }
+
+  /// Products of queries, left operands of 16 rows and 16 columns, with offsets
+  /// of the warp's channels, which all columns of the right operand are.
+  void storeOffsets(ArrayRef<Values> left, const Values &offsets) {
+    Values sums(4, b.f32(0.0));
+    for (size_t step = 0; step < 2; ++step)
+      sums = b.mmaHalves(left[step],
+                         ArrayRef<Value>(offsets).slice(2 * step, 2), sums);
+    // Lanes 4 g have rows g and g + 8.
+    Value leads = b.compare(arith::CmpIPredicate::eq, b.andBits(lane, 3), 0);
+    auto branch = scf::IfOp::create(b, leads, /*withElseRegion=*/false);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(branch.thenBlock());
+    for (int64_t row = 0; row < shared.rows; row += 8) {
+      Value scaled = b.mulF(sums[static_cast<size_t>(row / 4)],
+                            b.f32(1.0 / SharedRowsLayout::kQueryUnit));
+      b.store(scaled, offsetsAt(b.add(b.shr(lane, 2), row), warp), 4);
+    }
+  }
+
+  /// All queries, 16 with what lies behind them, and 16 columns of the warp's
+  /// block: lane 8 i + r says where row r is of matrix i, 8 rows further in odd
+  /// ones and 8 columns in the last two.
+  Values loadQueryOperand(int64_t step) {
+    static_assert(SharedRowsLayout::kMostFoldedRows == 16);
+    Value r = b.andBits(lane, 7), i = b.shr(lane, 3);
+    Value row = b.add(r, b.shl(b.andBits(i, 1), 3));
+    Value chunk = b.add(b.shl(b.andBits(warp, 1), 2), b.shr(i, 1));
+    chunk = arith::XOrIOp::create(b, b.add(chunk, 2 * step), r);
+    Value place = b.mul(b.shr(warp, 1), shared.halfBytes());
+    place = b.add(place, b.mul(row, HalfTile::kRowBytes));
+    place = b.add(place, b.mul(chunk, HalfTile::kChunkBytes));
+    return b.loadMatrices(b.at(b.at(base, shared.queries()), place), 4);
+  }
+
+  /// What a thread makes of the warpgroup's tile of queries times ranges: of
+  /// every eighth query a chunk of 8 columns, pairs (e0 e2), or (e1 e3), of 16
+  /// dims.
+  struct ScaledQueries {
+    Value place;
+    Values factors;
+    SmallVector<Values> words;
+  };
+
+  ScaledQueries loadQueries(Value parameters) {
+    constexpr int64_t chunks = HalfTile::kColumns / HalfTile::kChunkColumns;
+    constexpr int64_t headDim = HalfTile::kColumns;
+    ScaledQueries scaled;
+    Value self = b.andBits(b.threadId(), SharedRowsLayout::kWarpgroup - 1);
+    Value chunk = b.andBits(self, chunks - 1), first = b.shr(self, 4);
+    constexpr int64_t halfChunks =
+        HalfTile::kHalfColumns / HalfTile::kChunkColumns;
+    Value place =
+        b.mul(b.shr(chunk, llvm::Log2_64(halfChunks)), shared.halfBytes());
+    place = b.add(place, b.mul(first, HalfTile::kRowBytes));
+    Value swizzled =
+        arith::XOrIOp::create(b, b.andBits(chunk, halfChunks - 1), first);
+    scaled.place = b.add(place, b.mul(swizzled, HalfTile::kChunkBytes));
+    Value ranges = b.at(parameters,
+                        b.mul(b.shr(chunk, 1),
+                              2 * ParameterLayout::perChannel(16, 1, headDim)));
+    SmallVector<Values> loaded;
+    for (int64_t t = 0; t < 4; ++t)
+      loaded.push_back(b.loadWords(
+          b.at(ranges, 2 * ParameterLayout::perChannel(4 * t, 1, headDim)), 2));
+    Value from = b.at(b.at(base, shared.queries()), scaled.place);
+    for (int64_t row = 0; row < shared.rows; row += HalfTile::kSwizzleRows)
+      scaled.words.push_back(
+          b.loadWords(b.at(from, row * HalfTile::kRowBytes), 4));
+    Value isOdd = b.compare(arith::CmpIPredicate::ne, b.andBits(chunk, 1), 0);
+    for (const Values &words : loaded) {
+      Value even = b.permute(words[0], words[1], 0x5410);
+      Value odd = b.permute(words[0], words[1], 0x7632);
+      scaled.factors.push_back(b.mulHalves(b.select(isOdd, odd, even), unit()));
+    }
+    return scaled;
+  }
+
+  void storeQueries(const ScaledQueries &scaled) {
+    Value to = b.at(scaledQueries(), scaled.place);
+    for (auto [i, words] : llvm::enumerate(scaled.words)) {
+      Values products;
+      for (auto [word, factor] : llvm::zip(words, scaled.factors))
+        products.push_back(b.mulHalves(word, factor));
+      b.storeWords(products,
+                   b.at(to, static_cast<int64_t>(i) * HalfTile::kSwizzleRows *
+                                HalfTile::kRowBytes));
+    }
+  }
+
+  /// Both halves FoldedUnits::kRange.
+  Value unit() {
+    constexpr uint16_t kSixtyFourth = 0x2400;
+    static_assert(FoldedUnits::kRange == 1.0 / 64);
+    return b.splatHalf(kSixtyFourth);
+  }
+
+  Value scaledQueries() { return b.at(operandTiles(), shared.operandBytes()); }
+};
+} // namespace
+
+FoldedScores mlir::pmkvq::foldKeys(SegmentKernel &kernel, int64_t level,
+                                   Value slot) {
+  return ColumnFolding(kernel).foldKeys(level, slot);
+}
+
+LaneBuilder::Values mlir::pmkvq::loadScoreOffsets(SegmentKernel &kernel) {
+  return ColumnFolding(kernel).loadScoreOffsets();
+}
+
+LaneBuilder::Values mlir::pmkvq::foldValues(SegmentKernel &kernel,
+                                            int64_t level, Value slot) {
+  return ColumnFolding(kernel).foldValues(level, slot);
+}
