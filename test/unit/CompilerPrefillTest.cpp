@@ -213,7 +213,7 @@ TEST(ManyTokens, AreProductsOfWarpgroupsWithCodesFromRegisters) {
 
 TEST(ManyTokens, WideRangesAreMultipliedAndSpillNoMore) {
   std::string ptxas = mlir::pmkvq::findPtxas();
-  for (auto [rows, level] : {std::pair(4, 8), {4, 4}, {16, 4}, {16, 2}}) {
+  for (auto [rows, level] : {std::pair(8, 8), {8, 4}, {16, 4}, {16, 2}}) {
     int products[2] = {}, spills[2] = {};
     for (bool wide : {false, true}) {
       mlir::pmkvq::DecodeSpec spec = manyTokens(rows, level);
@@ -234,6 +234,23 @@ TEST(ManyTokens, WideRangesAreMultipliedAndSpillNoMore) {
     // A lane decodes 128 of 128 x 128 elements, in twos, of both parts.
     EXPECT_EQ(products[1], products[0] + 2 * 64);
     EXPECT_LE(spills[1], spills[0]) << rows << " rows at " << level;
+  }
+}
+
+// Up to 16 queries over narrow ranges.
+TEST(ManyTokens, FewQueriesTakeStepsAndOffsets) {
+  for (auto [rows, wide, folds] : {std::tuple(3, false, true),
+                                   {4, false, true},
+                                   {4, true, false},
+                                   {5, false, false}}) {
+    mlir::pmkvq::DecodeSpec spec = manyTokens(rows, /*level=*/4);
+    spec.wideRanges = wide;
+    auto kernel = mlir::pmkvq::compileDecode(prefillContext(), spec);
+    ASSERT_TRUE(bool(kernel)) << llvm::toString(kernel.takeError());
+    PtxText text(kernel->ptx);
+    // A lane decodes 128 of 128 x 128 elements, in twos, of both parts.
+    EXPECT_EQ(text.count("fma.rn.f16x2"), folds ? 0 : 2 * 64);
+    EXPECT_EQ(text.count("mma.sync.aligned.m16n8k16"), folds ? 2 : 0);
   }
 }
 
