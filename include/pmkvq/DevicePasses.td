@@ -210,7 +210,7 @@ def SplitRows : Pass<"pmkvq-split-rows", "::mlir::ModuleOp"> {
 
     With `rows` workers take segments instead, as `pmkvq-split-units` makes
     them, for up to so many neighbouring rows of queries: but of pages, and
-    without folding either.
+    without folding in this form.
 
     Precondition: parameters are not folded; queries come rotated, or `rows` is
     given and they are rotated where they are loaded.
@@ -233,7 +233,8 @@ def ConvertTileToWarpgroups : Pass<"convert-pmkvq-tile-to-warpgroups",
     In kernels over segments of pages one warpgroup copies, and the others take
     pages in turns and multiply codes where they are loaded.
     What is more than loops, barriers and addresses becomes an op that a later
-    step lowers.
+    step lowers.  Of up to 16 queries over narrow ranges steps and offsets are
+    folded into queries and weights.
 
     Precondition: `pmkvq-split-rows` ran.
     Postcondition: no kernel over rows is left.
@@ -253,7 +254,7 @@ def ConvertTileToWarpgroups : Pass<"convert-pmkvq-tile-to-warpgroups",
            "run">,
     Option<"wideRanges", "wide-ranges", "bool", "false",
            "Take ranges of groups of all fp16, which costs a multiplication for "
-           "two codes; and in tasks of 128 queries scores that are far apart">];
+           "two codes, and that nothing is folded; and in tasks of 128 queries scores that are far apart">];
   // Dependent dialects: lib/Conversion/WarpgroupBuilder.cpp.
 }
 
@@ -262,10 +263,9 @@ def DequantizeTiles : PMKVQ_LanePass<"pmkvq-dequantize-tiles"> {
   let description = [{
     `load_fragments` and `load_groups` become 16-byte loads,
     `dequantize_fragments` an AND and a multiply-add for two elements and a
-    swizzled store for eight, `decode_operands` the same without the store; of
-    `wide` ranges fields are multiplied first.
-    Masks and exponents come from FragmentLayout, offset and step from the
-    format.
+    swizzled store for eight, `decode_operands` the same without the store, or
+    with exponents the AND alone; of `wide` ranges fields are multiplied first.
+    Masks come from FragmentLayout, offset and step from the format.
   }];
 }
 

@@ -2,7 +2,8 @@
 //
 // Steps and offsets of a block of 32 columns.  Neighbours: DequantizeTiles.cpp
 // (defines and uses it), SegmentsToWarpgroups.cpp (makes them once for all
-// lanes), AffineForm.h.  Private to lib/Conversion.
+// lanes), FoldColumns.cpp (offsets alone), AffineForm.h.  Private to
+// lib/Conversion.
 //
 //===----------------------------------------------------------------------===//
 
@@ -14,6 +15,9 @@
 #include "pmkvq/Target/FragmentLayout.h"
 
 namespace mlir::pmkvq {
+
+/// The bits of the f16 nearest to `value`, and that number.
+std::pair<uint16_t, double> nearestHalf(double value);
 
 /// Offsets of a pair of groups, in f16, times `unit`.
 Value offsetOf(WarpgroupBuilder &b, const AffineForm &form, Value range,

@@ -147,8 +147,7 @@ static SmallVector<Value> loadGroups(LaneBuilder &lanes, LoadGroupsOp op) {
 // Elements
 //===----------------------------------------------------------------------===//
 
-/// The bits of the f16 nearest to `value`, and that number.
-static std::pair<uint16_t, double> nearestHalf(double value) {
+std::pair<uint16_t, double> mlir::pmkvq::nearestHalf(double value) {
   APFloat half(value);
   bool losesInfo;
   half.convert(APFloat::IEEEhalf(), APFloat::rmNearestTiesToEven, &losesInfo);
@@ -247,10 +246,10 @@ public:
     return {even, element(1)};
   }
 
-  /// The same as the field is, in units of FoldedUnits::kCode.
+  /// The same as the field is, in units of FoldedUnits::kCode, times
+  /// 2^exponent.
   std::pair<Value, Value> bareFields(Value word, const FragmentRegister &r,
-                                     bool upper) const {
-    const int32_t exponent = upper ? FoldedUnits::kUpperExponent : 0;
+                                     int32_t exponent) const {
     const bool fits = layout.level + exponent <= FoldedUnits::kDenormalBits;
     const int32_t to = fits ? exponent : 0;
     auto mask =
@@ -450,10 +449,11 @@ public:
   FailureOr<Value> run() {
     if (share.level() == 16)
       return raw();
-    if (op.getFolded())
+    if (op.getExponents())
       return forEach([&](int32_t m, int32_t h, bool upper) {
         FragmentRegister r = field(m, h, upper);
-        return decoder.bareFields(words[static_cast<size_t>(r.word)], r, upper);
+        return decoder.bareFields(words[static_cast<size_t>(r.word)], r,
+                                  exponent(m, upper));
       });
     Constants block = decoder.constantsOf(b.unpack(op.getGroups()));
     return forEach([&](int32_t m, int32_t h, bool upper) {
@@ -464,6 +464,11 @@ public:
   }
 
 private:
+  /// Of rows g, or g + 8, of product m.
+  int32_t exponent(int32_t m, bool upper) {
+    auto exponents = op.getExponents();
+    return exponents ? (*exponents)[static_cast<size_t>(2 * m + upper)] : 0;
+  }
   FragmentRegister field(int32_t m, int32_t h, bool upper) {
     return share.field(m, static_cast<int32_t>(op.getBlock()), h, upper);
   }
@@ -495,12 +500,10 @@ private:
     }
     return forEach([&](int32_t m, int32_t h, bool upper) {
       auto start = static_cast<size_t>(field(m, h, upper).word);
-      const int32_t exponent =
-          op.getFolded() && upper ? FoldedUnits::kUpperExponent : 0;
+      const double unit = std::ldexp(HalfTile::kUnit, exponent(m, upper));
       auto element = [&](int64_t e) {
         auto [reg, high] = elements[e];
-        return decoder.rawValue(words[start + reg], high != 0,
-                                std::ldexp(HalfTile::kUnit, exponent));
+        return decoder.rawValue(words[start + reg], high != 0, unit);
       };
       auto pair = [&](int64_t odd) {
         Value low = element(odd);

@@ -9,6 +9,7 @@
 
 #include "CodeConstants.h"
 #include "SegmentKernel.h"
+#include <cmath>
 
 using namespace mlir;
 using namespace mlir::pmkvq;
@@ -35,11 +36,12 @@ public:
     storeQueries(scaled);
     b.fenceShared();
     b.syncThreads(barrier, SharedRowsLayout::kWarpgroup);
+    constexpr double unit =
+        SharedRowsLayout::kQueryUnit * FoldedUnits::kCode * FoldedUnits::kRange;
     FoldedScores folded;
     folded.queries = scaledQueries();
-    folded.factor =
-        b.f32(form.step / (SharedRowsLayout::kQueryUnit * FoldedUnits::kCode *
-                           FoldedUnits::kRange));
+    for (int32_t exponent : exponentsOf(rt::kKey, level))
+      folded.factors.push_back(b.f32(std::ldexp(form.step / unit, -exponent)));
     return folded;
   }
 
@@ -75,7 +77,8 @@ public:
         return b.half(words[static_cast<size_t>(at / 2)], at % 2);
       };
       Value range = number(1), minimum = number(0);
-      folding.push_back(b.mulF(range, b.f32(form.step * FoldedUnits::kWeight)));
+      folding.push_back(
+          b.mulF(range, b.f32(std::ldexp(form.step, weightExponent))));
       Value offset = b.mulF(minimum, b.f32(form.offset[0]));
       if (form.offset[1] != 0)
         offset = b.fma(range, b.f32(form.offset[1]), offset);
@@ -125,13 +128,15 @@ private:
     }
   }
 
-  /// All queries, 16 with what lies behind them, and 16 columns of the warp's
-  /// block: lane 8 i + r says where row r is of matrix i, 8 rows further in odd
-  /// ones and 8 columns in the last two.
+  /// All queries, 8 of them twice, and 16 columns of the warp's block: lane 8 i
+  /// + r says where row r is of matrix i, 8 rows further in odd ones and 8
+  /// columns in the last two.
   Values loadQueryOperand(int64_t step) {
     static_assert(SharedRowsLayout::kMostFoldedRows == 16);
     Value r = b.andBits(lane, 7), i = b.shr(lane, 3);
-    Value row = b.add(r, b.shl(b.andBits(i, 1), 3));
+    Value row = r;
+    if (shared.rows > 8)
+      row = b.add(r, b.shl(b.andBits(i, 1), 3));
     Value chunk = b.add(b.shl(b.andBits(warp, 1), 2), b.shr(i, 1));
     chunk = arith::XOrIOp::create(b, b.add(chunk, 2 * step), r);
     Value place = b.mul(b.shr(warp, 1), shared.halfBytes());
@@ -178,7 +183,9 @@ private:
     for (const Values &words : loaded) {
       Value even = b.permute(words[0], words[1], 0x5410);
       Value odd = b.permute(words[0], words[1], 0x7632);
-      scaled.factors.push_back(b.mulHalves(b.select(isOdd, odd, even), unit()));
+      scaled.factors.push_back(
+          b.mulHalves(b.select(isOdd, odd, even),
+                      b.splatHalf(nearestHalf(FoldedUnits::kRange).first)));
     }
     return scaled;
   }
@@ -195,16 +202,22 @@ private:
     }
   }
 
-  /// Both halves FoldedUnits::kRange.
-  Value unit() {
-    constexpr uint16_t kSixtyFourth = 0x2400;
-    static_assert(FoldedUnits::kRange == 1.0 / 64);
-    return b.splatHalf(kSixtyFourth);
-  }
-
   Value scaledQueries() { return b.at(operandTiles(), shared.operandBytes()); }
 };
 } // namespace
+
+void mlir::pmkvq::chooseExponents(SegmentKernel &kernel) {
+  const auto &values = kernel.forms[rt::kValue];
+  // Values at one level alone need not go with others.
+  kernel.valueExponents = FoldedUnits::kCommon;
+  if (values.size() == 1)
+    kernel.valueExponents = FoldedUnits::exponentsOf(
+        SegmentKernel::operandShare(rt::kValue, values.begin()->first).layout);
+  double largestStep = 1.0 / 255;
+  for (const auto &[level, form] : values)
+    largestStep = std::max(largestStep, form.step);
+  kernel.weightExponent = FoldedUnits::weightExponent(largestStep);
+}
 
 FoldedScores mlir::pmkvq::foldKeys(SegmentKernel &kernel, int64_t level,
                                    Value slot) {

@@ -342,9 +342,10 @@ static void storeWarpgroupStates(LaneBuilder &b, MergeWarpgroupsOp op,
     auto further =
         static_cast<int64_t>(i / (n / 2) * 16 + inProduct % 4 / 2 * 8);
     int64_t place = query * SharedRowsLayout::kRecordFloats + further;
-    double unit = folds ? FoldedUnits::kOutput : HalfTile::kUnit;
-    if (folds && i % 4 / 2)
-      unit = std::ldexp(unit, FoldedUnits::kUpperExponent);
+    double unit = HalfTile::kUnit;
+    if (folds)
+      unit = std::ldexp(FoldedUnits::kCode,
+                        (*op.getExponents())[i / (n / 2) * 2 + i % 4 / 2]);
     b.store(b.mulF(outputs[i], b.f32(1.0 / unit)), b.at(first, place * 4), 4);
   }
   Values offsets;

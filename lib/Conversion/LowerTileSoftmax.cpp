@@ -12,7 +12,6 @@
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "pmkvq/Passes.h"
 #include "pmkvq/Target/WarpgroupLayout.h"
-#include <cmath>
 #include <limits>
 
 namespace mlir::pmkvq {
@@ -23,7 +22,6 @@ namespace mlir::pmkvq {
 using namespace mlir;
 using namespace mlir::pmkvq;
 using Values = LaneBuilder::Values;
-using ::pmkvq::FoldedUnits;
 using ::pmkvq::HalfTile;
 
 /// How far above the largest score a maximum is set, log2: so much it may be
@@ -297,11 +295,6 @@ static SmallVector<Value> largestOfColumns(LaneBuilder &b,
   return {b.pack(largest)};
 }
 
-/// Which of a lane's four tokens, 2 m + u.
-static size_t columnTokenNumber(size_t i, size_t n) {
-  return i / (n / 2) * 2 + i % 4 / 2;
-}
-
 static void addTo(LaneBuilder &b, Value &sum, Value value) {
   sum = sum ? b.addF(sum, value) : value;
 }
@@ -312,21 +305,18 @@ static SmallVector<Value> weighColumns(LaneBuilder &b, WeighColumnsOp op) {
   for (Value &maximum : below)
     maximum = b.subF(b.f32(0.0), maximum);
   const size_t n = scores.size();
-  Value factors[] = {op.getFactor(), op.getFactor()}, bits;
   Values folding, weights, sums(n / 4), offsets(n / 4);
-  if (Value all = op.getFolding()) {
+  if (Value all = op.getFolding())
     folding = b.unpack(all);
-    factors[1] = b.mulF(factors[1],
-                        b.f32(std::ldexp(1.0, -FoldedUnits::kUpperExponent)));
-  }
+  Value bits;
   for (size_t i = 0; i < n; ++i) {
-    size_t query = columnQuery(i, n);
-    Value weight = b.exp2(b.fma(scores[i], factors[rowOf(i)], below[query]));
+    size_t query = columnQuery(i, n), token = columnToken(i, n) / 8;
+    Value weight =
+        b.exp2(b.fma(scores[i], op.getFactors()[token], below[query]));
     addTo(b, sums[query], weight);
     Value these = b.bitcast(weight, b.getI32Type());
     bits = bits ? arith::OrIOp::create(b, bits, these).getResult() : these;
     if (!folding.empty()) {
-      size_t token = columnTokenNumber(i, n);
       Value offset = folding[folding.size() / 2 + token];
       Value &sum = offsets[query];
       sum = sum ? b.fma(weight, offset, sum) : b.mulF(weight, offset);

@@ -22,7 +22,8 @@ struct PageSegment {
 
 /// What a warpgroup carries from page to page.
 struct ColumnState {
-  /// The slot of the next piece to work on, and which of two tiles of weights.
+  /// The slot of the next piece to work on, and which tile of weights where
+  /// there are two.
   RingTurn turn;
   Value tile;
   LaneBuilder::Values maxima, sums, outputs;
@@ -53,18 +54,17 @@ struct ColumnState {
   }
 };
 
-/// Scores of a page, [token][query]: times `factor`, and with `more` of the
-/// lane's queries added, they are in units of log2.
+/// Scores of a page, [token][query]: times the token's of four `factors`, 2 m +
+/// u, and with `more` of the lane's queries added, they are in units of log2.
 struct PageScores {
-  LaneBuilder::Values scores;
-  Value factor;
-  LaneBuilder::Values more;
+  LaneBuilder::Values scores, factors, more;
 };
 
-/// The right operand of a page's keys, where parameters are folded, and what
-/// makes scores of its products, as in PageScores.
+/// The right operand of a page's keys, and what makes scores of its products,
+/// as in PageScores.
 struct FoldedScores {
-  Value queries, factor;
+  Value queries;
+  LaneBuilder::Values factors;
 };
 
 /// A kernel that is being made, and who we are in it.
@@ -117,6 +117,22 @@ struct SegmentKernel {
     return {part, static_cast<int32_t>(level)};
   }
 
+  /// What rows of left operands are times, where steps are folded.
+  ::pmkvq::FoldedUnits::Exponents exponentsOf(::pmkvq::rt::Part part,
+                                              int64_t level) {
+    return part == ::pmkvq::rt::kValue ? valueExponents
+                                       : ::pmkvq::FoldedUnits::exponentsOf(
+                                             operandShare(part, level).layout);
+  }
+
+  /// What rows of outputs are times: as values and weights together.
+  ::pmkvq::FoldedUnits::Exponents outputExponents() {
+    ::pmkvq::FoldedUnits::Exponents exponents = valueExponents;
+    for (int32_t &exponent : exponents)
+      exponent += weightExponent;
+    return exponents;
+  }
+
   /// Query heads of all kv heads: what lies between a head's rows.
   int64_t stride() { return group * kvHeads; }
 
@@ -138,8 +154,11 @@ struct SegmentKernel {
   SmallVector<int64_t> levels[::pmkvq::rt::kParts];
   /// By level, below 16.
   std::map<int64_t, AffineForm> forms[::pmkvq::rt::kParts];
-  /// Whether steps and offsets are folded (FoldedUnits).
+  /// Whether steps and offsets are folded (FoldedUnits), and then what rows of
+  /// values and weights are times.
   bool folds = false;
+  ::pmkvq::FoldedUnits::Exponents valueExponents = {};
+  int32_t weightExponent = 0;
 
   /// What queries are multiplied by, and whether they are rotated first.
   double scale = 1.0;
@@ -164,6 +183,9 @@ void stageQueries(SegmentKernel &kernel, const PageSegment &segment);
 void weighColumns(SegmentKernel &kernel, ColumnState &state,
                   const PageScores &scores, const LaneBuilder::Values &folding,
                   Value tile);
+
+/// Sets what values and weights are times, by the levels that there are.
+void chooseExponents(SegmentKernel &kernel);
 
 /// Folds parameters of a page's keys at a level below 16, which are in `slot`,
 /// into queries, for all warps to see.

@@ -134,6 +134,8 @@ private:
                             levels[part], formats[part])) ||
           failed(findForms(part)))
         return failure();
+    if (folds)
+      chooseExponents(*this);
     return success();
   }
 
@@ -273,8 +275,10 @@ private:
         b, base, results, partials, segment.pair, segment.shares,
         b.add(segment.partial, segment.share), b.pack(state.maxima),
         b.pack(state.sums), b.pack(state.outputs),
-        folds ? b.pack(state.offsets) : Value(), segment.moreRows, attr(group),
-        attr(rows), attr(stride()), attr(shared.warpgroups));
+        folds ? b.pack(state.offsets) : Value(),
+        folds ? b.getDenseI32ArrayAttr(outputExponents()) : DenseI32ArrayAttr(),
+        segment.moreRows, attr(group), attr(rows), attr(stride()),
+        attr(shared.warpgroups));
     return state.turn;
   }
 
@@ -350,14 +354,15 @@ private:
     Value tile = operandTiles();
     if (!folds)
       tile = b.at(tile, b.mul(state.tile, shared.operandBytes()));
-    weighColumns(*this, state, page, foldValues(entry[1], state.turn), tile);
+    weighColumns(*this, state, page, tokenFactors(entry[1], state.turn), tile);
     multiplyValues(entry[1], state, tile);
-    state.tile = b.xorBits(state.tile, 1);
+    if (!folds)
+      state.tile = b.xorBits(state.tile, 1);
   }
 
   PageScores multiplyKeys(Value info, ColumnState &state) {
     const size_t more = folds ? queriesOfLane() : 0;
-    SmallVector<Type> types(static_cast<size_t>(shared.rows) + 1 + more,
+    SmallVector<Type> types(static_cast<size_t>(shared.rows) + kRows + more,
                             b.getF32Type());
     types.append(2, b.getI32Type());
     SmallVector<Value> results =
@@ -374,7 +379,7 @@ private:
           if (folds && level < 16)
             offsets = loadScoreOffsets(*this);
           Values all = await(sums);
-          all.push_back(folded.factor);
+          llvm::append_range(all, folded.factors);
           llvm::append_range(all, offsets);
           return append(all, mine.turn);
         });
@@ -386,7 +391,7 @@ private:
     };
     PageScores page;
     page.scores = take(static_cast<size_t>(shared.rows));
-    page.factor = take(1)[0];
+    page.factors = take(kRows);
     page.more = take(more);
     state.turn = {rest[0], rest[1]};
     return page;
@@ -425,25 +430,25 @@ private:
     if (folds)
       b.syncThreads(barrier, SharedRowsLayout::kWarpgroup);
     return {b.at(base, shared.queries()),
-            b.f32(1.0 / SharedRowsLayout::kScoreUnit)};
+            Values(kRows, b.f32(1.0 / SharedRowsLayout::kScoreUnit))};
   }
 
   /// Factors and offsets of the lane's tokens, if they are folded.
-  Values foldValues(Value info, const RingTurn &turn) {
+  Values tokenFactors(Value info, const RingTurn &turn) {
     if (!folds)
       return {};
     waitFull(turn);
-    constexpr size_t kTokens = 4;
-    SmallVector<Type> types(2 * kTokens, b.getF32Type());
+    SmallVector<Type> types(2 * kRows, b.getF32Type());
     SmallVector<Value> results = pages().byLevel(
         rt::kValue, info, levels[rt::kValue], types, [&](size_t i) {
           const int64_t level = levels[rt::kValue][i];
           if (level < 16)
             return SmallVector<Value>(
-                mlir::pmkvq::foldValues(*this, level, slotAt(turn.stage)));
-          SmallVector<Value> raw(kTokens,
-                                 b.f32(FoldedUnits::kOutput / HalfTile::kUnit));
-          raw.append(kTokens, b.f32(0.0));
+                foldValues(*this, level, slotAt(turn.stage)));
+          const double unit =
+              std::ldexp(FoldedUnits::kCode / HalfTile::kUnit, weightExponent);
+          SmallVector<Value> raw(kRows, b.f32(unit));
+          raw.append(kRows, b.f32(0.0));
           return raw;
         });
     return Values(results);
@@ -535,11 +540,13 @@ private:
   Values multiplyBlock(rt::Part part, int64_t level, int64_t block,
                        const Values &words, Value constants, Value right,
                        const Values &sums) {
-    Value operands =
-        DecodeOperandsOp::create(b, b.words(16), irPartOf(part), level,
-                                 constants ? formats[part] : FormatAttr(),
-                                 constants && options.wideRanges, folds, block,
-                                 b.pack(words), constants);
+    Value operands = DecodeOperandsOp::create(
+        b, b.words(16), irPartOf(part), level,
+        constants ? formats[part] : FormatAttr(),
+        constants && options.wideRanges,
+        folds ? b.getDenseI32ArrayAttr(exponentsOf(part, level))
+              : DenseI32ArrayAttr(),
+        block, b.pack(words), constants);
     return b.unpack(MultiplyOperandsOp::create(
         b, b.floats(shared.rows), operands, right,
         sums.empty() ? Value() : b.pack(sums), block));
@@ -575,6 +582,9 @@ private:
     scf::YieldOp::create(b, b.unpack(masked));
     return Values(branch.getResults());
   }
+
+  /// Of a lane, 2 m + u: row 8 u + g of product m.
+  static constexpr size_t kRows = 4;
 
   KernelOp kernel;
   const WarpgroupOptions &options;

@@ -8,11 +8,9 @@
 
 #include "SegmentKernel.h"
 #include <array>
-#include <cmath>
 
 using namespace mlir;
 using namespace mlir::pmkvq;
-using ::pmkvq::FoldedUnits;
 
 /// How far above the largest score a maximum is set, log2.
 static constexpr double kColumnHeadroom = 4.0;
@@ -74,7 +72,7 @@ private:
       maximum = b.subF(maximum, more);
     auto op = WeighColumnsOp::create(
         b, b.words(shared.rows / 2), perQuery, b.getI1Type(),
-        folds ? Type(perQuery) : Type(), b.pack(page.scores), page.factor,
+        folds ? Type(perQuery) : Type(), b.pack(page.scores), page.factors,
         b.pack(below), folds ? b.pack(folding) : Value());
     StoreWeightsOp::create(b, op.getWords(), warp, lane, tile);
     b.fenceShared();
@@ -88,10 +86,10 @@ private:
   /// weighed again.  Seldom run but for a segment's first pages.
   void raise(const ColumnState &before, PageSums sums) {
     ColumnState state = before;
-    Values largest = largestOfWarps(evenScores());
+    Values largest = largestOfWarps(finalScores());
     Values rescale;
     for (size_t i = 0; i < largest.size(); ++i) {
-      Value score = b.mulF(largest[i], page.factor);
+      Value score = largest[i];
       if (!page.more.empty())
         score = b.addF(score, page.more[i]);
       Value old = state.maxima[i];
@@ -116,15 +114,12 @@ private:
     scf::YieldOp::create(b, yielded);
   }
 
-  /// Scores, all in the same units.
-  Values evenScores() {
+  /// Scores in units of log2, but for what the page adds to all of a query.
+  Values finalScores() {
     Values scores = page.scores;
-    if (!folds)
-      return scores;
-    Value unit = b.f32(std::ldexp(1.0, -FoldedUnits::kUpperExponent));
     for (size_t i = 0; i < scores.size(); ++i)
-      if (i % 4 / 2)
-        scores[i] = b.mulF(scores[i], unit);
+      scores[i] = b.mulF(scores[i],
+                         page.factors[i / (scores.size() / 2) * 2 + i % 4 / 2]);
     return scores;
   }
 

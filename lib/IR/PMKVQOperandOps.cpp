@@ -19,8 +19,8 @@ using ::pmkvq::SharedRowsLayout;
 
 /// Words of a block of 32 columns: two products, two halves, four registers.
 static constexpr int64_t kOperandWords = 16;
-/// Factors and offsets of a lane's four tokens.
-static constexpr int64_t kFolding = 8;
+/// A lane's rows, 2 m + u, and factors and offsets of as many tokens.
+static constexpr int64_t kRows = 4, kFolding = 2 * kRows;
 /// Words of a block's groups.
 static constexpr int64_t kBlockGroupWords = 8;
 
@@ -51,6 +51,19 @@ static LogicalResult verifySize(Operation *op, Value vector, int64_t expected,
          << expected << " " << what << ", got " << sizeOf(vector);
 }
 
+/// Exponents of a lane's four rows, if there are any.
+static LogicalResult verifyExponents(Operation *op,
+                                     std::optional<ArrayRef<int32_t>> exponents,
+                                     int32_t most, StringRef constraint) {
+  if (!exponents ||
+      (exponents->size() == kRows && llvm::all_of(*exponents, [&](int32_t x) {
+         return x >= 0 && x <= most;
+       })))
+    return success();
+  return op->emitOpError(constraint)
+         << " expected " << kRows << " exponents of 0 to " << most;
+}
+
 LogicalResult DecodeOperandsOp::verify() {
   if (!rt::isLevel(getLevel()))
     return emitOpError("(C1) expected a level of 16, 8, 4 or 2, got ")
@@ -61,12 +74,13 @@ LogicalResult DecodeOperandsOp::verify() {
                      static_cast<int32_t>(getLevel()));
   if (failed(verifySize(*this, getWords(), share.words(), "words of codes")))
     return failure();
-  const bool bare = getLevel() == 16 || getFolded();
+  const bool bare = getLevel() == 16 || getExponents();
   if (bare == getFormat().has_value() || bare == static_cast<bool>(getGroups()))
-    return emitOpError("(C2) expected a format and groups below level 16 where "
-                       "nothing is folded, and none elsewhere");
+    return emitOpError("(C2) expected a format and groups below level 16 "
+                       "without exponents, and none elsewhere");
   if (bare && getWide())
-    return emitOpError("(C2) expected no wide ranges at level 16 or folded");
+    return emitOpError("(C2) expected no wide ranges at level 16 or with "
+                       "exponents");
   if (getGroups() && sizeOf(getGroups()) != kBlockGroupWords)
     return emitOpError("(C2) expected ")
            << kBlockGroupWords << " words of groups, got "
@@ -74,7 +88,7 @@ LogicalResult DecodeOperandsOp::verify() {
   if (sizeOf(getLeft()) != kOperandWords)
     return emitOpError("(C3) expected ")
            << kOperandWords << " words of operands, got " << sizeOf(getLeft());
-  return success();
+  return verifyExponents(*this, getExponents(), /*most=*/6, "(C4)");
 }
 
 LogicalResult MultiplyOperandsOp::verify() {
@@ -109,6 +123,9 @@ LogicalResult WeighColumnsOp::verify() {
     return failure();
   if (failed(verifySize(*this, getWords(), n / 2, "words of weights")))
     return failure();
+  if (static_cast<int64_t>(getFactors().size()) != kRows)
+    return emitOpError("(C1) expected ")
+           << kRows << " factors, got " << getFactors().size();
   const int64_t folding = getFolding() ? sizeOf(getFolding()) : 0;
   const int64_t sums = getOffsetSums() ? sizeOf(getOffsetSums()) : 0;
   if (folding == (sums ? kFolding : 0) && sums == (folding ? n / 4 : 0))
@@ -134,6 +151,13 @@ LogicalResult MergeWarpgroupsOp::verify() {
     return failure();
   if (getOffsets() && failed(verifySize(*this, getOffsets(), n / 4, "offsets")))
     return failure();
+  if (static_cast<bool>(getOffsets()) != getExponents().has_value())
+    return emitOpError("(C3) expected exponents with offsets, and no others");
+  if (failed(verifyExponents(*this, getExponents(), /*most=*/30, "(C3)")))
+    return failure();
+  if (getOffsets() && n > SharedRowsLayout::kMostFoldedRows)
+    return emitOpError("(C3) expected offsets of up to ")
+           << SharedRowsLayout::kMostFoldedRows << " queries, got " << n;
   if (getWarpgroups() < 1 ||
       getWarpgroups() >
           static_cast<uint64_t>(SharedRowsLayout::kMostWarpgroups))

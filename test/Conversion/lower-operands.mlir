@@ -41,11 +41,11 @@ func.func @raw(%words: vector<16xi32>) -> vector<16xi32> {
 // CHECK-NOT: fma
 // CHECK: return
 func.func @bare(%words: vector<16xi32>) -> vector<16xi32> {
-  %a = pmkvq.decode_operands key 4 folded block 1 of %words : vector<16xi32> -> vector<16xi32>
+  %a = pmkvq.decode_operands key 4 exponents [0, 4, 0, 4] block 1 of %words : vector<16xi32> -> vector<16xi32>
   return %a : vector<16xi32>
 }
 
-// Fields of 2 bits go where those of 4 bits would be.
+// Fields of 2 bits go where those of 4 bits would be, or stay where they are.
 // CHECK-LABEL: func @bare_two_bits
 // CHECK-DAG: %[[LOW:.*]] = arith.constant 196611 : i32
 // CHECK-DAG: %[[HIGH:.*]] = arith.constant 3145776 : i32
@@ -53,7 +53,16 @@ func.func @bare(%words: vector<16xi32>) -> vector<16xi32> {
 // CHECK: %[[UP:.*]] = arith.shli %{{.*}}, %c2_i32
 // CHECK: arith.andi %[[UP]], %[[HIGH]]
 func.func @bare_two_bits(%words: vector<8xi32>) -> vector<16xi32> {
-  %a = pmkvq.decode_operands key 2 folded block 0 of %words : vector<8xi32> -> vector<16xi32>
+  %a = pmkvq.decode_operands key 2 exponents [0, 4, 0, 4] block 0 of %words : vector<8xi32> -> vector<16xi32>
+  return %a : vector<16xi32>
+}
+// CHECK-LABEL: func @bare_two_bits_in_place
+// CHECK-NOT: shli
+// CHECK-NOT: arith.shrui %{{.*}}, %c{{[^8].*}}_i32
+// CHECK-COUNT-16: arith.andi
+// CHECK: return
+func.func @bare_two_bits_in_place(%words: vector<8xi32>) -> vector<16xi32> {
+  %a = pmkvq.decode_operands key 2 exponents [0, 2, 4, 6] block 0 of %words : vector<8xi32> -> vector<16xi32>
   return %a : vector<16xi32>
 }
 
@@ -63,7 +72,7 @@ func.func @bare_two_bits(%words: vector<8xi32>) -> vector<16xi32> {
 // CHECK-NOT: fmul
 // CHECK: return
 func.func @bare_eight_bits(%words: vector<16xi32>) -> vector<16xi32> {
-  %a = pmkvq.decode_operands value 8 folded block 0 of %words : vector<16xi32> -> vector<16xi32>
+  %a = pmkvq.decode_operands value 8 exponents [0, 4, 0, 4] block 0 of %words : vector<16xi32> -> vector<16xi32>
   return %a : vector<16xi32>
 }
 
@@ -125,21 +134,21 @@ func.func @largest(%x: vector<8xf32>) -> vector<2xf32> {
 // CHECK-COUNT-4: "llvm.nvvm.ff2f16x2.rn"
 // CHECK: arith.andi %{{.*}}, %[[TWO]]
 func.func @weigh(%x: vector<8xf32>, %s: f32, %m: vector<2xf32>) -> (vector<4xi32>, vector<2xf32>, i1) {
-  %w, %sums, %above = pmkvq.weigh_columns %x factor %s maxima %m : vector<8xf32>, vector<2xf32> -> vector<4xi32>
+  %w, %sums, %above = pmkvq.weigh_columns %x factors(%s, %s, %s, %s) maxima %m : vector<8xf32>, vector<2xf32> -> vector<4xi32>
   return %w, %sums, %above : vector<4xi32>, vector<2xf32>, i1
 }
 
-// Scores of rows g + 8 are 16 times too large; a weight is multiplied by its
-// token's factor, and by its offset for a sum.
+// Each token has a factor of its scores; a weight is multiplied by its token's
+// factor, and by its offset for a sum.
 // CHECK-LABEL: func @weigh_folding
-// CHECK-SAME: %{{.*}}: vector<8xf32>, %[[S:.*]]: f32,
-// CHECK-DAG: %[[SIXTEENTH:.*]] = arith.constant 6.250000e-02 : f32
-// CHECK: arith.mulf %[[S]], %[[SIXTEENTH]]
+// CHECK-SAME: %{{.*}}: vector<8xf32>, %[[S:.*]]: f32, %[[R:[^:]*]]: f32,
+// CHECK: fma(%{{.*}}, %[[S]], %{{.*}})
 // CHECK: "llvm.nvvm.ex2.approx.ftz.f32"
 // CHECK-COUNT-2: arith.mulf
-// CHECK-COUNT-7: "llvm.nvvm.ex2.approx.ftz.f32"
-func.func @weigh_folding(%x: vector<8xf32>, %s: f32, %m: vector<2xf32>, %f: vector<8xf32>) -> (vector<4xi32>, vector<2xf32>) {
-  %w, %sums, %above, %offsets = pmkvq.weigh_columns %x factor %s maxima %m folding %f : vector<8xf32> to vector<2xf32>
+// CHECK: fma(%{{.*}}, %[[R]], %{{.*}})
+// CHECK-COUNT-6: "llvm.nvvm.ex2.approx.ftz.f32"
+func.func @weigh_folding(%x: vector<8xf32>, %s: f32, %r: f32, %m: vector<2xf32>, %f: vector<8xf32>) -> (vector<4xi32>, vector<2xf32>) {
+  %w, %sums, %above, %offsets = pmkvq.weigh_columns %x factors(%s, %r, %s, %r) maxima %m folding %f : vector<8xf32> to vector<2xf32>
     : vector<8xf32>, vector<2xf32> -> vector<4xi32>
   return %w, %offsets : vector<4xi32>, vector<2xf32>
 }
@@ -171,14 +180,14 @@ func.func @merge(%shared: !llvm.ptr<3>, %out: !llvm.ptr<1>, %i: i32, %m: vector<
 // Outputs of rows g and g + 8 in their units; offsets of the warps' tokens are
 // added to each.
 // CHECK-LABEL: func @merge_offsets
-// CHECK-DAG: arith.constant 1.638400e+04 : f32
-// CHECK-DAG: arith.constant 1.024000e+03 : f32
+// CHECK-DAG: arith.constant 2.048000e+03 : f32
+// CHECK-DAG: arith.constant 1.280000e+02 : f32
 // CHECK-COUNT-16: llvm.store %{{.*}} {alignment = 4 : i64} : f32, !llvm.ptr<3>
 // CHECK: nvvm.barrier id = %c0_i32 number_of_threads = %c384_i32
 // CHECK: llvm.load %{{.*}} {alignment = 16 : i64} : !llvm.ptr<3> -> vector<4xi32>
 // CHECK: st.relaxed.gpu.global.b128
 func.func @merge_offsets(%shared: !llvm.ptr<3>, %out: !llvm.ptr<1>, %i: i32, %m: vector<4xf32>, %o: vector<16xf32>) {
-  pmkvq.merge_warpgroups pair %i shares %i partial %i (%m, %m, %o) plus %m : vector<4xf32> through %shared to %out, %out
+  pmkvq.merge_warpgroups pair %i shares %i partial %i (%m, %m, %o) plus %m : vector<4xf32> exponents [13, 17, 13, 17] through %shared to %out, %out
     group 4 rows 4 more %i stride 32 warpgroups 3
     : vector<4xf32>, vector<16xf32>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
   return

@@ -29,11 +29,11 @@ pmkvq.kernel @attend(%c: !kv, %batch: !pmkvq.batch, %in: memref<?x8x128xf32>, %t
 // Weights have one tile, so that nobody may be behind.
 // CHECK: nvvm.mbarrier.try_wait.parity
 // CHECK: nvvm.barrier id
-// CHECK: pmkvq.decode_operands key 16 folded block 0
+// CHECK: pmkvq.decode_operands key 16 exponents [0, 0, 0, 0] block 0
 // CHECK: pmkvq.multiply_operands {{.*}} block 0 :
 // CHECK: nvvm.mbarrier.arrive
 // CHECK: nvvm.mbarrier.try_wait.parity
-// CHECK: pmkvq.decode_operands key 16 folded block 1
+// CHECK: pmkvq.decode_operands key 16 exponents [0, 0, 0, 0] block 1
 // CHECK: pmkvq.multiply_operands {{.*}} block 1 to
 // CHECK: pmkvq.await_products {{.*}} pending 0
 // Of few queries steps of keys are folded into them, and offsets are products
@@ -44,8 +44,8 @@ pmkvq.kernel @attend(%c: !kv, %batch: !pmkvq.batch, %in: memref<?x8x128xf32>, %t
 // CHECK-COUNT-2: nvvm.mma.sync
 // CHECK: nvvm.fence.proxy
 // CHECK: nvvm.barrier id
-// CHECK: pmkvq.decode_operands key 4 folded block 0
-// CHECK: pmkvq.decode_operands key 4 folded block 3
+// CHECK: pmkvq.decode_operands key 4 exponents [0, 4, 0, 4] block 0
+// CHECK: pmkvq.decode_operands key 4 exponents [0, 4, 0, 4] block 3
 // CHECK: nvvm.mbarrier.arrive
 // CHECK: pmkvq.await_products {{.*}} pending 0
 // CHECK: pmkvq.mask_columns
@@ -61,10 +61,10 @@ pmkvq.kernel @attend(%c: !kv, %batch: !pmkvq.batch, %in: memref<?x8x128xf32>, %t
 // CHECK: pmkvq.store_weights
 // CHECK: nvvm.barrier id
 // CHECK-NOT: decode_operands value 16
-// CHECK: pmkvq.decode_operands value 4 folded block 0
+// CHECK: pmkvq.decode_operands value 4 exponents [0, 4, 0, 4] block 0
 // CHECK: pmkvq.multiply_operands {{.*}} block 0 to
 // CHECK: pmkvq.await_products {{.*}} pending 0
-// CHECK: pmkvq.merge_warpgroups {{.*}} plus {{.*}} group 4 rows 4 more {{.*}} stride 8 warpgroups 3
+// CHECK: pmkvq.merge_warpgroups {{.*}} plus {{.*}} exponents [13, 17, 13, 17] {{.*}} group 4 rows 4 more {{.*}} stride 8 warpgroups 3
 // CHECK: pmkvq.merge_shares {{.*}} threads 384
 // The last warpgroup copies: of raw keys four pieces of eight runs, without
 // parameters.
@@ -82,7 +82,7 @@ pmkvq.kernel @attend(%c: !kv, %batch: !pmkvq.batch, %in: memref<?x8x128xf32>, %t
 // WIDE: pmkvq.decode_operands value 4 format <per_token> wide block
 // Of many queries they are not folded: a token's step would be an operation for
 // each of them.
-// MANY-NOT: folded
+// MANY-NOT: exponents
 // MANY: pmkvq.decode_operands key 4 format <per_channel> block
 // MANY-NOT: folding
 // MANY: pmkvq.decode_operands value 4 format <per_token> block

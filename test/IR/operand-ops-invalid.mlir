@@ -27,25 +27,33 @@ func.func @words(%words: vector<16xi32>, %groups: vector<8xi32>) -> vector<16xi3
 // -----
 
 func.func @format(%words: vector<16xi32>) -> vector<16xi32> {
-  // expected-error @+1 {{(C2) expected a format and groups below level 16 where nothing is folded, and none elsewhere}}
+  // expected-error @+1 {{(C2) expected a format and groups below level 16 without exponents, and none elsewhere}}
   %a = pmkvq.decode_operands key 4 block 0 of %words : vector<16xi32> -> vector<16xi32>
   return %a : vector<16xi32>
 }
 
 // -----
 
-func.func @folded_format(%words: vector<16xi32>, %groups: vector<8xi32>) -> vector<16xi32> {
-  // expected-error @+1 {{(C2) expected a format and groups below level 16 where nothing is folded, and none elsewhere}}
-  %a = pmkvq.decode_operands key 4 format <per_channel> folded block 0 of %words
+func.func @exponents_and_format(%words: vector<16xi32>, %groups: vector<8xi32>) -> vector<16xi32> {
+  // expected-error @+1 {{(C2) expected a format and groups below level 16 without exponents, and none elsewhere}}
+  %a = pmkvq.decode_operands key 4 format <per_channel> exponents [0, 4, 0, 4] block 0 of %words
     groups(%groups : vector<8xi32>) : vector<16xi32> -> vector<16xi32>
   return %a : vector<16xi32>
 }
 
 // -----
 
-func.func @folded_wide(%words: vector<16xi32>) -> vector<16xi32> {
-  // expected-error @+1 {{(C2) expected no wide ranges at level 16 or folded}}
-  %a = pmkvq.decode_operands key 4 wide folded block 0 of %words : vector<16xi32> -> vector<16xi32>
+func.func @wide_exponents(%words: vector<16xi32>) -> vector<16xi32> {
+  // expected-error @+1 {{(C2) expected no wide ranges at level 16 or with exponents}}
+  %a = pmkvq.decode_operands key 4 wide exponents [0, 4, 0, 4] block 0 of %words : vector<16xi32> -> vector<16xi32>
+  return %a : vector<16xi32>
+}
+
+// -----
+
+func.func @exponents(%words: vector<16xi32>) -> vector<16xi32> {
+  // expected-error @+1 {{(C4) expected 4 exponents of 0 to 6}}
+  %a = pmkvq.decode_operands key 4 exponents [0, 4, 0, 7] block 0 of %words : vector<16xi32> -> vector<16xi32>
   return %a : vector<16xi32>
 }
 
@@ -101,15 +109,23 @@ func.func @largest(%x: vector<16xf32>) -> vector<8xf32> {
 
 func.func @weigh(%x: vector<16xf32>, %s: f32, %m: vector<4xf32>) -> vector<16xi32> {
   // expected-error @+1 {{(C1) expected 8 words of weights, got 16}}
-  %w, %sums, %above = pmkvq.weigh_columns %x factor %s maxima %m : vector<16xf32>, vector<4xf32> -> vector<16xi32>
+  %w, %sums, %above = pmkvq.weigh_columns %x factors(%s, %s, %s, %s) maxima %m : vector<16xf32>, vector<4xf32> -> vector<16xi32>
   return %w : vector<16xi32>
+}
+
+// -----
+
+func.func @factors(%x: vector<16xf32>, %s: f32, %m: vector<4xf32>) -> vector<8xi32> {
+  // expected-error @+1 {{(C1) expected 4 factors, got 2}}
+  %w, %sums, %above = pmkvq.weigh_columns %x factors(%s, %s) maxima %m : vector<16xf32>, vector<4xf32> -> vector<8xi32>
+  return %w : vector<8xi32>
 }
 
 // -----
 
 func.func @folding(%x: vector<16xf32>, %s: f32, %m: vector<4xf32>) -> vector<8xi32> {
   // expected-error @+1 {{(C2) expected 8 of folding and 4 offset sums, or none of either, got 4 and 4}}
-  %w, %sums, %above, %offsets = pmkvq.weigh_columns %x factor %s maxima %m folding %m : vector<4xf32> to vector<4xf32>
+  %w, %sums, %above, %offsets = pmkvq.weigh_columns %x factors(%s, %s, %s, %s) maxima %m folding %m : vector<4xf32> to vector<4xf32>
     : vector<16xf32>, vector<4xf32> -> vector<8xi32>
   return %w : vector<8xi32>
 }
@@ -136,7 +152,27 @@ func.func @merge(%shared: !llvm.ptr<3>, %out: !llvm.ptr<1>, %i: i32, %m: vector<
 
 func.func @offsets(%shared: !llvm.ptr<3>, %out: !llvm.ptr<1>, %i: i32, %m: vector<4xf32>, %o: vector<16xf32>) {
   // expected-error @+1 {{(C1) expected 4 offsets, got 16}}
-  pmkvq.merge_warpgroups pair %i shares %i partial %i (%m, %m, %o) plus %o : vector<16xf32> through %shared to %out, %out
+  pmkvq.merge_warpgroups pair %i shares %i partial %i (%m, %m, %o) plus %o : vector<16xf32> exponents [0, 4, 0, 4] through %shared to %out, %out
+    group 4 rows 4 more %i stride 32 warpgroups 3
+    : vector<4xf32>, vector<16xf32>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+  return
+}
+
+// -----
+
+func.func @many_offsets(%shared: !llvm.ptr<3>, %out: !llvm.ptr<1>, %i: i32, %m: vector<8xf32>, %o: vector<32xf32>) {
+  // expected-error @+1 {{(C3) expected offsets of up to 16 queries, got 32}}
+  pmkvq.merge_warpgroups pair %i shares %i partial %i (%m, %m, %o) plus %m : vector<8xf32> exponents [13, 17, 13, 17]
+    through %shared to %out, %out group 4 rows 8 more %i stride 32 warpgroups 3
+    : vector<8xf32>, vector<32xf32>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
+  return
+}
+
+// -----
+
+func.func @offsets_alone(%shared: !llvm.ptr<3>, %out: !llvm.ptr<1>, %i: i32, %m: vector<4xf32>, %o: vector<16xf32>) {
+  // expected-error @+1 {{(C3) expected exponents with offsets, and no others}}
+  pmkvq.merge_warpgroups pair %i shares %i partial %i (%m, %m, %o) plus %m : vector<4xf32> through %shared to %out, %out
     group 4 rows 4 more %i stride 32 warpgroups 3
     : vector<4xf32>, vector<16xf32>, !llvm.ptr<3>, !llvm.ptr<1>, !llvm.ptr<1>
   return

@@ -37,19 +37,21 @@ def PMKVQ_DecodeOperandsOp : PMKVQ_Op<"decode_operands", [Pure]> {
     units of HalfTile::kUnit; at level 16 they are raw bf16.  `groups` are
     steps of pairs of columns (e0 e2), (e1 e3) of both halves, for fields at the
     lowest exponent, then offsets; with `wide` steps are 2^kWideExponent less.
-    `folded` are codes alone, in units of 2^-24, and raw elements in kUnit; rows
-    g + 8 of either are 2^FoldedUnits::kUpperExponent times that.
+    With `exponents` they are codes alone, in units of 2^-24, or raw elements in
+    kUnit, of rows 8 u + g of product m times 2 to the power of exponent
+    2 m + u.
     Four words for each product and each half of the columns.
 
     (C1) `level` is on the ladder, `block` below 4, and `words` are those of a
          piece of OperandShare.
-    (C2) Below level 16 there are a format and eight words of groups, or it is
-         `folded`; else neither is there, and nothing is `wide`.
+    (C2) Below level 16 there are a format and eight words of groups, or
+         exponents; else neither of the former is there, and nothing is `wide`.
     (C3) 16 words of operands.
+    (C4) Exponents are four, of 0 to 6.
 
     Lowers to: for two elements one AND (and a shift where a field is not in the
-    low byte) and, if not `folded`, one multiply-add of f16, before which `wide`
-    ones are multiplied.
+    low byte) and, without exponents, one multiply-add of f16, before which
+    `wide` ones are multiplied.
 
     ```mlir
     func.func @f(%words: vector<16xi32>, %groups: vector<8xi32>)
@@ -62,12 +64,13 @@ def PMKVQ_DecodeOperandsOp : PMKVQ_Op<"decode_operands", [Pure]> {
   }];
   let arguments = (ins PMKVQ_PartAttr:$part, I64Attr:$level,
                        OptionalAttr<PMKVQ_FormatAttr>:$format, UnitAttr:$wide,
-                       UnitAttr:$folded, I64Attr:$block, PMKVQ_LaneVector<I32>:$words,
+                       OptionalAttr<DenseI32ArrayAttr>:$exponents,
+                       I64Attr:$block, PMKVQ_LaneVector<I32>:$words,
                        Optional<PMKVQ_LaneVector<I32>>:$groups);
   let results = (outs PMKVQ_LaneVector<I32>:$left);
   let assemblyFormat = [{
     $part $level (`format` $format^)? (`wide` $wide^)?
-    (`folded` $folded^)? `block` $block `of` $words
+    (`exponents` $exponents^)? `block` $block `of` $words
     (`groups` `(` $groups^ `:` type($groups) `)`)? attr-dict
     `:` type($words) `->` type($left)
   }];
@@ -159,19 +162,20 @@ def PMKVQ_LargestOfColumnsOp : PMKVQ_Op<"largest_of_columns", [Pure]> {
 }
 
 def PMKVQ_WeighColumnsOp : PMKVQ_Op<"weigh_columns",
-    [Pure, AllTypesMatch<["maxima", "sums"]>]> {
+    [Pure, AttrSizedOperandSegments, AllTypesMatch<["maxima", "sums"]>]> {
   let summary = "weights of scores against maxima that seldom rise";
   let description = [{
-    weight = 2^(score * factor - maximum), as words of two neighbouring queries:
-    word (2 m + u) n / 8 + j has elements 4 j + 2 u and the next of product m.
+    weight = 2^(score * factor - maximum), with the factor of the token, one of
+    the lane's four, 2 m + u; as words of two neighbouring queries: word
+    (2 m + u) n / 8 + j has elements 4 j + 2 u and the next of product m.
     `sums` are of the lane's weights of this page; `above` says that one of them
     is 2 or more, whereupon maxima are to rise.
 
-    `folding` are factors and then offsets of the lane's four tokens, 2 m + u:
+    `folding` are factors of weights and then offsets of the lane's tokens:
     words have weights times factors, `offset_sums` are of weights times
-    offsets, and of rows g + 8 `factor` is 2^FoldedUnits::kUpperExponent less.
+    offsets.
 
-    (C1) n scores, n / 4 maxima, n / 2 words.
+    (C1) n scores, 4 factors, n / 4 maxima, n / 2 words.
     (C2) With 8 of folding there are n / 4 offset sums, else none of either.
 
     Lowers to: a multiply-add, 2^x, an addition and half a logical operation and
@@ -180,23 +184,24 @@ def PMKVQ_WeighColumnsOp : PMKVQ_Op<"weigh_columns",
     ```mlir
     func.func @f(%x: vector<16xf32>, %s: f32, %m: vector<4xf32>,
                  %f: vector<8xf32>) -> vector<8xi32> {
-      %w, %sums, %above = pmkvq.weigh_columns %x factor %s maxima %m
-        : vector<16xf32>, vector<4xf32> -> vector<8xi32>
-      %v, %sums2, %above2, %offsets = pmkvq.weigh_columns %x factor %s maxima %m
-        folding %f : vector<8xf32> to vector<4xf32>
+      %w, %sums, %above = pmkvq.weigh_columns %x factors(%s, %s, %s, %s)
+        maxima %m : vector<16xf32>, vector<4xf32> -> vector<8xi32>
+      %v, %sums2, %above2, %offsets = pmkvq.weigh_columns %x
+        factors(%s, %s, %s, %s) maxima %m folding %f : vector<8xf32> to vector<4xf32>
         : vector<16xf32>, vector<4xf32> -> vector<8xi32>
       return %v : vector<8xi32>
     }
     ```
   }];
-  let arguments = (ins PMKVQ_LaneVector<F32>:$scores, F32:$factor,
+  let arguments = (ins PMKVQ_LaneVector<F32>:$scores,
+                       Variadic<F32>:$factors,
                        PMKVQ_LaneVector<F32>:$maxima,
                        Optional<PMKVQ_LaneVector<F32>>:$folding);
   let results = (outs PMKVQ_LaneVector<I32>:$words,
                       PMKVQ_LaneVector<F32>:$sums, I1:$above,
                       Optional<PMKVQ_LaneVector<F32>>:$offset_sums);
   let assemblyFormat = [{
-    $scores `factor` $factor `maxima` $maxima
+    $scores `factors` `(` $factors `)` `maxima` $maxima
     (`folding` $folding^ `:` type($folding) `to` type($offset_sums))? attr-dict
     `:` type($scores) `,` type($maxima) `->` type($words)
   }];
@@ -237,13 +242,16 @@ def PMKVQ_MergeWarpgroupsOp : PMKVQ_Op<"merge_warpgroups",
     As `merge_warps` does those of warps: for each query of the lane a maximum
     and a sum over its tokens, and n outputs in units of HalfTile::kUnit; or,
     with `offsets` of the lane's queries, which are added, of
-    FoldedUnits::kOutput.
+    FoldedUnits::kCode times powers of two, of rows 8 u + g of product m exponent
+    2 m + u.
     `shared` is the thread block's memory, `warpgroups` how many states there
     are.
 
     (C1) `group` * `rows` lies in 1 .. 64, n is that rounded up to a multiple of
          8, maxima, sums and offsets are n / 4.
     (C2) `warpgroups` lies in 1 .. 4.
+    (C3) There are four exponents, of 0 to 30, if there are offsets, else none;
+         n is at most 16 then.
 
     Lowers to: sums over the lanes of a query, stores to shared memory, a
     barrier, a sum over warpgroups in their order, a store.
@@ -264,12 +272,14 @@ def PMKVQ_MergeWarpgroupsOp : PMKVQ_Op<"merge_warpgroups",
                        PMKVQ_LaneVector<F32>:$sums,
                        PMKVQ_LaneVector<F32>:$outputs,
                        Optional<PMKVQ_LaneVector<F32>>:$offsets,
+                       OptionalAttr<DenseI32ArrayAttr>:$exponents,
                        I32:$more_rows, I64Attr:$group, I64Attr:$rows,
                        I64Attr:$stride, I64Attr:$warpgroups);
   let assemblyFormat = [{
     `pair` $pair `shares` $shares `partial` $partial `(` $maxima `,` $sums `,`
-    $outputs `)` (`plus` $offsets^ `:` type($offsets))? `through` $shared `to` $out `,` $partials `group` $group `rows`
-    $rows `more` $more_rows `stride` $stride `warpgroups` $warpgroups attr-dict
+    $outputs `)` (`plus` $offsets^ `:` type($offsets))?
+    (`exponents` $exponents^)? `through` $shared `to` $out `,` $partials
+    `group` $group `rows` $rows `more` $more_rows `stride` $stride `warpgroups` $warpgroups attr-dict
     `:` type($maxima) `,` type($outputs) `,` type($shared) `,` type($out) `,`
     type($partials)
   }];

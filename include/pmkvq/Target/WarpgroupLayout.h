@@ -37,6 +37,8 @@
 #include "pmkvq/Target/FragmentLayout.h"
 #include "pmkvq_rt/DeviceAbi.h"
 
+#include <array>
+#include <cmath>
 #include <cstdint>
 
 namespace pmkvq {
@@ -102,9 +104,17 @@ struct HalfTile {
 /// What numbers are in where steps and offsets are folded into right operands:
 /// codes, as denormals of f16, are multiplied as they are.  Ranges are narrow.
 struct FoldedUnits {
-  /// Rows g + 8 are this power of two times what rows g are, at every level and
-  /// in scores and outputs: where the fields of theirs are at 4 bits.
-  static constexpr int32_t kUpperExponent = 4;
+  /// Rows 8 u + g of product m, at 2 m + u, are times these powers of two what
+  /// codes are, and so are their scores and outputs.
+  using Exponents = std::array<int32_t, 4>;
+  /// Those of fields where they are, so that few are shifted; of keys, whose
+  /// scores a page's own factors follow.
+  static constexpr Exponents exponentsOf(const FragmentLayout &layout) {
+    return {layout.exponent(0, false), layout.exponent(0, true),
+            layout.exponent(1, false), layout.exponent(1, true)};
+  }
+  /// Those of values at several levels, whose products are added: of 4 bits.
+  static constexpr Exponents kCommon = {0, 4, 0, 4};
   /// Bits of a masked field that are a denormal.
   static constexpr int32_t kDenormalBits = 10;
   /// A unit of a code under its mask.
@@ -113,12 +123,14 @@ struct FoldedUnits {
   /// no larger than queries.
   static constexpr double kRange = 1.0 / 64;
   static_assert(rt::kNarrowRange * kRange <= 1);
-  /// What weights are multiplied by besides a step: of weights up to 2 and
-  /// steps of up to a third of a range an f16.
-  static constexpr double kWeight = 1024;
-  static_assert(2 * kWeight * (rt::kNarrowRange / 3.0) <= 65504);
-  /// What an output of 1 is then.
-  static constexpr double kOutput = kWeight * kCode;
+  /// The power of two that weights are multiplied by besides a step, so that
+  /// small ones are f16, too: the most with which weights up to 2 are, for a
+  /// format whose step is `largestStep` of a range.  An output of 1 is that
+  /// times kCode.
+  static int32_t weightExponent(double largestStep) {
+    constexpr double kLargestHalf = 65504;
+    return std::ilogb(kLargestHalf / (2 * rt::kNarrowRange * largestStep));
+  }
 };
 
 /// The vectors (FragmentLayout.h) of a page's part that one of four warps
@@ -350,7 +362,7 @@ struct SharedRowsLayout {
   constexpr int64_t perWarp() const {
     return records() + warpgroups * recordBytes();
   }
-  /// Where offsets are folded, [warpgroup][query][warp] f32: of scores, each
+  /// Where offsets may be folded, [warpgroup][query][warp] f32: of scores, each
   /// warp's channels; in the end of outputs, each warp's tokens.
   constexpr int64_t warpOffsets() const {
     return perWarp() + warpgroups * 4 * rows * 4;
@@ -360,7 +372,8 @@ struct SharedRowsLayout {
     return warpOffsets() +
            (rows <= kMostFoldedRows ? warpgroups * 4 * rows * 4 : 0);
   }
-  /// What codes of a part are multiplied by and added to, of each warp:
+  /// What codes of a part are multiplied by and added to, of each warp, where
+  /// steps are not folded:
   /// [block of columns][half][lane t] four words.
   static constexpr int64_t kConstantBytes = int64_t{4} * 2 * 4 * 16;
   constexpr int64_t constants() const {

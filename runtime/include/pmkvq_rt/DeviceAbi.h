@@ -166,7 +166,7 @@ constexpr int64_t devicePartialBytes(int64_t queries, int64_t headDim) {
 ///
 /// On warpgroups elements are f16 as in prefill (PrefillArgs), and queries are,
 /// times the scale of scores in units of 2^-4: what is above 4,094 then gives
-/// no number.
+/// no number.  Of up to 16 queries a segment, raw values fit up to 2^24.
 struct DecodeArgs {
   /// What UnitTask::key and ::value count from.  Kernels that lower write
   /// there.
