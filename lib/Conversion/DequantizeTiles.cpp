@@ -467,7 +467,8 @@ private:
   /// Of rows g, or g + 8, of product m.
   int32_t exponent(int32_t m, bool upper) {
     auto exponents = op.getExponents();
-    return exponents ? (*exponents)[static_cast<size_t>(2 * m + upper)] : 0;
+    const size_t row = static_cast<size_t>(m) * 2 + (upper ? 1 : 0);
+    return exponents ? (*exponents)[row] : 0;
   }
   FragmentRegister field(int32_t m, int32_t h, bool upper) {
     return share.field(m, static_cast<int32_t>(op.getBlock()), h, upper);
