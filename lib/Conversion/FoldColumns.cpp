@@ -46,12 +46,12 @@ public:
   }
 
   Values loadScoreOffsets() {
-    Value t = b.shl(b.andBits(lane, 3), 1);
+    Value t = b.shl(b.andBits(lane, 3), 1), firstWarp = b.i32(0);
     Values sums;
     for (size_t i = 0; i < queriesOfLane(); ++i) {
       Value sum;
       for (Value word :
-           b.loadWords(offsetsAt(b.add(t, queryOffset(i)), b.i32(0)), 4)) {
+           b.loadWords(offsetsAt(b.add(t, queryOffset(i)), firstWarp), 4)) {
         Value one = b.bitcast(word, b.getF32Type());
         sum = sum ? b.addF(sum, one) : one;
       }
@@ -180,12 +180,11 @@ private:
       scaled.words.push_back(
           b.loadWords(b.at(from, row * HalfTile::kRowBytes), 4));
     Value isOdd = b.compare(arith::CmpIPredicate::ne, b.andBits(chunk, 1), 0);
+    Value unit = b.splatHalf(nearestHalf(FoldedUnits::kRange).first);
     for (const Values &words : loaded) {
       Value even = b.permute(words[0], words[1], 0x5410);
       Value odd = b.permute(words[0], words[1], 0x7632);
-      scaled.factors.push_back(
-          b.mulHalves(b.select(isOdd, odd, even),
-                      b.splatHalf(nearestHalf(FoldedUnits::kRange).first)));
+      scaled.factors.push_back(b.mulHalves(b.select(isOdd, odd, even), unit));
     }
     return scaled;
   }
