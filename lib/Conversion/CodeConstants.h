@@ -2,8 +2,7 @@
 //
 // Steps and offsets of a block of 32 columns.  Neighbours: DequantizeTiles.cpp
 // (defines and uses it), SegmentsToWarpgroups.cpp (makes them once for all
-// lanes), FoldColumns.cpp (offsets alone), AffineForm.h.  Private to
-// lib/Conversion.
+// lanes), AffineForm.h.  Private to lib/Conversion.
 //
 //===----------------------------------------------------------------------===//
 
@@ -18,10 +17,6 @@ namespace mlir::pmkvq {
 
 /// The bits of the f16 nearest to `value`, and that number.
 std::pair<uint16_t, double> nearestHalf(double value);
-
-/// Offsets of a pair of groups, in f16, times `unit`.
-Value offsetOf(WarpgroupBuilder &b, const AffineForm &form, Value range,
-               Value minimum, double unit = 1.0);
 
 /// Of the eight words that `load_groups` gives: steps of pairs (e0 e2), (e1 e3)
 /// of both halves, for fields at the lowest exponent, then offsets, all in

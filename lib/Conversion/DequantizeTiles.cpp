@@ -168,11 +168,11 @@ static Value timesConstant(LaneBuilder &b, Value word, double constant) {
   return b.fmaHalves(word, b.splatHalf(high), low);
 }
 
-Value mlir::pmkvq::offsetOf(WarpgroupBuilder &b, const AffineForm &form,
-                            Value range, Value minimum, double unit) {
-  Value offset = form.offset[0] * unit == 1.0
-                     ? minimum
-                     : timesConstant(b, minimum, form.offset[0] * unit);
+/// Offsets of a pair of groups, in f16, in units of HalfTile::kUnit.
+static Value offsetOf(WarpgroupBuilder &b, const AffineForm &form, Value range,
+                      Value minimum) {
+  constexpr double unit = HalfTile::kUnit;
+  Value offset = timesConstant(b, minimum, form.offset[0] * unit);
   if (form.offset[1] == 0)
     return offset;
   Value by = b.splatHalf(nearestHalf(form.offset[1] * unit).first);
@@ -188,7 +188,7 @@ Values mlir::pmkvq::codeConstants(WarpgroupBuilder &b, const AffineForm &form,
   Values steps, offsets;
   for (size_t i = 0; i < 4; ++i) {
     Value range = groups[i], minimum = groups[4 + i];
-    offsets.push_back(offsetOf(b, form, range, minimum, HalfTile::kUnit));
+    offsets.push_back(offsetOf(b, form, range, minimum));
     steps.push_back(timesConstant(b, range, step));
   }
   llvm::append_range(steps, offsets);
@@ -501,7 +501,9 @@ private:
     }
     return forEach([&](int32_t m, int32_t h, bool upper) {
       auto start = static_cast<size_t>(field(m, h, upper).word);
-      const double unit = std::ldexp(HalfTile::kUnit, exponent(m, upper));
+      const bool own = share.isKey() || op.getExponents().has_value();
+      const double unit = std::ldexp(own ? HalfTile::kRawUnit : HalfTile::kUnit,
+                                     exponent(m, upper));
       auto element = [&](int64_t e) {
         auto [reg, high] = elements[e];
         return decoder.rawValue(words[start + reg], high != 0, unit);

@@ -27,12 +27,12 @@ public:
     const AffineForm &form = forms[rt::kKey].find(level)->second;
     Value parameters = b.at(slot, SharedRowsLayout::kSlotParameters);
     // All loads come first.
-    Values offsets = loadOffsets(form, level, parameters);
+    Values groups = loadGroups(level, parameters);
     SmallVector<Values> left;
     for (int64_t step = 0; step < 2; ++step)
       left.push_back(loadQueryOperand(step));
     ScaledQueries scaled = loadQueries(parameters);
-    storeOffsets(left, offsets);
+    storeOffsets(form, left, groups);
     storeQueries(scaled);
     b.fenceShared();
     b.syncThreads(barrier, SharedRowsLayout::kWarpgroup);
@@ -96,36 +96,46 @@ private:
     return b.at(b.at(base, shared.warpOffsets()), b.shl(place, 2));
   }
 
-  /// Of 32 channels, those of block `warp`, in pairs (e0 e2), (e1 e3).
-  Values loadOffsets(const AffineForm &form, int64_t level, Value parameters) {
+  /// Ranges of 32 channels, those of block `warp`, in pairs (e0 e2), (e1 e3),
+  /// then minima.
+  Values loadGroups(int64_t level, Value parameters) {
     constexpr int64_t bytes =
         2 * ParameterLayout::perChannel(32, 1, HalfTile::kColumns);
-    Values groups = b.unpack(LoadGroupsOp::create(
-        b, b.words(8), Part::Key, level, b.getI64IntegerAttr(0), warp, lane,
-        b.at(parameters, b.mul(warp, bytes))));
-    Values offsets;
-    for (size_t pair = 0; pair < 4; ++pair)
-      offsets.push_back(offsetOf(b, form, groups[pair], groups[4 + pair]));
-    return offsets;
+    return b.unpack(LoadGroupsOp::create(b, b.words(8), Part::Key, level,
+                                         b.getI64IntegerAttr(0), warp, lane,
+                                         b.at(parameters, b.mul(warp, bytes))));
   }
 
-  /// Products of queries, left operands of 16 rows and 16 columns, with offsets
-  /// of the warp's channels, which all columns of the right operand are.
-  void storeOffsets(ArrayRef<Values> left, const Values &offsets) {
+  /// Products of queries, left operands of 16 rows and 16 columns, with what
+  /// all columns of the right operand are.
+  Values multiplyGroups(ArrayRef<Values> left, ArrayRef<Value> right) {
     Values sums(4, b.f32(0.0));
     for (size_t step = 0; step < 2; ++step)
-      sums = b.mmaHalves(left[step],
-                         ArrayRef<Value>(offsets).slice(2 * step, 2), sums);
+      sums = b.mmaHalves(left[step], right.slice(2 * step, 2), sums);
+    return sums;
+  }
+
+  /// Queries times offsets of the warp's channels.  Minima and ranges are
+  /// multiplied apart: as one f16 an offset far from 0 would lose the range.
+  void storeOffsets(const AffineForm &form, ArrayRef<Values> left,
+                    ArrayRef<Value> groups) {
+    Values sums = multiplyGroups(left, groups.drop_front(4));
+    for (Value &sum : sums)
+      sum = b.mulF(sum, b.f32(form.offset[0] / SharedRowsLayout::kQueryUnit));
+    if (form.offset[1] != 0) {
+      Value by = b.f32(form.offset[1] / SharedRowsLayout::kQueryUnit);
+      for (auto [sum, more] :
+           llvm::zip(sums, multiplyGroups(left, groups.take_front(4))))
+        sum = b.fma(more, by, sum);
+    }
     // Lanes 4 g have rows g and g + 8.
     Value leads = b.compare(arith::CmpIPredicate::eq, b.andBits(lane, 3), 0);
     auto branch = scf::IfOp::create(b, leads, /*withElseRegion=*/false);
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(branch.thenBlock());
-    for (int64_t row = 0; row < shared.rows; row += 8) {
-      Value scaled = b.mulF(sums[static_cast<size_t>(row / 4)],
-                            b.f32(1.0 / SharedRowsLayout::kQueryUnit));
-      b.store(scaled, offsetsAt(b.add(b.shr(lane, 2), row), warp), 4);
-    }
+    for (int64_t row = 0; row < shared.rows; row += 8)
+      b.store(sums[static_cast<size_t>(row / 4)],
+              offsetsAt(b.add(b.shr(lane, 2), row), warp), 4);
   }
 
   /// All queries, 8 of them twice, and 16 columns of the warp's block: lane 8 i

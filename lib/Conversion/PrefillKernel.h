@@ -21,6 +21,10 @@
 
 namespace mlir::pmkvq {
 
+inline Part irPart(::pmkvq::rt::Part part) {
+  return part == ::pmkvq::rt::kKey ? Part::Key : Part::Value;
+}
+
 /// The shared memory of kernels on warpgroups.
 inline constexpr llvm::StringLiteral kWarpgroupMemoryName = "prefill_tiles";
 

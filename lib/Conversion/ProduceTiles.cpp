@@ -226,10 +226,6 @@ private:
     b.storeWords(limits, limitsAt(stage));
   }
 
-  static mlir::pmkvq::Part irPart(rt::Part part) {
-    return part == rt::kKey ? mlir::pmkvq::Part::Key : mlir::pmkvq::Part::Value;
-  }
-
   /// Vectors that a lane holds at a time, of raw pages and of wide ranges.
   static constexpr int64_t kRawVectors = 4, kWideVectors = 2;
 };

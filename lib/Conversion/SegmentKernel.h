@@ -1,8 +1,9 @@
 //===- SegmentKernel.h - What parts of a kernel over segments share -------===//
 //
-// Neighbours: SegmentsToWarpgroups.cpp (who attends), StageQueries.cpp and
-// WeighColumns.cpp (right operands), CopySegments.cpp (who copies),
-// WarpgroupLayout.h (shared memory).
+// Neighbours: SegmentsToWarpgroups.cpp (who attends), StageQueries.cpp,
+// WeighColumns.cpp and FoldColumns.cpp (right operands), SegmentConstants.cpp
+// (of left ones), CopySegments.cpp (who copies), WarpgroupLayout.h (shared
+// memory).
 //
 //===----------------------------------------------------------------------===//
 
@@ -154,6 +155,8 @@ struct SegmentKernel {
   SmallVector<int64_t> levels[::pmkvq::rt::kParts];
   /// By level, below 16.
   std::map<int64_t, AffineForm> forms[::pmkvq::rt::kParts];
+  /// Whether ranges may be above rt::kNarrowRange.
+  bool wideRanges = false;
   /// Whether steps and offsets are folded (FoldedUnits), and then what rows of
   /// values and weights are times.
   bool folds = false;
@@ -183,6 +186,15 @@ void stageQueries(SegmentKernel &kernel, const PageSegment &segment);
 void weighColumns(SegmentKernel &kernel, ColumnState &state,
                   const PageScores &scores, const LaneBuilder::Values &folding,
                   Value tile);
+
+/// Where steps are not folded: makes steps and offsets of a page's part at a
+/// level below 16, whose parameters are in `slot`, for all lanes of the warp to
+/// load.
+void storeConstants(SegmentKernel &kernel, ::pmkvq::rt::Part part,
+                    int64_t level, Value slot);
+
+/// Those of a block of 32 columns, as decode_operands takes them.
+Value loadConstants(SegmentKernel &kernel, int64_t block);
 
 /// Sets what values and weights are times, by the levels that there are.
 void chooseExponents(SegmentKernel &kernel);

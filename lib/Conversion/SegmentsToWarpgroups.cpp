@@ -14,7 +14,6 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "CodeConstants.h"
 #include "SegmentKernel.h"
 #include "mlir/IR/Matchers.h"
 #include "pmkvq_rt/DeviceAbi.h"
@@ -27,15 +26,10 @@ using ::pmkvq::FoldedUnits;
 using ::pmkvq::FragmentLayout;
 using ::pmkvq::HalfTile;
 using ::pmkvq::OperandShare;
-using ::pmkvq::ParameterLayout;
 using ::pmkvq::SharedRowsLayout;
 
 /// A maximum that every score exceeds.
 static constexpr double kNoMaximum = -1e30;
-
-static mlir::pmkvq::Part irPartOf(rt::Part part) {
-  return part == rt::kKey ? mlir::pmkvq::Part::Key : mlir::pmkvq::Part::Value;
-}
 
 namespace {
 /// The tile ops that a kernel over segments of pages is made of.
@@ -128,7 +122,8 @@ private:
       return kernel.emitOpError("expected 1 to ")
              << SharedRowsLayout::kMostWarpgroups << " warpgroups, got "
              << shared.warpgroups;
-    folds = shared.folds(options.wideRanges);
+    wideRanges = options.wideRanges;
+    folds = shared.folds(wideRanges);
     for (rt::Part part : {rt::kKey, rt::kValue})
       if (failed(findLevels(kernel, parts.levels[part], options.levels[part],
                             levels[part], formats[part])) ||
@@ -429,8 +424,9 @@ private:
     // Nobody writes weights that others still multiply: there is one tile.
     if (folds)
       b.syncThreads(barrier, SharedRowsLayout::kWarpgroup);
+    const double unit = level == 16 ? HalfTile::kRawUnit : HalfTile::kUnit;
     return {b.at(base, shared.queries()),
-            Values(kRows, b.f32(1.0 / SharedRowsLayout::kScoreUnit))};
+            Values(kRows, b.f32(1.0 / (SharedRowsLayout::kQueryUnit * unit)))};
   }
 
   /// Factors and offsets of the lane's tokens, if they are folded.
@@ -445,8 +441,8 @@ private:
           if (level < 16)
             return SmallVector<Value>(
                 foldValues(*this, level, slotAt(turn.stage)));
-          const double unit =
-              std::ldexp(FoldedUnits::kCode / HalfTile::kUnit, weightExponent);
+          const double unit = std::ldexp(
+              FoldedUnits::kCode / HalfTile::kRawUnit, weightExponent);
           SmallVector<Value> raw(kRows, b.f32(unit));
           raw.append(kRows, b.f32(0.0));
           return raw;
@@ -469,15 +465,15 @@ private:
       Values words = loadPiece(part, level, slot);
       const int64_t first = int64_t{piece} * mine.pieceBlocks();
       if (decodes && piece == 0)
-        storeConstants(part, level, slot);
+        storeConstants(*this, part, level, slot);
       if (piece == 0)
         right = rightOf();
       // A block's constants are loaded while the one before is decoded.
-      Value constants = decodes ? loadConstants(first) : Value();
+      Value constants = decodes ? loadConstants(*this, first) : Value();
       for (int64_t j = 0; j < mine.pieceBlocks(); ++j) {
         Value following;
         if (decodes && j + 1 < mine.pieceBlocks())
-          following = loadConstants(first + j + 1);
+          following = loadConstants(*this, first + j + 1);
         sums = multiplyBlock(part, level, first + j, words, constants, right,
                              sums);
         constants = following;
@@ -487,63 +483,12 @@ private:
     return sums;
   }
 
-  /// Where this warp's constants of a block's half are.
-  Value constantsAt(Value block, Value lane, int64_t half) {
-    Value mine = b.add(b.shl(warpgroup, 2), warp);
-    Value all = b.at(b.at(base, shared.constants()),
-                     b.mul(mine, SharedRowsLayout::kConstantBytes));
-    Value t = b.shl(b.andBits(lane, 3), 4);
-    return b.at(all, b.add(b.add(t, b.shl(block, 7)), half * 64));
-  }
-
-  /// Steps and offsets of a part, which all lanes with the same t need: lanes
-  /// g make those of block g % 4.
-  void storeConstants(rt::Part part, int64_t level, Value slot) {
-    auto layout = operandShare(part, level).layout;
-    const int64_t bytes =
-        2 * (part == rt::kKey
-                 ? ParameterLayout::perChannel(32, 1, HalfTile::kColumns)
-                 : ParameterLayout::perToken(32, 1));
-    Value self = b.andBits(b.threadId(), 31);
-    Value block = b.andBits(b.shr(self, 2), 3);
-    Value from = b.at(slot, SharedRowsLayout::kSlotParameters);
-    Value groups =
-        LoadGroupsOp::create(b, b.words(8), irPartOf(part), level, attr(0),
-                             warp, self, b.at(from, b.mul(block, bytes)));
-    Values made = codeConstants(b, forms[part][level], layout, b.unpack(groups),
-                                options.wideRanges);
-    auto branch =
-        scf::IfOp::create(b, b.compare(arith::CmpIPredicate::ult, self, 16),
-                          /*withElseRegion=*/false);
-    {
-      OpBuilder::InsertionGuard guard(b);
-      b.setInsertionPointToStart(branch.thenBlock());
-      for (size_t h : {0, 1})
-        b.storeWords(
-            {made[2 * h], made[2 * h + 1], made[4 + 2 * h], made[5 + 2 * h]},
-            constantsAt(block, self, static_cast<int64_t>(h)));
-    }
-    b.syncWarp();
-  }
-
-  Value loadConstants(int64_t block) {
-    Values steps, offsets;
-    for (int64_t h : {0, 1}) {
-      Values words = b.loadWords(constantsAt(b.i32(block), lane, h), 4);
-      steps.append(words.begin(), words.begin() + 2);
-      offsets.append(words.begin() + 2, words.end());
-    }
-    llvm::append_range(steps, offsets);
-    return b.pack(steps);
-  }
-
   Values multiplyBlock(rt::Part part, int64_t level, int64_t block,
                        const Values &words, Value constants, Value right,
                        const Values &sums) {
     Value operands = DecodeOperandsOp::create(
-        b, b.words(16), irPartOf(part), level,
-        constants ? formats[part] : FormatAttr(),
-        constants && options.wideRanges,
+        b, b.words(16), irPart(part), level,
+        constants ? formats[part] : FormatAttr(), constants && wideRanges,
         folds ? b.getDenseI32ArrayAttr(exponentsOf(part, level))
               : DenseI32ArrayAttr(),
         block, b.pack(words), constants);

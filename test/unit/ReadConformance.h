@@ -116,6 +116,23 @@ TYPED_TEST_P(ReadConformance, SeveralQueryTokens) {
   }
 }
 
+// 12 queries, and 48 of which keys far from 0 are raw.
+TYPED_TEST_P(ReadConformance, SeveralQueryTokensOfHardInputs) {
+  auto expect = [&](const char *inputs, const char *levels,
+                    const char *context) {
+    bench::Shape shape = this->shape(levels, context);
+    shape.inputs = inputs;
+    this->expectRight(shape);
+  };
+  for (const char *levels :
+       {"16", "8", "4", "2", "k2v16", "mixed:k2v8=2/8=1/k8v16=1"})
+    expect("outliers", levels, "3000+4");
+  expect("outliers", "16", "ragged:200-1500+16");
+  for (const char *levels : {"8", "4", "2", "mixed:k2v8=2/8=1"})
+    for (const char *context : {"3000+4", "ragged:200-1500+16"})
+      expect("huge", levels, context);
+}
+
 TYPED_TEST_P(ReadConformance, FormatsOfBothAxes) {
   bench::Shape shape = this->shape("2", "1500");
   shape.keyFormat = "<per_token, hadamard>";
@@ -202,15 +219,13 @@ TYPED_TEST_P(ReadConformance, WhatIsNoNumberStaysNone) {
     }
 }
 
-REGISTER_TYPED_TEST_SUITE_P(ReadConformance, EveryLevel,
-                            LevelsOfKeysAndValuesApart,
-                            LevelsMixedInOneSequence,
-                            RaggedBatchesWithSinkAndWindow, SeveralQueryTokens,
-                            FormatsOfBothAxes, ValuesWithARangeAlone,
-                            GroupsOfOneToSixteenQueries, HeadDims, NormalInputs,
-                            OutlierChannels, TinyRanges, HugeRanges,
-                            ConstantGroups, SeveralQueryTokensOverWideRanges,
-                            WhatIsNoNumberStaysNone);
+REGISTER_TYPED_TEST_SUITE_P(
+    ReadConformance, EveryLevel, LevelsOfKeysAndValuesApart,
+    LevelsMixedInOneSequence, RaggedBatchesWithSinkAndWindow,
+    SeveralQueryTokens, FormatsOfBothAxes, ValuesWithARangeAlone,
+    GroupsOfOneToSixteenQueries, HeadDims, NormalInputs, OutlierChannels,
+    TinyRanges, HugeRanges, ConstantGroups, SeveralQueryTokensOfHardInputs,
+    SeveralQueryTokensOverWideRanges, WhatIsNoNumberStaysNone);
 
 } // namespace pmkvq::test
 

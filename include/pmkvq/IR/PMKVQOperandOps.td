@@ -34,11 +34,12 @@ def PMKVQ_DecodeOperandsOp : PMKVQ_Op<"decode_operands", [Pure]> {
   let summary = "codes of a block of columns to left operands";
   let description = [{
     offset + step * code of the warp's rows and the 32 columns of `block`, in
-    units of HalfTile::kUnit; at level 16 they are raw bf16.  `groups` are
+    units of HalfTile::kUnit; at level 16 they are raw bf16, keys in units of
+    HalfTile::kRawUnit.  `groups` are
     steps of pairs of columns (e0 e2), (e1 e3) of both halves, for fields at the
     lowest exponent, then offsets; with `wide` steps are 2^kWideExponent less.
     With `exponents` they are codes alone, in units of 2^-24, or raw elements in
-    kUnit, of rows 8 u + g of product m times 2 to the power of exponent
+    kRawUnit, of rows 8 u + g of product m times 2 to the power of exponent
     2 m + u.
     Four words for each product and each half of the columns.
 

@@ -56,6 +56,9 @@ struct HalfTile {
   /// What an element of 1 is in a tile, and 2^24 times that.
   static constexpr double kUnit = 3840.0 / (1 << 24);
   static constexpr double kCodeUnit = 3840.0;
+  /// The same of raw elements of left operands whose products are not added to
+  /// those of codes in kUnit: a power of two, so that bf16 far from 0 are f16.
+  static constexpr double kRawUnit = 1.0 / (1 << 12);
   /// Of the largest range, 65,504, and the widest step of a format, a third of
   /// it, range * step * kCodeUnit / 2^kWideExponent is an f16.
   static constexpr int kWideExponent = 11;
@@ -303,9 +306,8 @@ struct SharedRowsLayout {
   static constexpr int64_t kMostWarpgroups = 4;
   /// What 1 is in queries times the scale of scores (as f16, so that 4,094
   /// fits, and what f16 loses below changes scores by less than 1e-3 whatever
-  /// fp16 keys are), and in scores.
+  /// fp16 keys are).
   static constexpr double kQueryUnit = 16;
-  static constexpr double kScoreUnit = kQueryUnit * HalfTile::kUnit;
 
   int64_t warpgroups = 3;
   /// Queries, a multiple of kRowStep.
