@@ -1,8 +1,8 @@
 //===- LowerMerges.cpp - States of warps and thread blocks become one -----===//
 //
-// Lowers merge_warps, merge_warpgroups and merge_shares.  Neighbours:
-// SharedLayout.h and WarpgroupLayout.h (records of warps and of warpgroups),
-// DeviceAbi.h (partial results).
+// Lowers merge_warps and merge_warpgroups, and merge_shares by MergeShares.cpp.
+// Neighbours: Merging.h, SharedLayout.h and WarpgroupLayout.h (records of warps
+// and of warpgroups), DeviceAbi.h (partial results).
 //
 // This code decides short contexts: it runs once, with nothing beside it to
 // hide its latency.  So sizes are constants, indices 32 bits, and there is no
@@ -11,8 +11,8 @@
 //===----------------------------------------------------------------------===//
 
 #include "LanePass.h"
+#include "Merging.h"
 #include "WarpgroupBuilder.h"
-#include "mlir/Dialect/SCF/IR/SCF.h"
 #include "pmkvq/Passes.h"
 #include "pmkvq/Target/SharedLayout.h"
 #include "pmkvq/Target/WarpgroupLayout.h"
@@ -33,134 +33,20 @@ using ::pmkvq::HalfTile;
 using ::pmkvq::SharedLayout;
 using ::pmkvq::SharedRowsLayout;
 
-namespace {
-/// The queries of a segment, and the threads that merge them.
-struct MergeShape : SharedLayout {
-  int64_t threads = SharedLayout::kWarps * 32;
-};
-
-/// The elements of a pair's results that one thread merges at a time: `width`
-/// neighbours of one query.  Two or four, so that a record is one access; what
-/// all threads do not reach at once they do in rounds.
-struct Share {
-  int64_t width;
-  /// Query, first head dim, and their common index; its number among shares.
-  Value query, dim, element, number;
-
-  static int64_t widthOf(const MergeShape &shared) {
-    return shared.queries() * shared.headDim > 2 * shared.threads ? 4 : 2;
-  }
-  static int64_t rounds(const MergeShape &shared) {
-    int64_t all = shared.queries() * shared.headDim;
-    return llvm::divideCeil(all, shared.threads * widthOf(shared));
-  }
-  static Share of(LaneBuilder &b, const MergeShape &shared, Value round) {
-    Share share;
-    share.width = widthOf(shared);
-    share.number = b.threadId();
-    if (round)
-      share.number = b.add(b.mul(round, shared.threads), share.number);
-    share.element = b.mul(share.number, share.width);
-    share.query =
-        arith::DivUIOp::create(b, share.element, b.i32(shared.headDim));
-    share.dim = arith::RemUIOp::create(b, share.element, b.i32(shared.headDim));
-    return share;
-  }
-};
-
-/// A running merge of `width` outputs: maximum, sum of weights, outputs.
-struct Merged {
-  Value maximum, sum;
-  Values outputs;
-};
-} // namespace
-
-static Values loadFloats(LaneBuilder &b, Value address, int64_t count) {
-  if (count == 1)
-    return {b.load(b.getF32Type(), address, 4)};
-  Values values;
-  for (Value word : b.loadWords(address, count))
-    values.push_back(b.bitcast(word, b.getF32Type()));
-  return values;
+static ResultPlace placeOf(MergeWarpgroupsOp op) {
+  return {op.getOut(), op.getPair(), static_cast<int64_t>(op.getStride())};
+}
+static ResultPlace placeOf(MergeWarpsOp op) {
+  return {op.getOut(), op.getPair(),
+          static_cast<int64_t>(op.getStride().value_or(0))};
 }
 
-static void storeFloats(LaneBuilder &b, const Values &values, Value address) {
-  if (values.size() == 1)
-    return b.store(values[0], address, 4);
-  Value vector = LLVM::UndefOp::create(b, b.floats(values.size()));
-  for (auto [i, value] : llvm::enumerate(values))
-    vector = LLVM::InsertElementOp::create(b, vector, value, b.i32(i));
-  b.store(vector, address, values.size() * 4);
-}
-
-template <typename OpTy> static MergeShape queriesOf(OpTy op) {
-  MergeShape shared;
-  shared.group = op.getGroup();
-  shared.rows = op.getRows().value_or(1);
-  shared.headDim = op.getHeadDim();
-  return shared;
-}
-
-/// Of the first rows of a segment, a thread block may have no token that they
-/// see.
-static Value positiveSum(LaneBuilder &b, const Merged &merged,
-                         const MergeShape &shared) {
-  constexpr double kTiny = 0x1p-100;
-  return shared.rows > 1 ? b.maxF(merged.sum, b.f32(kTiny)) : merged.sum;
-}
-
-static uint64_t strideOf(MergeWarpgroupsOp op) { return op.getStride(); }
-template <typename OpTy> static uint64_t strideOf(OpTy op) {
-  return *op.getStride();
-}
-
-/// Stores outputs / sum to the pair's results.
-template <typename OpTy>
-static void storeResults(LaneBuilder &b, const Merged &merged,
-                         const Share &share, const MergeShape &shared,
-                         OpTy op) {
-  Value inverse = b.reciprocal(positiveSum(b, merged, shared));
-  Values scaled;
-  for (Value output : merged.outputs)
-    scaled.push_back(b.mulF(output, inverse));
-  Value index =
-      b.add(b.mul(op.getPair(), shared.group * shared.headDim), share.element);
-  if (shared.rows > 1) {
-    // From row to row, results of the other kv heads lie between.
-    Value row = arith::DivUIOp::create(b, share.query, b.i32(shared.group));
-    auto between = static_cast<int64_t>(strideOf(op)) - shared.group;
-    index = b.add(index, b.mul(row, between * shared.headDim));
-  }
-  storeFloats(b, scaled, b.at(op.getOut(), b.mul(index, 4)));
-}
-
-/// Runs `body` for the shares of each round.
+/// Runs `body` for what lies in shared memory: a share is one access.
 static void forShares(LaneBuilder &b, const MergeShape &shared,
                       function_ref<void(const Share &)> body) {
-  int64_t rounds = Share::rounds(shared);
-  if (rounds == 1)
-    return body(Share::of(b, shared, Value()));
-  auto loop = scf::ForOp::create(b, b.i32(0), b.i32(rounds), b.i32(1));
-  OpBuilder::InsertionGuard guard(b);
-  b.setInsertionPointToStart(loop.getBody());
-  body(Share::of(b, shared, loop.getInductionVar()));
-}
-
-/// Runs `body` in threads whose query exists; `moreRows` is null of one row.
-static void ifQuery(LaneBuilder &b, const Share &share,
-                    const MergeShape &shared, Value moreRows,
-                    function_ref<void()> body) {
-  int64_t threads = shared.threads * Share::rounds(shared);
-  if (!moreRows && shared.group * shared.headDim == threads * share.width)
-    return body();
-  Value count = b.i32(shared.group);
-  if (moreRows)
-    count = b.mul(b.add(moreRows, 1), shared.group);
-  Value exists = b.compare(arith::CmpIPredicate::ult, share.query, count);
-  auto branch = scf::IfOp::create(b, exists, /*withElseRegion=*/false);
-  OpBuilder::InsertionGuard guard(b);
-  b.setInsertionPointToStart(branch.thenBlock());
-  body();
+  const int64_t width = shared.elements() > 2 * shared.threads ? 4 : 2;
+  forShares(b, shared, width, /*batch=*/1,
+            [&](ArrayRef<Share> shares) { body(shares.front()); });
 }
 
 //===----------------------------------------------------------------------===//
@@ -251,17 +137,6 @@ static Merged mergeWarpStates(LaneBuilder &b, Value base, const Share &share,
   return merged;
 }
 
-/// This thread's first record of a partial result; it has one for each two
-/// outputs.
-static Value recordAt(LaneBuilder &b, Value partials, Value index,
-                      const Share &share, const MergeShape &shared) {
-  Value partial = b.mul(
-      index, rt::devicePartialBytes(shared.usedQueries(), shared.headDim));
-  Value record =
-      b.mul(share.number, share.width / 2 * int64_t{sizeof(rt::PartialRecord)});
-  return b.at(b.at(partials, partial), record);
-}
-
 static void storePartial(LaneBuilder &b, const Merged &merged,
                          const Share &share, const MergeShape &shared,
                          Value record) {
@@ -287,7 +162,7 @@ static void storeMerged(LaneBuilder &b, const Merged &merged,
   auto branch = scf::IfOp::create(b, alone, /*withElseRegion=*/true);
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(branch.thenBlock());
-  storeResults(b, merged, share, shared, op);
+  storeResults(b, merged, share, shared, placeOf(op));
   b.setInsertionPointToStart(branch.elseBlock());
   storePartial(b, merged, share, shared,
                recordAt(b, op.getPartials(), op.getPartial(), share, shared));
@@ -434,136 +309,6 @@ static SmallVector<Value> mergeWarpgroups(LaneBuilder &b,
                   share, shared, op);
     });
   });
-  return {};
-}
-
-//===----------------------------------------------------------------------===//
-// Thread blocks
-//===----------------------------------------------------------------------===//
-
-/// The records of up to `count` shares from `first` on, [share][record] words.
-/// All loads are in flight before the first is looked at, and they are made
-/// again until every record has its tag.  Past the end, the last share is read
-/// again.
-static SmallVector<Values> awaitRecords(LaneBuilder &b, MergeSharesOp op,
-                                        const Share &share,
-                                        const MergeShape &shared, Value first,
-                                        int64_t count) {
-  constexpr int64_t kWords = 4, kTagWord = 3;
-  int64_t records = share.width / 2;
-  Value last = b.sub(op.getShares(), b.i32(1));
-  Values addresses;
-  for (int64_t i = 0; i < count; ++i) {
-    Value index = arith::MinUIOp::create(b, b.add(first, i), last);
-    Value record = recordAt(b, op.getPartials(), b.add(op.getPartial(), index),
-                            share, shared);
-    for (int64_t r = 0; r < records; ++r)
-      addresses.push_back(b.at(record, r * int64_t{sizeof(rt::PartialRecord)}));
-  }
-  SmallVector<Type> types(addresses.size() * kWords, b.getI32Type());
-  auto loop = scf::WhileOp::create(b, types, ValueRange());
-  {
-    OpBuilder::InsertionGuard guard(b);
-    Block *before = b.createBlock(&loop.getBefore());
-    Values words;
-    for (Value address : addresses)
-      llvm::append_range(words, b.loadWhole(address));
-    Value tag = b.bitcast(b.f32(rt::kPartialTag), b.getI32Type());
-    Value missing;
-    for (size_t i = kTagWord; i < words.size(); i += kWords) {
-      Value differs = b.compare(arith::CmpIPredicate::ne, words[i], tag);
-      missing =
-          missing ? Value(arith::OrIOp::create(b, missing, differs)) : differs;
-    }
-    b.setInsertionPointToEnd(before);
-    scf::ConditionOp::create(b, missing, words);
-    b.createBlock(&loop.getAfter(), {}, types,
-                  SmallVector<Location>(types.size(), b.getLoc()));
-    scf::YieldOp::create(b, ValueRange());
-  }
-  // The tags are zero again for the next launch.
-  SmallVector<Values> result;
-  for (size_t i = 0; i < addresses.size(); ++i) {
-    b.store(b.i32(0), b.at(addresses[i], kTagWord * 4), 4);
-    result.push_back(Values(loop.getResults().slice(i * kWords, kWords)));
-  }
-  return result;
-}
-
-/// Adds `count` shares from `first` on; those past the last have no weight.
-static Merged addShares(LaneBuilder &b, MergeSharesOp op, const Share &share,
-                        const MergeShape &shared, Value first,
-                        const Merged &before, int64_t count) {
-  SmallVector<Values> words = awaitRecords(b, op, share, shared, first, count);
-  int64_t records = share.width / 2;
-  auto number = [&](int64_t i, int64_t record, int64_t word) {
-    return b.bitcast(words[i * records + record][word], b.getF32Type());
-  };
-  Values logSums;
-  Merged merged;
-  merged.maximum = before.maximum;
-  for (int64_t i = 0; i < count; ++i) {
-    Value exists =
-        b.compare(arith::CmpIPredicate::ult, b.add(first, i), op.getShares());
-    logSums.push_back(b.select(exists, number(i, 0, 2), b.f32(-1e30)));
-    merged.maximum = b.maxF(merged.maximum, logSums.back());
-  }
-  Value rescale = b.exp2(b.subF(before.maximum, merged.maximum));
-  merged.sum = b.mulF(before.sum, rescale);
-  for (Value output : before.outputs)
-    merged.outputs.push_back(b.mulF(output, rescale));
-  for (int64_t i = 0; i < count; ++i) {
-    Value weight = b.exp2(b.subF(logSums[i], merged.maximum));
-    merged.sum = b.addF(merged.sum, weight);
-    for (int64_t j = 0; j < share.width; ++j) {
-      Value &sum = merged.outputs[j];
-      sum = b.fma(weight, number(i, j / 2, j % 2), sum);
-    }
-  }
-  return merged;
-}
-
-static void mergeShare(LaneBuilder &b, MergeSharesOp op, const Share &share,
-                       const MergeShape &shared) {
-  ifQuery(b, share, shared, op.getMoreRows(), [&] {
-    Merged none = {b.f32(-1e30), b.f32(0.0), Values(share.width, b.f32(0.0))};
-    SmallVector<Type> types(share.width + 2, b.getF32Type());
-    auto yield = [&](const Merged &merged) {
-      SmallVector<Value> values = {merged.maximum, merged.sum};
-      llvm::append_range(values, merged.outputs);
-      scf::YieldOp::create(b, values);
-    };
-    auto take = [](ValueRange values) {
-      return Merged{values[0], values[1], Values(values.drop_front(2))};
-    };
-    // Two or three thread blocks a pair are as common as sixteen.
-    constexpr int64_t kFew = 4, kAtOnce = 16;
-    Value few = b.compare(arith::CmpIPredicate::ule, op.getShares(), kFew);
-    auto pick = scf::IfOp::create(b, types, few, /*addThenBlock=*/true,
-                                  /*addElseBlock=*/true);
-    {
-      OpBuilder::InsertionGuard inner(b);
-      b.setInsertionPointToStart(pick.thenBlock());
-      yield(addShares(b, op, share, shared, b.i32(0), none, kFew));
-      b.setInsertionPointToStart(pick.elseBlock());
-      SmallVector<Value> init = {none.maximum, none.sum};
-      llvm::append_range(init, none.outputs);
-      auto loop =
-          scf::ForOp::create(b, b.i32(0), op.getShares(), b.i32(kAtOnce), init);
-      scf::YieldOp::create(b, loop.getResults());
-      b.setInsertionPointToStart(loop.getBody());
-      yield(addShares(b, op, share, shared, loop.getInductionVar(),
-                      take(loop.getRegionIterArgs()), kAtOnce));
-    }
-    storeResults(b, take(pick.getResults()), share, shared, op);
-  });
-}
-
-static SmallVector<Value> mergeShares(LaneBuilder &b, MergeSharesOp op) {
-  MergeShape shared = queriesOf(op);
-  shared.threads = op.getThreads().value_or(shared.threads);
-  forShares(b, shared,
-            [&](const Share &share) { mergeShare(b, op, share, shared); });
   return {};
 }
 

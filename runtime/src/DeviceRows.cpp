@@ -7,6 +7,8 @@
 #include "DeviceRows.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <numeric>
 #include <optional>
 
@@ -146,16 +148,18 @@ fillRows(const Prefixes &prefixes, size_t blocks, int64_t limit, Cut cut) {
 /// When a split ends: with its dearest row, or later if pairs are shared.
 static Split finish(const Prefixes &prefixes, std::vector<RowCut> rows) {
   Split split;
-  bool shared = false;
+  std::vector<int64_t> shares(prefixes.pairs());
   for (const RowCut &row : rows) {
     int64_t cost = 0;
     for (const Run &run : row) {
       cost += prefixes.of(run);
-      shared |= run.end - run.begin < prefixes.units(run.pair);
+      ++shares[run.pair];
     }
     split.end = std::max(split.end, cost);
   }
-  split.end += shared ? prefixes.costs().merge : 0;
+  const UnitCosts &costs = prefixes.costs();
+  if (int64_t most = *std::max_element(shares.begin(), shares.end()); most > 1)
+    split.end += costs.merge + costs.share * most;
   split.rows = std::move(rows);
   return split;
 }
@@ -182,10 +186,24 @@ static Split fillEvenly(const Prefixes &prefixes, size_t blocks, Cut cut) {
   return finish(prefixes, std::move(*best));
 }
 
+/// The shares of a pair, of the mean cost of all, at which a share fewer would
+/// take as much longer as merging it does.
+static int64_t cheapestShares(const Prefixes &prefixes) {
+  if (prefixes.costs().share == 0)
+    return std::numeric_limits<int64_t>::max();
+  int64_t units = 0;
+  for (size_t pair = 0; pair < prefixes.pairs(); ++pair)
+    units += prefixes.of(prefixes.whole(pair)) - prefixes.costs().segment;
+  const auto mean =
+      static_cast<double>(units) / static_cast<double>(prefixes.pairs());
+  const double shares =
+      std::sqrt(mean / static_cast<double>(prefixes.costs().share));
+  return std::max(int64_t{1}, static_cast<int64_t>(std::llround(shares)));
+}
+
 /// As many rows for every pair.
-static Split alignRows(const Prefixes &prefixes, size_t blocks) {
+static Split alignRows(const Prefixes &prefixes, int64_t rowsPerPair) {
   std::vector<RowCut> rows;
-  auto rowsPerPair = static_cast<int64_t>(blocks / prefixes.pairs());
   for (size_t pair = 0; pair < prefixes.pairs(); ++pair) {
     size_t begin = 0;
     for (int64_t row = 1; row <= rowsPerPair; ++row) {
@@ -209,8 +227,12 @@ pmkvq::rt::cutRows(const std::vector<std::vector<UnitTask>> &pairs,
     if (other.end / 95 < best.end / 100)
       best = std::move(other);
   };
-  if (pairs.size() <= blocks)
-    take(alignRows(prefixes, blocks));
+  if (pairs.size() <= blocks) {
+    auto most = static_cast<int64_t>(blocks / pairs.size());
+    take(alignRows(prefixes, most));
+    if (int64_t fewer = cheapestShares(prefixes); fewer < most)
+      take(alignRows(prefixes, fewer));
+  }
   take(fillEvenly(prefixes, blocks, Cut::Anywhere));
   return std::move(best.rows);
 }

@@ -335,11 +335,15 @@ UnitCosts pmkvq::rt::unitCosts(int64_t headDim,
 }
 
 UnitCosts pmkvq::rt::pageCosts(int64_t queries) {
-  // Of a token's side, picoseconds: decoding, and products with each query.
-  constexpr int64_t kDecode = 1400, kQuery = 28;
+  // Of a token's side, picoseconds: decoding, and products with each query, by
+  // the times of 4, 8 and 16 tokens of 4 heads.  Of a share, times the square
+  // of queries: of 5, 12, 30, 60 and 120 ns a query 12 were best for 16 and 30
+  // for 64 (3 sequences of 3,000 tokens).
+  constexpr int64_t kDecode = 1400, kQuery = 58, kShare = 480;
   UnitCosts costs;
   for (int64_t &cost : costs.token)
     cost = std::max(cost, kDecode + queries * kQuery);
+  costs.share = kShare * queries * queries;
   costs.unitTokens = kPageTokens;
   costs.workers = 2;
   return costs;

@@ -131,8 +131,10 @@ struct UnitCosts {
   /// 3 us the one with which a ragged batch (8 sequences of 100 to 32,768
   /// tokens) took least time.
   int64_t segment = 1'500'000;
-  /// Merging the shares of a pair, after the last of them.
+  /// Merging the shares of a pair, after the last of them, and what each share
+  /// adds to that.
   int64_t merge = 1'000'000;
+  int64_t share = 0;
   /// Tokens of a unit, or 0: as many as its kind has.
   int32_t unitTokens = 0;
   /// Units of a segment that is begun where a pair is cut, at least: one a
