@@ -78,6 +78,21 @@ def test_squares_of_queries_let_keys_fall_with_feedback(reasoner, document, tmp_
     assert [("feedback" in key, "feedback" in value) for key, value in keys] == [(feedback, False)] * 6
 
 
+def test_values_at_one_bit_take_what_a_calibration_knows(reasoner, document, tmp_path):
+    file = tmp_path / "c.json"
+    layers = [{**layer, "query_squares": [[1.0] * 127 + [4.0]] * 2,
+               **{part: {**layer[part], "kl": [0.001] * 3} for part in calibration_file.PARTS}}
+              for layer in document["layers"]]
+    calibration_file.write(file, changed(document, "layers", to=layers))
+    options = (*RUN, f"--calibration={file}", "--value-floor=1", "--kv-bits=2")
+    assert "its values end at 2 bits, the plan's at 1" in fails(reasoner, *options)
+    text = run(reasoner, *options, "--explain").stdout
+    assert "per_channel, hadamard, feedback; floor 2 bits" in text and "loss of the run: not known" in text
+    assert "loss at each layer's floor" not in text
+    result = run(reasoner, *options, "--accept-loss", "--check")
+    assert result.returncode == 0, result.stderr
+
+
 @pytest.mark.parametrize("scaled", [False, True])
 def test_squares_are_those_of_scaled_queries(reasoner, document, tmp_path, scaled):
     file = tmp_path / "c.json"

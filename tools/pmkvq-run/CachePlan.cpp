@@ -126,11 +126,13 @@ static Expected<allocation::Levels> givenLevels(const Options &options,
   return levels;
 }
 
-/// What each layer may be at, from its given floors up, and loses there.
+/// What each layer may be at, from its given floors up, and loses there; none
+/// where that is not known.
 static allocation::Choices
 makeChoices(const CachePlan &plan, const ModelConfig &config, CacheType cache) {
   allocation::Choices choices;
-  if (!config.calibration)
+  // Calibrations know no level of 1 bit.
+  if (!config.calibration || plan.compiler.valueFloor == 1)
     return choices;
   for (auto [layer, found] : llvm::enumerate(config.calibration->layers)) {
     bool kept = llvm::is_contained(plan.compiler.keptLayers,
@@ -171,6 +173,9 @@ static Expected<std::string> compareFormats(const ModelConfig &config,
               options[i] + ")")
           .str();
   }
+  if (plan.workload.info.floor[rt::kValue] == 1)
+    return std::string(
+        "its values end at 2 bits, the plan's at 1 (--value-floor)");
   const bool falls = plan.workload.info.floor[rt::kKey] < 8;
   if (config.calibration->fedBackDivergences && falls && !plan.feedback)
     return std::string("its keys fall with feedback, the plan's to the nearest "

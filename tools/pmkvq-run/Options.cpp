@@ -244,9 +244,9 @@ static rt::Status checkOneBit(const CommandLine &line, const Options &options) {
                   options.schedule);
   if (line.layerFloors.given())
     return refuse("it is the floor of all layers; leave out --layer-floors");
-  if (line.calibration.given())
-    return refuse("a calibration says nothing of 1 bit; leave out "
-                  "--calibration");
+  if (line.allocate)
+    return refuse("a calibration says nothing of 1 bit, so that no floors can "
+                  "be chosen; leave out --allocate");
   return rt::Status();
 }
 
