@@ -13,6 +13,7 @@
 #include "LanePass.h"
 #include "Merging.h"
 #include "WarpgroupBuilder.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
 #include "pmkvq/Passes.h"
 #include "pmkvq/Target/SharedLayout.h"
 #include "pmkvq/Target/WarpgroupLayout.h"

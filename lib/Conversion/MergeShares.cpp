@@ -91,12 +91,14 @@ private:
     for (int64_t block = 0; block < count; ++block) {
       Value index = arith::MinUIOp::create(b, b.add(first, block), last);
       Value partial = b.add(op.getPartial(), index);
+      Value start =
+          recordAt(b, op.getPartials(), partial, batch.front(), shared);
       for (size_t i = 0; i < batch.size(); ++i) {
-        Value address =
-            recordAt(b, op.getPartials(), partial, batch[i], shared);
+        // One register of an address for all of a batch.
+        Value address = b.at(start, static_cast<int64_t>(i) * shared.threads *
+                                        int64_t{sizeof(rt::PartialRecord)});
         if (i > 0 && !exists.empty())
-          address =
-              b.select(exists[i], address, addresses[addresses.size() - i]);
+          address = b.select(exists[i], address, start);
         addresses.push_back(address);
       }
     }
