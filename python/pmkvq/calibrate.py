@@ -375,6 +375,12 @@ def calibrate(options, folder: Path) -> None:
     """Writes options.output. Raises FileError, RunError, NotRepresentable."""
     checkpoint = Checkpoint(folder)
     data = read_samples(options, folder, checkpoint)
+    longest = max(map(len, data.tokens))
+    if longest < options.tokens:
+        print(f"  the longest sample has {longest} tokens, --tokens={options.tokens} would take more", file=sys.stderr)
+    # The file says what was used.
+    for name in ("alpha_samples", "kl_samples", "clip_samples"):
+        setattr(options, name, min(getattr(options, name), len(data.tokens)))
     import torch
 
     if options.threads:
@@ -388,7 +394,7 @@ def calibrate(options, folder: Path) -> None:
         "model": {"hash": checkpoint.fingerprint(), "model_type": checkpoint.config["model_type"],
                   "layers": model.layers, "kv_heads": model.kv_heads, "head_dim": model.head_dim},
         "data": {"hash": data.hash(), "kind": data.kind, "source": data.source, "samples": len(data.tokens),
-                 "tokens": max(map(len, data.tokens))},
+                 "tokens": longest},
         "settings": {"measure": options.measure, "interpolation": options.interpolation, "seed": options.seed,
                      "key_format": str(options.key_format), "value_format": str(options.value_format),
                      "alpha_samples": options.alpha_samples,

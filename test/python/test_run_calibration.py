@@ -213,7 +213,13 @@ def test_bad_files_are_named(reasoner, document, tmp_path, path, to, words):
 def test_a_number_that_is_none_is_named(reasoner, document, tmp_path):
     file = tmp_path / "c.json"
     file.write_text(json.dumps(changed(document, "layers", 0, "key", "sensitivity", to=[0, float("nan"), 1])))
-    fails(reasoner, *RUN, f"--calibration={file}", words=[file, "not well-formed JSON"])
+    fails(reasoner, *RUN, f"--calibration={file}", words=[file, "not well-formed JSON at layers[0].key.sensitivity[1], byte ",
+                                                           'got "NaN"'])
+    text = json.dumps(document)
+    for cut, words in (("", ["byte 1, ", "got the end of the file"]),
+                       (text[:text.index('"settings"')] + "x}", ["byte ", 'got "x"'])):
+        file.write_text(cut)
+        fails(reasoner, *RUN, f"--calibration={file}", words=[file, "not well-formed JSON at ", *words])
 
 
 @pytest.mark.parametrize("options, words", [
@@ -224,6 +230,7 @@ def test_a_number_that_is_none_is_named(reasoner, document, tmp_path):
     (["--layer-floors=0-3"], ["--layer-floors: expected layers and", "got '0-3'"]),
     (["--layer-floors=5-6:8"], ["--layer-floors: expected layers 0 to 5, got '5-6:8'"]),
     (["--calibration=FILE", "--allocate", "--kv-budget=800KiB"], ["bytes are missing"]),
+    (["--layer-floors=0-3:8", "--kv-budget=800KiB"], ["bytes are missing", "each layer at its floors (--layer-floors)"]),
     (["--key-scales"], ["expected --calibration with --key-scales"]),
     (["--max-loss=1"], ["expected --calibration with --max-loss"]),
     (["--accept-loss"], ["expected --calibration with --accept-loss"]),

@@ -43,15 +43,18 @@ pmkvq::run::chooseBudget(const RunOptions &options,
   }
   if (budget && *budget < *minimum) {
     const int32_t *floor = workload.info.floor;
-    return refusal(
-        (options.bitsPerElement ? "--kv-bits: " : "--kv-budget: ") +
-        std::to_string(*minimum - *budget) +
-        " bytes are missing: the sequences to their end take at least " +
-        std::to_string(*minimum) + " bytes with keys at " +
-        std::to_string(floor[rt::kKey]) + " and values at " +
-        std::to_string(floor[rt::kValue]) +
-        " bits (--key-floor, --value-floor), the budget is " +
-        std::to_string(*budget));
+    const std::string floors =
+        rt::layersDiffer(workload.info)
+            ? "each layer at its floors (--layer-floors)"
+            : "keys at " + std::to_string(floor[rt::kKey]) + " and values at " +
+                  std::to_string(floor[rt::kValue]) +
+                  " bits (--key-floor, --value-floor)";
+    return refusal((options.bitsPerElement ? "--kv-bits: " : "--kv-budget: ") +
+                   std::to_string(*minimum - *budget) +
+                   " bytes are missing: the sequences to their end take at "
+                   "least " +
+                   std::to_string(*minimum) + " bytes with " + floors +
+                   ", the budget is " + std::to_string(*budget));
   }
   return budget;
 }
