@@ -6,8 +6,11 @@
 
 #include "Json.h"
 #include "pmkvq/Import/Safetensors.h"
+#include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringExtras.h"
 #include <unordered_set>
+#include <vector>
 
 using namespace mlir;
 using namespace mlir::pmkvq;
