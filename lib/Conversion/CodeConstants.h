@@ -1,7 +1,7 @@
 //===- CodeConstants.h - What decodes codes to f16 --------------*- C++ -*-===//
 //
 // Steps and offsets of a block of 32 columns.  Neighbours: DequantizeTiles.cpp
-// (defines and uses it), SegmentsToWarpgroups.cpp (makes them once for all
+// (defines and uses it), SegmentConstants.cpp (makes them once for all
 // lanes), AffineForm.h.  Private to lib/Conversion.
 //
 //===----------------------------------------------------------------------===//

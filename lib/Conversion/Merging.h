@@ -42,10 +42,11 @@ struct ResultPlace {
   int64_t stride = 0;
 };
 
+/// `count` neighbouring f32, 1, 2 or 4, by one access.
 LaneBuilder::Values loadFloats(LaneBuilder &b, Value address, int64_t count);
 
-/// Of the first rows of a segment, a thread block may have no token that they
-/// see.
+/// The sum, above 0: of the first rows of a segment, a thread block may have no
+/// token that they see.
 Value positiveSum(LaneBuilder &b, const Merged &merged,
                   const MergeShape &shared);
 

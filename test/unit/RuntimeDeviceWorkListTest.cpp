@@ -156,22 +156,6 @@ DeviceWorkList build(const Pairs &pairs, int32_t blocks) {
 constexpr int64_t kUnit2 = 256 * UnitCosts().token[3];
 constexpr int64_t kSegment = UnitCosts().segment;
 
-TEST(DeviceWorkListTest, PagesOfManyQueriesHaveFewShares) {
-  PrefillPage page = {};
-  page.first = PrefillPage::kSeenByAll;
-  page.info = PrefillPage::makeInfo({4, 4}, kPageTokens);
-  const std::vector<std::vector<PrefillPage>> pairs(
-      6, std::vector<PrefillPage>(24, page));
-  auto sharesOf = [&](int64_t queries) {
-    auto list = buildPageWorkList(pairs, 132, pageCosts(queries), {});
-    EXPECT_TRUE(list.ok()) << list.status().message();
-    return list->partials / 6;
-  };
-  EXPECT_GE(sharesOf(16), 8);
-  EXPECT_GE(sharesOf(64), 2);
-  EXPECT_LE(sharesOf(64), 5);
-}
-
 TEST(DeviceWorkListTest, PairsGetAsManyRowsWhereTheyDivideTheDevice) {
   Pairs pairs = makePairs(std::vector<int>(8, 256));
   DeviceWorkList list = build(pairs, 132);
