@@ -20,7 +20,7 @@ def SetSchedule : Pass<"pmkvq-set-schedule", "::mlir::ModuleOp"> {
   let description = [{
     Sets the attributes of every `pmkvq.create` and narrows the ladder of every
     cache type to the levels that can occur under the schedule: from 16 to the
-    lower floor under `keys_last`, `page` and `layer`, from the higher floor to the lower under `none`.
+    lower floor, under `none` from the higher floor to the lower.
     `layer-floors` gives single layers floors of their own: layers, a colon, and
     the floor of both parts or those of keys and values, `0-3:8` or `5:4+2`.
 
@@ -30,7 +30,8 @@ def SetSchedule : Pass<"pmkvq-set-schedule", "::mlir::ModuleOp"> {
   }];
   let options = [
     Option<"schedule", "schedule", "std::string", "\"keys_last\"",
-           "When pages are lowered: keys_last, page, layer, none, or an added name">,
+           "When pages are lowered: keys_last, page, least_loss, layer, none, or "
+           "an added name">,
     Option<"keyFloor", "key-floor", "int64_t", "2",
            "Lowest level of keys, bits">,
     Option<"valueFloor", "value-floor", "int64_t", "2",

@@ -19,6 +19,9 @@ namespace {
 /// their own, so the one that runs on this thread is found here.
 struct Recorder {
   rt::ProgramInfo info;
+  const std::vector<rt::LayerLosses> *losses = nullptr;
+  /// A layer's, as a program has them.
+  std::vector<float> table;
   rt::Session *session = nullptr;
   Plan *plan = nullptr;
   int64_t pages = 0;
@@ -70,6 +73,17 @@ static void noteLevels(Recorder &state) {
 
 static void describe(rt::ProgramInfo *info) { *info = recorder->info; }
 
+static const float *losses(int64_t layer) {
+  const rt::LayerLosses &found =
+      (*recorder->losses)[static_cast<size_t>(layer)];
+  recorder->table.clear();
+  for (const auto &part : found.level)
+    recorder->table.insert(recorder->table.end(), part.begin(), part.end());
+  recorder->table.insert(recorder->table.end(), found.shares.begin(),
+                         found.shares.end());
+  return recorder->table.data();
+}
+
 static int32_t step(rt::StepArgs *args) {
   noteLevels(*recorder);
   std::fill(args->logits, args->logits + args->outputCount, 0.0f);
@@ -83,6 +97,8 @@ static rt::Result<rt::Program> makeProgram() {
   rt::ProgramEntries entries = {};
   entries.describe = describe;
   entries.step = step;
+  if (!recorder->losses->empty())
+    entries.pageLosses = losses;
   for (auto &part : entries.flush)
     std::fill(std::begin(part), std::end(part), doNothing);
   for (auto &part : entries.requantize)
@@ -148,6 +164,7 @@ rt::Result<Plan> allocation::makePlan(const Workload &workload) {
     return plan;
   Recorder state;
   state.info = workload.info;
+  state.losses = &workload.losses;
   // One token is all that a program needs which computes nothing.
   state.info.vocabSize = 1;
   state.info.budgetBytes = 0;

@@ -16,6 +16,7 @@
 #include "pmkvq/Passes.h"
 #include "pmkvq/Target/KeyFeedback.h"
 #include "pmkvq_rt/Abi.h"
+#include "pmkvq_rt/Schedule.h"
 #include "llvm/Support/raw_ostream.h"
 #include "llvm/Support/xxhash.h"
 
@@ -202,6 +203,8 @@ private:
     func::ReturnOp::create(b);
     if (cache.getKey().getFeedback())
       addKeyFeedback(b, creates);
+    if (schedule.getModel().needsLosses)
+      addPageLosses(b, creates);
     create->getParentOfType<func::FuncOp>().erase();
   }
 
@@ -221,25 +224,49 @@ private:
           parts.step);
       llvm::append_range(table, layer);
     }
+    addTable(b, "key_feedback", creates.size(), table);
+  }
+
+  /// `const float *pmkvq_page_losses(int64_t layer)`
+  void addPageLosses(ImplicitLocOpBuilder &b, ArrayRef<CreateOp> creates) {
+    std::vector<float> table;
+    for (CreateOp made : creates) {
+      CreateOp create = made;
+      CalibrationAttr calibration = create.getCalibrationAttr();
+      for (Part part : {Part::Key, Part::Value})
+        for (double loss : calibration.getLoss(part).asArrayRef())
+          table.push_back(static_cast<float>(loss));
+      int64_t kvHeads = create.getCache().getType().getKvHeads();
+      ArrayRef<float> shares;
+      if (DenseF32ArrayAttr found = calibration.getPageShares())
+        shares = found.asArrayRef();
+      llvm::append_range(table, rt::sharesOfAges(shares.vec(), kvHeads));
+    }
+    addTable(b, "page_losses", creates.size(), table);
+  }
+
+  /// `const float *pmkvq_NAME(int64_t layer)`: where a layer's part of `table`
+  /// begins.
+  void addTable(ImplicitLocOpBuilder &b, const std::string &name, size_t layers,
+                ArrayRef<float> table) {
     auto size = static_cast<int64_t>(table.size());
     b.setInsertionPointToEnd(getOperation().getBody());
     auto type = LLVM::LLVMArrayType::get(b.getF32Type(), size);
     auto values = DenseElementsAttr::get(
-        RankedTensorType::get({size}, b.getF32Type()), ArrayRef<float>(table));
-    auto global = LLVM::GlobalOp::create(b, type, /*isConstant=*/true,
-                                         LLVM::Linkage::Internal,
-                                         "key_feedback_table", values,
-                                         /*alignment=*/kTableAlignment);
+        RankedTensorType::get({size}, b.getF32Type()), table);
+    auto global =
+        LLVM::GlobalOp::create(b, type, /*isConstant=*/true,
+                               LLVM::Linkage::Internal, name + "_table", values,
+                               /*alignment=*/kTableAlignment);
     auto pointer = LLVM::LLVMPointerType::get(&getContext());
-    auto function =
-        func::FuncOp::create(b, "pmkvq_key_feedback",
-                             b.getFunctionType({b.getI64Type()}, {pointer}));
+    auto function = func::FuncOp::create(
+        b, "pmkvq_" + name, b.getFunctionType({b.getI64Type()}, {pointer}));
     Block *entry = function.addEntryBlock();
     b.setInsertionPointToStart(entry);
     Value begin = LLVM::AddressOfOp::create(b, global);
     Value floats = LLVM::ConstantOp::create(
         b, b.getI64Type(),
-        b.getI64IntegerAttr(size / static_cast<int64_t>(creates.size())));
+        b.getI64IntegerAttr(size / static_cast<int64_t>(layers)));
     Value index = LLVM::MulOp::create(b, entry->getArgument(0), floats);
     Value layer = LLVM::GEPOp::create(b, pointer, b.getF32Type(), begin,
                                       ArrayRef<LLVM::GEPArg>{index});

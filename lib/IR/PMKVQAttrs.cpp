@@ -230,21 +230,22 @@ static LogicalResult verifyLoss(function_ref<InFlightDiagnostic()> emitError,
   return success();
 }
 
-LogicalResult
-CalibrationAttr::verify(function_ref<InFlightDiagnostic()> emitError,
-                        FloatAttr keyClip, FloatAttr valueClip,
-                        DenseF64ArrayAttr keyLoss, DenseF64ArrayAttr valueLoss,
-                        DenseF32ArrayAttr querySquares) {
+LogicalResult CalibrationAttr::verify(
+    function_ref<InFlightDiagnostic()> emitError, FloatAttr keyClip,
+    FloatAttr valueClip, DenseF64ArrayAttr keyLoss, DenseF64ArrayAttr valueLoss,
+    DenseF32ArrayAttr querySquares, DenseF32ArrayAttr pageShares) {
   for (FloatAttr clip : {keyClip, valueClip})
     if (clip && !FormatAttr::isClip(clip.getValueAsDouble()))
       return emitError() << "(C1) expected clips in (0.7, 0.9), got "
                          << clip.getValueAsDouble();
-  if (querySquares)
-    for (float square : querySquares.asArrayRef())
-      if (!(square >= 0 && std::isfinite(square)))
-        return emitError() << "(C3) expected squares that are finite and not "
-                              "negative, got "
-                           << square;
+  const std::pair<DenseF32ArrayAttr, StringRef> lists[] = {
+      {querySquares, "squares"}, {pageShares, "shares"}};
+  for (const auto &[list, name] : lists)
+    for (float number : list ? list.asArrayRef() : ArrayRef<float>())
+      if (!(number >= 0 && std::isfinite(number)))
+        return emitError() << "(C3) expected " << name
+                           << " that are finite and not negative, got "
+                           << number;
   return success(succeeded(verifyLoss(emitError, keyLoss)) &&
                  succeeded(verifyLoss(emitError, valueLoss)));
 }

@@ -26,6 +26,8 @@ void PMKVQDialect::initialize() {
   addSchedule({"layer", rt::kScheduleLayer});
   addSchedule({"keys_last", rt::kScheduleKeysLast, /*lowers=*/true,
                /*pairsValues=*/true});
+  addSchedule({"least_loss", rt::kScheduleLeastLoss, /*lowers=*/true,
+               /*pairsValues=*/false, /*needsLosses=*/true});
 }
 
 void PMKVQDialect::addFormat(std::unique_ptr<FormatModel> format) {

@@ -121,6 +121,34 @@ static LogicalResult verifySquares(CreateOp create) {
   return success();
 }
 
+static LogicalResult verifyShares(CreateOp create) {
+  CalibrationAttr calibration = create.getCalibrationAttr();
+  if (!calibration || !calibration.getPageShares())
+    return success();
+  int64_t kvHeads = create.getCache().getType().getKvHeads();
+  int64_t shares = calibration.getPageShares().size();
+  if (shares > 0 && shares % kvHeads == 0 && shares / kvHeads <= rt::kLossAges)
+    return success();
+  return create.emitOpError("(C8) expected page_shares of 1 to ")
+         << rt::kLossAges << " pages for each of " << kvHeads
+         << " kv heads, got " << shares;
+}
+
+static LogicalResult verifyLosses(CreateOp create) {
+  auto schedule = create.getSchedule();
+  if (!schedule || !schedule->getModel().needsLosses ||
+      !create.getCache().getType().isPlanned())
+    return success();
+  CalibrationAttr calibration = create.getCalibrationAttr();
+  for (Part part : {Part::Key, Part::Value})
+    if (!calibration || !calibration.getLoss(part))
+      return create.emitOpError("(C9) expected a calibration with the losses "
+                                "of ")
+             << stringifyPart(part) << "s for the schedule "
+             << schedule->getName().getValue();
+  return success();
+}
+
 LogicalResult CreateOp::verify() {
   if (static_cast<int64_t>(getLayer()) < 0)
     return emitOpError("(C1) expected a layer of at least 0, got ")
@@ -145,7 +173,8 @@ LogicalResult CreateOp::verify() {
                               getCache().getType().getFormat(part), 16,
                               getSchedule()->getFloor(part))))
         return failure();
-  if (failed(verifySquares(*this)))
+  if (failed(verifySquares(*this)) || failed(verifyShares(*this)) ||
+      failed(verifyLosses(*this)))
     return failure();
   return getBudget() ? verifyBudget(*this) : success();
 }

@@ -7,7 +7,9 @@
 #include "pmkvq/Import/Calibration.h"
 #include "Fields.h"
 #include "Json.h"
+#include "pmkvq_rt/Abi.h"
 #include <cmath>
+#include <optional>
 
 using namespace mlir;
 using namespace mlir::pmkvq;
@@ -16,6 +18,8 @@ using llvm::Expected;
 using nlohmann::json;
 
 static constexpr int64_t kCalibrationVersion = 1;
+/// Pages that the file tells apart.
+static constexpr size_t kMostAges = ::pmkvq::rt::kLossAges;
 static constexpr StringRef kPartFields[] = {"key", "value"};
 
 /// An object within an object; an empty one, and an error, if it is not there.
@@ -88,7 +92,8 @@ private:
   bool readHead(const json &head, std::vector<int8_t> &exponents) const;
   Error readExponents(const json &scale, const std::string &prefix,
                       std::vector<int8_t> &exponents) const;
-  void readSquares(Fields &layer, std::vector<float> &squares) const;
+  void readHeads(Fields &layer, StringRef name, std::optional<size_t> count,
+                 std::vector<float> &numbers) const;
 
   const ModelConfig &config;
   StringRef path;
@@ -135,29 +140,38 @@ Error LayerReader::readExponents(const json &scale, const std::string &prefix,
   return fields.takeError();
 }
 
-/// Reads the squares of queries' channels, if the layer has any.
-void LayerReader::readSquares(Fields &layer,
-                              std::vector<float> &squares) const {
-  const json *heads = layer.find("query_squares");
+/// Appends a list of numbers for each kv head, if the layer has the field:
+/// `count` numbers each, or as many as the first head has, if that is none.
+void LayerReader::readHeads(Fields &layer, StringRef name,
+                            std::optional<size_t> count,
+                            std::vector<float> &numbers) const {
+  const json *heads = layer.find(name);
   if (!heads)
     return;
-  auto readSquaresOfHead = [&](const json &head) {
-    if (!head.is_array() || head.size() != static_cast<size_t>(config.headDim))
-      return false;
-    for (const json &square : head) {
-      if (!isFinite(square) || square < 0 || square > kMostQuerySquare)
-        return false;
-      squares.push_back(square.get<float>());
-    }
-    return true;
+  bool valid = heads->is_array() &&
+               heads->size() == static_cast<size_t>(config.kvHeads) &&
+               heads->front().is_array();
+  const size_t size = valid ? heads->front().size() : 0;
+  valid = valid && (count ? size == *count : size >= 1 && size <= kMostAges);
+  auto isNumber = [](const json &number) {
+    return isFinite(number) && number >= 0 && number <= kMostOfLists;
   };
-  if (!heads->is_array() ||
-      heads->size() != static_cast<size_t>(config.kvHeads) ||
-      !llvm::all_of(*heads, readSquaresOfHead))
-    layer.fail("query_squares",
-               Twine(config.kvHeads) + " lists of " + Twine(config.headDim) +
-                   " numbers from 0 to 1e30",
-               heads);
+  valid = valid && llvm::all_of(*heads, [&](const json &head) {
+            return head.is_array() && head.size() == size &&
+                   llvm::all_of(head, isNumber);
+          });
+  if (!valid) {
+    std::string counts =
+        count ? std::to_string(*count)
+              : "1 to " + std::to_string(kMostAges) + " (all as many)";
+    return layer.fail(name,
+                      Twine(config.kvHeads) + " lists of " + counts +
+                          " numbers from 0 to 1e30",
+                      heads);
+  }
+  for (const json &head : *heads)
+    for (const json &number : head)
+      numbers.push_back(number.get<float>());
 }
 
 Expected<LayerCalibration> LayerReader::read(const json &object,
@@ -183,7 +197,9 @@ Expected<LayerCalibration> LayerReader::read(const json &object,
     if (Error error =
             readExponents(*scale, prefix + "key_scale.", result.keyExponents))
       return error;
-  readSquares(layer, result.querySquares);
+  readHeads(layer, "query_squares", static_cast<size_t>(config.headDim),
+            result.querySquares);
+  readHeads(layer, "page_shares", std::nullopt, result.pageShares);
   if (Error error = layer.takeError())
     return error;
   return result;
@@ -216,6 +232,7 @@ static Expected<std::string> readSettings(const json &object, StringRef path,
   std::string measure = textOf(settings, "measure");
   if (measure != "sensitivity" && measure != "kl")
     settings.fail("measure", "sensitivity or kl", settings.find("measure"));
+  calibration.byDivergence = measure == "kl";
   for (auto [i, part] : llvm::enumerate(kPartFields)) {
     std::string name = (part + "_format").str();
     calibration.formats[i] = textOf(settings, name);
@@ -274,12 +291,23 @@ mlir::pmkvq::readCalibration(StringRef path, const ModelConfig &config,
     Expected<LayerCalibration> read = reader.read(layer, index);
     if (!read)
       return read.takeError();
-    if (!result.layers.empty() &&
-        read->querySquares.empty() !=
-            result.layers.front().querySquares.empty())
-      return fileError(path, "layers[" + Twine(index) + "].query_squares",
-                       "expected all layers to have squares of queries, or "
-                       "none");
+    const LayerCalibration &first =
+        result.layers.empty() ? *read : result.layers.front();
+    auto differs = [&](StringRef name, bool same, StringRef what) {
+      return same ? Error::success()
+                  : fileError(path, "layers[" + Twine(index) + "]." + name,
+                              "expected all layers to have " + what +
+                                  ", or none");
+    };
+    if (Error error =
+            differs("query_squares",
+                    read->querySquares.empty() == first.querySquares.empty(),
+                    "squares of queries"))
+      return error;
+    if (Error error = differs(
+            "page_shares", read->pageShares.empty() == first.pageShares.empty(),
+            "shares of pages"))
+      return error;
     result.layers.push_back(std::move(*read));
   }
   return result;

@@ -183,7 +183,9 @@ CalibrationAttr Importer::calibrationOf(int64_t layer) {
       b.getContext(), b.getF64FloatAttr(found.clip[key]),
       b.getF64FloatAttr(found.clip[value]),
       b.getDenseF64ArrayAttr(found.loss[key]),
-      b.getDenseF64ArrayAttr(found.loss[value]), querySquaresOf(found));
+      b.getDenseF64ArrayAttr(found.loss[value]), querySquaresOf(found),
+      found.pageShares.empty() ? DenseF32ArrayAttr()
+                               : b.getDenseF32ArrayAttr(found.pageShares));
 }
 
 /// Squares of queries as the program has them: multiplied by key scales, if it

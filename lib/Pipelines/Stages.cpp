@@ -161,7 +161,8 @@ struct PlanPipelineOptions : PassPipelineOptions<PlanPipelineOptions> {
   Option<std::string> value{*this, "value", llvm::cl::desc("Format of values"),
                             llvm::cl::init(defaults.valueFormat)};
   Option<std::string> schedule{*this, "schedule",
-                               llvm::cl::desc("keys_last, page, layer or none"),
+                               llvm::cl::desc("keys_last, page, least_loss, "
+                                              "layer or none"),
                                llvm::cl::init(defaults.schedule)};
   Option<int64_t> keyFloor{*this, "key-floor",
                            llvm::cl::desc("Lowest level of keys, bits"),

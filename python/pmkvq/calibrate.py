@@ -33,6 +33,8 @@ from pmkvq.runner import TOOL, RunError
 
 # The last queries of a sample, of which the search for alpha compares attention.
 _ALPHA_QUERIES = 64
+# Of so many queries, attention by age looks at one.
+_PAGE_QUERIES = 32
 # Clips of keys that are tried. Inside (0.7, 0.9), where a 2-bit code is the upper half of the 4-bit code.
 CLIPS = (0.71, 0.74, 0.77, 0.8, 0.83, 0.86, 0.89)
 
@@ -127,7 +129,8 @@ class Sums:
     """What passes have added up. [layers, 2, ...] with keys first.
 
     settings: what the sums are of; sums of other settings are not gone on with.
-    done: samples of each Pass. clips: KL of keys at 2 bits, by CLIPS.
+    done: samples of each Pass. clips: KL of keys at 2 bits, by CLIPS. pages: squares of attention that pages
+    receive, by age, [layers, kv_heads, ages]; queries: [ages], those that had such a page.
     """
 
     settings: str
@@ -139,13 +142,16 @@ class Sums:
     alpha: np.ndarray
     kl: np.ndarray
     squares: np.ndarray
+    pages: np.ndarray
+    queries: np.ndarray
 
     @classmethod
     def empty(cls, settings: str, layers: int, kv_heads: int, head_dim: int) -> "Sums":
         return cls(settings, np.zeros(len(Pass), np.int64), np.zeros((layers, len(CLIPS))), np.zeros(1),
                    np.zeros((layers, 2, 3)), np.zeros((layers, kv_heads, head_dim), np.float32),
                    np.zeros((layers, len(sensitivity.ALPHAS) + 1)), np.zeros((layers, 2, 3)),
-                   np.zeros((layers, kv_heads, head_dim)))
+                   np.zeros((layers, kv_heads, head_dim)),
+                   np.zeros((layers, kv_heads, sensitivity.MOST_AGES)), np.zeros(sensitivity.MOST_AGES))
 
     def clip(self, layer: int, part: int) -> float:
         """Of keys the one with the least error, if any was measured; values keep the default."""
@@ -231,7 +237,7 @@ def add_clips(model, tokens: list[int], options, sums: Sums) -> None:
 
 
 def add_gradients(model, tokens: list[int], options, sums: Sums) -> None:
-    """Adds one sample's sensitivities, maxima and squares of queries. Raises NotRepresentable."""
+    """Adds one sample's sensitivities, maxima, squares of queries and of attention. Raises NotRepresentable."""
     loss, layers = model.gradients(tokens)
     sums.loss += loss
     parts = [(layer, index, form, x) for layer, a in enumerate(layers)
@@ -250,6 +256,10 @@ def add_gradients(model, tokens: list[int], options, sums: Sums) -> None:
         np.maximum(sums.maxima[layer], largest, out=sums.maxima[layer])
         queries = a.q.detach().double().unflatten(0, (model.kv_heads, -1))
         sums.squares[layer] += (queries * queries).mean((1, 2)).cpu().numpy()
+        squares, counts = model.page_squares(a, _PAGE_QUERIES)
+        ages = min(len(counts), sensitivity.MOST_AGES)
+        sums.pages[layer, :, :ages] += squares[:, :ages].cpu().numpy()
+    sums.queries[:ages] += counts[:ages].cpu().numpy()
 
 
 def add_alpha(model, tokens: list[int], options, sums: Sums) -> None:
@@ -317,8 +327,8 @@ def _rounded(values) -> list[float]:
     return [float(f"{value:.6g}") for value in np.asarray(values).reshape(-1)]
 
 
-def layer_document(sums: Sums, layer: int) -> dict:
-    """What the file says of one layer."""
+def layer_document(sums: Sums, layer: int, pages: int) -> dict:
+    """What the file says of one layer. pages: of the samples that losses are of."""
     result, count = {}, max(1, int(sums.done[Pass.GRADIENTS]))
     for index, part in enumerate(calibration_file.PARTS):
         result[part] = {"clip": sums.clip(layer, index),
@@ -326,6 +336,8 @@ def layer_document(sums: Sums, layer: int) -> dict:
         if sums.done[Pass.DIVERGENCE]:
             result[part]["kl"] = _rounded(sums.kl[layer, index] / sums.done[Pass.DIVERGENCE])
     result["query_squares"] = [_rounded(head) for head in sums.squares[layer] / count]
+    shares = sensitivity.page_shares(sums.pages[layer], sums.queries, pages)
+    result["page_shares"] = [_rounded(head) for head in shares]
     errors = sums.alpha[layer] / max(1, int(sums.done[Pass.ALPHA]))
     best = int(np.argmin(errors[:-1]))
     result["key_scale"] = {
@@ -338,10 +350,14 @@ def layer_document(sums: Sums, layer: int) -> dict:
 
 
 def document(sums: Sums, settings: dict) -> dict:
+    tokens = settings["data"]["tokens"]
+    if settings["settings"]["measure"] == "kl":
+        tokens = min(tokens, settings["settings"]["kl_tokens"])
+    pages = quantize.count_pages(tokens)
     return {
         "format": calibration_file.FORMAT, "version": calibration_file.VERSION,
         **settings, "loss": _rounded(sums.loss / max(1, int(sums.done[Pass.GRADIENTS])))[0],
-        "layers": [layer_document(sums, layer) for layer in range(len(sums.sensitivity))],
+        "layers": [layer_document(sums, layer, pages) for layer in range(len(sums.sensitivity))],
     }
 
 

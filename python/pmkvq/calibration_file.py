@@ -17,7 +17,7 @@ import numpy as np
 from pmkvq.checkpoint import read_json
 from pmkvq.errors import FileError
 from pmkvq.quantize import LEVELS, Format
-from pmkvq.sensitivity import MOST_EXPONENT
+from pmkvq.sensitivity import MOST_AGES, MOST_EXPONENT
 
 FORMAT, VERSION = "pmkvq-calibration", 1
 PARTS = ("key", "value")
@@ -50,6 +50,13 @@ class Calibration:
         if any("query_squares" not in layer for layer in self.document["layers"]):
             return None
         return np.array([layer["query_squares"] for layer in self.document["layers"]])
+
+    def page_shares(self) -> np.ndarray | None:
+        """[layers, kv_heads, ages]: how much of a layer's losses one page bears, the newest first; None: an older
+        file."""
+        if any("page_shares" not in layer for layer in self.document["layers"]):
+            return None
+        return np.array([layer["page_shares"] for layer in self.document["layers"]])
 
     def formats(self) -> tuple[Format, Format]:
         """Of keys and values, as they were measured."""
@@ -108,6 +115,8 @@ def check(path, document: dict) -> None:
                         layer.get(part) if isinstance(layer, dict) else None, settings["measure"])
         if "query_squares" in layer:
             _check_squares(path, f"layers[{index}].query_squares", layer["query_squares"], model)
+        if "page_shares" in layer:
+            _check_shares(path, f"layers[{index}].page_shares", layer["page_shares"], model)
         scale = layer.get("key_scale")
         if scale is not None:
             _check_scale(path, f"layers[{index}].key_scale", scale, model)
@@ -149,6 +158,13 @@ def _check_squares(path, name: str, rows, model: dict) -> None:
             not all(isinstance(row, list) and len(row) == dim for row in rows) or \
             not all(_is_number(x) and x >= 0 for row in rows for x in row):
         raise FileError(path, name, f"[{model['kv_heads']}][{dim}] finite numbers of at least 0", rows)
+
+
+def _check_shares(path, name: str, rows, model: dict) -> None:
+    if not isinstance(rows, list) or len(rows) != model["kv_heads"] or \
+            not all(isinstance(row, list) and 1 <= len(row) <= MOST_AGES and len(row) == len(rows[0]) for row in rows) or \
+            not all(_is_number(x) and x >= 0 for row in rows for x in row):
+        raise FileError(path, name, f"[{model['kv_heads']}][1 to {MOST_AGES} pages] finite numbers of at least 0", rows)
 
 
 def _check_scale(path, name: str, scale, model: dict) -> None:

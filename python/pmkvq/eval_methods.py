@@ -18,10 +18,12 @@ EXACT = ("bf16", "torch")
 BASELINES = ("paper", "kivi", "turboquant", "rtn", "trial")
 NAMES = (*EXACT, "pmkvq", *BASELINES)
 
-_PRODUCT_OPTIONS = ("key=FORMAT", "value=FORMAT", "calibration=FILE", "scales", "nearest", "allocate", "none")
+_PRODUCT_OPTIONS = ("least_loss", "key=FORMAT", "value=FORMAT", "calibration=FILE", "scales", "nearest", "allocate", "none")
 # Those that say what of a calibration is taken.
 _BY_CALIBRATION = ("scales", "nearest", "allocate")
 _SCHEDULES = ("keys_last", "page", "layer")
+# Goes by what a calibration says of pmkvq's formats.
+_BY_LOSS = "least_loss"
 _UNITS = {"b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _WIDTH = r"\d+(?:\.\d+)?"
 # What a baseline's options may be, beside those of all baselines.
@@ -45,7 +47,8 @@ class Method:
 
     text: as it was asked for. widths: of keys and values, fixed. budget: bytes a
     sequence. bits: a budget in bits an element of pages. At most one of the three is given.
-    schedule: "none", or one of Limits'. floor: lowest bits under a budget. exact_prompt: a prompt is read
+    schedule: "none", one of Limits', of the product least_loss or, where nothing is asked for, what its
+    calibration makes the best (""). floor: lowest bits under a budget. exact_prompt: a prompt is read
     in bf16 until its end. drop: pages are dropped where the floor is not enough. order: which pages fall
     below 2 bits first.
     """
@@ -91,7 +94,9 @@ class Method:
             body = pages * (slot_bytes + sum(map(geometry.part_bytes, self.widths)))
             return Limits(self.schedule, self.widths, slot_bytes, geometry.fixed_bytes(tokens) + body)
         budget = self.budget or budget_for_bits(geometry, tokens, float(self.bits))
-        return Limits(self.schedule, self.floor, slot_bytes, budget, self.drop)
+        # least_loss fills the budget as keys_last does, but for less than one fall of a page-head.
+        schedule = self.schedule if self.schedule in _SCHEDULES else "keys_last"
+        return Limits(schedule, self.floor, slot_bytes, budget, self.drop)
 
     def product_slot_bytes(self, head_dim: int) -> int:
         """Parameters of a page-head in the product's formats, whatever the level."""
@@ -119,7 +124,8 @@ class Method:
             return [*options, "--schedule=none", f"--key-floor={key}", f"--value-floor={value}"]
         amount = f"--kv-budget={self.budget * sequences}" if self.budget else f"--kv-bits={self.bits}"
         floors = [] if (key, value) == (2, 2) else [f"--key-floor={key}", f"--value-floor={value}"]
-        return [*options, f"--schedule={self.schedule}", *floors, amount]
+        schedule = [f"--schedule={self.schedule}"] if self.schedule else []
+        return [*options, *schedule, *floors, amount]
 
 
 def parse_methods(text: str) -> list[Method]:
@@ -154,7 +160,8 @@ def parse_method(text: str) -> Method:
         if schedule:
             raise MethodError(f"{text!r}: the {schedule} schedule needs a budget, {amount!r} is a fixed width")
         schedule = "none"
-    schedule = schedule or ("layer" if name == "paper" else "keys_last")
+    chooses = name == "pmkvq" and "calibration" in options
+    schedule = schedule or ("layer" if name == "paper" else "" if chooses else "keys_last")
     if (drop or order != "age") and schedule not in ("keys_last", "page"):
         raise MethodError(f"{text!r}: drop and order need a budget and the keys_last or page schedule")
     return Method(text, name, widths, budget, bits, schedule, floor or (2, 2), options, exact, drop, order)
@@ -168,7 +175,7 @@ def _options(text: str, name: str, words: list[str]) -> tuple[dict, str | None, 
     choices = {"order": ORDERS, **_CHOICES.get(name, {})} if baseline else {}
     for word in words:
         key, _, value = word.partition("=")
-        if word in _SCHEDULES or (name == "pmkvq" and word == "none"):
+        if word in _SCHEDULES or (name == "pmkvq" and word in ("none", _BY_LOSS)):
             schedule = word
         elif key == "floor":
             floor = _widths(text, value, _floors(name))
@@ -190,6 +197,8 @@ def _options(text: str, name: str, words: list[str]) -> tuple[dict, str | None, 
     for word in _BY_CALIBRATION:
         if word in options and "calibration" not in options:
             raise MethodError(f"{text!r}: {word} goes by a calibration: expected +calibration=FILE")
+    if schedule == _BY_LOSS and "calibration" not in options:
+        raise MethodError(f"{text!r}: {_BY_LOSS} goes by a calibration: expected +calibration=FILE")
     if schedule == "none" and "allocate" not in options:
         raise MethodError(f"{text!r}: without a schedule a budget needs allocate; a fixed width is pmkvq:2")
     return options, schedule, floor

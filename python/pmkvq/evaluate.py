@@ -45,9 +45,11 @@ A method is NAME[+OPTION...][:AMOUNT]:
   rtn:4                    round to nearest, per token
   trial:k2v1               pmkvq's formats in torch, at 8, 4, 2, 1.6 and 1 bits
 
-With a budget, pages fall by pmkvq's default schedule, keys_last. Options:
+With a budget, pages fall by pmkvq's default schedule: keys_last, or least_loss with a calibration by
+divergence. Options:
   +page  +layer  +keys_last
                            another schedule (with a budget)
+  +least_loss              pmkvq: by the losses of a calibration
   +floor=4  +floor=k4v2    lowest bits under a budget
   +key=FORMAT +value=...   pmkvq: formats of pmkvq-run, / for +: pmkvq+key=per_token/plain:2
   +calibration=FILE        pmkvq: clips of a calibration; the file's name has no + , or :

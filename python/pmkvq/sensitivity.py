@@ -112,3 +112,43 @@ def alpha_errors(q: np.ndarray, k: np.ndarray, v: np.ndarray, maxima: np.ndarray
         return float(((found - exact) ** 2).mean(dtype=np.float64))
 
     return np.array([error(exponents(maxima, alpha)) for alpha in ALPHAS] + [error(np.zeros_like(maxima))])
+
+
+# ---------------------------------------------------------------------------
+# How far back heads look
+# ---------------------------------------------------------------------------
+
+# The runtime's table (Abi.h): pages that are older count as the last.
+MOST_AGES = 64
+# Below every square that matters: a page that nothing looks at has one, too.
+_LEAST_SQUARE = 1e-9
+
+
+def page_shares(squares: np.ndarray, queries: np.ndarray, pages: int) -> np.ndarray:
+    """How much of what a layer loses lies in one page, by kv head and age.
+
+    An error in a token's key or value weighs as the square of its attention, so pages' squares say who bears
+    what. By age they fall about as a power, whose exponent differs by a lot: some heads look at the last page,
+    some at all alike. Powers are fitted, head by head.
+
+    Args:
+        squares: [kv_heads, ages], sums over queries that had a page of this age, the newest page first.
+        queries: [ages], how many these were. pages: of the text whose losses are shared, at its end.
+
+    Returns:
+        [kv_heads, ages that occurred]: such that on average over the text's tokens the shares of all pages that
+        there are by then add up to 1.
+    """
+    ages = np.arange(1, int(np.count_nonzero(queries)) + 1)
+    if not len(ages):
+        return np.ones((len(squares), 1))
+    sizes = np.log(squares[:, :len(ages)] / queries[:len(ages)] + _LEAST_SQUARE)
+    weights = queries[:len(ages)] / queries[:len(ages)].sum()
+    away = np.log(ages) - weights @ np.log(ages)
+    spread = weights @ away**2
+    slopes = (sizes * away) @ weights / spread if spread > 0 else np.zeros(len(sizes))
+    # No head looks at old pages more than at new ones, further back than samples show.
+    fitted = np.exp((sizes @ weights)[:, None] + np.minimum(slopes, 0)[:, None] * away)
+    # Over the text's tokens, a page of age i is there for all but the first i pages.
+    there = np.maximum(0, pages + 1 - ages) / (pages + 1) if pages else (ages == 1).astype(float)
+    return fitted / (fitted * there).sum()

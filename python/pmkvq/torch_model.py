@@ -127,6 +127,32 @@ class Model:
             out[:, begin:end] = part.reshape(self.heads, end - begin, self.head_dim)
         return out
 
+    @torch.no_grad()
+    def page_squares(self, a: Attention, every: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Squares of attention that pages receive, by age: the newest page is the one before the window.
+
+        Args:
+            every: of so many queries one is looked at.
+
+        Returns:
+            Sums over the queries, and over a page's tokens and a kv head's queries, [kv_heads, ages]; the queries
+            that had a page of this age, [ages]. Double precision.
+        """
+        tokens, group = a.q.shape[1], self.heads // self.kv_heads
+        rows = torch.arange(min(SINK + PAGE, tokens), tokens, every, device=a.q.device)
+        made = torch.tensor([count_pages(int(row) + 1) for row in rows], dtype=torch.int64, device=rows.device)
+        count = int(made.max()) if len(rows) else 0
+        q = a.q[:, rows].view(self.kv_heads, group * len(rows), self.head_dim) / math.sqrt(self.head_dim)
+        scores = (q @ a.k.mT).view(self.kv_heads, group, len(rows), tokens)
+        unseen = torch.arange(tokens, device=rows.device) > rows[:, None]
+        squares = scores.masked_fill_(unseen, -math.inf).softmax(-1).square_().sum(1)
+        pages = squares[..., SINK:SINK + PAGE * count].view(self.kv_heads, len(rows), count, PAGE).sum(-1).double()
+        # Ages from 1 on; pages that a row does not have yet are at most 0.
+        ages = (made[:, None] - torch.arange(count, device=rows.device)).clamp_min(0).flatten()
+        sums = pages.new_zeros((self.kv_heads, count + 1))
+        sums.index_add_(1, ages, pages.flatten(1))
+        return sums[:, 1:], torch.bincount(ages, minlength=count + 1)[1:].double()
+
     def finish(self, layer: int, hidden: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
         """The hidden state after the layer. attended: [heads, tokens, head_dim]."""
         here = f"model.layers.{layer}."

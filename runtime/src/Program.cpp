@@ -7,6 +7,7 @@
 #include "pmkvq_rt/Program.h"
 
 #include <algorithm>
+#include <cmath>
 
 using namespace pmkvq::rt;
 
@@ -37,6 +38,8 @@ pmkvq::rt::findEntries(const std::function<void *(const char *)> &lookUp) {
       find<decltype(entries.scratchBytes)>(lookUp, "pmkvq_scratch");
   entries.keyFeedback =
       find<decltype(entries.keyFeedback)>(lookUp, "pmkvq_key_feedback");
+  entries.pageLosses =
+      find<decltype(entries.pageLosses)>(lookUp, "pmkvq_page_losses");
   if (!entries.describe || !entries.step)
     return Status(StatusCode::DataLoss,
                   std::string("the program does not export ") +
@@ -122,8 +125,37 @@ static Status checkInfo(const ProgramInfo &info) {
                    "layers times kv heads need, and a schedule `page` or "
                    "`keys_last`");
   if (info.schedule < kScheduleNone ||
-      (info.schedule > kScheduleKeysLast && info.schedule < kScheduleExternal))
+      (info.schedule > kScheduleLeastLoss && info.schedule < kScheduleExternal))
     return damaged("schedule " + std::to_string(info.schedule));
+  return Status();
+}
+
+/// Reads what the schedule goes by.
+static Status readLosses(Program &program) {
+  const ProgramInfo &info = program.info;
+  if (info.schedule != kScheduleLeastLoss)
+    return Status();
+  if (!program.entries.pageLosses)
+    return damaged("the schedule least_loss and no losses");
+  program.losses.resize(static_cast<size_t>(info.layers));
+  for (int32_t layer = 0; layer < info.layers; ++layer) {
+    LayerLosses &losses = program.losses[static_cast<size_t>(layer)];
+    losses.shares.resize(static_cast<size_t>(info.kvHeads * kLossAges));
+    const float *next = program.entries.pageLosses(layer);
+    auto read = [&](float &value) {
+      value = *next++;
+      return std::isfinite(value) && value >= 0;
+    };
+    bool valid = true;
+    for (auto &part : losses.level)
+      for (float &loss : part)
+        valid &= read(loss);
+    for (float &share : losses.shares)
+      valid &= read(share);
+    if (!valid)
+      return damaged("losses of layer " + std::to_string(layer) +
+                     " that are not finite numbers of at least 0");
+  }
   return Status();
 }
 
@@ -142,9 +174,10 @@ Result<Program> pmkvq::rt::openProgram(const ProgramEntries &entries,
   program.weights = std::move(weights);
   program.owner = std::move(owner);
   entries.describe(&program.info);
-  Status checked = checkInfo(program.info);
-  if (!checked.ok())
-    return checked;
+  if (Status s = checkInfo(program.info); !s.ok())
+    return s;
+  if (Status s = readLosses(program); !s.ok())
+    return s;
   return program;
 }
 

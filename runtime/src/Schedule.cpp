@@ -1,7 +1,7 @@
 //===- Schedule.cpp - Which page is at which level ------------------------===//
 //
-// The policies `none`, `page`, `keys_last` and `layer`.  Neighbours: Schedule.h
-// defines them.
+// The policies `none`, `page`, `keys_last`, `least_loss` and `layer`.
+// Neighbours: Schedule.h defines them.
 //
 //===----------------------------------------------------------------------===//
 
@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <new>
 #include <tuple>
+#include <utility>
 
 using namespace pmkvq::rt;
 
@@ -47,9 +48,14 @@ public:
 
   Levels of(const PageState &page) const {
     Levels floor = limits_->floorOf(page.layer);
-    if (page.page == newest_[static_cast<size_t>(page.sequence)])
+    if (page.page == newestOf(page))
       floor[kValue] = std::max(floor[kValue], kLowestOfBoth);
     return floor;
+  }
+
+  /// The newest page of the same sequence.
+  int32_t newestOf(const PageState &page) const {
+    return newest_[static_cast<size_t>(page.sequence)];
   }
 
 private:
@@ -116,6 +122,36 @@ private:
   static constexpr size_t kKeysTurn = 3, kPairTurn = 4, kTurns = 5;
 
   bool keysLast_;
+};
+
+class LeastLossSchedule final : public SchedulePolicy {
+public:
+  explicit LeastLossSchedule(std::vector<LayerLosses> losses)
+      : losses_(std::move(losses)) {}
+  Status plan(std::vector<PageState> &pages, size_t existing,
+              const ScheduleLimits &limits) const override;
+
+private:
+  /// The next halving of a page.
+  struct Fall {
+    /// Loss that it adds, for each bit an element.
+    float price;
+    Part part;
+    PageState *page;
+    /// For a heap whose first is the next to fall.
+    bool operator<(const Fall &other) const {
+      auto key = [](const Fall &f) {
+        return std::make_tuple(f.price, f.page->page, f.page->sequence,
+                               f.page->layer, f.page->head, f.part);
+      };
+      return key(*this) > key(other);
+    }
+  };
+  float price(const PageState &page, Part part, int32_t age) const;
+  void push(std::vector<Fall> &falls, PageState &page,
+            const Floors &floors) const;
+
+  std::vector<LayerLosses> losses_;
 };
 
 class LayerSchedule final : public SchedulePolicy {
@@ -234,6 +270,72 @@ Status PageSchedule::plan(std::vector<PageState> &pages, size_t existing,
   return Status();
 }
 
+float LeastLossSchedule::price(const PageState &page, Part part,
+                               int32_t age) const {
+  const LayerLosses &losses = losses_[static_cast<size_t>(page.layer)];
+  const auto &loss = losses.level[part];
+  int32_t level = page.level[part], below = ladderIndex(level / 2);
+  float added = loss[below - 1] - (level == 16 ? 0 : loss[below - 2]);
+  return added * losses.shareOf(page.head, age) / static_cast<float>(level / 2);
+}
+
+/// Adds the page's cheaper halving, unless it is at its floor.
+void LeastLossSchedule::push(std::vector<Fall> &falls, PageState &page,
+                             const Floors &floors) const {
+  const Levels floor = floors.of(page);
+  const int32_t age = floors.newestOf(page) - page.page;
+  const size_t count = falls.size();
+  for (Part part : {kKey, kValue}) {
+    if (page.level[part] <= std::max(floor[part], kLowestOfBoth))
+      continue;
+    Fall fall = {price(page, part, age), part, &page};
+    if (falls.size() == count)
+      falls.push_back(fall);
+    else if (fall.price < falls.back().price)
+      falls.back() = fall;
+  }
+}
+
+Status LeastLossSchedule::plan(std::vector<PageState> &pages, size_t existing,
+                               const ScheduleLimits &limits) const {
+  static thread_local Floors floors;
+  if (Status s = floors.read(pages, limits); !s.ok())
+    return s;
+  if (Status s = checkFits(pages, existing, limits, floors, /*mayLower=*/true);
+      !s.ok())
+    return s;
+  // Kept, as the buckets above; a page is in it once.
+  static thread_local std::vector<Fall> falls;
+  falls.clear();
+  try {
+    falls.reserve(pages.capacity());
+  } catch (const std::bad_alloc &) {
+    return Status(StatusCode::OutOfMemory, "no memory to plan levels");
+  }
+  int64_t bytes = 0;
+  for (size_t i = 0; i < pages.size(); ++i) {
+    if (i >= existing)
+      pages[i].level = {16, 16};
+    bytes += pageBlockBytes(pages[i].level, limits.blockBytes);
+    push(falls, pages[i], floors);
+  }
+  std::make_heap(falls.begin(), falls.end());
+  while (!falls.empty() && bytes > limits.bytesAvailable) {
+    std::pop_heap(falls.begin(), falls.end());
+    Fall fall = falls.back();
+    falls.pop_back();
+    Levels &level = fall.page->level;
+    bytes -= pageBlockBytes(level, limits.blockBytes);
+    level[fall.part] /= 2;
+    bytes += pageBlockBytes(level, limits.blockBytes);
+    const size_t count = falls.size();
+    push(falls, *fall.page, floors);
+    if (falls.size() > count)
+      std::push_heap(falls.begin(), falls.end());
+  }
+  return Status();
+}
+
 /// Bytes that the blocks of a layer's pages may take.
 static int64_t layerShare(int32_t layer, int32_t layers,
                           const ScheduleLimits &limits) {
@@ -330,7 +432,10 @@ Status LayerSchedule::plan(std::vector<PageState> &pages, size_t existing,
 }
 
 Result<std::unique_ptr<SchedulePolicy>>
-pmkvq::rt::makeSchedulePolicy(int32_t kind) {
+pmkvq::rt::makeSchedulePolicy(int32_t kind, std::vector<LayerLosses> losses) {
+  if (kind == kScheduleLeastLoss && losses.empty())
+    return Status(StatusCode::InvalidArgument,
+                  "schedule 4 (least_loss) needs the losses of all layers");
   SchedulePolicy *policy = nullptr;
   if (kind == kScheduleNone)
     policy = new (std::nothrow) NoneSchedule();
@@ -338,13 +443,15 @@ pmkvq::rt::makeSchedulePolicy(int32_t kind) {
     policy = new (std::nothrow) PageSchedule(/*keysLast=*/false);
   else if (kind == kScheduleKeysLast)
     policy = new (std::nothrow) PageSchedule(/*keysLast=*/true);
+  else if (kind == kScheduleLeastLoss)
+    policy = new (std::nothrow) LeastLossSchedule(std::move(losses));
   else if (kind == kScheduleLayer)
     policy = new (std::nothrow) LayerSchedule();
   else
     return Status(StatusCode::Unimplemented,
                   "schedule " + std::to_string(kind) +
-                      " is not built; 0 (none), 1 (page), 2 (layer) and 3 "
-                      "(keys_last) are; "
+                      " is not built; 0 (none), 1 (page), 2 (layer), 3 "
+                      "(keys_last) and 4 (least_loss) are; "
                       "give any other to the session as a policy");
   if (!policy)
     return Status(StatusCode::OutOfMemory, "no memory for a schedule");

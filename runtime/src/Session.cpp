@@ -181,7 +181,9 @@ Status Session::choosePolicy(const SessionOptions &options) {
     policy_ = options.policy;
   } else {
     std::unique_ptr<SchedulePolicy> policy;
-    if (Status s = keep(makeSchedulePolicy(program_.info.schedule), policy);
+    if (Status s =
+            keep(makeSchedulePolicy(program_.info.schedule, program_.losses),
+                 policy);
         !s.ok())
       return s;
     policy_ = std::move(policy);

@@ -87,7 +87,7 @@ func.func private @f() attributes {a = #pmkvq.schedule<none, key_floor = 2, valu
 // -----
 
 // ScheduleAttr C2.
-// expected-error @+1 {{(C2) unknown schedule 'weekly', expected one of: keys_last, layer, none, page}}
+// expected-error @+1 {{(C2) unknown schedule 'weekly', expected one of: keys_last, layer, least_loss, none, page}}
 func.func private @f() attributes {a = #pmkvq.schedule<weekly, key_floor = 2, value_floor = 2>}
 
 // -----
@@ -132,6 +132,11 @@ func.func private @f() attributes {a = #pmkvq.calibration<query_squares = [0x7FF
 
 // expected-error @+1 {{(C3) expected squares that are finite and not negative, got nan}}
 func.func private @f() attributes {a = #pmkvq.calibration<query_squares = [0x7FF8000000000000]>}
+
+// -----
+
+// expected-error @+1 {{(C3) expected shares that are finite and not negative, got -1.000000e+00}}
+func.func private @f() attributes {a = #pmkvq.calibration<page_shares = [0.0, -1.0]>}
 
 // -----
 

@@ -147,6 +147,27 @@ func.func @f() {
 
 // -----
 
+// create C8: shares that are not as many for each kv head, and too many.
+// expected-error @+1 {{(C8) expected page_shares of 1 to 64 pages for each of 2 kv heads, got 3}}
+%c = pmkvq.create layer 0 max_tokens 128 calibration <page_shares = [0.0, 1.0, 0.5]>
+  : !pmkvq.cache<kv_heads = 2, head_dim = 64>
+
+// -----
+
+// create C9: a schedule by losses without those of values.
+// expected-error @+1 {{(C9) expected a calibration with the losses of values for the schedule least_loss}}
+%c = pmkvq.create layer 0 max_tokens 128 schedule <least_loss, key_floor = 2, value_floor = 2>
+  calibration <key_loss = [0.0, 0.1, 0.2]>
+  : !pmkvq.cache<kv_heads = 2, head_dim = 64, key = <per_channel>, value = <per_token>>
+
+// -----
+
+// expected-error @+1 {{(C9) expected a calibration with the losses of keys for the schedule least_loss}}
+%c = pmkvq.create layer 0 max_tokens 128 schedule <least_loss, key_floor = 2, value_floor = 2>
+  : !pmkvq.cache<kv_heads = 2, head_dim = 64, key = <per_channel>, value = <per_token>>
+
+// -----
+
 // append C1: kv heads, head_dim, element type, rank, rows that are known.
 !kv = !pmkvq.cache<kv_heads = 2, head_dim = 64>
 func.func @heads(%c: !kv, %k: tensor<?x4x64xf32>, %b: !pmkvq.batch) {

@@ -4,7 +4,7 @@
 // RUN: not pmkvq-opt %s --pmkvq-set-schedule=budget=-1 2>&1 | FileCheck %s --check-prefix=BUDGET
 // RUN: not pmkvq-opt %s --pmkvq-set-schedule="key-floor=8 value-floor=8" 2>&1 | FileCheck %s --check-prefix=LEVEL
 
-// KIND: error: (C2) unknown schedule 'weekly', expected one of: keys_last, layer, none, page
+// KIND: error: (C2) unknown schedule 'weekly', expected one of: keys_last, layer, least_loss, none, page
 // FLOOR: error: (C1) expected a floor of 16, 8, 4, 2 or 1 for values, got 3
 // PAIRS: error: (C3) expected a schedule that lowers values to 1 bit in pairs, page or keys_last, got layer
 // BUDGET: error: expected a budget of at least 0 bytes, got -1

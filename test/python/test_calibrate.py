@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pmkvq import calibrate, calibration_file, quantize, samples
+from pmkvq import calibrate, calibration_file, quantize, samples, sensitivity
 from pmkvq.checkpoint import Checkpoint
 from pmkvq.errors import FileError
 from pmkvq.safetensors_file import write_bf16
@@ -171,7 +171,48 @@ def test_a_run_writes_what_its_readers_take(model, data, tmp_path):
         assert layer["key"]["sensitivity"] == sorted(layer["key"]["sensitivity"])
         assert len(layer["key_scale"]["maxima"]) == 2 and len(layer["key_scale"]["maxima"][0]) == 64
     assert calibration_file.read(out).query_squares().shape == (len(document["layers"]), 2, 64)
+    assert calibration_file.read(out).page_shares().shape == (len(document["layers"]), 2, 2)
     assert not (tmp_path / "c.json.partial").exists()
+
+
+@needs_torch
+def test_squares_of_attention_by_the_age_of_pages(model):
+    """Against a loop over queries and pages."""
+    from pmkvq.torch_model import Model
+
+    found, tokens = Model(Checkpoint(model)), np.random.RandomState(7).randint(0, 50, 420).tolist()
+    _, layers = found.gradients(tokens)
+    squares, counts = found.page_squares(layers[0], 16)
+    q, k = layers[0].q.detach().double(), layers[0].k.detach().double()
+    p = q @ k.repeat_interleave(found.heads // 2, 0).mT / found.head_dim**0.5
+    expected, rows = np.zeros((2, 3)), np.zeros(3)
+    for row in range(129, 420, 16):
+        weights = p[:, row, :row + 1].softmax(-1).square().view(2, -1, row + 1).sum(1)
+        pages = quantize.count_pages(row + 1)
+        for page in range(pages):
+            expected[:, pages - page - 1] += weights[:, 1 + 128 * page:129 + 128 * page].sum(-1).numpy()
+            rows[pages - page - 1] += 1
+    assert counts.tolist() == rows.tolist() == [19, 11, 3]
+    np.testing.assert_allclose(squares.numpy(), expected, rtol=1e-4)
+    short = found.page_squares(found.gradients(tokens[:100])[1][0], 16)
+    assert short[0].shape == (2, 0) and short[1].shape == (0,)
+
+
+def test_shares_of_pages_are_powers_of_their_age():
+    queries = np.array([100, 80, 50, 20, 0])
+    ages = np.arange(1, 6)
+    # One head that looks back alike, one that falls as 1 / age squared, one that seems to look at old pages more.
+    squares = queries * np.array([0.3 * ages**0.0, 0.2 * ages**-2.0, 0.1 * ages**1.0])
+    shares = sensitivity.page_shares(squares, queries, 2)
+    assert shares.shape == (3, 4)
+    np.testing.assert_allclose(shares[0], shares[0, 0], rtol=1e-5)
+    np.testing.assert_allclose(shares[1], shares[1, 0] * ages[:4]**-2.0, rtol=1e-5)
+    np.testing.assert_allclose(shares[2], shares[2, 0], rtol=1e-5)
+    np.testing.assert_allclose(shares[0, 0] / shares[1, 0], 1.5, rtol=1e-5)
+    # A text with no, one and two pages, a third of the tokens each.
+    assert shares[:, 0].sum() * 2 / 3 + shares[:, 1].sum() / 3 == pytest.approx(1)
+    assert sensitivity.page_shares(np.zeros((2, 5)), np.zeros(5), 0).tolist() == [[1], [1]]
+    assert sensitivity.page_shares(np.ones((2, 1)), np.ones(1), 0).sum() == pytest.approx(1)
 
 
 @needs_torch

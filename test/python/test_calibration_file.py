@@ -61,7 +61,19 @@ def test_squares_of_queries_are_read_where_all_layers_have_some(tmp_path):
     assert calibration_file.read(path).query_squares().tolist() == [[[0.5] * 64]] * 2
 
 
+def test_shares_of_pages_are_read_where_all_layers_have_some(tmp_path):
+    path = tmp_path / "c.json"
+    calibration_file.write(path, GOOD)
+    assert calibration_file.read(path).page_shares() is None
+    layers = [{**layer, "page_shares": [[1.0, 0.5]]} for layer in GOOD["layers"]]
+    calibration_file.write(path, changed("layers", to=layers))
+    assert calibration_file.read(path).page_shares().tolist() == [[[1.0, 0.5]]] * 2
+
+
 @pytest.mark.parametrize("document, message", [
+    (changed("layers", 0, "page_shares", to=[[]]), r"layers\[0\].page_shares: expected \[1\]\[1 to 64 pages\] finite"),
+    (changed("layers", 0, "page_shares", to=[[1.0] * 65]), r"layers\[0\].page_shares: expected \[1\]\[1 to 64 pages\]"),
+    (changed("layers", 1, "page_shares", to=[[-1.0]]), r"layers\[1\].page_shares: .*numbers of at least 0"),
     (changed("layers", 0, "query_squares", to=[[1.0] * 63]), r"layers\[0\].query_squares: expected \[1\]\[64\] finite"),
     (changed("layers", 1, "query_squares", to=[[-1.0] * 64]), r"layers\[1\].query_squares: .*numbers of at least 0"),
     (changed("settings", "key_format", to=None), "settings.key_format: expected a format like .*, got None"),

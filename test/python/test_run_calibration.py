@@ -107,6 +107,60 @@ def test_squares_are_those_of_scaled_queries(reasoner, document, tmp_path, scale
         [([1.0 * factor] * 127 + [4.0 * factor]) * 2] * 6
 
 
+def with_shares(document, measure="kl"):
+    """The same with losses as divergences, and shares of three pages that differ from head to head."""
+    shares = [[[1.0, 0.25, 0.0625 * layer], [0.5, 0.5, 0.5]] for layer in range(6)]
+    layers = [{**{part: {"clip": 0.8, "sensitivity": [0, 1e-4, 1e-3], "kl": layer[part]["sensitivity"]}
+                  for part in calibration_file.PARTS}, "page_shares": share}
+              for layer, share in zip(document["layers"], shares)]
+    return {**document, "layers": layers, "settings": {**document["settings"], "measure": measure}}
+
+
+@pytest.mark.parametrize("change, options, schedule", [
+    ({}, [], "least_loss"), ({}, ["--key-floor=4"], "least_loss"), ({}, ["--schedule=keys_last"], "keys_last"),
+    ({"measure": "sensitivity"}, [], "keys_last"), ({}, ["--key-format=per_token+plain"], "keys_last"),
+    ({}, ["--value-floor=1", "--accept-loss"], "keys_last"),
+    ({"measure": "sensitivity"}, ["--schedule=least_loss"], "least_loss")])
+def test_losses_and_shares_make_the_schedule(reasoner, document, tmp_path, change, options, schedule):
+    file = tmp_path / "c.json"
+    calibration_file.write(file, with_shares(document, **change))
+    text = run(reasoner, *RUN, "--kv-bits=3", f"--calibration={file}", *options, "--emit=mlir:plan").stdout
+    assert re.findall(r"pmkvq.create layer \d .*schedule <(\w+),", text) == [schedule] * 6
+    shares = re.findall(r"page_shares = \[([^]]*)\]", text)
+    assert [float(word) for word in shares[2].split(", ")] == [1.0, 0.25, 0.125, 0.5, 0.5, 0.5]
+    loss = re.findall(r"key_loss = \[([^]]*)\]", text)[1].split(", ")
+    wanted = document["layers"][1]["key"]["sensitivity"] if not change else [0, 1e-4, 1e-3]
+    assert [float(word) for word in loss] == pytest.approx(wanted)
+
+
+def test_pages_fall_where_it_costs_least(reasoner, document, tmp_path):
+    """What --explain plans is what runs, attention over it is right, and layers that bear more are lower."""
+    file = tmp_path / "c.json"
+    calibration_file.write(file, with_shares(document))
+    options = (*RUN, f"--calibration={file}", "--accept-loss", "--kv-bits=4")
+    plan = run(reasoner, *options, "--explain").stdout
+    assert "schedule  least_loss: keys or values of a page fall" in plan
+    output = generate(reasoner, *options)
+    table = [[int(word) for word in row.split()] for row in
+             plan[plan.index("pages at the end"):].splitlines()[2:8]]
+    for part, first in (("key", 1), ("value", 5)):
+        levels = output.summary["levels"][part]
+        assert [levels[bits] for bits in ("16", "8", "4", "2")] == \
+            [sum(row[first + i] for row in table) for i in range(4)]
+    dear, cheap = (choose(losses()[..., 2].ravel()) for choose in (np.argmax, np.argmin))
+    mean = [np.average((16, 8, 4, 2), weights=row[1:5]) for row in table] + \
+        [np.average((16, 8, 4, 2), weights=row[5:9]) for row in table]
+    place = [index // 2 + 6 * (index % 2) for index in (dear, cheap)]
+    assert mean[place[0]] > mean[place[1]]
+    result = run(reasoner, *options, "--check")
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_schedule_by_losses_needs_some(reasoner):
+    assert "expected --calibration with --schedule=least_loss" in fails(
+        reasoner, *RUN, "--kv-bits=3", "--schedule=least_loss")
+
+
 @pytest.mark.parametrize("blocks", [13, 20, 37])
 def test_the_compiler_allocates_as_python_does(reasoner, file, blocks):
     wanted = allocation.allocate(calibration_file.read(file).losses(), blocks)
@@ -119,13 +173,13 @@ def test_the_compiler_allocates_as_python_does(reasoner, file, blocks):
     assert [[int(key), int(value)] for key, value in floors] == wanted.tolist()
 
 
-@pytest.mark.parametrize("schedule", ["none", "page", "keys_last", "layer"])
+@pytest.mark.parametrize("schedule", ["none", "page", "keys_last", "least_loss", "layer"])
 def test_a_run_ends_with_pages_at_the_allocated_floors(reasoner, file, schedule):
     wanted = allocation.allocate(calibration_file.read(file).losses(), 20)
     output = generate(reasoner, *RUN, f"--calibration={file}", f"--kv-budget={budget(20)}", "--allocate",
                       f"--schedule={schedule}")
     assert output.summary["kv_bytes_peak"] <= budget(20)
-    if schedule in ("page", "keys_last") and (wanted // 2).sum() < 20:
+    if schedule in ("page", "keys_last", "least_loss") and (wanted // 2).sum() < 20:
         return
     for part, name in enumerate(("key", "value")):
         found = {int(bits): count for bits, count in output.summary["levels"][name].items()}
@@ -198,6 +252,12 @@ def changed(document, *path, to):
     (("layers", 2, "query_squares"), [[1e39] * 128] * 2, ["layers[2].query_squares: expected 2 lists of 128"]),
     (("layers", 2, "query_squares"), [["1"] * 128] * 2, ["layers[2].query_squares: expected 2 lists of 128"]),
     (("layers", 2, "query_squares"), [[1.0] * 128] * 2, ["layers[2].query_squares: expected all layers"]),
+    (("layers", 2, "page_shares"), [[1.0]], ["layers[2].page_shares: expected 2 lists of 1 to 64 (all as many)"]),
+    (("layers", 2, "page_shares"), [[1.0], [1.0, 0.5]], ["layers[2].page_shares: expected 2 lists of 1 to 64"]),
+    (("layers", 2, "page_shares"), [[]] * 2, ["layers[2].page_shares: expected 2 lists of 1 to 64"]),
+    (("layers", 2, "page_shares"), [[1.0] * 65] * 2, ["layers[2].page_shares: expected 2 lists of 1 to 64"]),
+    (("layers", 2, "page_shares"), [[-1.0]] * 2, ["layers[2].page_shares: ", "numbers from 0 to 1e30"]),
+    (("layers", 2, "page_shares"), [[1.0]] * 2, ["layers[2].page_shares: expected all layers to have shares"]),
     (("layers",), [], ["layers: expected 6 layers, got 0"]),
     (("layers", 3), {}, ["layers[3].key: expected an object, got none"]),
     (("layers", 3, "value", "clip"), 0.95, ["layers[3].value.clip: expected a number in (0.7, 0.9), got 0.95"]),

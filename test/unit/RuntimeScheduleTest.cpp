@@ -16,8 +16,9 @@
 using namespace pmkvq::rt;
 using namespace pmkvq::rt::test;
 
-static std::unique_ptr<SchedulePolicy> makePolicy(ScheduleKind kind) {
-  Result<std::unique_ptr<SchedulePolicy>> policy = makeSchedulePolicy(kind);
+static std::unique_ptr<SchedulePolicy>
+makePolicy(ScheduleKind kind, std::vector<LayerLosses> losses = {}) {
+  auto policy = makeSchedulePolicy(kind, std::move(losses));
   EXPECT_TRUE(policy.ok());
   return std::move(*policy);
 }
@@ -239,6 +240,140 @@ TEST(KeysLastSchedule, ValuesOfAllPagesFallBeforeKeysOfAny) {
   EXPECT_EQ(pages[1].level, (std::array<uint8_t, kParts>{4, 2}));
 }
 
+//===----------------------------------------------------------------------===//
+// least_loss
+//===----------------------------------------------------------------------===//
+
+static constexpr int32_t kLayers = 3, kHeads = 3;
+
+/// Losses of kLayers layers; few different numbers, so that prices tie.
+static std::vector<LayerLosses> randomLosses(std::mt19937 &random) {
+  std::vector<LayerLosses> losses(kLayers);
+  for (LayerLosses &layer : losses) {
+    for (auto &part : layer.level)
+      for (float &loss : part)
+        loss = static_cast<float>(random() % 5);
+    std::vector<float> shares(kHeads * 4);
+    for (float &share : shares)
+      share = static_cast<float>(random() % 3);
+    layer.shares = sharesOfAges(shares, kHeads);
+  }
+  return losses;
+}
+
+/// The definition of least_loss: all halvings of all pages are looked at for
+/// each that is made.
+static bool planLeastLossSlowly(const std::vector<LayerLosses> &losses,
+                                std::vector<PageState> &pages, size_t existing,
+                                const ScheduleLimits &limits) {
+  for (size_t i = existing; i < pages.size(); ++i)
+    pages[i].level = {16, 16};
+  auto lossAt = [&](const PageState &page, Part part, int32_t level) {
+    return level == 16 ? 0.0f
+                       : losses[page.layer].level[part][level == 8   ? 0
+                                                        : level == 4 ? 1
+                                                                     : 2];
+  };
+  auto age = [&](const PageState &page) {
+    int32_t newest = 0;
+    for (const PageState &other : pages)
+      if (other.sequence == page.sequence)
+        newest = std::max(newest, other.page);
+    return newest - page.page;
+  };
+  while (totalBytes(pages, limits.blockBytes) > limits.bytesAvailable) {
+    std::pair<PageState *, Part> first = {nullptr, kKey};
+    auto key = [&](const PageState &page, Part part) {
+      int32_t level = page.level[part], below = level / 2;
+      float added = lossAt(page, part, below) - lossAt(page, part, level);
+      return std::make_tuple(
+          added * losses[page.layer].shareOf(page.head, age(page)) / below,
+          page.page, page.sequence, page.layer, page.head, part);
+    };
+    for (PageState &page : pages)
+      for (Part part : {kKey, kValue})
+        if (page.level[part] > limits.floor[part] &&
+            (!first.first || key(page, part) < key(*first.first, first.second)))
+          first = {&page, part};
+    if (!first.first)
+      return false;
+    first.first->level[first.second] /= 2;
+  }
+  return true;
+}
+
+TEST(LeastLossSchedule, EqualsItsDefinition) {
+  std::mt19937 random(4);
+  int fitting = 0, apart = 0;
+  std::vector<PageState> pages;
+  for (int round = 0; round < 1000; ++round) {
+    const std::vector<LayerLosses> losses = randomLosses(random);
+    auto slowly = [&](auto &planned, size_t existing, const auto &limits) {
+      return planLeastLossSlowly(losses, planned, existing, limits);
+    };
+    ScheduleLimits limits = randomFloors(random);
+    if (round % 2)
+      limits.floor = {2, 2};
+    ASSERT_NO_FATAL_FAILURE(compareOnce(*makePolicy(kScheduleLeastLoss, losses),
+                                        slowly, random, limits, pages, fitting))
+        << round;
+    for (const PageState &page : pages)
+      apart += page.level[kKey] != page.level[kValue];
+  }
+  EXPECT_GT(fitting, 150);
+  EXPECT_GT(apart, 1000);
+}
+
+// Two layers of one head: keys of layer 0 bear little, and its heads look at
+// the newest page alone.
+TEST(LeastLossSchedule, LowersWhereItCostsLeast) {
+  std::vector<LayerLosses> losses(2);
+  losses[0].level = {{{0, 1, 100}, {0, 1, 10}}};
+  losses[1].level = {{{0, 1, 10}, {0, 1, 10}}};
+  losses[0].shares = sharesOfAges({1, 0.01f}, 1);
+  losses[1].shares = sharesOfAges({0.5f}, 1);
+  std::vector<PageState> pages;
+  for (int32_t layer : {0, 1})
+    for (int32_t page : {0, 1, 2})
+      pages.push_back({layer, 0, 0, page, {4, 4}});
+  auto policy = makePolicy(kScheduleLeastLoss, losses);
+  auto levels = [&](int32_t blocks) {
+    EXPECT_TRUE(policy->plan(pages, pages.size(), {{2, 2}, 1, blocks}).ok());
+    std::vector<std::array<uint8_t, kParts>> found;
+    for (const PageState &page : pages)
+      found.push_back(page.level);
+    return found;
+  };
+  using L = std::vector<std::array<uint8_t, kParts>>;
+  // Old values of layer 0 at 0.09 times 1/2, old keys there at 0.99 times 1/2.
+  EXPECT_EQ(levels(24), (L{{4, 4}, {4, 4}, {4, 4}, {4, 4}, {4, 4}, {4, 4}}));
+  EXPECT_EQ(levels(22), (L{{4, 2}, {4, 2}, {4, 4}, {4, 4}, {4, 4}, {4, 4}}));
+  EXPECT_EQ(levels(20), (L{{2, 2}, {2, 2}, {4, 4}, {4, 4}, {4, 4}, {4, 4}}));
+  // Layer 1 at 9 / 2 times 1/2, keys first, its oldest page first.
+  EXPECT_EQ(levels(19), (L{{2, 2}, {2, 2}, {4, 4}, {2, 4}, {4, 4}, {4, 4}}));
+  EXPECT_EQ(levels(14), (L{{2, 2}, {2, 2}, {4, 4}, {2, 2}, {2, 2}, {2, 2}}));
+  EXPECT_EQ(levels(13), (L{{2, 2}, {2, 2}, {4, 2}, {2, 2}, {2, 2}, {2, 2}}));
+}
+
+TEST(LeastLossSchedule, NeedsLosses) {
+  Status status = makeSchedulePolicy(kScheduleLeastLoss).status();
+  EXPECT_EQ(status.code(), StatusCode::InvalidArgument);
+  EXPECT_NE(status.message().find("needs the losses"), std::string::npos);
+}
+
+TEST(LeastLossSchedule, PagesOlderThanSharesAreAsTheLast) {
+  std::vector<float> shares = sharesOfAges({1, 2, 3, 4}, 2);
+  LayerLosses losses;
+  losses.shares = shares;
+  EXPECT_EQ(shares.size(), 2u * kLossAges);
+  EXPECT_EQ(losses.shareOf(0, 0), 1);
+  EXPECT_EQ(losses.shareOf(0, 1), 2);
+  EXPECT_EQ(losses.shareOf(0, 1000), 2);
+  EXPECT_EQ(losses.shareOf(1, 0), 3);
+  EXPECT_EQ(losses.shareOf(1, 7), 4);
+  EXPECT_EQ(sharesOfAges({}, 1), std::vector<float>(kLossAges, 1));
+}
+
 TEST(PageSchedule, ManyPagesTakeLittleTime) {
   std::vector<PageState> pages;
   for (int32_t page = 0; page < 500; ++page)
@@ -345,9 +480,11 @@ static void expectFloors(const std::vector<PageState> &pages) {
 }
 
 TEST(SchedulePolicy, LayersKeepFloorsOfTheirOwn) {
-  for (ScheduleKind kind :
-       {kScheduleNone, kSchedulePage, kScheduleLayer, kScheduleKeysLast}) {
-    auto policy = makePolicy(kind);
+  for (ScheduleKind kind : {kScheduleNone, kSchedulePage, kScheduleLayer,
+                            kScheduleKeysLast, kScheduleLeastLoss}) {
+    LayerLosses losses;
+    losses.shares = sharesOfAges({}, 1);
+    auto policy = makePolicy(kind, {2, losses});
     std::vector<PageState> pages = twoNewPages();
     // 4 + 1 and 1 + 2 blocks.
     ScheduleLimits limits{{2, 2}, 1, 8};

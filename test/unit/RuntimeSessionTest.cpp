@@ -397,6 +397,29 @@ TEST_F(SessionTest, LayersHaveWhatTheirKeysFallWith) {
     EXPECT_EQ((*made)->caches()[layer].keyFeedback, &tables[layer]);
 }
 
+TEST_F(SessionTest, LossesAreReadAndChecked) {
+  static std::vector<float> table;
+  table.assign(kParts * 3 + state.info.kvHeads * kLossAges, 0.5f);
+  state.info.schedule = kScheduleLeastLoss;
+  ProgramEntries entries = fakeEntries();
+  EXPECT_EQ(openProgram(entries, {}).status().code(), StatusCode::DataLoss);
+  entries.pageLosses = [](int64_t) -> const float * { return table.data(); };
+  table[5] = 2;
+  table.back() = 3;
+  Result<Program> opened = openProgram(entries, {});
+  ASSERT_TRUE(opened.ok()) << opened.status().message();
+  ASSERT_EQ(opened->losses.size(), static_cast<size_t>(state.info.layers));
+  EXPECT_EQ(opened->losses[1].level[kValue][2], 2);
+  EXPECT_EQ(opened->losses[1].shareOf(state.info.kvHeads - 1, kLossAges), 3);
+  EXPECT_TRUE(Session::open(*opened, {}).ok());
+  for (float bad : {-1.0f, std::numeric_limits<float>::quiet_NaN()}) {
+    table[8] = bad;
+    Status status = openProgram(entries, {}).status();
+    EXPECT_EQ(status.code(), StatusCode::DataLoss);
+    EXPECT_NE(status.message().find("losses of layer 0"), std::string::npos);
+  }
+}
+
 TEST_F(SessionTest, EntriesAreFoundByName) {
   std::set<std::string> asked;
   auto entries = findEntries([&](const char *name) -> void * {
@@ -410,7 +433,7 @@ TEST_F(SessionTest, EntriesAreFoundByName) {
   ASSERT_TRUE(entries.ok());
   EXPECT_EQ(entries->step, fakeStep);
   EXPECT_EQ(entries->flush[kKey][0], nullptr);
-  EXPECT_EQ(asked.size(), 4u + 8u + 7u);
+  EXPECT_EQ(asked.size(), 5u + 8u + 7u);
   EXPECT_TRUE(asked.count("pmkvq_scratch"));
   EXPECT_TRUE(asked.count("pmkvq_key_feedback"));
   EXPECT_TRUE(asked.count("pmkvq_requantize_value_4_2"));

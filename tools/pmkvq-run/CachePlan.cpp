@@ -19,6 +19,7 @@ using llvm::Expected;
 using llvm::StringRef;
 using mlir::pmkvq::CacheType;
 using mlir::pmkvq::FormatAttr;
+using mlir::pmkvq::LayerCalibration;
 using mlir::pmkvq::ModelConfig;
 using mlir::pmkvq::PlanOptions;
 
@@ -207,6 +208,33 @@ static Error addDivergences(CachePlan &plan, const ModelConfig &config,
   return Error::success();
 }
 
+/// What the compiler makes of a layer's calibration (PMKVQToTile.cpp).
+static rt::LayerLosses lossesOf(const LayerCalibration &layer,
+                                int64_t kvHeads) {
+  rt::LayerLosses losses;
+  for (size_t part = 0; part < rt::kParts; ++part)
+    llvm::transform(layer.loss[part], losses.level[part].begin(),
+                    [](double loss) { return static_cast<float>(loss); });
+  losses.shares = rt::sharesOfAges(layer.pageShares, kvHeads);
+  return losses;
+}
+
+/// Notes what pages cost, and lets them fall by it unless another schedule is
+/// asked for, or the file does not know enough.
+static void chooseSchedule(CachePlan &plan, const Options &options,
+                           const ModelConfig &config) {
+  if (!config.calibration)
+    return;
+  const auto &layers = config.calibration->layers;
+  for (const LayerCalibration &layer : layers)
+    plan.workload.losses.push_back(lossesOf(layer, config.kvHeads));
+  if (!options.schedule.empty() || !config.calibration->byDivergence ||
+      layers.front().pageShares.empty() || !plan.unmeasured.empty())
+    return;
+  plan.compiler.schedule = "least_loss";
+  plan.workload.info.schedule = rt::kScheduleLeastLoss;
+}
+
 /// Gives layers the floors that lose least, here and in the compiler.
 static Error allocateFloors(CachePlan &plan) {
   allocation::Workload &workload = plan.workload;
@@ -282,7 +310,8 @@ pmkvq::run::planCaches(const Options &options, const ModelConfig &config,
     plan.compiler.keyFormat = options.keyFormat;
   if (!options.valueFormat.empty())
     plan.compiler.valueFormat = options.valueFormat;
-  plan.compiler.schedule = options.schedule;
+  if (!options.schedule.empty())
+    plan.compiler.schedule = options.schedule;
   plan.compiler.keyFloor = options.keyFloor;
   plan.compiler.valueFloor = options.valueFloor;
   plan.compiler.layerFloors = options.layerFloors;
@@ -301,6 +330,9 @@ pmkvq::run::planCaches(const Options &options, const ModelConfig &config,
   plan.levels = *levels;
   plan.workload.info = describe(plan.compiler, config, *cache);
   allocation::setFloors(plan.levels, plan.workload.info);
+  if (Error error = addDivergences(plan, config, *cache))
+    return error;
+  chooseSchedule(plan, options, config);
   if (prompts.empty()) {
     plan.compiler.budgetBytes = options.budgetBytes.value_or(0);
     return plan;
@@ -308,8 +340,6 @@ pmkvq::run::planCaches(const Options &options, const ModelConfig &config,
   rt::SessionOptions &session = plan.workload.session;
   session = planSession(options, prompts);
   plan.choices = makeChoices(plan, config, *cache);
-  if (Error error = addDivergences(plan, config, *cache))
-    return error;
   auto budget = chooseBudget(options, plan.workload);
   if (!budget.ok())
     return toError(budget.status());

@@ -82,6 +82,10 @@ static void printRun(raw_ostream &os, const CachePlan &plan) {
                "level first, then the oldest page; values fall to 2 bits "
                "before "
                "keys do"
+         : info.schedule == rt::kScheduleLeastLoss
+             ? ": keys or values of a page fall when the next one needs their "
+               "room, where the calibration's losses add least for a byte, of "
+               "a layer the oldest page first"
              : "")
      << "\n";
 }

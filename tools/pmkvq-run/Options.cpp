@@ -238,7 +238,8 @@ static rt::Status checkOneBit(const CommandLine &line, const Options &options) {
   auto refuse = [](const std::string &reason) {
     return refusal("--value-floor=1: " + reason);
   };
-  if (options.schedule != "page" && options.schedule != "keys_last")
+  if (line.schedule.given() && options.schedule != "page" &&
+      options.schedule != "keys_last")
     return refuse("values fall to 1 bit under the schedules keys_last and "
                   "page, got " +
                   options.schedule);
@@ -262,7 +263,10 @@ static rt::Status readCache(const CommandLine &line, Options &options) {
   rt::Result<std::string> kind = readChoice(line.schedule);
   if (!kind.ok())
     return kind.status();
-  options.schedule = *kind;
+  if (line.schedule.given())
+    options.schedule = *kind;
+  if (options.schedule == "least_loss" && !line.calibration.given())
+    return refusal("expected --calibration with --schedule=least_loss");
   if (options.valueFloor == 1)
     if (rt::Status s = checkOneBit(line, options); !s.ok())
       return s;

@@ -57,6 +57,7 @@ struct Options : RunOptions {
   /// A folder or a GGUF file.
   std::string model;
 
+  /// Empty: the best that is known of (CachePlan.cpp).
   std::string schedule;
   /// Lowest level of each part, in bits.
   int64_t keyFloor = 0;

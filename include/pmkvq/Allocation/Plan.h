@@ -34,6 +34,8 @@ struct Workload {
   /// Geometry, parameter bytes, schedule and floors.  Not used: the size of the
   /// vocabulary and the budget.
   rt::ProgramInfo info = {};
+  /// What `least_loss` goes by; not looked at under other schedules.
+  std::vector<rt::LayerLosses> losses;
   /// The batch: how many sequences of which lengths, and the budget.
   rt::SessionOptions session;
 };

@@ -106,7 +106,9 @@ def PMKVQ_ScheduleAttr : PMKVQ_Attr<"Schedule", "schedule"> {
     of a layer together when its share of the budget is exceeded (the paper's;
     shares are equal, or in proportion to the layers' blocks at their floors);
     `keys_last` is `page`, but for pages at 4 bits: values of all fall to 2
-    before keys of any do.
+    before keys of any do; `least_loss` lowers keys or values of one page where
+    that adds the least loss for a byte, by the losses of each layer's
+    `calibration`.
     Others may be added (docs/new-schedule.md).
 
     (C1) Floors are 16, 8, 4 or 2, that of values may be 1.
@@ -139,11 +141,13 @@ def PMKVQ_CalibrationAttr : PMKVQ_Attr<"Calibration", "calibration"> {
     adds up over layers and parts, the same for all of a program.
     `query_squares` has the mean square of each channel of the queries of each
     kv head, [kv_heads * head_dim], after RoPE and before rotation: what keys
-    that fall with feedback go by.
+    that fall with feedback go by.  `page_shares` says how much of the losses one
+    page bears, [kv_heads * ages]: the newest page first, older ones than the
+    last as the last, and at most 64 ages; without, all pages are alike.
 
     (C1) Clips lie in (0.7, 0.9), as those of formats.
     (C2) A loss is three finite numbers that are not negative.
-    (C3) Squares are finite and not negative.
+    (C3) Squares and shares are finite and not negative.
 
     Example: `#pmkvq.calibration<key_clip = 0.77, value_clip = 0.82,
       key_loss = [1.0e-04, 3.0e-03, 7.0e-02], value_loss = [0.0, 1.0e-03, 1.3e-02]>`
@@ -152,7 +156,8 @@ def PMKVQ_CalibrationAttr : PMKVQ_Attr<"Calibration", "calibration"> {
                         OptionalParameter<"::mlir::FloatAttr">:$value_clip,
                         OptionalParameter<"::mlir::DenseF64ArrayAttr">:$key_loss,
                         OptionalParameter<"::mlir::DenseF64ArrayAttr">:$value_loss,
-                        OptionalParameter<"::mlir::DenseF32ArrayAttr">:$query_squares);
+                        OptionalParameter<"::mlir::DenseF32ArrayAttr">:$query_squares,
+                        OptionalParameter<"::mlir::DenseF32ArrayAttr">:$page_shares);
   let assemblyFormat = "`<` struct(params) `>`";
   let extraClassDeclaration = [{
     /// Null where calibration left the clip open.

@@ -105,6 +105,11 @@ def PMKVQ_CreateOp : PMKVQ_Op<"create"> {
     (C7) `query_squares` of its calibration, if there are any, are one a kv head
          and head dim; keys that fall with feedback have them.
 
+    (C8) `page_shares` of its calibration, if there are any, are as many for each kv
+         head, 1 to 64.
+    (C9) A schedule that goes by losses (`least_loss`) has a calibration with the
+         losses of keys and of values, once the cache is planned.
+
     Floors may differ from layer to layer; the schedule's name may not.
 
     `calibration` is what is known of this layer alone; its clips have an effect

@@ -30,6 +30,9 @@ struct ScheduleModel {
   bool lowers = true;
   /// Whether it lowers values of partners to level 1 together (Geometry.h).
   bool pairsValues = false;
+  /// Whether it goes by the losses that calibration found of every layer; the
+  /// program carries them (pmkvq_page_losses in Abi.h).
+  bool needsLosses = false;
 };
 
 } // namespace mlir::pmkvq

@@ -16,11 +16,13 @@ namespace mlir::pmkvq {
 /// Largest magnitude of an exponent of a key scale.
 inline constexpr int64_t kMostKeyExponent = 13;
 
-/// Largest square of queries: far above any, and scaled ones fit an f32.
-inline constexpr double kMostQuerySquare = 1e30;
+/// Largest square of queries or share of a page: far above any, and scaled
+/// squares fit an f32.
+inline constexpr double kMostOfLists = 1e30;
 
 /// Reads a calibration file: clips, the losses by the file's measure, and
-/// divergences and key scales where it has them.
+/// divergences, key scales, squares of queries and shares of pages where it has
+/// them.
 ///
 /// Errors: the file, the field, what was expected and what is; a version that
 /// is not known; sizes or a hash of another model; key scales that do not

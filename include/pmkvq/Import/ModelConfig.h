@@ -37,6 +37,9 @@ struct LayerCalibration {
   /// Mean squares of the channels of a kv head's queries, after RoPE;
   /// [kvHeads * headDim].  Empty: there are none.
   std::vector<float> querySquares;
+  /// How much of the losses one page bears, the newest first;
+  /// [kvHeads * ages].  Empty: it was not measured.
+  std::vector<float> pageShares;
 };
 
 /// What calibration found, and what of.
@@ -44,6 +47,8 @@ struct Calibration {
   std::vector<LayerCalibration> layers;
   /// Format attributes of keys and values as text, "<per_token, hadamard>".
   std::array<std::string, 2> formats;
+  /// Whether losses are the divergences.
+  bool byDivergence = false;
   /// Whether divergences are of keys that were scaled.
   bool scaledDivergences = false;
   /// Whether they are of keys that fell with feedback.

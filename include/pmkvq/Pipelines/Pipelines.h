@@ -27,8 +27,8 @@ struct PlanOptions {
   /// Format attributes as text, without `#pmkvq.format`.
   std::string keyFormat = "<per_channel, hadamard>";
   std::string valueFormat = "<per_token, hadamard>";
-  /// "keys_last", "page", "layer", "none", or a name that was added to the
-  /// dialect.
+  /// "keys_last", "page", "least_loss", "layer", "none", or a name that was
+  /// added to the dialect.
   std::string schedule = "keys_last";
   /// Lowest level per part, in bits; under "none" the level of every page.
   int64_t keyFloor = 2;

@@ -206,6 +206,7 @@ enum ScheduleKind : int32_t {
   kSchedulePage = 1,
   kScheduleLayer = 2,
   kScheduleKeysLast = 3,
+  kScheduleLeastLoss = 4,
   /// From here on: policies that the runtime does not bring; a session of such
   /// a program is given its policy in SessionOptions.
   kScheduleExternal = 1000,
@@ -220,6 +221,9 @@ enum LayoutKind : int32_t {
 
 /// Layers that a program may have: far above any model.
 inline constexpr int32_t kMaxLayers = 1024;
+
+/// Ages of pages that losses tell apart; older ones are as the last.
+inline constexpr int32_t kLossAges = 64;
 
 /// What a program says of itself.
 struct ProgramInfo {
@@ -302,6 +306,7 @@ constexpr int64_t firstPageBytes(const ProgramInfo &info) {
 ///   int32_t pmkvq_step(StepArgs *)                          (KernelStatus)
 ///   int64_t pmkvq_scratch(int64_t rows, int64_t outputs)    (bytes)
 ///   const float *pmkvq_key_feedback(int64_t layer)          (CacheView)
+///   const float *pmkvq_page_losses(int64_t layer)           (LayerLosses)
 ///   KernelFn pmkvq_flush_{key,value}_{16,8,4,2}             (by target level)
 ///   KernelFn pmkvq_requantize_{key,value}_{16_8,8_4,4_2}
 ///   KernelFn pmkvq_requantize_value_2_1
@@ -319,6 +324,10 @@ struct ProgramEntries {
   int64_t (*scratchBytes)(int64_t rows, int64_t outputs);
   /// CacheView::keyFeedback; null: keys of all layers fall without.
   const float *(*keyFeedback)(int64_t layer);
+  /// What pages of a layer cost, [kParts][8, 4, 2 bits], then the shares of one
+  /// page, [kvHeads][kLossAges] (LayerLosses in Schedule.h); null: not known,
+  /// and the schedule is not kScheduleLeastLoss.
+  const float *(*pageLosses)(int64_t layer);
 };
 
 } // namespace pmkvq::rt

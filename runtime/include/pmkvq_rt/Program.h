@@ -10,6 +10,7 @@
 #define PMKVQ_RT_PROGRAM_H
 
 #include "pmkvq_rt/Abi.h"
+#include "pmkvq_rt/Schedule.h"
 #include "pmkvq_rt/Status.h"
 
 #include <functional>
@@ -24,6 +25,8 @@ struct Program {
   ProgramInfo info = {};
   /// In the order of the program's weight table; must outlive every session.
   std::vector<const void *> weights;
+  /// Of all layers under kScheduleLeastLoss, otherwise none.
+  std::vector<LayerLosses> losses;
   /// Whatever keeps code and weights alive (a library handle, a mapping).
   std::shared_ptr<void> owner;
 
@@ -47,7 +50,8 @@ findEntries(const std::function<void *(const char *name)> &lookUp);
 ///
 /// Shapes: weights in the order of the program's weight table.
 /// Errors: InvalidArgument if an entry or a weight is null; DataLoss if the
-/// program is of another ABI version or describes an impossible geometry.
+/// program is of another ABI version, describes an impossible geometry, or
+/// lacks losses that its schedule goes by.
 Result<Program> openProgram(const ProgramEntries &entries,
                             std::vector<const void *> weights,
                             std::shared_ptr<void> owner = nullptr);

@@ -7,6 +7,10 @@
 // room, and then only as much as that takes: highest level first, then oldest
 // page, so the budget stays full and old tokens lose bits before new ones.
 //
+// `least_loss` asks what a halving costs, in place of which level it leaves: by
+// a calibration, which knows how much a layer's keys and values bear, and how
+// far back its heads look.
+//
 // Example: floor 2, two pages of one head at (8, 8), room for 16 blocks, one
 // new page.  It counts as (16, 16): 8 + 8 + 16 blocks are 16 too many.  The
 // new page is the highest: 16 -> 8 saves 8.  Of three pages at 8 the oldest
@@ -20,6 +24,7 @@
 #include "pmkvq_rt/Abi.h"
 #include "pmkvq_rt/Status.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <limits>
@@ -64,6 +69,36 @@ struct ScheduleLimits {
   }
 };
 
+/// What pages of one layer cost, by a calibration (#pmkvq.calibration).
+struct LayerLosses {
+  /// All pages at 8, 4 and 2 bits while all else is at 16, keys and values
+  /// apart, [part][8, 4, 2 bits]: nats a token, or any measure that adds up
+  /// over layers and parts.
+  std::array<std::array<float, 3>, kParts> level = {};
+  /// How much of that one page costs, [kv head][age, up to kLossAges]; the
+  /// newest page has age 0, older ones than the last are as the last.
+  std::vector<float> shares;
+
+  float shareOf(int32_t head, int32_t age) const {
+    return shares[static_cast<size_t>(head * kLossAges +
+                                      std::min(age, kLossAges - 1))];
+  }
+};
+
+/// LayerLosses::shares of a calibration's.
+///
+/// found: [kvHeads * ages], the newest page first; empty: all pages are alike.
+inline std::vector<float> sharesOfAges(const std::vector<float> &found,
+                                       int64_t kvHeads) {
+  std::vector<float> shares(static_cast<size_t>(kvHeads * kLossAges), 1);
+  if (found.empty())
+    return shares;
+  const size_t ages = found.size() / static_cast<size_t>(kvHeads);
+  for (size_t i = 0; i < shares.size(); ++i)
+    shares[i] = found[i / kLossAges * ages + std::min(i % kLossAges, ages - 1)];
+  return shares;
+}
+
 /// `bytesAvailable` of a cache without a budget.
 inline constexpr int64_t kUnlimitedBytes = std::numeric_limits<int64_t>::max();
 
@@ -98,6 +133,13 @@ public:
 /// keys_last: the same, but a page at (4, 4) whose parts may both fall to 2
 ///       loses the bits of its values first; its keys wait until no page is
 ///       left at (4, 4).  Keys at 2 bits cost more than values do.
+/// least_loss: new pages count as level 16; while the pages take too many
+/// bytes,
+///       one part of one page falls by one halving: where the loss that it adds
+///       for each byte that it frees is least.  Losses are one layer's, the
+///       same for all its pages, so of these the oldest falls first; ties go to
+///       the smallest page index, then sequence, layer, head, and to keys.  No
+///       value falls to 1: what that costs is in no calibration.
 /// layer: every layer has an equal share of the budget, and its pages one
 ///       level.  Where layers differ in floors, what is left for pages is
 ///       shared in proportion to their blocks at these.  New pages come in at
@@ -107,8 +149,11 @@ public:
 ///       sequence may be lower than the others of a layer; new ones join the
 ///       highest.)
 ///
-/// Errors: Unimplemented for any other kind.
-Result<std::unique_ptr<SchedulePolicy>> makeSchedulePolicy(int32_t kind);
+/// losses: of all layers; least_loss alone looks at them.
+/// Errors: Unimplemented for any other kind; InvalidArgument for least_loss
+/// without losses.
+Result<std::unique_ptr<SchedulePolicy>>
+makeSchedulePolicy(int32_t kind, std::vector<LayerLosses> losses = {});
 
 /// Bytes of the blocks of one page; of values at level 1, which come in pairs,
 /// half a block.

@@ -35,13 +35,14 @@ CommandLine::CommandLine(const std::vector<std::string> &stages, bool compiles)
              "A budget that gives pages F bits an element at the full length, "
              "parameters included"),
       schedule(
-          "schedule", "keys_last|page|layer|none",
+          "schedule", "keys_last|page|least_loss|layer|none",
           "When pages are lowered: single pages as memory demands, values to 2 "
           "bits before keys of any (keys_last, default), the same with keys "
-          "and "
-          "values together (page), all of a layer at once when its share is "
-          "exceeded "
-          "(layer), or never (none: each is written at the floor)"),
+          "and values together (page), keys or values of one page where a "
+          "calibration's losses add least for a byte (least_loss, default with "
+          "a calibration by divergence), all of a layer at once when its share "
+          "is exceeded (layer), or never (none: each is written at the "
+          "floor)"),
       floorLevel("floor", "2|4|8|16", "Lowest bits a code (default 2)"),
       keyFloor("key-floor", "2|4|8|16",
                "The same for keys alone (default: --floor)"),
