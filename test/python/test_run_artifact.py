@@ -102,6 +102,29 @@ class TestSameResults:
                      f"--logits={tmp_path / rounding}")
             assert (logits(tmp_path / "loaded") == logits(tmp_path / rounding)) == same
 
+    def test_pages_that_fall_by_losses(self, reasoner, cpu, tmp_path):
+        """The losses are in the artifact: the same pages fall as in a compiled run, and others than without."""
+        part = {"clip": 0.8, "kl": [0, 1e-4, 1e-3]}
+        layers = [{"key": {**part, "kl": [0, 1e-4, 1e-3 * 10**(i % 3)]}, "value": part,
+                   "page_shares": [[1.0, 0.1], [0.2, 0.2]]} for i in range(6)]
+        calibration = tmp_path / "c.json"
+        calibration_file.write(calibration, {
+            "format": "pmkvq-calibration", "version": 1,
+            "model": {"hash": Checkpoint(reasoner).fingerprint(), "layers": 6, "kv_heads": 2, "head_dim": 128},
+            "settings": {"measure": "kl", "key_format": "<per_channel, hadamard>",
+                         "value_format": "<per_token, hadamard>"},
+            "layers": layers})
+        file = emit(reasoner, tmp_path / "m.pmkvq", f"--calibration={calibration}", "--floor=2")
+        assert description(file)["plan"]["schedule"] == "least_loss"
+        prompt = (f"--prompt-tokens={ids(programs(64)[0]['prompt'])}", "--max-tokens=2", "--kv-bits=4")
+        loaded = generate(f"--load={file}", *prompt, f"--logits={tmp_path / 'loaded'}")
+        compiled = generate(reasoner, *prompt, f"--calibration={calibration}", f"--cpu={cpu}",
+                            f"--logits={tmp_path / 'compiled'}")
+        assert logits(tmp_path / "loaded") == logits(tmp_path / "compiled")
+        assert loaded.summary["levels"] == compiled.summary["levels"]
+        other = generate(reasoner, *prompt, f"--calibration={calibration}", "--schedule=keys_last", f"--cpu={cpu}")
+        assert other.summary["levels"] != compiled.summary["levels"]
+
     def test_any_cpu(self, reasoner, tmp_path):
         """Halves are converted by functions of the loader's."""
         file = emit(reasoner, tmp_path / "m.pmkvq", "--cpu=generic", "--floor=2")

@@ -117,7 +117,7 @@ def with_shares(document, measure="kl"):
 
 
 @pytest.mark.parametrize("change, options, schedule", [
-    ({}, [], "least_loss"), ({}, ["--key-floor=4"], "least_loss"), ({}, ["--schedule=keys_last"], "keys_last"),
+    ({}, [], "least_loss"), ({}, ["--layer-floors=0:4"], "least_loss"), ({}, ["--schedule=keys_last"], "keys_last"),
     ({"measure": "sensitivity"}, [], "keys_last"), ({}, ["--key-format=per_token+plain"], "keys_last"),
     ({}, ["--value-floor=1", "--accept-loss"], "keys_last"),
     ({"measure": "sensitivity"}, ["--schedule=least_loss"], "least_loss")])
