@@ -259,6 +259,16 @@ static bool findDivergences(const json &layers) {
   return key != layers.front().end() && key->is_object() && key->contains("kl");
 }
 
+/// Refuses numbers that one layer has and the first has not, or the other way.
+static Error checkAlike(StringRef path, size_t index, StringRef field,
+                        StringRef what, llvm::ArrayRef<float> found,
+                        llvm::ArrayRef<float> first) {
+  if (found.empty() == first.empty())
+    return Error::success();
+  return fileError(path, "layers[" + Twine(index) + "]." + field,
+                   "expected all layers to have " + what + ", or none");
+}
+
 Expected<Calibration>
 mlir::pmkvq::readCalibration(StringRef path, const ModelConfig &config,
                              const Checkpoint &checkpoint) {
@@ -293,20 +303,12 @@ mlir::pmkvq::readCalibration(StringRef path, const ModelConfig &config,
       return read.takeError();
     const LayerCalibration &first =
         result.layers.empty() ? *read : result.layers.front();
-    auto differs = [&](StringRef name, bool same, StringRef what) {
-      return same ? Error::success()
-                  : fileError(path, "layers[" + Twine(index) + "]." + name,
-                              "expected all layers to have " + what +
-                                  ", or none");
-    };
     if (Error error =
-            differs("query_squares",
-                    read->querySquares.empty() == first.querySquares.empty(),
-                    "squares of queries"))
+            checkAlike(path, index, "query_squares", "squares of queries",
+                       read->querySquares, first.querySquares))
       return error;
-    if (Error error = differs(
-            "page_shares", read->pageShares.empty() == first.pageShares.empty(),
-            "shares of pages"))
+    if (Error error = checkAlike(path, index, "page_shares", "shares of pages",
+                                 read->pageShares, first.pageShares))
       return error;
     result.layers.push_back(std::move(*read));
   }

@@ -140,7 +140,7 @@ static Status readLosses(Program &program) {
   program.losses.resize(static_cast<size_t>(info.layers));
   for (int32_t layer = 0; layer < info.layers; ++layer) {
     LayerLosses &losses = program.losses[static_cast<size_t>(layer)];
-    losses.shares.resize(static_cast<size_t>(info.kvHeads * kLossAges));
+    losses.shares.resize(static_cast<size_t>(info.kvHeads) * kLossAges);
     const float *next = program.entries.pageLosses(layer);
     auto read = [&](float &value) {
       value = *next++;

@@ -274,9 +274,10 @@ float LeastLossSchedule::price(const PageState &page, Part part,
                                int32_t age) const {
   const LayerLosses &losses = losses_[static_cast<size_t>(page.layer)];
   const auto &loss = losses.level[part];
-  int32_t level = page.level[part], below = ladderIndex(level / 2);
-  float added = loss[below - 1] - (level == 16 ? 0 : loss[below - 2]);
-  return added * losses.shareOf(page.head, age) / static_cast<float>(level / 2);
+  const int32_t level = page.level[part], below = level / 2;
+  const int32_t index = ladderIndex(below);
+  float added = loss[index - 1] - (level == 16 ? 0 : loss[index - 2]);
+  return added * losses.shareOf(page.head, age) / static_cast<float>(below);
 }
 
 /// Adds the page's cheaper halving, unless it is at its floor.

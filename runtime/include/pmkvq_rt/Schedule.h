@@ -80,8 +80,8 @@ struct LayerLosses {
   std::vector<float> shares;
 
   float shareOf(int32_t head, int32_t age) const {
-    return shares[static_cast<size_t>(head * kLossAges +
-                                      std::min(age, kLossAges - 1))];
+    const auto last = static_cast<size_t>(std::min(age, kLossAges - 1));
+    return shares[static_cast<size_t>(head) * kLossAges + last];
   }
 };
 
