@@ -162,7 +162,8 @@ def _check_squares(path, name: str, rows, model: dict) -> None:
 
 def _check_shares(path, name: str, rows, model: dict) -> None:
     if not isinstance(rows, list) or len(rows) != model["kv_heads"] or \
-            not all(isinstance(row, list) and 1 <= len(row) <= MOST_AGES and len(row) == len(rows[0]) for row in rows) or \
+            not all(isinstance(row, list) and len(row) == len(rows[0]) for row in rows) or \
+            not 1 <= len(rows[0]) <= MOST_AGES or \
             not all(_is_number(x) and x >= 0 for row in rows for x in row):
         raise FileError(path, name, f"[{model['kv_heads']}][1 to {MOST_AGES} pages] finite numbers of at least 0", rows)
 
