@@ -67,7 +67,8 @@ static void readLosses(Fields &fields, StringRef measure,
   const json *losses = fields.find(measure);
   bool valid = losses && losses->is_array() && losses->size() == loss.size() &&
                llvm::all_of(*losses, [](const json &value) {
-                 return isFinite(value) && value.get<double>() >= 0;
+                 return isFinite(value) && value.get<double>() >= 0 &&
+                        value.get<double>() <= kMostOfLists;
                });
   if (!valid)
     return fields.fail(measure,

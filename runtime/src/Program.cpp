@@ -130,13 +130,13 @@ static Status checkInfo(const ProgramInfo &info) {
   return Status();
 }
 
-/// Reads what the schedule goes by.
+/// Reads what pages cost, if the program knows.
 static Status readLosses(Program &program) {
   const ProgramInfo &info = program.info;
-  if (info.schedule != kScheduleLeastLoss)
-    return Status();
   if (!program.entries.pageLosses)
-    return damaged("the schedule least_loss and no losses");
+    return info.schedule == kScheduleLeastLoss
+               ? damaged("the schedule least_loss and no losses")
+               : Status();
   program.losses.resize(static_cast<size_t>(info.layers));
   for (int32_t layer = 0; layer < info.layers; ++layer) {
     LayerLosses &losses = program.losses[static_cast<size_t>(layer)];

@@ -127,7 +127,14 @@ private:
 class LeastLossSchedule final : public SchedulePolicy {
 public:
   explicit LeastLossSchedule(std::vector<LayerLosses> losses)
-      : losses_(std::move(losses)) {}
+      : losses_(std::move(losses)) {
+    // What was measured of few samples may fall from a level to the next; a
+    // price below 0 would send the pages that matter most first.
+    for (LayerLosses &layer : losses_)
+      for (auto &part : layer.level)
+        for (size_t i = 1; i < part.size(); ++i)
+          part[i] = std::max(part[i], part[i - 1]);
+  }
   Status plan(std::vector<PageState> &pages, size_t existing,
               const ScheduleLimits &limits) const override;
 

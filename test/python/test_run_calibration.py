@@ -156,7 +156,11 @@ def test_pages_fall_where_it_costs_least(reasoner, document, tmp_path):
     assert result.returncode == 0, result.stderr
 
 
-def test_a_schedule_by_losses_needs_some(reasoner):
+def test_a_schedule_by_losses_needs_some(reasoner, file):
+    assert "layers[0].page_shares: expected shares of pages, got none; calibrate again" in fails(
+        reasoner, *RUN, "--kv-bits=3", f"--calibration={file}", "--schedule=least_loss")
+    assert "values fall to 1 bit under the schedules keys_last and page" in fails(
+        reasoner, *RUN, "--kv-bits=3", f"--calibration={file}", "--schedule=least_loss", "--value-floor=1")
     assert "expected --calibration with --schedule=least_loss" in fails(
         reasoner, *RUN, "--kv-bits=3", "--schedule=least_loss")
 
@@ -174,10 +178,12 @@ def test_the_compiler_allocates_as_python_does(reasoner, file, blocks):
 
 
 @pytest.mark.parametrize("schedule", ["none", "page", "keys_last", "least_loss", "layer"])
-def test_a_run_ends_with_pages_at_the_allocated_floors(reasoner, file, schedule):
+def test_a_run_ends_with_pages_at_the_allocated_floors(reasoner, document, file, schedule):
+    if schedule == "least_loss":
+        calibration_file.write(file, with_shares(document))
     wanted = allocation.allocate(calibration_file.read(file).losses(), 20)
     output = generate(reasoner, *RUN, f"--calibration={file}", f"--kv-budget={budget(20)}", "--allocate",
-                      f"--schedule={schedule}")
+                      f"--schedule={schedule}", "--accept-loss")
     assert output.summary["kv_bytes_peak"] <= budget(20)
     if schedule in ("page", "keys_last", "least_loss") and (wanted // 2).sum() < 20:
         return

@@ -253,6 +253,9 @@ static std::vector<LayerLosses> randomLosses(std::mt19937 &random) {
     for (auto &part : layer.level)
       for (float &loss : part)
         loss = static_cast<float>(random() % 5);
+    // Levels that lose less than the one above are another test's.
+    for (auto &part : layer.level)
+      std::sort(part.begin(), part.end());
     std::vector<float> shares(kHeads * 4);
     for (float &share : shares)
       share = static_cast<float>(random() % 3);
@@ -353,6 +356,19 @@ TEST(LeastLossSchedule, LowersWhereItCostsLeast) {
   EXPECT_EQ(levels(19), (L{{2, 2}, {2, 2}, {4, 4}, {2, 4}, {4, 4}, {4, 4}}));
   EXPECT_EQ(levels(14), (L{{2, 2}, {2, 2}, {4, 4}, {2, 2}, {2, 2}, {2, 2}}));
   EXPECT_EQ(levels(13), (L{{2, 2}, {2, 2}, {4, 2}, {2, 2}, {2, 2}, {2, 2}}));
+}
+
+// At 4 bits less is lost than at 8: no halving has a price below 0, so that
+// shares do not turn round.
+TEST(LeastLossSchedule, ALowerLevelLosesNoLess) {
+  std::vector<LayerLosses> losses(1);
+  losses[0].level = {{{2, 1, 3}, {2, 1, 3}}};
+  losses[0].shares = sharesOfAges({1, 0.1f}, 1);
+  std::vector<PageState> pages = {{0, 0, 0, 0, {2, 8}}, {0, 0, 0, 1, {8, 8}}};
+  auto policy = makePolicy(kScheduleLeastLoss, losses);
+  ASSERT_TRUE(policy->plan(pages, 2, {{2, 2}, 1, 11}).ok());
+  EXPECT_EQ(pages[0].level, (std::array<uint8_t, kParts>{2, 4}));
+  EXPECT_EQ(pages[1].level, (std::array<uint8_t, kParts>{8, 8}));
 }
 
 TEST(LeastLossSchedule, NeedsLosses) {

@@ -221,18 +221,27 @@ static rt::LayerLosses lossesOf(const LayerCalibration &layer,
 
 /// Notes what pages cost, and lets them fall by it unless another schedule is
 /// asked for, or the file does not know enough.
-static void chooseSchedule(CachePlan &plan, const Options &options,
-                           const ModelConfig &config) {
+///
+/// Errors: it is asked for, and the file knows too little.
+static Error chooseSchedule(CachePlan &plan, const Options &options,
+                            const ModelConfig &config) {
   if (!config.calibration)
-    return;
+    return Error::success();
   const auto &layers = config.calibration->layers;
+  const bool hasShares = !layers.front().pageShares.empty();
+  if (options.schedule == "least_loss" && !hasShares)
+    return llvm::createStringError(
+        "--schedule=least_loss: " + options.calibrationFile +
+        ": layers[0].page_shares: expected shares of pages, got none; "
+        "calibrate again");
   for (const LayerCalibration &layer : layers)
     plan.workload.losses.push_back(lossesOf(layer, config.kvHeads));
-  if (!options.schedule.empty() || !config.calibration->byDivergence ||
-      layers.front().pageShares.empty() || !plan.unmeasured.empty())
-    return;
-  plan.compiler.schedule = "least_loss";
-  plan.workload.info.schedule = rt::kScheduleLeastLoss;
+  if (options.schedule.empty() && config.calibration->byDivergence &&
+      hasShares && plan.unmeasured.empty()) {
+    plan.compiler.schedule = "least_loss";
+    plan.workload.info.schedule = rt::kScheduleLeastLoss;
+  }
+  return Error::success();
 }
 
 /// Gives layers the floors that lose least, here and in the compiler.
@@ -332,7 +341,8 @@ pmkvq::run::planCaches(const Options &options, const ModelConfig &config,
   allocation::setFloors(plan.levels, plan.workload.info);
   if (Error error = addDivergences(plan, config, *cache))
     return error;
-  chooseSchedule(plan, options, config);
+  if (Error error = chooseSchedule(plan, options, config))
+    return error;
   if (prompts.empty()) {
     plan.compiler.budgetBytes = options.budgetBytes.value_or(0);
     return plan;

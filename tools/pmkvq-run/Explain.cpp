@@ -84,8 +84,8 @@ static void printRun(raw_ostream &os, const CachePlan &plan) {
                "keys do"
          : info.schedule == rt::kScheduleLeastLoss
              ? ": keys or values of a page fall when the next one needs their "
-               "room, where the calibration's losses add least for a byte, of "
-               "a layer the oldest page first"
+               "room, where the calibration's losses add least for a byte, by "
+               "how far back a kv head looks"
              : "")
      << "\n";
 }

@@ -16,7 +16,7 @@ namespace mlir::pmkvq {
 /// Largest magnitude of an exponent of a key scale.
 inline constexpr int64_t kMostKeyExponent = 13;
 
-/// Largest square of queries or share of a page: far above any, and scaled
+/// Largest loss, square of queries or share of a page: far above any, and scaled
 /// squares fit an f32.
 inline constexpr double kMostOfLists = 1e30;
 

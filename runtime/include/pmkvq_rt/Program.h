@@ -25,7 +25,7 @@ struct Program {
   ProgramInfo info = {};
   /// In the order of the program's weight table; must outlive every session.
   std::vector<const void *> weights;
-  /// Of all layers under kScheduleLeastLoss, otherwise none.
+  /// Of all layers, or none: under kScheduleLeastLoss there are some.
   std::vector<LayerLosses> losses;
   /// Whatever keeps code and weights alive (a library handle, a mapping).
   std::shared_ptr<void> owner;

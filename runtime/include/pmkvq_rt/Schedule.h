@@ -134,12 +134,13 @@ public:
 ///       loses the bits of its values first; its keys wait until no page is
 ///       left at (4, 4).  Keys at 2 bits cost more than values do.
 /// least_loss: new pages count as level 16; while the pages take too many
-/// bytes,
-///       one part of one page falls by one halving: where the loss that it adds
-///       for each byte that it frees is least.  Losses are one layer's, the
-///       same for all its pages, so of these the oldest falls first; ties go to
-///       the smallest page index, then sequence, layer, head, and to keys.  No
-///       value falls to 1: what that costs is in no calibration.
+///       bytes, one part of one page falls by one halving: where the loss that
+///       it adds for each byte that it frees is least, the layer's below less
+///       that at its level, times the page's share (a lower level that loses
+///       less counts as the one above).  Ties go to the smallest page index,
+///       then sequence, layer, head, and to keys.  A page that sequences share
+///       has the age that it has in the lowest of them.  No value falls to 1:
+///       what that costs is in no calibration.
 /// layer: every layer has an equal share of the budget, and its pages one
 ///       level.  Where layers differ in floors, what is left for pages is
 ///       shared in proportion to their blocks at these.  New pages come in at
