@@ -74,13 +74,9 @@ static void noteLevels(Recorder &state) {
 static void describe(rt::ProgramInfo *info) { *info = recorder->info; }
 
 static const float *losses(int64_t layer) {
-  const rt::LayerLosses &found =
-      (*recorder->losses)[static_cast<size_t>(layer)];
+  rt::LayerLosses found = (*recorder->losses)[static_cast<size_t>(layer)];
   recorder->table.clear();
-  for (const auto &part : found.level)
-    recorder->table.insert(recorder->table.end(), part.begin(), part.end());
-  recorder->table.insert(recorder->table.end(), found.shares.begin(),
-                         found.shares.end());
+  found.forEach([](float &number) { recorder->table.push_back(number); });
   return recorder->table.data();
 }
 

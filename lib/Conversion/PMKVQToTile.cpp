@@ -233,14 +233,16 @@ private:
     for (CreateOp made : creates) {
       CreateOp create = made;
       CalibrationAttr calibration = create.getCalibrationAttr();
+      rt::LayerLosses losses;
       for (Part part : {Part::Key, Part::Value})
-        for (double loss : calibration.getLoss(part).asArrayRef())
-          table.push_back(static_cast<float>(loss));
-      int64_t kvHeads = create.getCache().getType().getKvHeads();
+        llvm::transform(calibration.getLoss(part).asArrayRef(),
+                        losses.level[static_cast<size_t>(part)].begin(),
+                        [](double loss) { return static_cast<float>(loss); });
       ArrayRef<float> shares;
       if (DenseF32ArrayAttr found = calibration.getPageShares())
         shares = found.asArrayRef();
-      llvm::append_range(table, rt::sharesOfAges(shares.vec(), kvHeads));
+      losses.setShares(shares.vec(), create.getCache().getType().getKvHeads());
+      losses.forEach([&](float &number) { table.push_back(number); });
     }
     addTable(b, "page_losses", creates.size(), table);
   }

@@ -18,7 +18,8 @@ EXACT = ("bf16", "torch")
 BASELINES = ("paper", "kivi", "turboquant", "rtn", "trial")
 NAMES = (*EXACT, "pmkvq", *BASELINES)
 
-_PRODUCT_OPTIONS = ("least_loss", "key=FORMAT", "value=FORMAT", "calibration=FILE", "scales", "nearest", "allocate", "none")
+_PRODUCT_OPTIONS = ("least_loss", "key=FORMAT", "value=FORMAT", "calibration=FILE", "scales", "nearest", "allocate",
+                    "none")
 # Those that say what of a calibration is taken.
 _BY_CALIBRATION = ("scales", "nearest", "allocate")
 _SCHEDULES = ("keys_last", "page", "layer")

@@ -142,16 +142,11 @@ static Status readLosses(Program &program) {
     LayerLosses &losses = program.losses[static_cast<size_t>(layer)];
     losses.shares.resize(static_cast<size_t>(info.kvHeads) * kLossAges);
     const float *next = program.entries.pageLosses(layer);
-    auto read = [&](float &value) {
-      value = *next++;
-      return std::isfinite(value) && value >= 0;
-    };
     bool valid = true;
-    for (auto &part : losses.level)
-      for (float &loss : part)
-        valid &= read(loss);
-    for (float &share : losses.shares)
-      valid &= read(share);
+    losses.forEach([&](float &number) {
+      number = *next++;
+      valid &= std::isfinite(number) && number >= 0;
+    });
     if (!valid)
       return damaged("losses of layer " + std::to_string(layer) +
                      " that are not finite numbers of at least 0");

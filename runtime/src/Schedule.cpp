@@ -65,11 +65,15 @@ private:
 };
 } // namespace
 
+/// Reads the floors.
+///
 /// Errors: OutOfMemory unless existing pages, lowered to their floor where
 /// `mayLower`, and new pages at their floor fit.
 static Status checkFits(const std::vector<PageState> &pages, size_t existing,
-                        const ScheduleLimits &limits, const Floors &floors,
+                        const ScheduleLimits &limits, Floors &floors,
                         bool mayLower) {
+  if (Status s = floors.read(pages, limits); !s.ok())
+    return s;
   int64_t bytes = 0;
   for (size_t i = 0; i < pages.size(); ++i) {
     Levels level = floors.of(pages[i]);
@@ -95,8 +99,6 @@ public:
   Status plan(std::vector<PageState> &pages, size_t existing,
               const ScheduleLimits &limits) const override {
     static thread_local Floors floors;
-    if (Status s = floors.read(pages, limits); !s.ok())
-      return s;
     if (Status s =
             checkFits(pages, existing, limits, floors, /*mayLower=*/false);
         !s.ok())
@@ -221,8 +223,6 @@ size_t PageSchedule::turnOf(const Levels &level, const Levels &floor) const {
 Status PageSchedule::plan(std::vector<PageState> &pages, size_t existing,
                           const ScheduleLimits &limits) const {
   static thread_local Floors floors;
-  if (Status s = floors.read(pages, limits); !s.ok())
-    return s;
   if (Status s = checkFits(pages, existing, limits, floors, /*mayLower=*/true);
       !s.ok())
     return s;
@@ -307,8 +307,6 @@ void LeastLossSchedule::push(std::vector<Fall> &falls, PageState &page,
 Status LeastLossSchedule::plan(std::vector<PageState> &pages, size_t existing,
                                const ScheduleLimits &limits) const {
   static thread_local Floors floors;
-  if (Status s = floors.read(pages, limits); !s.ok())
-    return s;
   if (Status s = checkFits(pages, existing, limits, floors, /*mayLower=*/true);
       !s.ok())
     return s;

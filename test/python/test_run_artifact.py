@@ -57,6 +57,17 @@ def logits(file):
     return file.read_bytes()
 
 
+def write_calibration(reasoner, folder, measure, layers):
+    """A calibration of the reasoner that says this of its six layers."""
+    calibration_file.write(folder / "c.json", {
+        "format": "pmkvq-calibration", "version": 1,
+        "model": {"hash": Checkpoint(reasoner).fingerprint(), "layers": 6, "kv_heads": 2, "head_dim": 128},
+        "settings": {"measure": measure, "key_format": "<per_channel, hadamard>",
+                     "value_format": "<per_token, hadamard>"},
+        "layers": layers})
+    return folder / "c.json"
+
+
 class TestSameResults:
     """What a loaded artifact computes is what the compiled model does, bit for bit."""
 
@@ -85,13 +96,7 @@ class TestSameResults:
     def test_keys_that_fall_with_feedback(self, reasoner, cpu, tmp_path):
         part = {"clip": 0.8, "sensitivity": [0, 0, 1]}
         layer = {"key": part, "value": part, "query_squares": [[1.0, 16.0] * 64, [4.0, 1.0, 1.0, 1.0] * 32]}
-        calibration = tmp_path / "c.json"
-        calibration_file.write(calibration, {
-            "format": "pmkvq-calibration", "version": 1,
-            "model": {"hash": Checkpoint(reasoner).fingerprint(), "layers": 6, "kv_heads": 2, "head_dim": 128},
-            "settings": {"measure": "sensitivity", "key_format": "<per_channel, hadamard>",
-                         "value_format": "<per_token, hadamard>"},
-            "layers": [layer] * 6})
+        calibration = write_calibration(reasoner, tmp_path, "sensitivity", [layer] * 6)
         options = (f"--calibration={calibration}", "--schedule=none", "--floor=2")
         file = emit(reasoner, tmp_path / "m.pmkvq", *options)
         assert description(file)["plan"]["key_format"] == "per_channel+hadamard+feedback"
@@ -107,13 +112,7 @@ class TestSameResults:
         part = {"clip": 0.8, "kl": [0, 1e-4, 1e-3]}
         layers = [{"key": {**part, "kl": [0, 1e-4, 1e-3 * 10**(i % 3)]}, "value": part,
                    "page_shares": [[1.0, 0.1], [0.2, 0.2]]} for i in range(6)]
-        calibration = tmp_path / "c.json"
-        calibration_file.write(calibration, {
-            "format": "pmkvq-calibration", "version": 1,
-            "model": {"hash": Checkpoint(reasoner).fingerprint(), "layers": 6, "kv_heads": 2, "head_dim": 128},
-            "settings": {"measure": "kl", "key_format": "<per_channel, hadamard>",
-                         "value_format": "<per_token, hadamard>"},
-            "layers": layers})
+        calibration = write_calibration(reasoner, tmp_path, "kl", layers)
         file = emit(reasoner, tmp_path / "m.pmkvq", f"--calibration={calibration}", "--floor=2")
         assert description(file)["plan"]["schedule"] == "least_loss"
         prompt = (f"--prompt-tokens={ids(programs(64)[0]['prompt'])}", "--max-tokens=2", "--kv-bits=4")

@@ -259,7 +259,7 @@ static std::vector<LayerLosses> randomLosses(std::mt19937 &random) {
     std::vector<float> shares(kHeads * 4);
     for (float &share : shares)
       share = static_cast<float>(random() % 3);
-    layer.shares = sharesOfAges(shares, kHeads);
+    layer.setShares(shares, kHeads);
   }
   return losses;
 }
@@ -333,8 +333,8 @@ TEST(LeastLossSchedule, LowersWhereItCostsLeast) {
   std::vector<LayerLosses> losses(2);
   losses[0].level = {{{0, 1, 100}, {0, 1, 10}}};
   losses[1].level = {{{0, 1, 10}, {0, 1, 10}}};
-  losses[0].shares = sharesOfAges({1, 0.01f}, 1);
-  losses[1].shares = sharesOfAges({0.5f}, 1);
+  losses[0].setShares({1, 0.01f}, 1);
+  losses[1].setShares({0.5f}, 1);
   std::vector<PageState> pages;
   for (int32_t layer : {0, 1})
     for (int32_t page : {0, 1, 2})
@@ -363,7 +363,7 @@ TEST(LeastLossSchedule, LowersWhereItCostsLeast) {
 TEST(LeastLossSchedule, ALowerLevelLosesNoLess) {
   std::vector<LayerLosses> losses(1);
   losses[0].level = {{{2, 1, 3}, {2, 1, 3}}};
-  losses[0].shares = sharesOfAges({1, 0.1f}, 1);
+  losses[0].setShares({1, 0.1f}, 1);
   std::vector<PageState> pages = {{0, 0, 0, 0, {2, 8}}, {0, 0, 0, 1, {8, 8}}};
   auto policy = makePolicy(kScheduleLeastLoss, losses);
   ASSERT_TRUE(policy->plan(pages, 2, {{2, 2}, 1, 11}).ok());
@@ -378,16 +378,16 @@ TEST(LeastLossSchedule, NeedsLosses) {
 }
 
 TEST(LeastLossSchedule, PagesOlderThanSharesAreAsTheLast) {
-  std::vector<float> shares = sharesOfAges({1, 2, 3, 4}, 2);
   LayerLosses losses;
-  losses.shares = shares;
-  EXPECT_EQ(shares.size(), 2u * kLossAges);
+  losses.setShares({1, 2, 3, 4}, 2);
+  EXPECT_EQ(losses.shares.size(), 2u * kLossAges);
   EXPECT_EQ(losses.shareOf(0, 0), 1);
   EXPECT_EQ(losses.shareOf(0, 1), 2);
   EXPECT_EQ(losses.shareOf(0, 1000), 2);
   EXPECT_EQ(losses.shareOf(1, 0), 3);
   EXPECT_EQ(losses.shareOf(1, 7), 4);
-  EXPECT_EQ(sharesOfAges({}, 1), std::vector<float>(kLossAges, 1));
+  losses.setShares({}, 1);
+  EXPECT_EQ(losses.shares, std::vector<float>(kLossAges, 1));
 }
 
 TEST(PageSchedule, ManyPagesTakeLittleTime) {
@@ -499,7 +499,7 @@ TEST(SchedulePolicy, LayersKeepFloorsOfTheirOwn) {
   for (ScheduleKind kind : {kScheduleNone, kSchedulePage, kScheduleLayer,
                             kScheduleKeysLast, kScheduleLeastLoss}) {
     LayerLosses losses;
-    losses.shares = sharesOfAges({}, 1);
+    losses.setShares({}, 1);
     auto policy = makePolicy(kind, {2, losses});
     std::vector<PageState> pages = twoNewPages();
     // 4 + 1 and 1 + 2 blocks.

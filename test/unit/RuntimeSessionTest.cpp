@@ -412,6 +412,9 @@ TEST_F(SessionTest, LossesAreReadAndChecked) {
   EXPECT_EQ(opened->losses[1].level[kValue][2], 2);
   EXPECT_EQ(opened->losses[1].shareOf(state.info.kvHeads - 1, kLossAges), 3);
   EXPECT_TRUE(Session::open(*opened, {}).ok());
+  // Other schedules may go by them as well.
+  state.info.schedule = kSchedulePage;
+  EXPECT_EQ(openProgram(entries, {})->losses.size(), opened->losses.size());
   for (float bad : {-1.0f, std::numeric_limits<float>::quiet_NaN()}) {
     table[8] = bad;
     Status status = openProgram(entries, {}).status();

@@ -215,7 +215,7 @@ static rt::LayerLosses lossesOf(const LayerCalibration &layer,
   for (size_t part = 0; part < rt::kParts; ++part)
     llvm::transform(layer.loss[part], losses.level[part].begin(),
                     [](double loss) { return static_cast<float>(loss); });
-  losses.shares = rt::sharesOfAges(layer.pageShares, kvHeads);
+  losses.setShares(layer.pageShares, kvHeads);
   return losses;
 }
 

@@ -75,29 +75,39 @@ struct LayerLosses {
   /// apart, [part][8, 4, 2 bits]: nats a token, or any measure that adds up
   /// over layers and parts.
   std::array<std::array<float, 3>, kParts> level = {};
-  /// How much of that one page costs, [kv head][age, up to kLossAges]; the
-  /// newest page has age 0, older ones than the last are as the last.
+  /// How much of that one page costs, [kv head][age, kLossAges]; the newest
+  /// page has age 0, older ones than the last are as the last.
   std::vector<float> shares;
 
   float shareOf(int32_t head, int32_t age) const {
     const auto last = static_cast<size_t>(std::min(age, kLossAges - 1));
     return shares[static_cast<size_t>(head) * kLossAges + last];
   }
-};
 
-/// LayerLosses::shares of a calibration's.
-///
-/// found: [kvHeads * ages], the newest page first; empty: all pages are alike.
-inline std::vector<float> sharesOfAges(const std::vector<float> &found,
-                                       int64_t kvHeads) {
-  std::vector<float> shares(static_cast<size_t>(kvHeads * kLossAges), 1);
-  if (found.empty())
-    return shares;
-  const size_t ages = found.size() / static_cast<size_t>(kvHeads);
-  for (size_t i = 0; i < shares.size(); ++i)
-    shares[i] = found[i / kLossAges * ages + std::min(i % kLossAges, ages - 1)];
-  return shares;
-}
+  /// Sets the shares.
+  ///
+  /// found: [kvHeads * ages], the newest page first; empty: all pages are
+  /// alike.
+  void setShares(const std::vector<float> &found, int64_t kvHeads) {
+    shares.assign(static_cast<size_t>(kvHeads * kLossAges), 1);
+    if (found.empty())
+      return;
+    const size_t ages = found.size() / static_cast<size_t>(kvHeads);
+    for (size_t i = 0; i < shares.size(); ++i)
+      shares[i] =
+          found[i / kLossAges * ages + std::min(i % kLossAges, ages - 1)];
+  }
+
+  /// All numbers in the order in which a program has them
+  /// (ProgramEntries::pageLosses); `numbers(float &)` is given each.
+  template <typename Numbers> void forEach(Numbers &&numbers) {
+    for (auto &part : level)
+      for (float &loss : part)
+        numbers(loss);
+    for (float &share : shares)
+      numbers(share);
+  }
+};
 
 /// `bytesAvailable` of a cache without a budget.
 inline constexpr int64_t kUnlimitedBytes = std::numeric_limits<int64_t>::max();
