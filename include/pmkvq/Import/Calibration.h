@@ -16,8 +16,8 @@ namespace mlir::pmkvq {
 /// Largest magnitude of an exponent of a key scale.
 inline constexpr int64_t kMostKeyExponent = 13;
 
-/// Largest loss, square of queries or share of a page: far above any, and scaled
-/// squares fit an f32.
+/// Largest loss, square of queries or share of a page: far above any, and
+/// scaled squares fit an f32.
 inline constexpr double kMostOfLists = 1e30;
 
 /// Reads a calibration file: clips, the losses by the file's measure, and
