@@ -131,7 +131,7 @@ LossTable allocation::meanLosses(const Choices &choices,
     for (int32_t part = 0; part < rt::kParts; ++part) {
       double sum = 0;
       int64_t count = 0;
-      for (size_t i = 0; i < rt::kLadder.size(); ++i) {
+      for (size_t i = 0; i < rt::kValueLadder.size(); ++i) {
         int64_t there = pages[layer][part][i];
         sum += static_cast<double>(there) * choices[layer][part].loss[i];
         count += there;

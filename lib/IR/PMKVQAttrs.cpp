@@ -7,7 +7,7 @@
 
 #include "mlir/IR/DialectImplementation.h"
 #include "pmkvq/IR/PMKVQ.h"
-#include "pmkvq_rt/Geometry.h"
+#include "pmkvq_rt/Abi.h"
 #include "llvm/ADT/TypeSwitch.h"
 #include "llvm/Support/MathExtras.h"
 #include <cmath>
@@ -203,7 +203,8 @@ LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                    dialect->scheduleNames());
   if (valueFloor == 1 && !dialect->lookupSchedule(name)->pairsValues)
     return emitError() << "(C3) expected a schedule that lowers values to 1 "
-                          "bit in pairs, page or keys_last, got "
+                          "bit in pairs, page, keys_last or "
+                          "least_loss, got "
                        << name.getValue();
   return success();
 }
@@ -212,16 +213,17 @@ LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
 // CalibrationAttr
 //===----------------------------------------------------------------------===//
 
-/// A loss is given for each of the levels 8, 4 and 2.
-static constexpr int64_t kLossLevels = rt::kLadder.size() - 1;
-
+/// A loss is given for each of the levels 8, 4 and 2, of values for 1, too.
 static LogicalResult verifyLoss(function_ref<InFlightDiagnostic()> emitError,
-                                DenseF64ArrayAttr loss) {
+                                Part part, DenseF64ArrayAttr loss) {
   if (!loss)
     return success();
-  if (loss.size() != kLossLevels)
-    return emitError() << "(C2) expected losses at 8, 4 and 2 bits, got "
-                       << loss.size() << " numbers";
+  const bool values = part == Part::Value;
+  if (loss.size() != rt::kLossLevels - 1 &&
+      !(values && loss.size() == rt::kLossLevels))
+    return emitError() << "(C2) expected losses of " << stringifyPart(part)
+                       << "s at 8, 4 and 2 bits" << (values ? ", maybe 1" : "")
+                       << ", got " << loss.size() << " numbers";
   for (double nats : loss.asArrayRef())
     if (!(nats >= 0 && std::isfinite(nats)))
       return emitError() << "(C2) expected losses that are finite and not "
@@ -246,6 +248,6 @@ LogicalResult CalibrationAttr::verify(
         return emitError() << "(C3) expected " << name
                            << " that are finite and not negative, got "
                            << number;
-  return success(succeeded(verifyLoss(emitError, keyLoss)) &&
-                 succeeded(verifyLoss(emitError, valueLoss)));
+  return success(succeeded(verifyLoss(emitError, Part::Key, keyLoss)) &&
+                 succeeded(verifyLoss(emitError, Part::Value, valueLoss)));
 }

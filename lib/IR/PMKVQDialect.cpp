@@ -27,7 +27,7 @@ void PMKVQDialect::initialize() {
   addSchedule({"keys_last", rt::kScheduleKeysLast, /*lowers=*/true,
                /*pairsValues=*/true});
   addSchedule({"least_loss", rt::kScheduleLeastLoss, /*lowers=*/true,
-               /*pairsValues=*/false, /*needsLosses=*/true});
+               /*pairsValues=*/true, /*needsLosses=*/true});
 }
 
 void PMKVQDialect::addFormat(std::unique_ptr<FormatModel> format) {

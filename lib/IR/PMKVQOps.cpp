@@ -146,6 +146,10 @@ static LogicalResult verifyLosses(CreateOp create) {
                                 "of ")
              << stringifyPart(part) << "s for the schedule "
              << schedule->getName().getValue();
+  if (schedule->getValueFloor() == 1 &&
+      calibration.getValueLoss().size() < rt::kLossLevels)
+    return create.emitOpError("(C9) expected a calibration with the losses of "
+                              "values at 1 bit for the floor of 1");
   return success();
 }
 

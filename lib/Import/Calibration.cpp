@@ -62,20 +62,25 @@ static void readClip(Fields &fields, double &clip) {
 }
 
 /// One measure of one part of a layer.
-static void readLosses(Fields &fields, StringRef measure,
-                       std::array<double, 3> &loss) {
+static void readLosses(Fields &fields, StringRef measure, bool values,
+                       std::vector<double> &loss) {
+  constexpr size_t most = ::pmkvq::rt::kLossLevels;
   const json *losses = fields.find(measure);
-  bool valid = losses && losses->is_array() && losses->size() == loss.size() &&
-               llvm::all_of(*losses, [](const json &value) {
-                 return isFinite(value) && value.get<double>() >= 0 &&
-                        value.get<double>() <= kMostOfLists;
-               });
+  bool valid =
+      losses && losses->is_array() &&
+      (losses->size() == most - 1 || (values && losses->size() == most)) &&
+      llvm::all_of(*losses, [](const json &value) {
+        return isFinite(value) && value.get<double>() >= 0 &&
+               value.get<double>() <= kMostOfLists;
+      });
   if (!valid)
-    return fields.fail(measure,
-                       "three finite numbers of at least 0, at 8, 4 and 2 bits",
-                       losses);
-  for (size_t i = 0; i < loss.size(); ++i)
-    loss[i] = (*losses)[i].get<double>();
+    return fields.fail(
+        measure,
+        Twine("finite numbers of at least 0, at 8, 4 and 2 bits") +
+            (values ? ", maybe 1" : ""),
+        losses);
+  for (const json &number : *losses)
+    loss.push_back(number.get<double>());
 }
 
 namespace {
@@ -188,9 +193,10 @@ Expected<LayerCalibration> LayerReader::read(const json &object,
     if (Error error = layer.takeError())
       return error;
     readClip(part, result.clip[i]);
-    readLosses(part, measure, result.loss[i]);
+    const bool values = i == ::pmkvq::rt::kValue;
+    readLosses(part, measure, values, result.loss[i]);
     if (hasDivergences)
-      readLosses(part, "kl", (*result.divergence)[i]);
+      readLosses(part, "kl", values, (*result.divergence)[i]);
     if (Error error = part.takeError())
       return error;
   }
@@ -270,6 +276,35 @@ static Error checkAlike(StringRef path, size_t index, StringRef field,
                    "expected all layers to have " + what + ", or none");
 }
 
+/// Refuses a layer that has other fields than the first.
+static Error checkLayer(StringRef path, StringRef measure, size_t index,
+                        const LayerCalibration &layer,
+                        const LayerCalibration &first) {
+  if (Error error =
+          checkAlike(path, index, "query_squares", "squares of queries",
+                     layer.querySquares, first.querySquares))
+    return error;
+  if (Error error = checkAlike(path, index, "page_shares", "shares of pages",
+                               layer.pageShares, first.pageShares))
+    return error;
+  auto checkLevels = [&](StringRef field, const auto &losses,
+                         const auto &expected) -> Error {
+    size_t found = losses[::pmkvq::rt::kValue].size();
+    size_t count = expected[::pmkvq::rt::kValue].size();
+    if (found == count)
+      return Error::success();
+    return fileError(path, "layers[" + Twine(index) + "].value." + field,
+                     "expected " + Twine(count) +
+                         " numbers, as the first layer has, got " +
+                         Twine(found));
+  };
+  if (Error error = checkLevels(measure, layer.loss, first.loss))
+    return error;
+  return layer.divergence
+             ? checkLevels("kl", *layer.divergence, *first.divergence)
+             : Error::success();
+}
+
 Expected<Calibration>
 mlir::pmkvq::readCalibration(StringRef path, const ModelConfig &config,
                              const Checkpoint &checkpoint) {
@@ -304,12 +339,7 @@ mlir::pmkvq::readCalibration(StringRef path, const ModelConfig &config,
       return read.takeError();
     const LayerCalibration &first =
         result.layers.empty() ? *read : result.layers.front();
-    if (Error error =
-            checkAlike(path, index, "query_squares", "squares of queries",
-                       read->querySquares, first.querySquares))
-      return error;
-    if (Error error = checkAlike(path, index, "page_shares", "shares of pages",
-                                 read->pageShares, first.pageShares))
+    if (Error error = checkLayer(path, *measure, index, *read, first))
       return error;
     result.layers.push_back(std::move(*read));
   }

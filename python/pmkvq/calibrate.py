@@ -35,6 +35,8 @@ from pmkvq.runner import TOOL, RunError
 _ALPHA_QUERIES = 64
 # Of so many queries, attention by age looks at one.
 _PAGE_QUERIES = 32
+# Levels below 16 that a part may have at most.
+_LOSSES = max(map(len, quantize.PART_LEVELS))
 # Clips of keys that are tried. Inside (0.7, 0.9), where a 2-bit code is the upper half of the 4-bit code.
 CLIPS = (0.71, 0.74, 0.77, 0.8, 0.83, 0.86, 0.89)
 
@@ -126,7 +128,7 @@ class Pass(enum.IntEnum):
 
 @dataclass
 class Sums:
-    """What passes have added up. [layers, 2, ...] with keys first.
+    """What passes have added up. [layers, 2, ...] with keys first, whose last level, 1 bit, is not there.
 
     settings: what the sums are of; sums of other settings are not gone on with.
     done: samples of each Pass. clips: KL of keys at 2 bits, by CLIPS. pages: squares of attention that pages
@@ -148,8 +150,8 @@ class Sums:
     @classmethod
     def empty(cls, settings: str, layers: int, kv_heads: int, head_dim: int) -> "Sums":
         return cls(settings, np.zeros(len(Pass), np.int64), np.zeros((layers, len(CLIPS))), np.zeros(1),
-                   np.zeros((layers, 2, 3)), np.zeros((layers, kv_heads, head_dim), np.float32),
-                   np.zeros((layers, len(sensitivity.ALPHAS) + 1)), np.zeros((layers, 2, 3)),
+                   np.zeros((layers, 2, _LOSSES)), np.zeros((layers, kv_heads, head_dim), np.float32),
+                   np.zeros((layers, len(sensitivity.ALPHAS) + 1)), np.zeros((layers, 2, _LOSSES)),
                    np.zeros((layers, kv_heads, head_dim)),
                    np.zeros((layers, kv_heads, sensitivity.MOST_AGES)), np.zeros(sensitivity.MOST_AGES))
 
@@ -175,13 +177,15 @@ class Sums:
         os.replace(partial, path)
 
     @classmethod
-    def load(cls, path: Path, settings: str) -> "Sums | None":
-        """None if there is nothing to go on with."""
+    def load(cls, path: Path, empty: "Sums") -> "Sums | None":
+        """None if there is nothing to go on with. empty: the sums of this run at its beginning."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                if str(file["settings"]) != settings:
+                sums = {name: file[name] for name in list(cls.__dataclass_fields__)[1:]}
+                if str(file["settings"]) != empty.settings or \
+                        any(found.shape != getattr(empty, name).shape for name, found in sums.items()):
                     return None
-                return cls(settings, *(file[name] for name in list(cls.__dataclass_fields__)[1:]))
+                return cls(empty.settings, **sums)
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             return None
 
@@ -217,23 +221,23 @@ def _in_threads(measure, items):
         yield from pool.map(measure, items)
 
 
-def _alone(model, layer: int, hidden, a, index: int, seen: np.ndarray, last) -> float:
-    """The KL that one part of a layer causes alone, read as `seen`. last: of the unchanged model."""
+def _alone(model, layer: int, hidden, a, index: int, seen: np.ndarray, expected) -> float:
+    """The KL that one part of a layer causes alone, read as `seen`. expected: the unchanged model's predictions."""
     import torch
 
     kv = {"k": a.k, "v": a.v, "kv"[index]: torch.from_numpy(seen).to(a.k.device)}
-    return model.divergence(last, model.run_from(layer, hidden, model.attend_cached(a, **kv)))
+    return model.divergence(expected, model.run_from(layer, hidden, model.attend_cached(a, **kv)))
 
 
 def add_clips(model, tokens: list[int], options, sums: Sums) -> None:
     """Adds the KL that keys at 2 bits cause alone, by their clip. Raises NotRepresentable."""
     before, last = model.inputs(tokens)
-    rotary = model.rotary(len(tokens))
+    expected, rotary = model.predictions(last), model.rotary(len(tokens))
     for layer, hidden in enumerate(before):
         a = model.project(layer, hidden, rotary)
         for index, clip in enumerate(CLIPS):
             seen = quantize.cached(a.k.cpu().numpy(), options.key_format, 2, clip)
-            sums.clips[layer, index] += _alone(model, layer, hidden, a, 0, seen, last)
+            sums.clips[layer, index] += _alone(model, layer, hidden, a, 0, seen, expected)
 
 
 def add_gradients(model, tokens: list[int], options, sums: Sums) -> None:
@@ -245,10 +249,11 @@ def add_gradients(model, tokens: list[int], options, sums: Sums) -> None:
 
     def measure(part):
         layer, index, form, x = part
-        return sensitivity.measure(x.detach().cpu().numpy(), x.grad.cpu().numpy(), form, sums.clip(layer, index))
+        return sensitivity.measure(x.detach().cpu().numpy(), x.grad.cpu().numpy(), form, sums.clip(layer, index),
+                                   quantize.PART_LEVELS[index])
 
     for (layer, index, *_), found in zip(parts, _in_threads(measure, parts)):
-        sums.sensitivity[layer, index] += found
+        sums.sensitivity[layer, index, :len(found)] += found
     for layer, a in enumerate(layers):
         largest = np.abs(a.k.detach().cpu().numpy()).max(1)
         # A norm's weight is one for all heads, so is what is folded into it.
@@ -281,9 +286,9 @@ def add_alpha(model, tokens: list[int], options, sums: Sums) -> None:
 
 
 def add_divergence(model, tokens: list[int], options, sums: Sums) -> None:
-    """Adds the KL that each part of each layer causes alone, in pages at 8, 4 and 2 bits."""
+    """Adds the KL that each part of each layer causes alone, in pages at 8, 4 and 2 bits, values also at 1."""
     before, last = model.inputs(tokens)
-    rotary = model.rotary(len(tokens))
+    expected, rotary = model.predictions(last), model.rotary(len(tokens))
     for layer, hidden in enumerate(before):
         a = model.project(layer, hidden, rotary)
         powers = sums.exponents(layer) if options.key_scales else np.zeros(sums.maxima[layer].shape)
@@ -293,9 +298,9 @@ def add_divergence(model, tokens: list[int], options, sums: Sums) -> None:
         factors = (quantize.feedback_factors(squares) if options.rounding == "feedback" else None, None)
         for index, ((form, x), factor) in enumerate(zip(_parts(options, a), (scale[:, None], np.float32(1)))):
             scaled = x.cpu().numpy() / factor
-            for level, bits in enumerate(quantize.LEVELS):
+            for level, bits in enumerate(quantize.PART_LEVELS[index]):
                 seen = factor * quantize.cached(scaled, form, bits, sums.clip(layer, index), factors[index])
-                sums.kl[layer, index, level] += _alone(model, layer, hidden, a, index, seen, last)
+                sums.kl[layer, index, level] += _alone(model, layer, hidden, a, index, seen, expected)
 
 
 def run_passes(model, data: samples.Samples, options, sums: Sums, partial: Path) -> None:
@@ -330,11 +335,11 @@ def _rounded(values) -> list[float]:
 def layer_document(sums: Sums, layer: int, pages: int) -> dict:
     """What the file says of one layer. pages: of the samples that losses are of."""
     result, count = {}, max(1, int(sums.done[Pass.GRADIENTS]))
-    for index, part in enumerate(calibration_file.PARTS):
+    for index, (part, levels) in enumerate(zip(calibration_file.PARTS, quantize.PART_LEVELS)):
         result[part] = {"clip": sums.clip(layer, index),
-                        "sensitivity": _rounded(sums.sensitivity[layer, index] / count)}
+                        "sensitivity": _rounded(sums.sensitivity[layer, index, :len(levels)] / count)}
         if sums.done[Pass.DIVERGENCE]:
-            result[part]["kl"] = _rounded(sums.kl[layer, index] / sums.done[Pass.DIVERGENCE])
+            result[part]["kl"] = _rounded(sums.kl[layer, index, :len(levels)] / sums.done[Pass.DIVERGENCE])
     result["query_squares"] = [_rounded(head) for head in sums.squares[layer] / count]
     shares = sensitivity.page_shares(sums.pages[layer], sums.queries, pages)
     result["page_shares"] = [_rounded(head) for head in shares]
@@ -421,13 +426,13 @@ def calibrate(options, folder: Path) -> None:
                         if options.kl_samples else {})},
     }
     partial = Path(f"{options.output}.partial")
-    name = json.dumps(settings, sort_keys=True)
-    sums = Sums.load(partial, name)
+    empty = Sums.empty(json.dumps(settings, sort_keys=True), model.layers, model.kv_heads, model.head_dim)
+    sums = Sums.load(partial, empty)
     if sums is not None:
         print(f"  going on from {partial}: {sums.done[Pass.GRADIENTS]} of {len(data.tokens)} samples are done",
               file=sys.stderr, flush=True)
     else:
-        sums = Sums.empty(name, model.layers, model.kv_heads, model.head_dim)
+        sums = empty
     run_passes(model, data, options, sums, partial)
     calibration_file.write(options.output, document(sums, settings))
     partial.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ import numpy as np
 
 from pmkvq.checkpoint import read_json
 from pmkvq.errors import FileError
-from pmkvq.quantize import LEVELS, Format
+from pmkvq.quantize import LEVELS, PART_LEVELS, Format
 from pmkvq.sensitivity import MOST_AGES, MOST_EXPONENT
 
 FORMAT, VERSION = "pmkvq-calibration", 1
@@ -64,7 +64,8 @@ class Calibration:
         return Format.parse(settings["key_format"]), Format.parse(settings["value_format"])
 
     def _table(self, field: str) -> np.ndarray:
-        return np.array([[[0.0, *layer[part][field]] for part in PARTS] for layer in self.document["layers"]])
+        return np.array([[[0.0, *layer[part][field][:len(LEVELS)]] for part in PARTS]
+                         for layer in self.document["layers"]])
 
 
 def write(path, document: dict) -> None:
@@ -111,8 +112,8 @@ def check(path, document: dict) -> None:
                         f"{len(layers)} layers" if isinstance(layers, list) else layers)
     for index, layer in enumerate(layers):
         for part in PARTS:
-            _check_part(path, f"layers[{index}].{part}",
-                        layer.get(part) if isinstance(layer, dict) else None, settings["measure"])
+            _check_part(path, f"layers[{index}].{part}", layer.get(part) if isinstance(layer, dict) else None,
+                        settings["measure"], PART_LEVELS[PARTS.index(part)])
         if "query_squares" in layer:
             _check_squares(path, f"layers[{index}].query_squares", layer["query_squares"], model)
         if "page_shares" in layer:
@@ -129,7 +130,8 @@ def _object(path, document: dict, field: str) -> dict:
     return document[field]
 
 
-def _check_part(path, name: str, part, measure: str) -> None:
+def _check_part(path, name: str, part, measure: str, levels: tuple[int, ...]) -> None:
+    """levels: with the lowest of values, which older files do not have."""
     if not isinstance(part, dict):
         raise FileError(path, name, "an object", part)
     clip = part.get("clip")
@@ -139,10 +141,10 @@ def _check_part(path, name: str, part, measure: str) -> None:
         if field not in part and field != measure:
             continue
         loss = part.get(field)
-        if not isinstance(loss, list) or len(loss) != len(LEVELS) or \
+        if not isinstance(loss, list) or len(loss) not in {len(LEVELS), len(levels)} or \
                 not all(_is_number(x) and x >= 0 for x in loss):
-            raise FileError(path, f"{name}.{field}",
-                            "three finite numbers of at least 0, at 8, 4 and 2 bits", loss)
+            wanted = "finite numbers of at least 0, at 8, 4 and 2 bits"
+            raise FileError(path, f"{name}.{field}", wanted + (", maybe 1" if len(levels) > len(LEVELS) else ""), loss)
 
 
 def _check_format(path, name: str, value) -> None:

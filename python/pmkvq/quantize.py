@@ -19,6 +19,10 @@ from pmkvq.safetensors_file import to_bf16
 PAGE = 128
 SINK = 1
 LEVELS = (8, 4, 2)
+# Values have one more.
+PART_LEVELS = (LEVELS, (*LEVELS, 1))
+# How far the two values at 1 bit lie apart, as a part of the range.
+_SPREAD = 0.32
 DEFAULT_CLIP = 0.8
 # What is added to squares of queries, as a part of their mean.
 _DAMPING = 0.1
@@ -159,11 +163,11 @@ def encode(x: np.ndarray, minimum: np.ndarray, extent: np.ndarray) -> np.ndarray
 
 
 def lower(codes: np.ndarray, bits: int) -> np.ndarray:
-    """Codes at 8 bits to codes at 8, 4 or 2."""
+    """Codes at 8 bits to codes at 8, 4, 2 or 1."""
     if bits == 8:
         return codes
     four = ((241 * (codes.astype(np.uint16) + 8)) >> 12).astype(np.uint8)
-    return four if bits == 4 else four >> 2
+    return four >> {4: 0, 2: 2, 1: 3}[bits]
 
 
 def fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
@@ -267,10 +271,8 @@ def _feed_back(codes: np.ndarray, extent: np.ndarray, bits: int, factor: np.ndar
 def decode(codes: np.ndarray, minimum: np.ndarray, extent: np.ndarray, bits: int,
            clip: float = DEFAULT_CLIP) -> np.ndarray:
     """What codes stand for, float32."""
-    if bits == 2:
-        grid = (1 - clip) / 2 + clip * np.arange(4) / 3
-    else:
-        grid = np.arange(1 << bits) / ((1 << bits) - 1)
+    width = clip if bits == 2 else _SPREAD if bits == 1 else 1
+    grid = (1 - width) / 2 + width * np.arange(1 << bits) / ((1 << bits) - 1)
     return minimum + extent * grid.astype(np.float32)[codes]
 
 
@@ -279,7 +281,7 @@ def quantized(x: np.ndarray, form: Format, bits: int, clip: float = DEFAULT_CLIP
     """What attention sees of pages at `bits` bits, in the model's own basis.
 
     Args:
-        x: [..., 128, dim], float32. bits: 16, 8, 4 or 2. factors: of keys that fall with feedback, one for
+        x: [..., 128, dim], float32. bits: 16, 8, 4 or 2, of values also 1. factors: of keys that fall with feedback, one for
             each of the first axis, as feedback_factor() gives them.
 
     Raises:

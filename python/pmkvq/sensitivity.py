@@ -12,14 +12,16 @@ import numpy as np
 from pmkvq import quantize
 
 
-def measure(x: np.ndarray, gradient: np.ndarray, form: quantize.Format, clip: float) -> np.ndarray:
+def measure(x: np.ndarray, gradient: np.ndarray, form: quantize.Format, clip: float,
+            levels: tuple[int, ...]) -> np.ndarray:
     """mean |G * (X - Q_b(X))| over the tokens that are in pages.
 
     Args:
         x, gradient: [heads, tokens, dim], float32; keys after RoPE, or values. clip: at 2 bits.
+        levels: in bits.
 
     Returns:
-        [3]: at 8, 4 and 2 bits. Double precision.
+        [levels]. Double precision.
 
     Raises:
         quantize.NotRepresentable
@@ -34,7 +36,7 @@ def measure(x: np.ndarray, gradient: np.ndarray, form: quantize.Format, clip: fl
         error = weight * (pages - form.rotate(seen))
         return float(np.abs(error, out=error).sum()) / error.size
 
-    return np.array([mean(bits) for bits in quantize.LEVELS])
+    return np.array([mean(bits) for bits in levels])
 
 
 # ---------------------------------------------------------------------------

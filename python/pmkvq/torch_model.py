@@ -210,14 +210,19 @@ class Model:
         return hidden
 
     @torch.inference_mode()
-    def divergence(self, expected: torch.Tensor, actual: torch.Tensor) -> float:
-        """KL of the predictions from two last hidden states, nats a token."""
+    def predictions(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logarithms of the next tokens' probabilities, [tokens, vocabulary]. hidden: the last state."""
+        return torch.cat([F.log_softmax(self.logits(hidden[at:at + _CHUNK]), -1)
+                          for at in range(0, hidden.shape[0], _CHUNK)])
+
+    @torch.inference_mode()
+    def divergence(self, expected: torch.Tensor, hidden: torch.Tensor) -> float:
+        """KL of the predictions that follow from a last hidden state, nats a token. expected: predictions()."""
         total = 0.0
-        for at in range(0, expected.shape[0], _CHUNK):
-            p = F.log_softmax(self.logits(expected[at:at + _CHUNK]), -1)
-            q = F.log_softmax(self.logits(actual[at:at + _CHUNK]), -1)
+        for at in range(0, hidden.shape[0], _CHUNK):
+            p, q = expected[at:at + _CHUNK], F.log_softmax(self.logits(hidden[at:at + _CHUNK]), -1)
             total += (p.exp() * (p - q)).sum(-1).double().sum().item()
-        return max(0.0, total / expected.shape[0])
+        return max(0.0, total / hidden.shape[0])
 
 
 def _frequencies(checkpoint: Checkpoint, head_dim: int) -> torch.Tensor:

@@ -78,7 +78,9 @@ static bool hasPairs(const ProgramInfo &info) {
     if (floorOf(info, layer, kValue) != info.floor[kValue])
       return false;
   return info.layers * info.kvHeads % 2 == 0 &&
-         (info.schedule == kSchedulePage || info.schedule == kScheduleKeysLast);
+         (info.schedule == kSchedulePage ||
+          info.schedule == kScheduleKeysLast ||
+          info.schedule == kScheduleLeastLoss);
 }
 
 static Status checkInfo(const ProgramInfo &info) {
@@ -122,8 +124,8 @@ static Status checkInfo(const ProgramInfo &info) {
                        std::to_string(info.floor[part]) + " for all");
   if (info.floor[kValue] < kLadder.back() && !hasPairs(info))
     return damaged("values at 1 bit, which all layers of an even number of "
-                   "layers times kv heads need, and a schedule `page` or "
-                   "`keys_last`");
+                   "layers times kv heads need, and a schedule `page`, "
+                   "`keys_last` or `least_loss`");
   if (info.schedule < kScheduleNone ||
       (info.schedule > kScheduleLeastLoss && info.schedule < kScheduleExternal))
     return damaged("schedule " + std::to_string(info.schedule));

@@ -23,6 +23,11 @@ static Levels atMost(const Levels &a, const Levels &b) {
   return {std::min(a[kKey], b[kKey]), std::min(a[kValue], b[kValue])};
 }
 
+/// Where a page stands among all: those of partners follow each other.
+static auto placeOf(const PageState *page) {
+  return std::make_tuple(page->page, page->sequence, page->layer, page->head);
+}
+
 namespace {
 /// Floors of single pages: values of a sequence's newest do not fall to level
 /// 1, since pages are written above it.
@@ -147,18 +152,31 @@ private:
     float price;
     Part part;
     PageState *page;
+    /// Whose values fall to level 1 with those of `page`; null: none do.
+    PageState *partner = nullptr;
     /// For a heap whose first is the next to fall.
     bool operator<(const Fall &other) const {
       auto key = [](const Fall &f) {
-        return std::make_tuple(f.price, f.page->page, f.page->sequence,
-                               f.page->layer, f.page->head, f.part);
+        auto place = placeOf(f.page);
+        if (f.partner)
+          place = std::min(place, placeOf(f.partner));
+        return std::make_tuple(f.price, place, f.part);
       };
       return key(*this) > key(other);
     }
   };
+  /// What a plan works on, kept as the buckets of PageSchedule are.
+  struct State {
+    Floors floors;
+    /// A heap; a page is in it once.
+    std::vector<Fall> falls;
+    /// Of each page of the list; empty: no values may fall to level 1.
+    std::vector<PageState *> partners;
+    std::vector<PageState *> order;
+  };
   float price(const PageState &page, Part part, int32_t age) const;
-  void push(std::vector<Fall> &falls, PageState &page,
-            const Floors &floors) const;
+  void push(State &state, PageState &page, PageState *partner) const;
+  static void findPartners(State &state, std::vector<PageState> &pages);
 
   std::vector<LayerLosses> losses_;
 };
@@ -251,8 +269,7 @@ Status PageSchedule::plan(std::vector<PageState> &pages, size_t existing,
   }
 
   auto later = [](const PageState *a, const PageState *b) {
-    return std::tie(a->page, a->sequence, a->layer, a->head) >
-           std::tie(b->page, b->sequence, b->layer, b->head);
+    return placeOf(a) > placeOf(b);
   };
   for (size_t index = 0;
        index < buckets.size() && bytes > limits.bytesAvailable; ++index) {
@@ -287,57 +304,98 @@ float LeastLossSchedule::price(const PageState &page, Part part,
   return added * losses.shareOf(page.head, age) / static_cast<float>(below);
 }
 
-/// Adds the page's cheaper halving, unless it is at its floor.
-void LeastLossSchedule::push(std::vector<Fall> &falls, PageState &page,
-                             const Floors &floors) const {
-  const Levels floor = floors.of(page);
-  const int32_t age = floors.newestOf(page) - page.page;
-  const size_t count = falls.size();
-  for (Part part : {kKey, kValue}) {
-    if (page.level[part] <= std::max(floor[part], kLowestOfBoth))
-      continue;
-    Fall fall = {price(page, part, age), part, &page};
-    if (falls.size() == count)
-      falls.push_back(fall);
-    else if (fall.price < falls.back().price)
-      falls.back() = fall;
-  }
+/// Whether values of both may fall to level 1.
+static bool mayPair(const PageState &page, const PageState *partner) {
+  return partner && page.level[kValue] == kLowestOfBoth &&
+         partner->level[kValue] == kLowestOfBoth;
+}
+
+/// Requires: each page is there for all kv heads of all layers, of which there
+/// is an even number, as programs with level 1 have it.
+void LeastLossSchedule::findPartners(State &state,
+                                     std::vector<PageState> &pages) {
+  state.order.clear();
+  for (PageState &page : pages)
+    state.order.push_back(&page);
+  std::sort(state.order.begin(), state.order.end(),
+            [](const PageState *a, const PageState *b) {
+              return placeOf(a) < placeOf(b);
+            });
+  state.partners.resize(pages.size());
+  for (size_t i = 0; i < pages.size(); ++i)
+    state.partners[static_cast<size_t>(state.order[i] - pages.data())] =
+        state.order[i ^ 1];
+}
+
+/// Adds the page's cheapest halving, unless it is at its floor.
+void LeastLossSchedule::push(State &state, PageState &page,
+                             PageState *partner) const {
+  const Levels floor = state.floors.of(page);
+  const int32_t age = state.floors.newestOf(page) - page.page;
+  const size_t count = state.falls.size();
+  auto offer = [&](const Fall &fall) {
+    if (state.falls.size() == count)
+      state.falls.push_back(fall);
+    else if (state.falls.back() < fall)
+      state.falls.back() = fall;
+  };
+  for (Part part : {kKey, kValue})
+    if (page.level[part] > std::max(floor[part], kLowestOfBoth))
+      offer({price(page, part, age), part, &page});
+  if (floor[kValue] < kLowestOfBoth && mayPair(page, partner))
+    offer({(price(page, kValue, age) + price(*partner, kValue, age)) / 2,
+           kValue, &page, partner});
 }
 
 Status LeastLossSchedule::plan(std::vector<PageState> &pages, size_t existing,
                                const ScheduleLimits &limits) const {
-  static thread_local Floors floors;
-  if (Status s = checkFits(pages, existing, limits, floors, /*mayLower=*/true);
+  static thread_local State state;
+  if (Status s =
+          checkFits(pages, existing, limits, state.floors, /*mayLower=*/true);
       !s.ok())
     return s;
-  // Kept, as the buckets above; a page is in it once.
-  static thread_local std::vector<Fall> falls;
-  falls.clear();
+  const bool pairs = limits.floor[kValue] < kLowestOfBoth;
+  state.falls.clear();
   try {
-    falls.reserve(pages.capacity());
+    state.falls.reserve(pages.capacity());
+    if (pairs) {
+      state.order.reserve(pages.capacity());
+      state.partners.reserve(pages.capacity());
+    }
   } catch (const std::bad_alloc &) {
     return Status(StatusCode::OutOfMemory, "no memory to plan levels");
   }
+  if (pairs)
+    findPartners(state, pages);
+  auto partnerOf = [&](const PageState &page) {
+    return pairs ? state.partners[static_cast<size_t>(&page - pages.data())]
+                 : nullptr;
+  };
   int64_t bytes = 0;
   for (size_t i = 0; i < pages.size(); ++i) {
     if (i >= existing)
       pages[i].level = {16, 16};
     bytes += pageBlockBytes(pages[i].level, limits.blockBytes);
-    push(falls, pages[i], floors);
   }
-  std::make_heap(falls.begin(), falls.end());
-  while (!falls.empty() && bytes > limits.bytesAvailable) {
-    std::pop_heap(falls.begin(), falls.end());
-    Fall fall = falls.back();
-    falls.pop_back();
-    Levels &level = fall.page->level;
-    bytes -= pageBlockBytes(level, limits.blockBytes);
-    level[fall.part] /= 2;
-    bytes += pageBlockBytes(level, limits.blockBytes);
-    const size_t count = falls.size();
-    push(falls, *fall.page, floors);
-    if (falls.size() > count)
-      std::push_heap(falls.begin(), falls.end());
+  for (PageState &page : pages)
+    push(state, page, partnerOf(page));
+  std::make_heap(state.falls.begin(), state.falls.end());
+  while (!state.falls.empty() && bytes > limits.bytesAvailable) {
+    std::pop_heap(state.falls.begin(), state.falls.end());
+    Fall fall = state.falls.back();
+    state.falls.pop_back();
+    // A pair may have fallen by its other half.
+    if (!fall.partner || mayPair(*fall.page, fall.partner))
+      for (PageState *page : {fall.page, fall.partner})
+        if (page) {
+          bytes -= pageBlockBytes(page->level, limits.blockBytes);
+          page->level[fall.part] /= 2;
+          bytes += pageBlockBytes(page->level, limits.blockBytes);
+        }
+    const size_t count = state.falls.size();
+    push(state, *fall.page, partnerOf(*fall.page));
+    if (state.falls.size() > count)
+      std::push_heap(state.falls.begin(), state.falls.end());
   }
   return Status();
 }

@@ -23,8 +23,8 @@ func.func @create() -> (!kv, !kv, !kv) {
 // CHECK-DAG: %[[I4096:.*]] = llvm.mlir.constant(4096 : i32) : i32
 // CHECK-DAG: %[[BUDGET:.*]] = llvm.mlir.constant(1048576 : i64) : i64
 
-// ABI version 5 and three layers.
-// CHECK: llvm.store %[[I5]], %[[INFO]]
+// ABI version 6 and three layers.
+// CHECK: llvm.store %[[I6]], %[[INFO]]
 // CHECK: %[[AT:.*]] = llvm.getelementptr %[[INFO]][4]
 // CHECK-NEXT: llvm.store %[[I3]], %[[AT]]
 // kv heads, query heads, head_dim, sink.

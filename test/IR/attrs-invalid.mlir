@@ -76,7 +76,7 @@ func.func private @f() attributes {a = #pmkvq.schedule<page, key_floor = 1, valu
 // -----
 
 // ScheduleAttr C3.
-// expected-error @+1 {{(C3) expected a schedule that lowers values to 1 bit in pairs, page or keys_last, got none}}
+// expected-error @+1 {{(C3) expected a schedule that lowers values to 1 bit in pairs, page, keys_last or least_loss, got none}}
 func.func private @f() attributes {a = #pmkvq.schedule<none, key_floor = 2, value_floor = 1>}
 
 // -----
@@ -104,8 +104,19 @@ func.func private @f() attributes {a = #pmkvq.calibration<value_clip = 0.9>}
 // -----
 
 // CalibrationAttr C2: how many, sign, finite.
-// expected-error @+1 {{(C2) expected losses at 8, 4 and 2 bits, got 2 numbers}}
+// expected-error @+1 {{(C2) expected losses of keys at 8, 4 and 2 bits, got 2 numbers}}
 func.func private @f() attributes {a = #pmkvq.calibration<key_loss = [0.0, 1.0]>}
+
+// -----
+
+// Values alone may have one more.
+// expected-error @+1 {{(C2) expected losses of keys at 8, 4 and 2 bits, got 4 numbers}}
+func.func private @f() attributes {a = #pmkvq.calibration<key_loss = [0.0, 0.1, 1.0, 2.0]>}
+
+// -----
+
+// expected-error @+1 {{(C2) expected losses of values at 8, 4 and 2 bits, maybe 1, got 5 numbers}}
+func.func private @f() attributes {a = #pmkvq.calibration<value_loss = [0.0, 0.1, 1.0, 2.0, 3.0]>}
 
 // -----
 

@@ -168,6 +168,14 @@ func.func @f() {
 
 // -----
 
+// A floor of 1 without the losses there.
+// expected-error @+1 {{(C9) expected a calibration with the losses of values at 1 bit for the floor of 1}}
+%c = pmkvq.create layer 0 max_tokens 128 schedule <least_loss, key_floor = 2, value_floor = 1>
+  calibration <key_loss = [0.0, 0.1, 0.2], value_loss = [0.0, 0.1, 0.2]>
+  : !pmkvq.cache<kv_heads = 2, head_dim = 64, key = <per_channel>, value = <per_token>, ladder = [16, 8, 4, 2, 1]>
+
+// -----
+
 // append C1: kv heads, head_dim, element type, rank, rows that are known.
 !kv = !pmkvq.cache<kv_heads = 2, head_dim = 64>
 func.func @heads(%c: !kv, %k: tensor<?x4x64xf32>, %b: !pmkvq.batch) {

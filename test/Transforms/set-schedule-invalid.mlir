@@ -6,7 +6,7 @@
 
 // KIND: error: (C2) unknown schedule 'weekly', expected one of: keys_last, layer, least_loss, none, page
 // FLOOR: error: (C1) expected a floor of 16, 8, 4, 2 or 1 for values, got 3
-// PAIRS: error: (C3) expected a schedule that lowers values to 1 bit in pairs, page or keys_last, got layer
+// PAIRS: error: (C3) expected a schedule that lowers values to 1 bit in pairs, page, keys_last or least_loss, got layer
 // BUDGET: error: expected a budget of at least 0 bytes, got -1
 
 // An op that needs a level below the floor is refused.

@@ -1,5 +1,6 @@
 """python -m pmkvq calibrate: samples and bad inputs everywhere, whole runs where torch is installed."""
 
+import dataclasses
 import importlib.util
 import json
 import sys
@@ -288,7 +289,10 @@ def test_sums_of_other_settings_are_not_gone_on_with(model, data, tmp_path):
     out = tmp_path / "c.json"
     empty = calibrate.Sums.empty("other", 2, 2, 64)
     empty.save(tmp_path / "c.json.partial")
-    assert calibrate.Sums.load(tmp_path / "c.json.partial", "other") is not None
+    assert calibrate.Sums.load(tmp_path / "c.json.partial", empty) is not None
+    # Of a build that measured other levels.
+    assert calibrate.Sums.load(tmp_path / "c.json.partial",
+                               dataclasses.replace(empty, kl=np.zeros((2, 2, 3)))) is None
     assert run(model, data, out) == 0
     assert calibration_file.read(out).document["loss"] > 0
 
@@ -297,15 +301,16 @@ def test_sums_of_other_settings_are_not_gone_on_with(model, data, tmp_path):
 def test_sums_that_are_damaged_are_not_gone_on_with(content, tmp_path):
     path = tmp_path / "c.json.partial"
     path.write_bytes(content)
-    assert calibrate.Sums.load(path, "settings") is None
+    assert calibrate.Sums.load(path, calibrate.Sums.empty("settings", 2, 2, 64)) is None
 
 
 def test_sums_that_are_cut_off_are_not_gone_on_with(tmp_path):
     path = tmp_path / "c.json.partial"
-    calibrate.Sums.empty("settings", 2, 2, 64).save(path)
+    empty = calibrate.Sums.empty("settings", 2, 2, 64)
+    empty.save(path)
     whole = path.read_bytes()
     path.write_bytes(whole[:len(whole) // 2])
-    assert calibrate.Sums.load(path, "settings") is None
+    assert calibrate.Sums.load(path, empty) is None
 
 
 @needs_torch

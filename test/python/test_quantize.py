@@ -9,12 +9,12 @@ from pmkvq import quantize, sensitivity
 
 # Of test/unit/ReferencePythonTest.cpp, which finds them with lib/Reference.
 HASHES = {
-    ("per_channel", 64): 0x2fe85dd1989c5c16,
-    ("per_token", 64): 0x23bfe1bdfc2f0f98,
-    ("per_token_symmetric", 64): 0x4a5221b2c0f22f6b,
-    ("per_channel", 128): 0x66941a6643c27046,
-    ("per_token", 128): 0x936d4b28bd36d58f,
-    ("per_token_symmetric", 128): 0x7ec77e8b88b177dd,
+    ("per_channel", 64): 0x086c294eab8ad3fe,
+    ("per_token", 64): 0x7e17ab1803d8ff99,
+    ("per_token_symmetric", 64): 0x19fe5ad53b055522,
+    ("per_channel", 128): 0xe7f6d523e3788d40,
+    ("per_token", 128): 0xc4dbf39793fdb97d,
+    ("per_token_symmetric", 128): 0x06cc9a3947aeb653,
 }
 # With feedback, of the same test.
 FEEDBACK_HASHES = {
@@ -53,7 +53,7 @@ def test_codes_and_parameters_are_the_references(name, dim):
     assert (quantize.round_bf16(x) == x).all()
     minimum, extent = quantize.Format.parse(name).parameters(x)
     codes = quantize.encode(x, minimum, extent)
-    data = b"".join(quantize.lower(codes, bits).tobytes() for bits in (8, 4, 2))
+    data = b"".join(quantize.lower(codes, bits).tobytes() for bits in (8, 4, 2, 1))
     data += minimum.astype("<f2").tobytes() + extent.astype("<f2").tobytes()
     assert fnv(data) == HASHES[name, dim]
 
@@ -128,9 +128,9 @@ def test_the_worked_example_of_the_specification():
     x[0], x[1] = -1, 2
     minimum, extent = quantize.parameters(x, quantize.PER_CHANNEL)
     codes = quantize.encode(x, minimum, extent)
-    seen = [quantize.decode(quantize.lower(codes, bits), minimum, extent, bits)[2, 0] for bits in (8, 4, 2)]
+    seen = [quantize.decode(quantize.lower(codes, bits), minimum, extent, bits)[2, 0] for bits in (8, 4, 2, 1)]
     assert (codes[2, 0], quantize.lower(codes, 4)[2, 0], quantize.lower(codes, 2)[2, 0]) == (128, 8, 2)
-    assert np.allclose(seen, [-1 + 3 * 128 / 255, 0.6, 0.9], rtol=1e-6)
+    assert np.allclose(seen, [-1 + 3 * 128 / 255, 0.6, 0.9, 0.98], rtol=1e-6)
 
 
 def test_rotation_is_its_own_inverse():
@@ -161,13 +161,13 @@ def test_sensitivity_is_the_mean_of_gradient_times_error():
     x, gradient = random.standard_normal((2, 2, 300, 64), np.float32)
     for form in FORMATS:
         for clip in (0.8, 0.74):
-            found = sensitivity.measure(x, gradient, form, clip)
+            found = sensitivity.measure(x, gradient, form, clip, quantize.PART_LEVELS[1])
             pages, weight = quantize.split_pages(x), quantize.split_pages(gradient)
-            for bits, mean in zip(quantize.LEVELS, found):
+            for bits, mean in zip(quantize.PART_LEVELS[1], found):
                 wanted = np.abs(weight * (pages - quantize.quantized(pages, form, bits, clip))).mean(dtype=np.float64)
                 # Sums of float32 in pairs.
                 assert mean == pytest.approx(wanted, rel=1e-4)
-            assert found[0] < found[1] < found[2]
+            assert found[0] < found[1] < found[2] < found[3]
 
 
 def test_alpha_finds_the_channel_that_is_too_large():

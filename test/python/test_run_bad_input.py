@@ -383,7 +383,7 @@ class TestOptions:
     @pytest.mark.parametrize("options, words", [
         (["--schedule=none"], ["keys_last", "none"]), (["--schedule=layer"], ["page", "layer"]),
         (["--layer-floors=0-1:2"], ["--layer-floors"]),
-        (["--calibration=c.json", "--allocate", "--kv-bits=2"], ["--allocate", "1 bit"])])
+        (["--calibration=c.json", "--allocate", "--kv-bits=2"], ["--allocate", "2 bits"])])
     def test_values_at_one_bit_go_with_some_options_alone(self, reasoner, options, words):
         refuses(reasoner, "--value-floor=1", *words,
                 options=(PROMPT, "--max-tokens=2", "--value-floor=1", *options))

@@ -107,10 +107,14 @@ def test_squares_are_those_of_scaled_queries(reasoner, document, tmp_path, scale
         [([1.0 * factor] * 127 + [4.0 * factor]) * 2] * 6
 
 
-def with_shares(document, measure="kl"):
-    """The same with losses as divergences, and shares of three pages that differ from head to head."""
+def with_shares(document, measure="kl", one_bit=()):
+    """The same with losses as divergences, and shares of three pages that differ from head to head.
+
+    one_bit: what values lose at 1 bit, of all layers, if anything is known of it.
+    """
     shares = [[[1.0, 0.25, 0.0625 * layer], [0.5, 0.5, 0.5]] for layer in range(6)]
-    layers = [{**{part: {"clip": 0.8, "sensitivity": [0, 1e-4, 1e-3], "kl": layer[part]["sensitivity"]}
+    layers = [{**{part: {"clip": 0.8, "sensitivity": [0, 1e-4, 1e-3],
+                         "kl": [*layer[part]["sensitivity"], *(one_bit if part == "value" else ())]}
                   for part in calibration_file.PARTS}, "page_shares": share}
               for layer, share in zip(document["layers"], shares)]
     return {**document, "layers": layers, "settings": {**document["settings"], "measure": measure}}
@@ -119,7 +123,7 @@ def with_shares(document, measure="kl"):
 @pytest.mark.parametrize("change, options, schedule", [
     ({}, [], "least_loss"), ({}, ["--layer-floors=0:4"], "least_loss"), ({}, ["--schedule=keys_last"], "keys_last"),
     ({"measure": "sensitivity"}, [], "keys_last"), ({}, ["--key-format=per_token+plain"], "keys_last"),
-    ({}, ["--value-floor=1", "--accept-loss"], "keys_last"),
+    ({}, ["--value-floor=1", "--accept-loss"], "keys_last"), ({"one_bit": [20]}, ["--value-floor=1", "--max-loss=1000"], "least_loss"),
     ({"measure": "sensitivity"}, ["--schedule=least_loss"], "least_loss")])
 def test_losses_and_shares_make_the_schedule(reasoner, document, tmp_path, change, options, schedule):
     file = tmp_path / "c.json"
@@ -129,7 +133,7 @@ def test_losses_and_shares_make_the_schedule(reasoner, document, tmp_path, chang
     shares = re.findall(r"page_shares = \[([^]]*)\]", text)
     assert [float(word) for word in shares[2].split(", ")] == [1.0, 0.25, 0.125, 0.5, 0.5, 0.5]
     loss = re.findall(r"key_loss = \[([^]]*)\]", text)[1].split(", ")
-    wanted = document["layers"][1]["key"]["sensitivity"] if not change else [0, 1e-4, 1e-3]
+    wanted = document["layers"][1]["key"]["sensitivity"] if "measure" not in change else [0, 1e-4, 1e-3]
     assert [float(word) for word in loss] == pytest.approx(wanted)
 
 
@@ -156,11 +160,36 @@ def test_pages_fall_where_it_costs_least(reasoner, document, tmp_path):
     assert result.returncode == 0, result.stderr
 
 
-def test_a_schedule_by_losses_needs_some(reasoner, file):
+def test_values_fall_to_one_bit_where_it_costs_least(reasoner, document, tmp_path):
+    file = tmp_path / "c.json"
+    # 1 bit costs no more than 2 do.
+    calibration_file.write(file, with_shares(document, one_bit=[0.0]))
+    options = (*RUN, f"--calibration={file}", "--value-floor=1", "--kv-bits=2.25", "--max-loss=1000")
+    plan = run(reasoner, *options, "--explain").stdout
+    assert "schedule  least_loss" in plan and "loss of the run" in plan and "not known" not in plan
+    levels = generate(reasoner, *options).summary["levels"]
+    assert levels["value"]["1"] > 0 and levels["key"]["4"] + levels["key"]["8"] + levels["key"]["16"] > 0
+    result = run(reasoner, *options, "--check")
+    assert result.returncode == 0, result.stderr
+    assert "predicted to lose" in fails(reasoner, *options[:-1], "--max-loss=0.001")
+
+
+def test_losses_at_one_bit_are_of_all_layers(reasoner, document, tmp_path):
+    file = tmp_path / "c.json"
+    document = with_shares(document, one_bit=[30.0])
+    document["layers"][3]["value"]["kl"].pop()
+    calibration_file.write(file, document)
+    assert "layers[3].value.kl: expected 4 numbers, as the first layer has, got 3" in fails(
+        reasoner, *RUN, "--kv-bits=3", f"--calibration={file}")
+
+
+def test_a_schedule_by_losses_needs_some(reasoner, file, document):
     assert "layers[0].page_shares: expected shares of pages, got none; calibrate again" in fails(
         reasoner, *RUN, "--kv-bits=3", f"--calibration={file}", "--schedule=least_loss")
-    assert "values fall to 1 bit under the schedules keys_last and page" in fails(
-        reasoner, *RUN, "--kv-bits=3", f"--calibration={file}", "--schedule=least_loss", "--value-floor=1")
+    known = file.with_name("shares.json")
+    calibration_file.write(known, with_shares(document))
+    assert "layers[0].value: expected losses at 1 bit (--value-floor=1), got none; calibrate again" in fails(
+        reasoner, *RUN, "--kv-bits=3", f"--calibration={known}", "--schedule=least_loss", "--value-floor=1")
     assert "expected --calibration with --schedule=least_loss" in fails(
         reasoner, *RUN, "--kv-bits=3", "--schedule=least_loss")
 
@@ -243,11 +272,11 @@ def changed(document, *path, to):
     (("model", "kv_heads"), 1, ["model.kv_heads: expected 2", "got 1"]),
     (("model", "head_dim"), 64, ["model.head_dim: expected 128", "got 64"]),
     (("settings", "measure"), "mse", ["settings.measure: expected sensitivity or kl", '"mse"']),
-    (("settings", "measure"), "kl", ["layers[0].key.kl: expected three finite numbers", "got none"]),
+    (("settings", "measure"), "kl", ["layers[0].key.kl: expected finite numbers", "got none"]),
     (("settings", "key_format"), None, ["settings.key_format: expected a format like", "got none"]),
     (("settings", "rounding"), "up", ["settings.rounding: expected feedback or nearest", "up"]),
     (("settings", "key_scales"), 1, ["settings.key_scales: expected true or false, got 1"]),
-    (("layers", 0, "key", "kl"), [0, 0, 1], ["layers[0].value.kl: expected three finite numbers", "got none"]),
+    (("layers", 0, "key", "kl"), [0, 0, 1], ["layers[0].value.kl: expected finite numbers", "got none"]),
     (("layers", 2, "key_scale"), {}, ["layers[2].key_scale.exponents: expected 2 lists of 128 whole", "got none"]),
     (("layers", 2, "key_scale"), {"exponents": [[14] * 128] * 2}, ["exponents: expected", "from -13 to 13"]),
     (("layers", 2, "key_scale"), {"exponents": [[1] * 64 + [2] * 64] * 2}, ["the same for i and i + 64"]),
@@ -267,8 +296,8 @@ def changed(document, *path, to):
     (("layers",), [], ["layers: expected 6 layers, got 0"]),
     (("layers", 3), {}, ["layers[3].key: expected an object, got none"]),
     (("layers", 3, "value", "clip"), 0.95, ["layers[3].value.clip: expected a number in (0.7, 0.9), got 0.95"]),
-    (("layers", 3, "value", "sensitivity"), [0, 1], ["layers[3].value.sensitivity: expected three", "[0,1]"]),
-    (("layers", 3, "value", "sensitivity"), [0, -1, 1], ["layers[3].value.sensitivity: expected three"]),
+    (("layers", 3, "value", "sensitivity"), [0, 1], ["layers[3].value.sensitivity: expected finite numbers", "[0,1]"]),
+    (("layers", 3, "value", "sensitivity"), [0, -1, 1], ["layers[3].value.sensitivity: expected finite numbers"]),
 ])
 def test_bad_files_are_named(reasoner, document, tmp_path, path, to, words):
     file = tmp_path / "c.json"

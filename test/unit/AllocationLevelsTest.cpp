@@ -11,6 +11,7 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <fstream>
 
 using namespace pmkvq;
@@ -22,8 +23,10 @@ Choices choicesOf(const nlohmann::json &losses) {
   Choices choices;
   for (const nlohmann::json &layer : losses) {
     auto &parts = choices.emplace_back();
-    for (int32_t part = 0; part < rt::kParts; ++part)
-      parts[part].loss = layer[part].get<std::array<double, 4>>();
+    for (int32_t part = 0; part < rt::kParts; ++part) {
+      std::vector<double> loss = layer[part];
+      std::copy(loss.begin(), loss.end(), parts[part].loss.begin());
+    }
   }
   return choices;
 }

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <random>
 #include <tuple>
 
@@ -113,6 +114,9 @@ static std::vector<PageState> randomPages(std::mt19937 &random,
   std::vector<int32_t> counts(sequences);
   for (int32_t &count : counts)
     count = random() % 6;
+  // Values fall to 1 in pairs.
+  if (limits.floor[kValue] == 1)
+    heads = 2;
   for (int32_t layer = 0; layer < layers; ++layer)
     for (int32_t sequence = 0; sequence < sequences; ++sequence)
       for (int32_t head = 0; head < heads; ++head)
@@ -120,7 +124,7 @@ static std::vector<PageState> randomPages(std::mt19937 &random,
           PageState state{layer, sequence, head, page, {16, 16}};
           for (int32_t halving = random() % 4; halving > 0; --halving)
             for (int32_t part = 0; part < kParts; ++part)
-              if (state.level[part] > limits.floor[part])
+              if (state.level[part] > std::max(limits.floor[part], 2))
                 state.level[part] /= 2;
           pages.push_back(state);
         }
@@ -272,10 +276,12 @@ static bool planLeastLossSlowly(const std::vector<LayerLosses> &losses,
   for (size_t i = existing; i < pages.size(); ++i)
     pages[i].level = {16, 16};
   auto lossAt = [&](const PageState &page, Part part, int32_t level) {
-    return level == 16 ? 0.0f
-                       : losses[page.layer].level[part][level == 8   ? 0
-                                                        : level == 4 ? 1
-                                                                     : 2];
+    const auto &loss = losses[page.layer].level[part];
+    return level == 16  ? 0.0f
+           : level == 8 ? loss[0]
+           : level == 4 ? loss[1]
+           : level == 2 ? loss[2]
+                        : loss[3];
   };
   auto age = [&](const PageState &page) {
     int32_t newest = 0;
@@ -284,30 +290,52 @@ static bool planLeastLossSlowly(const std::vector<LayerLosses> &losses,
         newest = std::max(newest, other.page);
     return newest - page.page;
   };
+  auto price = [&](const PageState &page, Part part) {
+    int32_t level = page.level[part], below = level / 2;
+    float added = lossAt(page, part, below) - lossAt(page, part, level);
+    return added * losses[page.layer].shareOf(page.head, age(page)) / below;
+  };
+  // Of the two heads of a layer.
+  auto partnerOf = [&](const PageState &page) {
+    return std::find_if(pages.begin(), pages.end(), [&](const PageState &o) {
+      return o.layer == page.layer && o.sequence == page.sequence &&
+             o.page == page.page && o.head == page.head + 1;
+    });
+  };
   while (totalBytes(pages, limits.blockBytes) > limits.bytesAvailable) {
-    std::pair<PageState *, Part> first = {nullptr, kKey};
-    auto key = [&](const PageState &page, Part part) {
-      int32_t level = page.level[part], below = level / 2;
-      float added = lossAt(page, part, below) - lossAt(page, part, level);
-      return std::make_tuple(
-          added * losses[page.layer].shareOf(page.head, age(page)) / below,
-          page.page, page.sequence, page.layer, page.head, part);
+    using Key = std::tuple<float, int32_t, int32_t, int32_t, int32_t, Part>;
+    std::optional<Key> first;
+    std::vector<PageState *> falls;
+    auto offer = [&](PageState &page, Part part, float cost,
+                     std::vector<PageState *> with) {
+      Key key = {cost, page.page, page.sequence, page.layer, page.head, part};
+      if (first && *first <= key)
+        return;
+      first = key;
+      falls = std::move(with);
     };
-    for (PageState &page : pages)
+    for (PageState &page : pages) {
       for (Part part : {kKey, kValue})
-        if (page.level[part] > limits.floor[part] &&
-            (!first.first || key(page, part) < key(*first.first, first.second)))
-          first = {&page, part};
-    if (!first.first)
+        if (page.level[part] > std::max(limits.floor[part], 2))
+          offer(page, part, price(page, part), {&page});
+      if (limits.floor[kValue] != 1 || page.level[kValue] != 2 ||
+          age(page) == 0 || page.head == 1)
+        continue;
+      if (auto other = partnerOf(page); other->level[kValue] == 2)
+        offer(page, kValue, (price(page, kValue) + price(*other, kValue)) / 2,
+              {&page, &*other});
+    }
+    if (!first)
       return false;
-    first.first->level[first.second] /= 2;
+    for (PageState *page : falls)
+      page->level[std::get<Part>(*first)] /= 2;
   }
   return true;
 }
 
 TEST(LeastLossSchedule, EqualsItsDefinition) {
   std::mt19937 random(4);
-  int fitting = 0, apart = 0;
+  int fitting = 0, apart = 0, ones = 0;
   std::vector<PageState> pages;
   for (int round = 0; round < 1000; ++round) {
     const std::vector<LayerLosses> losses = randomLosses(random);
@@ -316,15 +344,18 @@ TEST(LeastLossSchedule, EqualsItsDefinition) {
     };
     ScheduleLimits limits = randomFloors(random);
     if (round % 2)
-      limits.floor = {2, 2};
+      limits.floor = {2, round % 4 == 1 ? 2 : 1};
     ASSERT_NO_FATAL_FAILURE(compareOnce(*makePolicy(kScheduleLeastLoss, losses),
                                         slowly, random, limits, pages, fitting))
         << round;
-    for (const PageState &page : pages)
+    for (const PageState &page : pages) {
       apart += page.level[kKey] != page.level[kValue];
+      ones += page.level[kValue] == 1;
+    }
   }
   EXPECT_GT(fitting, 150);
   EXPECT_GT(apart, 1000);
+  EXPECT_GT(ones, 100);
 }
 
 // Two layers of one head: keys of layer 0 bear little, and its heads look at
@@ -356,6 +387,34 @@ TEST(LeastLossSchedule, LowersWhereItCostsLeast) {
   EXPECT_EQ(levels(19), (L{{2, 2}, {2, 2}, {4, 4}, {2, 4}, {4, 4}, {4, 4}}));
   EXPECT_EQ(levels(14), (L{{2, 2}, {2, 2}, {4, 4}, {2, 2}, {2, 2}, {2, 2}}));
   EXPECT_EQ(levels(13), (L{{2, 2}, {2, 2}, {4, 2}, {2, 2}, {2, 2}, {2, 2}}));
+}
+
+// Values at 1 bit cost nothing more in layer 1, where keys cost most.
+TEST(LeastLossSchedule, ValuesOfPartnersFallToOneBitTogether) {
+  std::vector<LayerLosses> losses(2);
+  losses[0].level = {{{0, 0, 1}, {0, 0, 1, 3}}};
+  losses[1].level = {{{0, 0, 9}, {0, 0, 1, 1}}};
+  for (LayerLosses &layer : losses)
+    layer.setShares({}, 2);
+  std::vector<PageState> pages;
+  for (int32_t layer : {0, 1})
+    for (int32_t head : {0, 1})
+      for (int32_t page : {0, 1})
+        pages.push_back({layer, 0, head, page, {4, 2}});
+  auto policy = makePolicy(kScheduleLeastLoss, losses);
+  // 24 blocks of 2 bytes; the first pair's values free one, keys of layer 0
+  // one each.
+  ASSERT_TRUE(policy->plan(pages, pages.size(), {{2, 1}, 2, 46}).ok());
+  for (const PageState &page : pages)
+    EXPECT_EQ(page.level,
+              (std::array<uint8_t, kParts>{
+                  4, page.layer && !page.page ? uint8_t(1) : uint8_t(2)}));
+  // Then keys of layer 0 for 1 / 2 a bit, and its old values for 2 a bit.
+  ASSERT_TRUE(policy->plan(pages, pages.size(), {{2, 1}, 2, 36}).ok());
+  for (const PageState &page : pages)
+    EXPECT_EQ(page.level, (std::array<uint8_t, kParts>{
+                              page.layer ? uint8_t(4) : uint8_t(2),
+                              page.page ? uint8_t(2) : uint8_t(1)}));
 }
 
 // At 4 bits less is lost than at 8: no halving has a price below 0, so that

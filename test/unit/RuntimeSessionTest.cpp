@@ -399,12 +399,12 @@ TEST_F(SessionTest, LayersHaveWhatTheirKeysFallWith) {
 
 TEST_F(SessionTest, LossesAreReadAndChecked) {
   static std::vector<float> table;
-  table.assign(kParts * 3 + state.info.kvHeads * kLossAges, 0.5f);
+  table.assign(kParts * kLossLevels + state.info.kvHeads * kLossAges, 0.5f);
   state.info.schedule = kScheduleLeastLoss;
   ProgramEntries entries = fakeEntries();
   EXPECT_EQ(openProgram(entries, {}).status().code(), StatusCode::DataLoss);
   entries.pageLosses = [](int64_t) -> const float * { return table.data(); };
-  table[5] = 2;
+  table[6] = 2;
   table.back() = 3;
   Result<Program> opened = openProgram(entries, {});
   ASSERT_TRUE(opened.ok()) << opened.status().message();

@@ -132,7 +132,7 @@ static Expected<allocation::Levels> givenLevels(const Options &options,
 static allocation::Choices
 makeChoices(const CachePlan &plan, const ModelConfig &config, CacheType cache) {
   allocation::Choices choices;
-  // Calibrations know no level of 1 bit.
+  // The integer program knows no level of 1 bit.
   if (!config.calibration || plan.compiler.valueFloor == 1)
     return choices;
   for (auto [layer, found] : llvm::enumerate(config.calibration->layers)) {
@@ -174,9 +174,11 @@ static Expected<std::string> compareFormats(const ModelConfig &config,
               options[i] + ")")
           .str();
   }
-  if (plan.workload.info.floor[rt::kValue] == 1)
-    return std::string(
-        "its values end at 2 bits, the plan's at 1 (--value-floor)");
+  if (plan.workload.info.floor[rt::kValue] == 1 &&
+      config.calibration->layers.front().divergence->back().size() <
+          rt::kLossLevels)
+    return std::string("its values end at 2 bits, the plan's at 1 "
+                       "(--value-floor)");
   const bool falls = plan.workload.info.floor[rt::kKey] < 8;
   if (config.calibration->fedBackDivergences && falls && !plan.feedback)
     return std::string("its keys fall with feedback, the plan's to the nearest "
@@ -234,6 +236,12 @@ static Error chooseSchedule(CachePlan &plan, const Options &options,
         "--schedule=least_loss: " + options.calibrationFile +
         ": layers[0].page_shares: expected shares of pages, got none; "
         "calibrate again");
+  if (options.schedule == "least_loss" && options.valueFloor == 1 &&
+      layers.front().loss[rt::kValue].size() < rt::kLossLevels)
+    return llvm::createStringError(
+        "--schedule=least_loss: " + options.calibrationFile +
+        ": layers[0].value: expected losses at 1 bit (--value-floor=1), got "
+        "none; calibrate again");
   for (const LayerCalibration &layer : layers)
     plan.workload.losses.push_back(lossesOf(layer, config.kvHeads));
   if (options.schedule.empty() && config.calibration->byDivergence &&

@@ -238,16 +238,15 @@ static rt::Status checkOneBit(const CommandLine &line, const Options &options) {
   auto refuse = [](const std::string &reason) {
     return refusal("--value-floor=1: " + reason);
   };
-  if (line.schedule.given() && options.schedule != "page" &&
-      options.schedule != "keys_last")
-    return refuse("values fall to 1 bit under the schedules keys_last and "
-                  "page, got " +
+  if (options.schedule == "none" || options.schedule == "layer")
+    return refuse("values fall to 1 bit under the schedules keys_last, page "
+                  "and least_loss, got " +
                   options.schedule);
   if (line.layerFloors.given())
     return refuse("it is the floor of all layers; leave out --layer-floors");
   if (line.allocate)
-    return refuse("a calibration says nothing of 1 bit, so that no floors can "
-                  "be chosen; leave out --allocate");
+    return refuse("floors of layers are chosen from 2 bits up; leave out "
+                  "--allocate");
   return rt::Status();
 }
 

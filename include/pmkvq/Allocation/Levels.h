@@ -31,9 +31,9 @@ namespace pmkvq::allocation {
 
 /// What one part of one layer may be at, and what that loses.
 struct PartChoice {
-  /// By ladderIndex: 16, 8, 4, 2 bits; finite.
-  std::array<double, rt::kLadder.size()> loss = {};
-  /// Levels that may be chosen, in bits.
+  /// By ladderIndex: 16, 8, 4, 2 bits, of values 1; finite.
+  std::array<double, rt::kValueLadder.size()> loss = {};
+  /// Levels that may be chosen, in bits; 1 is never.
   int32_t lowest = 2;
   int32_t highest = 16;
 };

@@ -113,7 +113,7 @@ def PMKVQ_ScheduleAttr : PMKVQ_Attr<"Schedule", "schedule"> {
 
     (C1) Floors are 16, 8, 4 or 2, that of values may be 1.
     (C2) `name` is a known schedule.
-    (C3) At a floor of 1 it is `page` or `keys_last`.
+    (C3) At a floor of 1 it is `page`, `keys_last` or `least_loss`.
 
     Example: `#pmkvq.schedule<page, key_floor = 2, value_floor = 2>`
   }];
@@ -136,7 +136,7 @@ def PMKVQ_CalibrationAttr : PMKVQ_Attr<"Calibration", "calibration"> {
   let description = [{
     Each field may be missing.  `key_clip` and `value_clip` take the place of
     the formats' clips in this layer.  `key_loss` and `value_loss` say what the
-    part costs at 8, 4 and 2 bits, in this order, while all else is at 16: the
+    part costs at 8, 4 and 2 bits, of values maybe at 1, while all else is at 16: the
     KL divergence from the full cache in nats a token, or any other measure that
     adds up over layers and parts, the same for all of a program.
     `query_squares` has the mean square of each channel of the queries of each
@@ -146,7 +146,7 @@ def PMKVQ_CalibrationAttr : PMKVQ_Attr<"Calibration", "calibration"> {
     last as the last, and at most 64 ages; without, all pages are alike.
 
     (C1) Clips lie in (0.7, 0.9), as those of formats.
-    (C2) A loss is three finite numbers that are not negative.
+    (C2) A loss is three finite numbers that are not negative, that of values may be four.
     (C3) Squares and shares are finite and not negative.
 
     Example: `#pmkvq.calibration<key_clip = 0.77, value_clip = 0.82,
@@ -164,7 +164,8 @@ def PMKVQ_CalibrationAttr : PMKVQ_Attr<"Calibration", "calibration"> {
     ::mlir::FloatAttr getClip(Part part) const {
       return part == Part::Key ? getKeyClip() : getValueClip();
     }
-    /// [8, 4, 2 bits]; null where nothing was measured.
+    /// [8, 4, 2 bits], of values maybe [8, 4, 2, 1]; null where nothing was
+    /// measured.
     ::mlir::DenseF64ArrayAttr getLoss(Part part) const {
       return part == Part::Key ? getKeyLoss() : getValueLoss();
     }

@@ -108,7 +108,8 @@ def PMKVQ_CreateOp : PMKVQ_Op<"create"> {
     (C8) `page_shares` of its calibration, if there are any, are as many for each kv
          head, 1 to 64.
     (C9) A schedule that goes by losses (`least_loss`) has a calibration with the
-         losses of keys and of values, once the cache is planned.
+         losses of keys and of values, once the cache is planned; with a floor
+         of 1 of values at 1 bit, too.
 
     Floors may differ from layer to layer; the schedule's name may not.
 

@@ -27,10 +27,10 @@ struct RopeConfig {
 /// What calibration found for one layer; keys first.
 struct LayerCalibration {
   std::array<double, 2> clip = {};
-  /// [part], at 8, 4 and 2 bits.
-  std::array<std::array<double, 3>, 2> loss = {};
+  /// [part], at 8, 4 and 2 bits; of values maybe at 1, in all layers or none.
+  std::array<std::vector<double>, 2> loss;
   /// The same as KL, nats a token; none: it was not measured.
-  std::optional<std::array<std::array<double, 3>, 2>> divergence;
+  std::optional<std::array<std::vector<double>, 2>> divergence;
   /// Key scales as exponents of two: keys are divided, queries multiplied;
   /// [kvHeads * headDim].  Empty: there are none.
   std::vector<int8_t> keyExponents;

@@ -27,7 +27,7 @@
 namespace pmkvq::rt {
 
 /// Changes whenever a struct or signature below does.
-inline constexpr int32_t kAbiVersion = 5;
+inline constexpr int32_t kAbiVersion = 6;
 
 //===----------------------------------------------------------------------===//
 // The cache as kernels see it
@@ -225,6 +225,9 @@ inline constexpr int32_t kMaxLayers = 1024;
 /// Ages of pages that losses tell apart; older ones are as the last.
 inline constexpr int32_t kLossAges = 64;
 
+/// Levels that losses tell apart: 8, 4, 2 and 1 bits.
+inline constexpr int32_t kLossLevels = 4;
+
 /// What a program says of itself.
 struct ProgramInfo {
   int32_t abiVersion;
@@ -324,7 +327,7 @@ struct ProgramEntries {
   int64_t (*scratchBytes)(int64_t rows, int64_t outputs);
   /// CacheView::keyFeedback; null: keys of all layers fall without.
   const float *(*keyFeedback)(int64_t layer);
-  /// What pages of a layer cost, [kParts][8, 4, 2 bits], then the shares of one
+  /// What pages of a layer cost, [kParts][kLossLevels], then the shares of one
   /// page, [kvHeads][kLossAges] (LayerLosses in Schedule.h); null: not known,
   /// and the schedule is not kScheduleLeastLoss.
   const float *(*pageLosses)(int64_t layer);

@@ -71,10 +71,10 @@ struct ScheduleLimits {
 
 /// What pages of one layer cost, by a calibration (#pmkvq.calibration).
 struct LayerLosses {
-  /// All pages at 8, 4 and 2 bits while all else is at 16, keys and values
-  /// apart, [part][8, 4, 2 bits]: nats a token, or any measure that adds up
-  /// over layers and parts.
-  std::array<std::array<float, 3>, kParts> level = {};
+  /// All pages at 8, 4, 2 and 1 bits while all else is at 16, keys and values
+  /// apart, [part][8, 4, 2, 1 bits]: nats a token, or any measure that adds up
+  /// over layers and parts.  Keys have no level 1.
+  std::array<std::array<float, kLossLevels>, kParts> level = {};
   /// How much of that one page costs, [kv head][age, kLossAges]; the newest
   /// page has age 0, older ones than the last are as the last.
   std::vector<float> shares;
@@ -149,8 +149,9 @@ public:
 ///       that at its level, times the page's share (a lower level that loses
 ///       less counts as the one above).  Ties go to the smallest page index,
 ///       then sequence, layer, head, and to keys.  A page that sequences share
-///       has the age that it has in the lowest of them.  No value falls to 1:
-///       what that costs is in no calibration.
+///       has the age that it has in the lowest of them.  Values of partners
+///       fall to 1 together, once both are at 2, for the mean of both prices
+///       and in the place of the first.
 /// layer: every layer has an equal share of the budget, and its pages one
 ///       level.  Where layers differ in floors, what is left for pages is
 ///       shared in proportion to their blocks at these.  New pages come in at

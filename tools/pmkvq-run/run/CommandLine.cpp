@@ -48,7 +48,7 @@ CommandLine::CommandLine(const std::vector<std::string> &stages, bool compiles)
                "The same for keys alone (default: --floor)"),
       valueFloor("value-floor", "1|2|4|8|16",
                  "The same for values alone (default: --floor); 1 under "
-                 "keys_last and page"),
+                 "keys_last, page and least_loss"),
       keyFormat("key-format", "FORMAT",
                 "per_channel, per_token or per_token_symmetric, and "
                 "[+hadamard|+plain][+clip=F]; or paper (default "
