@@ -123,21 +123,15 @@ double allocation::sumLosses(const Choices &choices, const Levels &levels) {
   return sum;
 }
 
-LossTable allocation::meanLosses(const Choices &choices,
-                                 const LevelTable &pages) {
-  assert(choices.size() == pages.size());
-  LossTable table(pages.size());
-  for (size_t layer = 0; layer < pages.size(); ++layer)
-    for (int32_t part = 0; part < rt::kParts; ++part) {
-      double sum = 0;
-      int64_t count = 0;
-      for (size_t i = 0; i < rt::kValueLadder.size(); ++i) {
-        int64_t there = pages[layer][part][i];
-        sum += static_cast<double>(there) * choices[layer][part].loss[i];
-        count += there;
-      }
-      table[layer][part] = count ? sum / static_cast<double>(count) : 0;
-    }
+LossTable allocation::weighLosses(const Choices &choices,
+                                  const WeightTable &weights) {
+  assert(choices.size() == weights.size());
+  LossTable table(weights.size());
+  for (size_t layer = 0; layer < weights.size(); ++layer)
+    for (size_t part = 0; part < rt::kParts; ++part)
+      for (size_t i = 0; i < rt::kValueLadder.size(); ++i)
+        table[layer][part] +=
+            weights[layer][part][i] * choices[layer][part].loss[i];
   return table;
 }
 

@@ -47,6 +47,34 @@ static void countPages(const rt::Session &session, LevelTable &table) {
       table[layer][part] = session.levels(layer, part);
 }
 
+/// What one page bears of its layer's losses, next to the others.
+static double shareOf(const std::vector<rt::LayerLosses> &losses, int32_t layer,
+                      int32_t head, int32_t age) {
+  return losses.empty() ? 1
+                        : losses[static_cast<size_t>(layer)].shareOf(head, age);
+}
+
+/// Adds up what a layer's pages bear, by the level of one part.
+static LevelWeights weighPages(const rt::Session &session,
+                               const std::vector<rt::LayerLosses> &losses,
+                               int32_t layer, rt::Part part) {
+  LevelWeights weights = {};
+  double sum = 0;
+  for (int32_t i = 0; i < session.maxSequences(); ++i)
+    for (int32_t head = 0; head < session.program().info.kvHeads; ++head)
+      for (int32_t page = 0; page < session.pages(i); ++page) {
+        double share =
+            shareOf(losses, layer, head, session.pages(i) - 1 - page);
+        int32_t level = session.pageEntry(layer, i, head, page)->level[part];
+        weights[rt::ladderIndex(level)] += share;
+        sum += share;
+      }
+  if (sum > 0)
+    for (double &weight : weights)
+      weight /= sum;
+  return weights;
+}
+
 /// Notes the levels that pages have come to before a step.
 static void noteLevels(Recorder &state) {
   const rt::Session &session = *state.session;
@@ -143,6 +171,11 @@ static rt::Status record(const Workload &workload, Plan &plan) {
     return status;
   plan.bytes = (*session)->bytes();
   countPages(**session, plan.pages);
+  plan.weights.resize(plan.pages.size());
+  for (size_t layer = 0; layer < plan.weights.size(); ++layer)
+    for (rt::Part part : {rt::kKey, rt::kValue})
+      plan.weights[layer][part] = weighPages(**session, workload.losses,
+                                             static_cast<int32_t>(layer), part);
   plan.bitsPerElement = bitsPerElement(workload, plan.bytes);
   return rt::Status();
 }

@@ -89,14 +89,15 @@ TEST(AllocationLevels, FixedLevelsStay) {
   EXPECT_EQ(*levels, (Levels{{4, 4}, {8, 2}}));
 }
 
-TEST(AllocationLevels, AMeanLossIsThatOfThePages) {
+TEST(AllocationLevels, ALossIsThatOfWhatPagesBear) {
   Choices choices(2);
   choices[0][rt::kKey].loss = {0, 1, 4, 9};
-  choices[1][rt::kValue].loss = {0, 2, 20, 200};
-  LevelTable pages(2);
-  pages[0][rt::kKey] = {1, 2, 0, 1};
-  pages[1][rt::kValue] = {0, 0, 3, 0};
-  EXPECT_EQ(meanLosses(choices, pages), (LossTable{{11.0 / 4, 0}, {0, 20}}));
+  choices[1][rt::kValue].loss = {0, 2, 20, 200, 2000};
+  WeightTable weights(2);
+  weights[0][rt::kKey] = {0.25, 0.5, 0, 0.25};
+  weights[1][rt::kValue] = {0, 0, 0.75, 0, 0.25};
+  EXPECT_EQ(weighLosses(choices, weights),
+            (LossTable{{11.0 / 4, 0}, {0, 515}}));
 }
 
 // One layer: keys may save 5 by a block, then 3 by two (1.5 each).

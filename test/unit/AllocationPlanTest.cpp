@@ -273,6 +273,26 @@ TEST(AllocationPlanTest, SaysWhenLevelsAreReached) {
   EXPECT_DOUBLE_EQ(plan.bitsPerElement, 8 + 576 * 8 / 32768.0);
 }
 
+/// Weights of the one layer's keys and values, which must be alike.
+static allocation::LevelWeights weightsOf(const Workload &workload) {
+  Plan plan = *allocation::makePlan(workload);
+  EXPECT_EQ(plan.weights[0][rt::kKey], plan.weights[0][rt::kValue]);
+  return plan.weights[0][rt::kKey];
+}
+
+// Room for 40 blocks: of three pages the oldest is at 8 bits.
+TEST(AllocationPlanTest, PagesWeighWhatTheyBearOfALoss) {
+  Workload workload = smallExample();
+  workload.session.budgetBytes += 16 * rt::blockBytes(128);
+  EXPECT_EQ(weightsOf(workload), (allocation::LevelWeights{2 / 3.0, 1 / 3.0}));
+  rt::LayerLosses losses;
+  losses.setShares({0.5, 0.25, 0.25}, 1);
+  workload.losses = {losses};
+  EXPECT_EQ(weightsOf(workload), (allocation::LevelWeights{0.75, 0.25}));
+  workload.session.plans = {{0, 1, 100}};
+  EXPECT_EQ(weightsOf(workload), (allocation::LevelWeights{}));
+}
+
 // A reasoner of 6 layers, 2 kv heads and head dim 128 with 3,074 cached tokens:
 // 288 page-heads, and bytes from the design, which counts no tables.
 TEST(AllocationPlanTest, ReasonerEndsAsDesigned) {

@@ -63,7 +63,7 @@ pmkvq::run::predictLoss(const CachePlan &plan, const Options &options) {
   rt::Result<allocation::Plan> run = allocation::makePlan(plan.workload);
   if (!run.ok())
     return toError(run.status());
-  loss.parts = allocation::meanLosses(plan.divergences, run->pages);
+  loss.parts = allocation::weighLosses(plan.divergences, run->weights);
   for (const auto &layer : loss.parts)
     for (double part : layer)
       loss.sum += part;

@@ -5,9 +5,10 @@
 // python/pmkvq/guardrail.py does the same for floors alone.
 //
 // Mental model.  Calibration measures the KL that each part of each layer
-// causes alone, with all of its pages at 8, 4 or 2 bits.  A plan's is their
-// sum, each part's weighted by the pages that it has at a level when the run
-// ends: pages only fall, so that it is the most the run comes to.
+// causes alone, with all of its pages at 8, 4, 2 or 1 bits, and how much of
+// that the pages of each kv head and age bear.  A plan's is their sum, each
+// part's weighted by what its pages at a level bear when the run ends: pages
+// only fall, so that it is the most the run comes to.
 //
 //===----------------------------------------------------------------------===//
 

@@ -63,9 +63,8 @@ int64_t countBlocks(const Levels &levels);
 /// Sum of the losses at these levels.
 double sumLosses(const Choices &choices, const Levels &levels);
 
-/// What each part loses when its pages are at these levels: the mean over its
-/// pages; 0 without any.
-LossTable meanLosses(const Choices &choices, const LevelTable &pages);
+/// What each part loses when pages at each level bear these fractions of it.
+LossTable weighLosses(const Choices &choices, const WeightTable &weights);
 
 /// Blocks that one page of every layer may take, one kv head's, if all pages of
 /// the workload at its end are to fit the budget with everything else; without

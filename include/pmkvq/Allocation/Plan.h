@@ -34,7 +34,8 @@ struct Workload {
   /// Geometry, parameter bytes, schedule and floors.  Not used: the size of the
   /// vocabulary and the budget.
   rt::ProgramInfo info = {};
-  /// What `least_loss` goes by; not looked at under other schedules.
+  /// What `least_loss` goes by, and how much each page bears of its layer's
+  /// losses under any schedule; empty: all pages are alike.
   std::vector<rt::LayerLosses> losses;
   /// The batch: how many sequences of which lengths, and the budget.
   rt::SessionOptions session;
@@ -42,6 +43,10 @@ struct Workload {
 
 /// A number for each layer and part: [layer][part][ladderIndex].
 using LevelTable = std::vector<std::array<rt::LevelCounts, rt::kParts>>;
+/// Fractions by ladderIndex.
+using LevelWeights = std::array<double, rt::kValueLadder.size()>;
+/// Fractions for each layer and part: [layer][part][ladderIndex].
+using WeightTable = std::vector<std::array<LevelWeights, rt::kParts>>;
 
 struct Plan {
   /// Bytes that the run takes with every page at the floor.
@@ -53,6 +58,9 @@ struct Plan {
   rt::CacheBytes bytes;
   /// Pages at the end.
   LevelTable pages;
+  /// What of a layer's losses the pages at each level bear, by their shares:
+  /// fractions that add up to 1; zeros without pages.
+  WeightTable weights;
   /// Tokens that the longest sequence has cached when the first page of a layer
   /// is at a level; -1: none ever is.
   LevelTable firstAt;
