@@ -138,8 +138,6 @@ DeviceSession::compile(MLIRContext &context, const HostProgram &program,
     return writersCode.takeError();
   code.writers = {std::move(*writersCode), std::move(compiled->threads)};
   code.slotBytes = ::pmkvq::DeviceImage(shape, nullptr, nullptr).slotBytes();
-  for (int32_t level : rt::kLadder)
-    code.kinds.push_back({level, level});
   std::vector<DecodeSpec> variants;
   for (DecodeSpec layer : layers) {
     layer.chip = chip;

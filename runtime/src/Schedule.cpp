@@ -14,7 +14,7 @@
 
 using namespace pmkvq::rt;
 
-using Levels = std::array<uint8_t, kParts>;
+using Levels = PageLevels;
 
 /// The lowest level that both parts may have.
 static constexpr uint8_t kLowestOfBoth = kLadder.back();
@@ -112,6 +112,9 @@ public:
       pages[i].level = limits.floorOf(pages[i].layer);
     return Status();
   }
+  std::vector<PageLevels> pairs(const PageLevels &floor) const override {
+    return {floor};
+  }
 };
 
 /// `page`, and `keys_last`, which differs in the last step of pages.
@@ -120,6 +123,7 @@ public:
   explicit PageSchedule(bool keysLast) : keysLast_(keysLast) {}
   Status plan(std::vector<PageState> &pages, size_t existing,
               const ScheduleLimits &limits) const override;
+  std::vector<PageLevels> pairs(const PageLevels &floor) const override;
 
 private:
   void lower(Levels &level, const Levels &floor) const;
@@ -185,6 +189,7 @@ class LayerSchedule final : public SchedulePolicy {
 public:
   Status plan(std::vector<PageState> &pages, size_t existing,
               const ScheduleLimits &limits) const override;
+  std::vector<PageLevels> pairs(const PageLevels &floor) const override;
 };
 } // namespace
 
@@ -201,6 +206,36 @@ static void lowerOnce(Levels &level, const Levels &floor) {
 
 static bool isAtFloor(const Levels &level, const Levels &floor) {
   return level[kKey] <= floor[kKey] && level[kValue] <= floor[kValue];
+}
+
+/// The levels of a page from 16 bits to its floor, by `lower(level)`.
+template <typename Lower>
+static std::vector<Levels> descend(const Levels &floor, Lower lower) {
+  std::vector<Levels> pairs = {{16, 16}};
+  while (!isAtFloor(pairs.back(), floor)) {
+    Levels next = pairs.back();
+    lower(next);
+    pairs.push_back(next);
+  }
+  return pairs;
+}
+
+std::vector<PageLevels> SchedulePolicy::pairs(const PageLevels &floor) const {
+  std::vector<PageLevels> pairs;
+  for (int32_t key : kLadder)
+    for (int32_t value : kValueLadder)
+      if (key >= floor[kKey] && value >= floor[kValue])
+        pairs.push_back(
+            {static_cast<uint8_t>(key), static_cast<uint8_t>(value)});
+  return pairs;
+}
+
+std::vector<PageLevels> PageSchedule::pairs(const PageLevels &floor) const {
+  return descend(floor, [&](Levels &level) { lower(level, floor); });
+}
+
+std::vector<PageLevels> LayerSchedule::pairs(const PageLevels &floor) const {
+  return descend(floor, [&](Levels &level) { lowerOnce(level, floor); });
 }
 
 /// The level by which a page waits its turn: that of its highest part above

@@ -154,6 +154,21 @@ Status Session::reserve(const SessionOptions &options) {
   return attachStore(options.store);
 }
 
+/// The levels that pages may come to, each pair once.
+std::vector<PageLevels> Session::levelPairs() const {
+  std::vector<PageLevels> pairs;
+  if (maxPages_ == 0)
+    return pairs;
+  if (levelUse_ == LevelUse::Highest)
+    return {{16, 16}};
+  const ScheduleLimits limits = limitsWith(0);
+  for (int32_t layer = 0; layer < program_.info.layers; ++layer)
+    for (const PageLevels &pair : policy_->pairs(limits.floorOf(layer)))
+      if (std::find(pairs.begin(), pairs.end(), pair) == pairs.end())
+        pairs.push_back(pair);
+  return pairs;
+}
+
 /// Gives the caches to their store.
 Status Session::attachStore(std::shared_ptr<CacheStore> store) {
   const ProgramInfo &info = program_.info;
@@ -169,6 +184,7 @@ Status Session::attachStore(std::shared_ptr<CacheStore> store) {
   geometry.maxSequences = maxSequences_;
   geometry.blocks = blocks_.capacity();
   geometry.slots = slots_.capacity();
+  geometry.pairs = levelPairs();
   context_.store = store_.get();
   return store_->attach(geometry, caches_.data(), *context_.threads);
 }
@@ -176,7 +192,6 @@ Status Session::attachStore(std::shared_ptr<CacheStore> store) {
 /// The caller's policy, or that of the program's schedule; and the kernels
 /// which it needs.
 Status Session::choosePolicy(const SessionOptions &options) {
-  LevelUse use = LevelUse::All;
   if (options.policy) {
     policy_ = options.policy;
   } else {
@@ -189,11 +204,11 @@ Status Session::choosePolicy(const SessionOptions &options) {
     policy_ = std::move(policy);
     // Without a budget none of our own policies lowers anything.
     if (program_.info.schedule == kScheduleNone)
-      use = LevelUse::Floor;
+      levelUse_ = LevelUse::Floor;
     else if (budget_ == kUnlimitedBytes)
-      use = LevelUse::Highest;
+      levelUse_ = LevelUse::Highest;
   }
-  return maxPages_ > 0 ? checkKernels(program_, use) : Status();
+  return maxPages_ > 0 ? checkKernels(program_, levelUse_) : Status();
 }
 
 /// Reserves pools, fixed areas and tables for `heads` page-heads a page.

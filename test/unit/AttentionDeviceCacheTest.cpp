@@ -17,6 +17,8 @@
 #include "pmkvq/Target/DeviceProgram.h"
 #include "pmkvq/Target/PageOrders.h"
 
+#include <map>
+
 namespace cuda = pmkvq::rt::cuda;
 using namespace pmkvq;
 using namespace pmkvq::rt;
@@ -72,6 +74,7 @@ protected:
     if (!kernel)
       return Status(StatusCode::Unimplemented,
                     llvm::toString(kernel.takeError()));
+    ++compiled[needs.rows];
     if (kernel->takesPages)
       ++(needs.wideRanges ? forWide : forNarrow);
     return cuda::DecodeCode{std::move(kernel->ptx), kernel->name,
@@ -79,7 +82,10 @@ protected:
                             kernel->rows,           kernel->takesPages};
   }
 
-  void open() {
+  /// Both sessions, with `room` bytes more than the least budget.
+  void open(std::shared_ptr<const SchedulePolicy> policy = nullptr,
+            int64_t room = 0) {
+    compiled.clear();
     auto writers = CudaReader::compiler().forDevices().writers(
         state.problem, /*positions=*/false, device->chip());
     ASSERT_TRUE(writers.ok()) << writers.status().message();
@@ -105,7 +111,8 @@ protected:
     options.threads = 2;
     auto least = minimumBytes(*program, options, {{0, 900, 1}});
     ASSERT_TRUE(least.ok()) << least.status().message();
-    options.budgetBytes = *least;
+    options.budgetBytes = *least + room;
+    options.policy = std::move(policy);
     auto first = Session::open(*program, options);
     ASSERT_TRUE(first.ok()) << first.status().message();
     cpu = std::move(*first);
@@ -157,6 +164,8 @@ protected:
   cuda::DeviceRef device;
   Arithmetic state;
   std::unique_ptr<Session> cpu, gpu;
+  /// How often kernels for so many rows were compiled.
+  std::map<int64_t, int32_t> compiled;
   /// Kernels on warpgroups that were compiled.
   int32_t forNarrow = 0, forWide = 0;
   double bound = bench::kHalfBounds.rms;
@@ -178,6 +187,28 @@ TEST_F(DeviceCacheAtWork, ManyTokensAreThoseOfTheReference) {
     EXPECT_GT(forNarrow, 0);
   }
   EXPECT_EQ(forWide, 0);
+}
+
+TEST_F(DeviceCacheAtWork, KeysAndValuesFallByThemselves) {
+  // Keys of layer 0 and values of layer 1 bear little.
+  std::vector<LayerLosses> losses(2);
+  losses[0].level = {{{1, 4, 16}, {0.1f, 0.4f, 1.6f}}};
+  losses[1].level = {losses[0].level[kValue], losses[0].level[kKey]};
+  for (LayerLosses &layer : losses)
+    layer.setShares({0.3f, 0.2f, 0.1f, 0.25f, 0.15f, 0.05f}, 2);
+  auto policy = makeSchedulePolicy(kScheduleLeastLoss, losses);
+  ASSERT_TRUE(policy.ok()) << policy.status().message();
+  ASSERT_NO_FATAL_FAILURE(open(std::move(*policy), /*room=*/100'000));
+  for (auto [count, most] :
+       {std::pair(40, 40), {300, 128}, {4, 4}, {1, 1}, {400, 128}, {1, 1}})
+    ASSERT_NO_FATAL_FAILURE(feed(count, most));
+  for (int32_t layer : {0, 1}) {
+    EXPECT_NE(gpu->levels(layer, kKey), gpu->levels(layer, kValue));
+    for (Part part : {kKey, kValue})
+      EXPECT_EQ(gpu->levels(layer, part), cpu->levels(layer, part));
+  }
+  for (auto [rows, times] : compiled)
+    EXPECT_EQ(times, 1) << rows << " rows";
 }
 
 TEST_F(DeviceCacheAtWork, ManyTokensOverWideRangesAreThoseOfTheReference) {

@@ -90,7 +90,7 @@ protected:
     code.decode =
         [this](int32_t,
                const cuda::DecodeNeeds &needs) -> Result<cuda::DecodeCode> {
-      compiled.push_back(needs.kinds);
+      compiled.emplace_back(needs.rows, needs.kinds);
       const bool pages = takesPages && needs.rows > 1;
       forWide += pages && needs.wideRanges;
       const int64_t made =
@@ -194,8 +194,8 @@ protected:
 
   StandIn standIn{PMKVQ_STANDIN_CUDA};
   Arithmetic state;
-  /// Kinds of each decode kernel that was asked for.
-  std::vector<std::vector<UnitKind>> compiled;
+  /// Rows and kinds of each decode kernel that was asked for.
+  std::vector<std::pair<int64_t, std::vector<UnitKind>>> compiled;
   Status refusal;
   /// Whether kernels of several rows take pages.
   bool takesPages = false;
@@ -214,12 +214,33 @@ TEST_F(DeviceCacheTest, ASessionHasTheCacheOfTheCpu) {
   for (int32_t i = 0; i < 12; ++i)
     ASSERT_NO_FATAL_FAILURE(step(0, {i % 10}));
   expectEqual(0);
-  // Pages have fallen, and kernels were made for what they fell to.
+  // Pages have fallen, and no kernel was made anew for what they fell to.
   EXPECT_GT(gpu->levels(0, kKey)[1] + gpu->levels(0, kKey)[2] +
                 gpu->levels(0, kKey)[3],
             0);
-  EXPECT_GT(compiled.size(), 1u);
-  EXPECT_GT(compiled.back().size(), compiled.front().size());
+  std::set<int64_t> rows;
+  for (const auto &[count, kinds] : compiled) {
+    EXPECT_TRUE(rows.insert(count).second) << count << " rows";
+    EXPECT_EQ(kinds, (std::vector<UnitKind>{{16, 16}, {8, 8}, {4, 4}, {2, 2}}));
+  }
+}
+
+TEST_F(DeviceCacheTest, ASnapshotsOtherLevelsMakeAKernelAnew) {
+  ASSERT_NO_FATAL_FAILURE(open(/*room=*/0));
+  ASSERT_NO_FATAL_FAILURE(feed(0, 330));
+  ASSERT_GT(gpu->levels(0, kKey)[2] + gpu->levels(0, kKey)[3], 0);
+  std::vector<uint8_t> bytes = snapshot(*gpu, 0);
+  SessionOptions options = this->options(0);
+  options.budgetBytes = -1;
+  options.store = makeCache();
+  compiled.clear();
+  auto unlimited = Session::open(program(), options);
+  ASSERT_TRUE(unlimited.ok()) << unlimited.status().message();
+  ASSERT_EQ(compiled.size(), 1u);
+  EXPECT_EQ(compiled[0].second, (std::vector<UnitKind>{{16, 16}}));
+  ASSERT_TRUE((*unlimited)->restore(0, bytes.data(), bytes.size()).ok());
+  ASSERT_TRUE(stepOn(**unlimited, 0, {1}).ok());
+  EXPECT_GT(compiled.back().second.size(), 1u);
 }
 
 TEST_F(DeviceCacheTest, SequencesSideBySideAndOneAfterTheOther) {
@@ -431,15 +452,12 @@ TEST_F(DeviceCacheTest, WithoutMemoryAStepLeavesTheSessionAsItWas) {
 TEST_F(DeviceCacheTest, WhatTheCompilerRefusesIsSaidBeforeTheStep) {
   ASSERT_NO_FATAL_FAILURE(open());
   ASSERT_NO_FATAL_FAILURE(feed(0, 129));
-  refusal = {StatusCode::Unimplemented, "no such kind"};
-  // Fill the budget until a page must fall.
-  Status status;
-  std::vector<uint8_t> before;
+  refusal = {StatusCode::Unimplemented, "no such rows"};
+  // The window is full, so that this would make a page; and no step had two
+  // tokens yet.
   state.attends = false;
-  for (int32_t i = 0; i < 8 && status.ok(); ++i) {
-    before = snapshot(*gpu, 0);
-    status = stepOn(*gpu, 0, tokens(0, gpu->room(0)));
-  }
+  std::vector<uint8_t> before = snapshot(*gpu, 0);
+  Status status = stepOn(*gpu, 0, {1, 2});
   EXPECT_EQ(status.code(), StatusCode::Unimplemented) << status.message();
   EXPECT_EQ(snapshot(*gpu, 0), before);
   refusal = {};

@@ -1,7 +1,8 @@
 //===- RuntimeSlowSchedule.h - Policies by their definition -----*- C++ -*-===//
 //
 // Schedule.h's definitions written down the slow way, for tests to compare
-// with.  Neighbours: RuntimeScheduleTest.cpp, RuntimeSequencesTest.cpp.
+// with, on random caches.  Neighbours: RuntimeScheduleTest.cpp,
+// RuntimeLeastLossTest.cpp, RuntimeSequencesTest.cpp.
 //
 //===----------------------------------------------------------------------===//
 
@@ -13,11 +14,83 @@
 #include "gtest/gtest.h"
 
 #include <algorithm>
+#include <memory>
+#include <random>
 #include <set>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 namespace pmkvq::rt::test {
+
+inline bool sameLevels(const std::vector<PageState> &a,
+                       const std::vector<PageState> &b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const PageState &x, const PageState &y) {
+                      return x.level == y.level;
+                    });
+}
+
+/// One of the library.
+inline std::unique_ptr<SchedulePolicy>
+makePolicy(ScheduleKind kind, std::vector<LayerLosses> losses = {}) {
+  auto policy = makeSchedulePolicy(kind, std::move(losses));
+  EXPECT_TRUE(policy.ok());
+  return std::move(*policy);
+}
+
+/// A cache as a run of plans leaves it, and new pages.
+inline std::vector<PageState> randomPages(std::mt19937 &random,
+                                          size_t &existing,
+                                          const ScheduleLimits &limits) {
+  std::vector<PageState> pages;
+  int32_t layers = 1 + random() % 3, heads = 1 + random() % 3,
+          sequences = 1 + random() % 3;
+  std::vector<int32_t> counts(sequences);
+  for (int32_t &count : counts)
+    count = random() % 6;
+  // Values fall to 1 in pairs.
+  if (limits.floor[kValue] == 1)
+    heads = 2;
+  for (int32_t layer = 0; layer < layers; ++layer)
+    for (int32_t sequence = 0; sequence < sequences; ++sequence)
+      for (int32_t head = 0; head < heads; ++head)
+        for (int32_t page = 0; page < counts[sequence]; ++page) {
+          PageState state{layer, sequence, head, page, {16, 16}};
+          for (int32_t halving = random() % 4; halving > 0; --halving)
+            for (int32_t part = 0; part < kParts; ++part)
+              if (state.level[part] > std::max(limits.floor[part], 2))
+                state.level[part] /= 2;
+          pages.push_back(state);
+        }
+  existing = pages.size();
+  for (int32_t layer = 0; layer < layers; ++layer)
+    for (int32_t head = 0; head < heads; ++head)
+      pages.push_back({layer, 0, head, counts[0], {}});
+  std::shuffle(pages.begin(), pages.begin() + existing, random);
+  return pages;
+}
+
+/// Plans one random cache and new pages by a policy and by its definition,
+/// which says whether they fit; `pages` becomes the plan, `fitting` counts.
+template <typename Definition>
+inline void compareOnce(const SchedulePolicy &policy, Definition definition,
+                        std::mt19937 &random, ScheduleLimits limits,
+                        std::vector<PageState> &pages, int &fitting) {
+  size_t existing;
+  pages = randomPages(random, existing, limits);
+  limits.bytesAvailable = random() % (pages.size() * 16 * 512 + 1);
+  std::vector<PageState> expected = pages, before = pages;
+  bool fits = definition(expected, existing, limits);
+  Status status = policy.plan(pages, existing, limits);
+  ASSERT_EQ(status.ok(), fits) << status.message();
+  ASSERT_TRUE(sameLevels(pages, fits ? expected : before));
+  fitting += fits;
+}
+
+inline ScheduleLimits randomFloors(std::mt19937 &random) {
+  return {{kLadder[random() % 4], kLadder[random() % 4]}, 512, 0};
+}
 
 inline int64_t totalBytes(const std::vector<PageState> &pages,
                           int64_t blockBytes) {
@@ -55,14 +128,6 @@ inline bool planSlowly(std::vector<PageState> &pages, size_t existing,
         first->level[part] /= 2;
   }
   return true;
-}
-
-inline bool sameLevels(const std::vector<PageState> &a,
-                       const std::vector<PageState> &b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                    [](const PageState &x, const PageState &y) {
-                      return x.level == y.level;
-                    });
 }
 
 /// Schedule.h's definition of `layer`, for caches whose layers are each at one

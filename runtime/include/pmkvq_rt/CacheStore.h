@@ -22,6 +22,7 @@
 #define PMKVQ_RT_CACHESTORE_H
 
 #include "pmkvq_rt/Launch.h"
+#include "pmkvq_rt/Schedule.h"
 #include "pmkvq_rt/Status.h"
 #include "pmkvq_rt/WorkList.h"
 
@@ -43,6 +44,9 @@ struct CacheGeometry {
   /// Ids of blocks and slots are below these.
   int64_t blocks;
   int64_t slots;
+  /// Levels that pages may come to, each pair once; a snapshot may bring
+  /// others.
+  std::vector<PageLevels> pairs;
 
   /// Of both parts.
   int64_t slotBytes() const {

@@ -33,14 +33,17 @@
 
 namespace pmkvq::rt {
 
-/// One page: where it is, and the bits of its key and value part.
+/// Bits of a page's key and value part.
+using PageLevels = std::array<uint8_t, kParts>;
+
+/// One page: where it is, and its levels.
 struct PageState {
   int32_t layer;
   int32_t sequence;
   int32_t head;
   /// Index within the sequence; 0 is the oldest.
   int32_t page;
-  std::array<uint8_t, kParts> level;
+  PageLevels level;
 };
 
 /// What a plan must keep to.
@@ -59,8 +62,8 @@ struct ScheduleLimits {
   const uint8_t (*layerFloor)[kParts] = nullptr;
 
   /// Lowest level of each part of a layer, in bits.
-  std::array<uint8_t, kParts> floorOf(int32_t layer) const {
-    std::array<uint8_t, kParts> lowest = {};
+  PageLevels floorOf(int32_t layer) const {
+    PageLevels lowest = {};
     for (int32_t part = 0; part < kParts; ++part) {
       uint8_t own = layerFloor ? layerFloor[layer][part] : uint8_t(0);
       lowest[part] = own ? own : static_cast<uint8_t>(floor[part]);
@@ -128,6 +131,11 @@ public:
   /// the lowest levels that the policy may choose; `pages` is unchanged then.
   virtual Status plan(std::vector<PageState> &pages, size_t existing,
                       const ScheduleLimits &limits) const = 0;
+
+  /// The levels that plans may give pages of a layer with these floors, each
+  /// pair once, or more than that: who reads pages gets ready for them.  Every
+  /// pair above the floors, unless the policy knows better.
+  virtual std::vector<PageLevels> pairs(const PageLevels &floor) const;
 };
 
 /// The policy of a ScheduleKind.
@@ -169,8 +177,7 @@ makeSchedulePolicy(int32_t kind, std::vector<LayerLosses> losses = {});
 
 /// Bytes of the blocks of one page; of values at level 1, which come in pairs,
 /// half a block.
-inline int64_t pageBlockBytes(const std::array<uint8_t, kParts> &level,
-                              int64_t blockBytes) {
+inline int64_t pageBlockBytes(const PageLevels &level, int64_t blockBytes) {
   return blockBytes * (level[kKey] + level[kValue]) / 2;
 }
 

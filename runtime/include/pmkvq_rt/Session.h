@@ -373,6 +373,7 @@ private:
   Status reserveMemory(int64_t heads);
   Status choosePolicy(const SessionOptions &options);
   Status attachStore(std::shared_ptr<CacheStore> store);
+  std::vector<PageLevels> levelPairs() const;
   Status checkSequence(int32_t sequence) const;
   int64_t bytesInUse() const;
   int64_t pageHeads() const {
@@ -468,6 +469,7 @@ private:
   HookContext context_;
   std::shared_ptr<CacheStore> store_;
   std::shared_ptr<const SchedulePolicy> policy_;
+  LevelUse levelUse_ = LevelUse::All;
   Arena fixed_;
   Arena tables_;
   BlockPool blocks_;

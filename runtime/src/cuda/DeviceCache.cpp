@@ -72,11 +72,11 @@ Status DeviceCache::attach(const CacheGeometry &geometry, CacheView *caches,
   pool_.emplace(std::move(*pool));
   if (Status status = uploadFeedback(); !status.ok())
     return status;
-  uint32_t kinds = 1u << UnitKind{16, 16}.index();
-  for (UnitKind kind : code_.kinds)
-    kinds |= 1u << kind.index();
+  kinds_ = 1u << UnitKind{16, 16}.index();
+  for (const PageLevels &pair : geometry.pairs)
+    kinds_ |= 1u << UnitKind{pair[kKey], pair[kValue]}.index();
   for (int32_t variant : code_.variants)
-    if (Status status = provideKernel(variant, kinds); !status.ok())
+    if (Status status = provideKernel(variant, kinds_); !status.ok())
       return status;
   layers_.resize(code_.variants.size());
   // Restoring a sequence is no time to run out of memory.
@@ -205,10 +205,10 @@ Result<LaunchResult> DeviceCache::readOutcomes(int64_t count) {
 // Before a step
 //===----------------------------------------------------------------------===//
 
-/// The kinds of units that a layer has for `runs`, a bit each.
+/// The kinds of units that a layer has for `runs` or may have, a bit each.
 uint32_t DeviceCache::kindsOf(int32_t layer,
                               const std::vector<RowRun> &runs) const {
-  uint32_t kinds = 1u << UnitKind{16, 16}.index();
+  uint32_t kinds = kinds_;
   for (const RowRun &run : runs)
     for (int32_t head = 0; head < geometry().kvHeads; ++head) {
       const PageEntry *table = pages(layer, run.sequence, head);
@@ -220,7 +220,7 @@ uint32_t DeviceCache::kindsOf(int32_t layer,
   return kinds;
 }
 
-/// Compiles a variant for all kinds and ranges that have occurred and the
+/// Compiles a variant for these kinds, the ranges that have occurred and the
 /// step's segments, unless it is.
 Status DeviceCache::provideKernel(int32_t variant, uint32_t kinds) {
   Kernel &known = kernels_[{variant, stepRows_}];

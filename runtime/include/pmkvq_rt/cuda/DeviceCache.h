@@ -16,7 +16,7 @@
 //
 // and everything else runs on the threads.  Work lists of all layers are made
 // and copied before the first launch of a step; a decode kernel is compiled for
-// the kinds of units that have occurred, and again when another one does, and
+// the levels that pages may come to, again when a snapshot brings others, and
 // for 1, 2, 4, .. rows of a sequence when a step first has so many.  Kernels on
 // warpgroups are first compiled for narrow ranges: what writes pages says where
 // there was a wide one, and from then on all take them.
@@ -94,8 +94,6 @@ struct DeviceCacheCode {
   int64_t slotBytes = 0;
   /// [layers]: layers with the same number attend with the same kernel.
   std::vector<int32_t> variants;
-  /// What decode kernels are compiled for at first, beside {16, 16}.
-  std::vector<UnitKind> kinds;
   /// Compiles a variant; errors say what is not built.
   std::function<Result<DecodeCode>(int32_t variant, const DecodeNeeds &needs)>
       decode;
@@ -203,6 +201,8 @@ private:
   DeviceMemory keyFeedback_;
   /// By variant and rows that a segment is to have.
   std::map<std::pair<int32_t, int64_t>, Kernel> kernels_;
+  /// Kinds that all kernels know, a bit each.
+  uint32_t kinds_ = 0;
   Status failure_;
 
   // The step under way.
