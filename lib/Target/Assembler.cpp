@@ -5,12 +5,15 @@
 //===----------------------------------------------------------------------===//
 
 #include "pmkvq/Target/Assembler.h"
+#include "CodeCache.h"
 #include "TemporaryFile.h"
 #include "llvm/ADT/SmallString.h"
 #include "llvm/ADT/SmallVector.h"
+#include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Path.h"
 #include "llvm/Support/Process.h"
 #include "llvm/Support/Program.h"
+#include "llvm/Support/raw_ostream.h"
 
 using namespace mlir::pmkvq;
 using llvm::SmallString;
@@ -61,13 +64,31 @@ llvm::Expected<AssemblerReport> mlir::pmkvq::runPtxas(const std::string &ptxas,
   return report;
 }
 
+static std::string cubinKey(const std::string &ptxas, const std::string &ptx,
+                            const std::string &chip) {
+  std::string text = ptxas;
+  llvm::raw_string_ostream os(text);
+  llvm::sys::fs::file_status status;
+  if (!llvm::sys::fs::status(ptxas, status))
+    os << ' ' << status.getSize() << ' '
+       << status.getLastModificationTime().time_since_epoch().count();
+  os << '\n' << chip << '\n' << ptx;
+  return codeKey(text);
+}
+
 llvm::Expected<std::string>
 Assembler::assemble(std::string ptx, const std::string &target) const {
   if (ptxas.empty() || target != chip)
     return ptx;
+  CodeCache cache(codeFolder);
+  const std::string key = cubinKey(ptxas, ptx, target);
+  if (std::unique_ptr<llvm::MemoryBuffer> known = cache.load(key))
+    return known->getBuffer().str();
   auto report = runPtxas(ptxas, ptx, target);
-  if (report && report->accepted)
+  if (report && report->accepted) {
+    cache.keep(key, {report->cubin, key});
     return std::move(report->cubin);
+  }
   if (!isRequired) {
     llvm::consumeError(report.takeError());
     return ptx;

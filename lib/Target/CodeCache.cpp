@@ -33,12 +33,16 @@ static std::array<uint8_t, kDigestBytes> digestOf(StringRef bytes) {
   return llvm::SHA256::hash(llvm::arrayRefFromStringRef(bytes));
 }
 
-std::string mlir::pmkvq::codeKey(const llvm::Module &ir) {
+std::string mlir::pmkvq::codeKey(StringRef text) {
+  return llvm::toHex(digestOf(text), /*LowerCase=*/true);
+}
+
+std::string mlir::pmkvq::codeKey(const llvm::Module &ir, StringRef target) {
   llvm::SmallString<0> text;
   llvm::raw_svector_ostream os(text);
-  os << LLVM_VERSION_STRING << '\n';
+  os << LLVM_VERSION_STRING << '\n' << target << '\n';
   llvm::WriteBitcodeToFile(ir, os);
-  return llvm::toHex(digestOf(text), /*LowerCase=*/true);
+  return codeKey(text);
 }
 
 /// LLVM's cache of files in `folder`; what is there under a key, it hands to

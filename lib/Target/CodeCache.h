@@ -1,8 +1,9 @@
 //===- CodeCache.h - Compiled code in files ---------------------*- C++ -*-===//
 //
-// Object code that outlives the process that compiled it, found again by what
-// it was compiled from.  Neighbours: HostProgram.cpp, which compiles; LLVM's
-// Caching.h and CachePruning.h, which write files at once and delete old ones.
+// Code that outlives the process that compiled it, found again by what it was
+// compiled from.  Neighbours: HostProgram.cpp, DeviceProgram.cpp and
+// Assembler.cpp, which compile; LLVM's Caching.h and CachePruning.h, which
+// write files at once and delete old ones.
 //
 //===----------------------------------------------------------------------===//
 
@@ -21,8 +22,11 @@ class Module;
 namespace mlir::pmkvq {
 
 /// What code of `ir` is kept under: the module before it is optimized, with
-/// triple, CPU and features in it, and the version of LLVM.
-std::string codeKey(const llvm::Module &ir);
+/// triple, CPU and features in it or in `target`, and the version of LLVM.
+std::string codeKey(const llvm::Module &ir, StringRef target = "");
+
+/// What code made of `text` is kept under; who makes it must be part of it.
+std::string codeKey(StringRef text);
 
 /// A folder that several processes may use.  Nothing here fails: what cannot be
 /// kept, or was damaged since, is compiled again.

@@ -6,6 +6,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "pmkvq/Target/DeviceProgram.h"
+#include "CodeCache.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/ExecutionEngine/OptUtils.h"
@@ -90,7 +91,25 @@ createMachine(const Chip &chip) {
   return machine;
 }
 
-static llvm::Expected<std::string> printPTX(ModuleOp module, const Chip &chip) {
+static llvm::Expected<std::string> printPTX(llvm::Module &ir,
+                                            llvm::TargetMachine &machine) {
+  auto optimize =
+      makeOptimizingTransformer(/*optLevel=*/3, /*sizeLevel=*/0, &machine);
+  if (llvm::Error error = optimize(&ir))
+    return error;
+  llvm::SmallString<0> text;
+  llvm::raw_svector_ostream os(text);
+  llvm::legacy::PassManager passes;
+  if (machine.addPassesToEmitFile(passes, os, /*DwoOut=*/nullptr,
+                                  llvm::CodeGenFileType::AssemblyFile))
+    return llvm::createStringError("cannot print PTX");
+  passes.run(ir);
+  return text.str().str();
+}
+
+/// PTX of a lowered module's kernels, from the folder if it is there.
+static llvm::Expected<std::string>
+findOrPrintPTX(ModuleOp module, const Chip &chip, StringRef codeFolder) {
   auto machine = createMachine(chip);
   if (!machine)
     return machine.takeError();
@@ -101,18 +120,16 @@ static llvm::Expected<std::string> printPTX(ModuleOp module, const Chip &chip) {
     return llvm::createStringError("cannot translate the kernel to LLVM IR");
   ir->setTargetTriple((*machine)->getTargetTriple());
   ir->setDataLayout((*machine)->createDataLayout());
-  auto optimize = makeOptimizingTransformer(/*optLevel=*/3, /*sizeLevel=*/0,
-                                            machine->get());
-  if (llvm::Error error = optimize(ir.get()))
-    return error;
-  llvm::SmallString<0> text;
-  llvm::raw_svector_ostream os(text);
-  llvm::legacy::PassManager passes;
-  if ((*machine)->addPassesToEmitFile(passes, os, /*DwoOut=*/nullptr,
-                                      llvm::CodeGenFileType::AssemblyFile))
-    return llvm::createStringError("cannot print PTX");
-  passes.run(*ir);
-  return text.str().str();
+  CodeCache cache(codeFolder);
+  const std::string key = codeKey(*ir, ((*machine)->getTargetCPU() + " " +
+                                        (*machine)->getTargetFeatureString())
+                                           .str());
+  if (std::unique_ptr<llvm::MemoryBuffer> known = cache.load(key))
+    return known->getBuffer().str();
+  auto ptx = printPTX(*ir, **machine);
+  if (ptx)
+    cache.keep(key, {*ptx, key});
+  return ptx;
 }
 
 /// Sizes are computed from kinds before an op verifies them.
@@ -174,7 +191,7 @@ static std::vector<int64_t> levelsOf(llvm::ArrayRef<rt::UnitKind> kinds,
 /// Decode attention of many queries, over pages.
 static llvm::Expected<DeviceKernel>
 compileForWarpgroups(const Chip &chip, const DecodeSpec &spec, ModuleOp module,
-                     FirstError &diagnostics) {
+                     StringRef codeFolder, FirstError &diagnostics) {
   const int64_t group = groupOf(spec);
   PrefillOptions options;
   options.rows = rt::segmentRows(group, spec.rows, rt::kMaxWarpgroupQueries);
@@ -186,7 +203,7 @@ compileForWarpgroups(const Chip &chip, const DecodeSpec &spec, ModuleOp module,
   buildPrefillPipeline(pm, options);
   if (failed(pm.run(module)))
     return diagnostics.take("cannot lower the kernel for " + spec.chip);
-  auto ptx = printPTX(module, chip);
+  auto ptx = findOrPrintPTX(module, chip, codeFolder);
   if (!ptx)
     return ptx.takeError();
   auto shared = ::pmkvq::SharedRowsLayout::of(group * options.rows);
@@ -202,8 +219,9 @@ compileForWarpgroups(const Chip &chip, const DecodeSpec &spec, ModuleOp module,
   return kernel;
 }
 
-llvm::Expected<DeviceKernel>
-mlir::pmkvq::compileDecode(MLIRContext &context, const DecodeSpec &spec) {
+llvm::Expected<DeviceKernel> mlir::pmkvq::compileDecode(MLIRContext &context,
+                                                        const DecodeSpec &spec,
+                                                        StringRef codeFolder) {
   auto chip = findChip(spec.chip);
   if (!chip)
     return chip.takeError();
@@ -226,7 +244,7 @@ mlir::pmkvq::compileDecode(MLIRContext &context, const DecodeSpec &spec) {
         "keys that fall with feedback do not fall as they are read: a lane has "
         "no whole token of a unit");
   if (usesWarpgroups(*chip, spec, *module))
-    return compileForWarpgroups(*chip, spec, *module, diagnostics);
+    return compileForWarpgroups(*chip, spec, *module, codeFolder, diagnostics);
   DeviceOptions options;
   options.rows = rt::segmentRows(groupOf(spec), spec.rows);
   options.lowers = spec.lowers;
@@ -250,7 +268,7 @@ mlir::pmkvq::compileDecode(MLIRContext &context, const DecodeSpec &spec) {
   if (failed(pm.run(*module)))
     return diagnostics.take("cannot lower the kernel for " + spec.chip);
   shared.fitInto(options.sharedBytes, /*mayShare=*/!options.bulkCopies);
-  auto ptx = printPTX(*module, *chip);
+  auto ptx = findOrPrintPTX(*module, *chip, codeFolder);
   if (!ptx)
     return ptx.takeError();
   return DeviceKernel{
@@ -263,7 +281,8 @@ mlir::pmkvq::compileDecode(MLIRContext &context, const DecodeSpec &spec) {
 }
 
 llvm::Expected<DeviceKernel>
-mlir::pmkvq::compilePrefill(MLIRContext &context, const PrefillSpec &spec) {
+mlir::pmkvq::compilePrefill(MLIRContext &context, const PrefillSpec &spec,
+                            StringRef codeFolder) {
   auto chip = findChip(spec.chip);
   if (!chip)
     return chip.takeError();
@@ -288,7 +307,7 @@ mlir::pmkvq::compilePrefill(MLIRContext &context, const PrefillSpec &spec) {
   buildPrefillPipeline(pm, options);
   if (failed(pm.run(*module)))
     return diagnostics.take("cannot lower the kernel");
-  auto ptx = printPTX(*module, *chip);
+  auto ptx = findOrPrintPTX(*module, *chip, codeFolder);
   if (!ptx)
     return ptx.takeError();
   ::pmkvq::PrefillLayout shared;
@@ -299,7 +318,8 @@ mlir::pmkvq::compilePrefill(MLIRContext &context, const PrefillSpec &spec) {
 }
 
 llvm::Expected<DeviceKernels>
-mlir::pmkvq::compileWriters(MLIRContext &context, const WriterSpec &spec) {
+mlir::pmkvq::compileWriters(MLIRContext &context, const WriterSpec &spec,
+                            StringRef codeFolder) {
   auto chip = findChip(spec.chip);
   if (!chip)
     return chip.takeError();
@@ -311,7 +331,7 @@ mlir::pmkvq::compileWriters(MLIRContext &context, const WriterSpec &spec) {
   buildDevicePipeline(pm, DeviceOptions());
   if (failed(pm.run(*module)))
     return diagnostics.take("cannot lower the kernels that write");
-  auto ptx = printPTX(*module, *chip);
+  auto ptx = findOrPrintPTX(*module, *chip, codeFolder);
   if (!ptx)
     return ptx.takeError();
   DeviceKernels kernels = {std::move(*ptx), {}};
@@ -324,7 +344,8 @@ mlir::pmkvq::compileWriters(MLIRContext &context, const WriterSpec &spec) {
 }
 
 llvm::Expected<DeviceKernel> mlir::pmkvq::compileRead(MLIRContext &context,
-                                                      const std::string &name) {
+                                                      const std::string &name,
+                                                      StringRef codeFolder) {
   auto chip = findChip(name);
   if (!chip)
     return chip.takeError();
@@ -334,7 +355,7 @@ llvm::Expected<DeviceKernel> mlir::pmkvq::compileRead(MLIRContext &context,
   buildDevicePipeline(pm, DeviceOptions());
   if (failed(pm.run(*module)))
     return diagnostics.take("cannot lower the read kernel");
-  auto ptx = printPTX(*module, *chip);
+  auto ptx = findOrPrintPTX(*module, *chip, codeFolder);
   if (!ptx)
     return ptx.takeError();
   return DeviceKernel{std::move(*ptx), "read", /*threads=*/512,

@@ -109,7 +109,7 @@ compileFor(MLIRContext &context, const Assembler &assembler, DecodeSpec spec,
   spec.rows = needs.rows;
   spec.kinds = needs.kinds;
   spec.wideRanges = needs.wideRanges;
-  auto kernel = compileDecode(context, spec);
+  auto kernel = compileDecode(context, spec, assembler.codeFolder);
   if (!kernel)
     return kernel.takeError();
   auto code = assembler.assemble(std::move(kernel->ptx), spec.chip);
@@ -130,7 +130,7 @@ DeviceSession::compile(MLIRContext &context, const HostProgram &program,
   code.merge = findKernels(program, "merge");
   WriterSpec spec = writers;
   spec.chip = chip;
-  auto compiled = compileWriters(context, spec);
+  auto compiled = compileWriters(context, spec, assembler.codeFolder);
   if (!compiled)
     return compiled.takeError();
   auto writersCode = assembler.assemble(std::move(compiled->ptx), chip);

@@ -180,16 +180,19 @@ bench::DeviceCompiler KernelCompiler::forDevices() {
                                        const std::string &chip) {
     mlir::pmkvq::DecodeSpec spec = decodeSpec(problem, chip);
     spec.dependentLaunch = dependentLaunch;
-    return toCode(mlir::pmkvq::compileDecode(context, spec), chip);
+    return toCode(mlir::pmkvq::compileDecode(context, spec, host.codeFolder),
+                  chip);
   };
   compiler.lowering = [this, decodeSpec](const bench::Problem &problem,
                                          const std::string &chip) {
     mlir::pmkvq::DecodeSpec spec = decodeSpec(problem, chip);
     spec.lowers = true;
-    return toCode(mlir::pmkvq::compileDecode(context, spec), chip);
+    return toCode(mlir::pmkvq::compileDecode(context, spec, host.codeFolder),
+                  chip);
   };
   compiler.read = [this](const std::string &chip) {
-    return toCode(mlir::pmkvq::compileRead(context, chip), chip);
+    return toCode(mlir::pmkvq::compileRead(context, chip, host.codeFolder),
+                  chip);
   };
   compiler.prefill = [this](const bench::Problem &problem,
                             const std::string &chip) {
@@ -204,7 +207,8 @@ bench::DeviceCompiler KernelCompiler::forDevices() {
     spec.keyLevels.assign(keys.begin(), keys.end());
     spec.valueLevels.assign(values.begin(), values.end());
     spec.wideRanges |= problem.inputs.sharpScores;
-    return toCode(mlir::pmkvq::compilePrefill(context, spec), chip);
+    return toCode(mlir::pmkvq::compilePrefill(context, spec, host.codeFolder),
+                  chip);
   };
   compiler.writers =
       [this](const bench::Problem &problem, bool positions,
@@ -213,7 +217,7 @@ bench::DeviceCompiler KernelCompiler::forDevices() {
     describe(spec, problem, chip);
     spec.sink = bench::kSinkTokens;
     spec.embedsPositions = positions;
-    auto kernels = mlir::pmkvq::compileWriters(context, spec);
+    auto kernels = mlir::pmkvq::compileWriters(context, spec, host.codeFolder);
     if (!kernels)
       return toStatus(kernels.takeError());
     auto code = assembler.assemble(std::move(kernels->ptx), chip);

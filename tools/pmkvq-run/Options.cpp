@@ -327,11 +327,8 @@ static rt::Status readCpu(const CommandLine &line, Options &options) {
   return rt::Status();
 }
 
-rt::Status pmkvq::run::readHost(const CommandLine &line, Options &options) {
-  if (rt::Status s = readCpu(line, options); !s.ok())
-    return s;
-  if (rt::Status s = readAssembler(line, options); !s.ok())
-    return s;
+/// --code-cache.
+static rt::Status readCodeCache(const CommandLine &line, Options &options) {
   if (line.codeCache.given()) {
     if (line.codeCache == "none")
       return rt::Status();
@@ -350,6 +347,17 @@ rt::Status pmkvq::run::readHost(const CommandLine &line, Options &options) {
     llvm::sys::path::append(folder, "pmkvq", "code");
     options.host.codeFolder = folder.str().str();
   }
+  return rt::Status();
+}
+
+rt::Status pmkvq::run::readHost(const CommandLine &line, Options &options) {
+  if (rt::Status s = readCpu(line, options); !s.ok())
+    return s;
+  if (rt::Status s = readAssembler(line, options); !s.ok())
+    return s;
+  if (rt::Status s = readCodeCache(line, options); !s.ok())
+    return s;
+  options.assembler.codeFolder = options.host.codeFolder;
   return rt::Status();
 }
 

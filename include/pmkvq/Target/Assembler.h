@@ -42,6 +42,9 @@ struct Assembler {
   /// Whether what ptxas refuses is an error.  A ptxas that was only found may
   /// be older than the driver.
   bool isRequired = false;
+  /// Where cubins are kept, and found again by PTX, chip and ptxas (its path,
+  /// size and time); empty: nowhere.
+  std::string codeFolder;
 
   /// A cubin, or the PTX as it is.
   ///

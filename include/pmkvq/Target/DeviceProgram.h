@@ -119,28 +119,35 @@ OwningOpRef<ModuleOp> buildWriterModule(MLIRContext &context,
 /// A kernel that reads memory, as a function of a gpu.module.
 OwningOpRef<ModuleOp> buildReadModule(MLIRContext &context);
 
+// Those that compile keep PTX in `codeFolder`, as HostOptions::codeFolder keeps
+// the host's code, and find it there; empty: they do not.
+
 /// Decode attention over one layer's cache; its argument is a DecodeArgs.  Of
 /// many queries a kv head it is on warpgroups, where the chip has such products
 /// and the shape goes with them.
 /// Errors: a shape, format or chip that is not supported, with the reason.
 llvm::Expected<DeviceKernel> compileDecode(MLIRContext &context,
-                                           const DecodeSpec &spec);
+                                           const DecodeSpec &spec,
+                                           StringRef codeFolder = "");
 
 /// Attention of many query rows over one layer's cache; its argument is a
 /// PrefillArgs, a thread block takes one PrefillTask.
 /// Errors: a shape, format or chip that is not supported, with the reason.
 llvm::Expected<DeviceKernel> compilePrefill(MLIRContext &context,
-                                            const PrefillSpec &spec);
+                                            const PrefillSpec &spec,
+                                            StringRef codeFolder = "");
 
 /// The kernels of buildWriterModule; arguments are AppendArgs and PagesArgs.
 /// Errors: a shape, format or chip that is not supported, with the reason.
 llvm::Expected<DeviceKernels> compileWriters(MLIRContext &context,
-                                             const WriterSpec &spec);
+                                             const WriterSpec &spec,
+                                             StringRef codeFolder = "");
 
 /// A kernel that reads memory as fast as the device can; its argument is a
 /// ReadArgs.  Blocks and threads are free; those said are a good choice.
 llvm::Expected<DeviceKernel> compileRead(MLIRContext &context,
-                                         const std::string &chip);
+                                         const std::string &chip,
+                                         StringRef codeFolder = "");
 
 } // namespace pmkvq
 } // namespace mlir

@@ -95,7 +95,7 @@ CommandLine::CommandLine(const std::vector<std::string> &stages, bool compiles)
           "has (native, default), those of any machine of its kind, or these; "
           "--emit=asm prints code for a CPU that is not here"),
       codeCache("code-cache", "DIR|none",
-                "Where code for the CPU is kept, so that a later run need not "
+                "Where compiled code is kept, so that a later run need not "
                 "compile it again (default: pmkvq/code in $XDG_CACHE_HOME or "
                 "~/.cache; at most 256 MiB)"),
       ptxas("ptxas", "auto|none|FILE",
