@@ -21,13 +21,15 @@
 #include <iterator>
 #include <vector>
 
-using namespace mlir::pmkvq;
+using mlir::pmkvq::Assembler;
+using mlir::pmkvq::compileDecode;
+using mlir::pmkvq::DecodeSpec;
 namespace fs = std::filesystem;
 
 namespace {
 mlir::DialectRegistry makeKeptRegistry() {
   mlir::DialectRegistry registry;
-  registerAllForStages(registry);
+  mlir::pmkvq::registerAllForStages(registry);
   return registry;
 }
 

@@ -500,7 +500,7 @@ std::string assembled(const mlir::pmkvq::Assembler &assembler,
 TEST(DeviceAssembler, PtxIsLeftToTheDriver) {
   EXPECT_EQ(assembled({}, kNoPtx, "sm_90a"), kNoPtx);
   // For a chip that is not the device's, and what a found ptxas refuses.
-  mlir::pmkvq::Assembler assembler{"/no/ptxas", "sm_90a"};
+  mlir::pmkvq::Assembler assembler{"/no/ptxas", "sm_90a", false, ""};
   EXPECT_EQ(assembled(assembler, kNoPtx, "sm_80"), kNoPtx);
   EXPECT_EQ(assembled(assembler, kNoPtx, "sm_90a"), kNoPtx);
   assembler.isRequired = true;
@@ -509,7 +509,8 @@ TEST(DeviceAssembler, PtxIsLeftToTheDriver) {
 }
 
 TEST(DeviceAssembler, MakesCubins) {
-  mlir::pmkvq::Assembler assembler{mlir::pmkvq::findPtxas(), "sm_90a", true};
+  mlir::pmkvq::Assembler assembler{mlir::pmkvq::findPtxas(), "sm_90a", true,
+                                   ""};
   if (assembler.ptxas.empty())
     GTEST_SKIP() << "no ptxas in PATH or /usr/local/cuda/bin";
   std::string cubin =
